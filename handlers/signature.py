@@ -1,0 +1,139 @@
+"""The signature: the one contract between training and serving.
+
+Training writes it as ``signature.json`` beside the weights, archiving packs it, and a handler reads it when it
+loads. Everything that a handler must know about a network stands here, so that no handler names a model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+FILE_NAME = "signature.json"
+
+
+class SignatureError(ValueError):
+    """A signature that is missing, unreadable or contradicts itself; the message names the file and the field."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+    """What one example looks like to a caller, and how it becomes the network's input.
+
+    An example of ``shape`` is padded by ``padding`` zeros on each side of its last two axes, mapped by
+    ``value * gain + bias`` and reshaped to ``network_shape``.
+
+    Attributes:
+        kind: ``image`` (uint8 pixels 0-255, black ground) or ``vector`` (float32 features).
+        name: the tensor's name in the Open Inference Protocol.
+        shape: one example as callers send it, without the batch axis: ``(28, 28)`` or ``(features,)``.
+        network_shape: one example as the network takes it, without the batch axis.
+        padding: pixels added on each side of an image; 0 for vectors.
+        gain: factor applied to each value.
+        bias: offset added after the factor.
+    """
+
+    kind: Literal["image", "vector"]
+    name: str
+    shape: tuple[int, ...]
+    network_shape: tuple[int, ...]
+    padding: int = 0
+    gain: float = 1.0
+    bias: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """How the network's scores become probabilities.
+
+    Attributes:
+        activation: ``softmax`` (one class of several; argmax decides) or ``sigmoid`` (independent labels).
+        labels: the name of each score, in order.
+        temperature: scores are divided by this before the activation (Guo et al. 2017, temperature scaling); > 0.
+    """
+
+    activation: Literal["softmax", "sigmoid"]
+    labels: tuple[str, ...]
+    temperature: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """One model version's contract.
+
+    Attributes:
+        model: the catalog's name.
+        version: the version, digits and dots (``1.0``).
+        description: one sentence for people.
+        input: what goes in.
+        output: what comes out.
+        trained_on: dataset name and the SHA-256 of its parts.
+        scored: the headline figures of ``metrics.json`` (``test_accuracy`` and so on).
+    """
+
+    model: str
+    version: str
+    description: str
+    input: Input
+    output: Output
+    trained_on: dict[str, Any] = dataclasses.field(default_factory=dict)
+    scored: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The signature as indented JSON, the form of ``signature.json``."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def _check(signature: Signature, source: str) -> None:
+    given, taken, out = signature.input, signature.input.network_shape, signature.output
+
+    def size(shape: tuple[int, ...]) -> int:
+        count = 1
+        for length in shape:
+            count *= length
+        return count
+
+    padded = given.shape
+    if given.padding:
+        if given.kind != "image" or len(given.shape) != 2:
+            raise SignatureError(f"{source}: input.padding needs an image of two axes, got shape {given.shape}")
+        padded = tuple(length + 2 * given.padding for length in given.shape)
+    problems = {
+        "input.kind": given.kind in ("image", "vector"),
+        "input.shape": len(given.shape) == (2 if given.kind == "image" else 1) and all(n > 0 for n in given.shape),
+        "input.network_shape": size(padded) == size(taken),
+        "output.activation": out.activation in ("softmax", "sigmoid"),
+        "output.labels": len(out.labels) > 0 and len(set(out.labels)) == len(out.labels),
+        "output.temperature": out.temperature > 0,
+    }
+    for field, holds in problems.items():
+        if not holds:
+            raise SignatureError(f"{source}: {field} is not valid")
+
+
+def read(path: Path) -> Signature:
+    """Read and check ``signature.json``.
+
+    Raises:
+        SignatureError: the file is missing, is not JSON, lacks a field or contradicts itself.
+    """
+    try:
+        raw = json.loads(path.read_text())
+        given, out = raw["input"], raw["output"]
+        signature = Signature(
+            **{
+                **raw,
+                "input": Input(
+                    **{**given, "shape": tuple(given["shape"]), "network_shape": tuple(given["network_shape"])}
+                ),
+                "output": Output(**{**out, "labels": tuple(out["labels"])}),
+            }
+        )
+    except OSError as error:
+        raise SignatureError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise SignatureError(f"{path}: not a signature ({error})") from error
+    _check(signature, str(path))
+    return signature
