@@ -25,7 +25,7 @@ CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:problem-type:fashion-serve:"
 
 
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818 (RFC 9457 calls it a problem)
     """One request cannot be answered as asked; ``detail`` says what was received and what is accepted.
 
     Attributes:
