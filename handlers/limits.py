@@ -11,3 +11,6 @@ REQUEST_BYTES = 64 * 1024 * 1024
 
 # Examples (images or vectors) in one request, whatever their format.
 EXAMPLES = 8192
+
+# Pixels that one image may declare, checked before it is decoded.
+PIXELS = 12_000_000

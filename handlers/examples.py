@@ -1,0 +1,118 @@
+"""Numbers from any format become examples: the one place that judges shape, datatype, range and count."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handlers import limits, problems
+from handlers.signature import Signature
+
+PIXEL_MAX = 255
+
+
+class Examples(NamedTuple):
+    """Checked input of one request.
+
+    Attributes:
+        values: ``[N, *signature.input.shape]``, N >= 1. Images: uint8, or float32 where the caller sent fractions; both
+            in pixel units, 0 to 255. Vectors: float32, finite.
+        single: whether the caller sent one example without a batch axis, and so expects one answer and not a list.
+    """
+
+    values: NDArray[Any]
+    single: bool
+
+
+def from_array(values: NDArray[Any], signature: Signature) -> Examples:
+    """Check an array of any real datatype, byte order and memory order, and give it the model's form.
+
+    The shape is that of one example or ``[N, *shape]``; an image's rows may also be joined: ``[H*W]``, ``[N, H*W]``.
+    Image integers are pixels from 0 to 255, image floats are fractions from 0 to 1: the datatype alone decides.
+
+    Raises:
+        problems.Unprocessable: wrong shape or datatype, no example, a value out of range, NaN or infinity.
+        problems.TooLarge: more than ``limits.EXAMPLES`` examples.
+    """
+    shaped, single = _shaped(values, signature)
+    if shaped.dtype.kind not in "iuf":
+        raise problems.Unprocessable(f"values of type {shaped.dtype} cannot be used; send integers or floats")
+    if signature.input.kind == "vector":
+        return Examples(_features(shaped), single)
+    return Examples(_fractions(shaped) if shaped.dtype.kind == "f" else _pixels(shaped), single)
+
+
+def check_count(count: int) -> None:
+    """Refuse a request of no example, or of too many.
+
+    Raises:
+        problems.Unprocessable: there is none.
+        problems.TooLarge: there are more than ``limits.EXAMPLES``.
+    """
+    if count == 0:
+        raise problems.Unprocessable("the request holds no example; send at least one")
+    if count > limits.EXAMPLES:
+        raise problems.TooLarge(f"{count} examples in one request; the limit is {limits.EXAMPLES}")
+
+
+def accepted_shapes(signature: Signature) -> str:
+    """The shapes that ``from_array`` takes, for messages: ``28×28, N×28×28 or N×784``."""
+    shape = signature.input.shape
+    one = "×".join(map(str, shape))
+    if len(shape) == 1:
+        return f"{one} or N×{one}"
+    return f"{one}, N×{one} or N×{math.prod(shape)}"
+
+
+def _shaped(values: NDArray[Any], signature: Signature) -> tuple[NDArray[Any], bool]:
+    shape, size = signature.input.shape, math.prod(signature.input.shape)
+    single = values.shape in (shape, (size,))
+    if not single and values.shape[1:] not in (shape, (size,)):
+        got = "×".join(map(str, values.shape)) or "a single number"
+        raise problems.Unprocessable(f"shape {got} does not fit this model; send {accepted_shapes(signature)}")
+    count = 1 if single else values.shape[0]
+    check_count(count)
+    return values.reshape(count, *shape), single
+
+
+def _pixels(values: NDArray[Any]) -> NDArray[np.uint8]:
+    if values.dtype != np.uint8:
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > PIXEL_MAX:
+            found = low if low < 0 else high
+            raise problems.Unprocessable(f"integer pixels must be from 0 to {PIXEL_MAX}, got {found}")
+    return np.ascontiguousarray(values, dtype=np.uint8)
+
+
+def _fractions(values: NDArray[Any]) -> NDArray[np.float32]:
+    low, high = float(values.min()), float(values.max())
+    # NaN makes both comparisons false, so that it is caught here too.
+    if not (low >= 0 and high <= 1):
+        _refuse_not_finite(low, high)
+        found = low if low < 0 else high
+        raise problems.Unprocessable(
+            f"float pixels must be from 0 to 1, got {found:g}; pixels from 0 to {PIXEL_MAX} are sent as integers"
+        )
+    scaled = values.astype(np.float32, order="C")
+    scaled *= PIXEL_MAX
+    return scaled
+
+
+def _features(values: NDArray[Any]) -> NDArray[np.float32]:
+    # A float64 beyond float32's range becomes infinite here and is refused below, so numpy need not warn.
+    with np.errstate(over="ignore"):
+        features = values.astype(np.float32, order="C")
+    low, high = float(features.min()), float(features.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        _refuse_not_finite(low, high)
+    return features
+
+
+def _refuse_not_finite(low: float, high: float) -> None:
+    for value in (low, high):
+        if not math.isfinite(value):
+            name = "NaN" if math.isnan(value) else "infinity"
+            raise problems.Unprocessable(f"the values contain {name} as float32; every value must be finite")
