@@ -1,0 +1,468 @@
+"""Open Inference Protocol (KServe v2): one inference request in, one inference response out.
+
+Sources: the protocol's REST specification (kserve/open-inference-protocol, ``inference_rest.md``) and the binary tensor
+data extension (triton-inference-server/server, ``extension_binary_data.md``).
+
+A request body is a JSON header, followed by the raw bytes of its tensor if the header says so::
+
+    body ──► header (JSON) ──► tensor: shape, datatype ──► values, from JSON or raw bytes ──► examples [N, *shape]
+
+The models served here take one tensor and give up to three:
+
+    probabilities  FP32   [N, labels]
+    class          INT64  [N]          softmax models only: the index of the largest probability
+    label          BYTES  [N]          softmax models only: that class's name
+
+What a request may hold, and which ``handlers.problems`` class says no:
+
+    Malformed      the header is not JSON or lacks a field, or the lengths contradict each other
+    Unprocessable  a shape, datatype, value, or name of an output that the model does not have
+    TooLarge       more examples than ``handlers.limits`` allows
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import math
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from handlers import examples, images, problems
+from handlers.signature import Signature
+
+JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+PLATFORM = "pytorch_torchscript"
+
+Body = bytes | bytearray | memoryview
+
+# The binary form is little-endian whatever the machine is.
+_DATATYPES: dict[str, np.dtype[Any]] = {
+    "UINT8": np.dtype("u1"),
+    "UINT16": np.dtype("<u2"),
+    "UINT32": np.dtype("<u4"),
+    "UINT64": np.dtype("<u8"),
+    "INT8": np.dtype("i1"),
+    "INT16": np.dtype("<i2"),
+    "INT32": np.dtype("<i4"),
+    "INT64": np.dtype("<i8"),
+    "FP16": np.dtype("<f2"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+}
+_OUTPUT_DATATYPES = {"probabilities": "FP32", "class": "INT64", "label": "BYTES"}
+_OUTPUTS = {"softmax": ("probabilities", "class", "label"), "sigmoid": ("probabilities",)}
+# Triton's extensions that would change what an output holds or where it goes: better refused than ignored.
+_FOREIGN_PARAMETERS = ("classification", "shared_memory_region")
+
+
+class Output(NamedTuple):
+    """One output tensor of the response: its name, and whether it follows the JSON as raw bytes."""
+
+    name: str
+    binary: bool
+
+
+class Request(NamedTuple):
+    """What a response has to repeat or obey.
+
+    Attributes:
+        id: the caller's identifier, empty if none was given.
+        parameters: the caller's parameters, without those that the protocol itself defines.
+        outputs: the tensors to return, in the order to return them.
+    """
+
+    id: str
+    parameters: dict[str, Any]
+    outputs: tuple[Output, ...]
+
+
+def json_length(header: str | None) -> int | None:
+    """Read the value of the ``Inference-Header-Content-Length`` header; ``None`` where the request has none.
+
+    Raises:
+        problems.Malformed: the value is not a number of bytes.
+    """
+    if header is None:
+        return None
+    # isdecimal() alone lets digits of other scripts through.
+    if not (header.isascii() and header.isdecimal() and len(header) < 16):
+        raise problems.Malformed(f"{JSON_LENGTH_HEADER} takes a number of bytes, got {header[:40]!r}")
+    return int(header)
+
+
+def parse(
+    body: Body, json_length: int | None, signature: Signature, prepare: images.Prepare = "auto"
+) -> tuple[NDArray[Any], Request]:
+    """Read an inference request.
+
+    Args:
+        body: the whole HTTP body.
+        json_length: bytes of JSON at its start; ``None`` if all of it is JSON; 0 if all of it is the tensor in the
+            datatype and shape that ``metadata`` gives (Triton's raw binary request), which makes every output binary.
+        signature: the model's contract.
+        prepare: what to do with images that come as PNG, JPEG and so on in a BYTES tensor, see ``images.decode``.
+
+    Returns:
+        The examples, as ``examples.Examples.values`` describes them and perhaps in the body's own memory, and what the
+        answer needs.
+
+    Raises:
+        problems.Problem: as in the module's table.
+    """
+    if json_length == 0:
+        return _raw(body, signature)
+    if json_length is None:
+        header, binary = _header(body), memoryview(b"")
+    elif json_length <= len(body):
+        view = memoryview(body)
+        header, binary = _header(view[:json_length]), view[json_length:]
+    else:
+        raise problems.Malformed(f"{JSON_LENGTH_HEADER} says {json_length} bytes, the body has {len(body)}")
+    tensor = _only_input(header)
+    request = _request(header, signature)
+    datatype, shape = _field(tensor, "datatype", str), _field(tensor, "shape", list)
+    size = _parameters(tensor).get("binary_data_size")
+    if size is None:
+        if binary:
+            raise problems.Malformed(
+                f"the body has {len(binary)} bytes after the JSON, but the input has no binary_data_size"
+            )
+        return _from_json(_field(tensor, "data", list), datatype, shape, signature, prepare), request
+    if type(size) is not int or size != len(binary):
+        raise problems.Malformed(f"binary_data_size is {size!r}, and {len(binary)} bytes follow the JSON")
+    if "data" in tensor:
+        raise problems.Malformed("the input has both data and binary_data_size; it takes one of them")
+    return _from_binary(binary, datatype, shape, signature, prepare), request
+
+
+def encode(request: Request, probabilities: NDArray[np.float32], signature: Signature) -> tuple[bytes, str, int | None]:
+    """Write an inference response.
+
+    Args:
+        request: what ``parse`` returned.
+        probabilities: float32 [N, labels], in the order of the inputs.
+        signature: the model's contract.
+
+    Returns:
+        The body, its content type, and the value of the ``Inference-Header-Content-Length`` header, which is ``None``
+        where the body is JSON alone.
+    """
+    tensors: list[dict[str, Any]] = []
+    binary: list[bytes] = []
+    for output in request.outputs:
+        tensor, raw = _output(output, probabilities, signature)
+        tensors.append(tensor)
+        binary.append(raw)
+    # TorchServe's own gRPC service takes these four members for granted and loses a worker over a missing one.
+    answer: dict[str, Any] = {
+        "model_name": signature.model,
+        "model_version": signature.version,
+        "id": request.id,
+        "outputs": tensors,
+    }
+    if request.parameters:
+        answer["parameters"] = request.parameters
+    header = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not any(output.binary for output in request.outputs):
+        return header, "application/json", None
+    return b"".join((header, *binary)), "application/octet-stream", len(header)
+
+
+def metadata(signature: Signature, versions: Sequence[str]) -> dict[str, Any]:
+    """The protocol's model metadata object.
+
+    Args:
+        signature: the model's contract.
+        versions: the versions that are registered under the model's name.
+    """
+    return {
+        "name": signature.model,
+        "versions": list(versions),
+        "platform": PLATFORM,
+        "inputs": [
+            {
+                "name": signature.input.name,
+                "datatype": _native_datatype(signature),
+                "shape": [-1, *signature.input.shape],
+            }
+        ],
+        "outputs": [
+            {
+                "name": name,
+                "datatype": _OUTPUT_DATATYPES[name],
+                "shape": [-1, len(signature.output.labels)] if name == "probabilities" else [-1],
+            }
+            for name in _OUTPUTS[signature.output.activation]
+        ],
+    }
+
+
+# --- The JSON header ---
+
+
+def _header(text: Body) -> dict[str, Any]:
+    try:
+        header = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise problems.Malformed(f"the inference request is not JSON: {error}") from None
+    if type(header) is not dict:
+        raise problems.Malformed('the inference request takes a JSON object {"inputs": [...]}')
+    return header
+
+
+def _field(tensor: dict[str, Any], name: str, kind: type) -> Any:
+    value = tensor.get(name)
+    if type(value) is not kind:
+        got = f"got {value!r:.40}" if name in tensor else "it has none"
+        raise problems.Malformed(f"the input's {name} takes a {'string' if kind is str else 'list'}, {got}")
+    return value
+
+
+def _parameters(thing: dict[str, Any]) -> dict[str, Any]:
+    parameters = thing.get("parameters")
+    if parameters is None:
+        return {}
+    if type(parameters) is not dict:
+        raise problems.Malformed("parameters takes an object")
+    for value in parameters.values():
+        if not isinstance(value, (str, int, float)):
+            raise problems.Malformed("parameters takes strings, numbers and booleans as its values")
+    return parameters
+
+
+def _only_input(header: dict[str, Any]) -> dict[str, Any]:
+    inputs = header.get("inputs")
+    if type(inputs) is not list:
+        raise problems.Malformed("the inference request takes a list of tensors as its inputs")
+    if len(inputs) != 1:
+        raise problems.Unprocessable(f"the model takes one input tensor, got {len(inputs)}")
+    tensor = inputs[0]
+    if type(tensor) is not dict:
+        raise problems.Malformed(f"an input takes an object, got {tensor!r:.40}")
+    _field(tensor, "name", str)
+    return tensor
+
+
+def _request(header: dict[str, Any], signature: Signature) -> Request:
+    identifier = header.get("id", "")
+    if type(identifier) is not str:
+        raise problems.Malformed(f"id takes a string, got {identifier!r:.40}")
+    parameters = _parameters(header)
+    binary = _flag(parameters, "binary_data_output", False)
+    if parameters:
+        parameters = {name: value for name, value in parameters.items() if name != "binary_data_output"}
+    asked = header.get("outputs")
+    # Triton's clients send an empty list for "all".
+    if not asked and (asked is None or asked == []):
+        return Request(identifier, parameters, _all_outputs(signature.output.activation, binary))
+    if type(asked) is not list:
+        raise problems.Malformed("outputs takes a list of objects with a name")
+    known = _OUTPUTS[signature.output.activation]
+    outputs: dict[str, Output] = {}
+    for output in asked:
+        name = output.get("name") if type(output) is dict else None
+        if type(name) is not str:
+            raise problems.Malformed(f"a requested output takes an object with a name, got {output!r:.40}")
+        if name not in known:
+            raise problems.Unprocessable(f"there is no output {name[:40]!r}; the model has {', '.join(known)}")
+        if name in outputs:
+            raise problems.Unprocessable(f"output {name!r} is requested twice")
+        options = _parameters(output)
+        for foreign in _FOREIGN_PARAMETERS:
+            if foreign in options:
+                raise problems.Unprocessable(f"output {name!r}: the parameter {foreign} is not supported")
+        outputs[name] = Output(name, _flag(options, "binary_data", binary))
+    return Request(identifier, parameters, tuple(outputs.values()))
+
+
+def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if type(value) is not bool:
+        raise problems.Malformed(f"the parameter {name} takes true or false, got {value!r:.40}")
+    return value
+
+
+@functools.lru_cache(maxsize=4)
+def _all_outputs(activation: str, binary: bool) -> tuple[Output, ...]:
+    return tuple(Output(name, binary) for name in _OUTPUTS[activation])
+
+
+# --- The input tensor ---
+
+
+def _native_datatype(signature: Signature) -> str:
+    return "UINT8" if signature.input.kind == "image" else "FP32"
+
+
+def _raw(body: Body, signature: Signature) -> tuple[NDArray[Any], Request]:
+    dtype = _DATATYPES[_native_datatype(signature)]
+    size = math.prod(signature.input.shape) * dtype.itemsize
+    count, rest = divmod(len(body), size)
+    if rest or not count:
+        raise problems.Malformed(f"a raw binary request takes a multiple of {size} bytes, got {len(body)}")
+    values = np.frombuffer(body, dtype).reshape(count, *signature.input.shape)
+    request = Request("", {}, _all_outputs(signature.output.activation, True))
+    return examples.from_array(values, signature).values, request
+
+
+def _from_binary(
+    binary: memoryview, datatype: str, shape: list[Any], signature: Signature, prepare: images.Prepare
+) -> NDArray[Any]:
+    count = _count(shape)
+    if datatype == "BYTES" and signature.input.kind == "image":
+        return _pictures(_elements(binary, _check_pictures(shape)), signature, prepare)
+    dtype = _numeric(datatype, signature)
+    if count * dtype.itemsize != len(binary):
+        raise problems.Malformed(f"shape {shape} of {datatype} takes {count * dtype.itemsize} bytes, got {len(binary)}")
+    return _shaped(np.frombuffer(binary, dtype), shape, signature)
+
+
+def _from_json(
+    data: list[Any], datatype: str, shape: list[Any], signature: Signature, prepare: images.Prepare
+) -> NDArray[Any]:
+    count = _count(shape)
+    flat = _flatten(data, shape)
+    if count != len(flat):
+        raise problems.Malformed(f"shape {shape} takes {count} values, data has {len(flat)}")
+    kinds = set(map(type, flat))
+    if datatype == "BYTES" and signature.input.kind == "image":
+        if kinds != {str}:
+            raise problems.Unprocessable("data of BYTES takes images as base64 strings")
+        _check_pictures(shape)
+        return _pictures([_base64(text) for text in flat], signature, prepare)
+    dtype = _numeric(datatype, signature)
+    if not kinds <= ({int, float} if dtype.kind == "f" else {int}):
+        raise problems.Unprocessable(f"data of {datatype} takes {'' if dtype.kind == 'f' else 'whole '}numbers alone")
+    try:
+        # What overflows a float datatype becomes infinite and is refused as such, so numpy need not warn.
+        with np.errstate(over="ignore"):
+            values = np.array(flat, dtype)
+    except OverflowError:
+        raise problems.Unprocessable(f"data has a number that {datatype} cannot hold") from None
+    return _shaped(values, shape, signature)
+
+
+def _numeric(datatype: str, signature: Signature) -> np.dtype[Any]:
+    dtype = _DATATYPES.get(datatype)
+    if dtype is None:
+        accepted = [*_DATATYPES, *(["BYTES"] if signature.input.kind == "image" else [])]
+        raise problems.Unprocessable(f"datatype {datatype[:40]!r} cannot be used; send one of {', '.join(accepted)}")
+    return dtype
+
+
+def _count(shape: list[Any]) -> int:
+    """The number of elements in a tensor of ``shape``, whose entries are checked."""
+    for length in shape:
+        if type(length) is not int or length < 0:
+            raise problems.Unprocessable(f"shape takes whole numbers from 0 up, got {shape!r:.60}")
+    return math.prod(shape)
+
+
+def _shaped(flat: NDArray[Any], shape: list[int], signature: Signature) -> NDArray[Any]:
+    example = signature.input.shape
+    if len(example) == 2 and len(shape) == 4 and shape[1] == 1:
+        shape = [shape[0], *shape[2:]]
+    # Numpy itself refuses more axes, or an empty array of huge ones.
+    if len(shape) > len(example) + 1 or not flat.size:
+        raise problems.Unprocessable(
+            f"shape {shape!r:.60} does not fit this model; send {examples.accepted_shapes(signature)}"
+        )
+    return examples.from_array(flat.reshape(shape), signature).values
+
+
+def _flatten(data: list[Any], shape: list[int]) -> list[Any]:
+    """The values of ``data``, which is flat or nested exactly as ``shape`` says."""
+    if not data or type(data[0]) is not list:
+        return data
+    level = [data]
+    for length in shape:
+        for row in level:
+            if type(row) is not list or len(row) != length:
+                raise problems.Malformed(f"data is neither flat nor nested as its shape {shape!r:.60} says")
+        level = list(chain.from_iterable(level))
+    return level
+
+
+# --- Images as elements of a BYTES tensor ---
+
+
+def _check_pictures(shape: list[int]) -> int:
+    """The number of images in a BYTES tensor of ``shape``, [N] or [N, 1]."""
+    if len(shape) not in (1, 2) or shape[1:] not in ([], [1]):
+        raise problems.Unprocessable(f"shape {shape!r:.60} does not fit images as BYTES; send [N] or [N, 1]")
+    examples.check_count(shape[0])
+    return shape[0]
+
+
+def _pictures(files: list[bytes], signature: Signature, prepare: images.Prepare) -> NDArray[np.uint8]:
+    height, width = signature.input.shape
+    return np.stack([images.decode(file, (height, width), prepare) for file in files])
+
+
+def _elements(binary: memoryview, count: int) -> list[bytes]:
+    """The elements of a binary BYTES tensor: each is its length as 4 bytes, then that many bytes."""
+    elements: list[bytes] = []
+    at, end = 0, len(binary)
+    while at < end and len(elements) < count:
+        start = at + 4
+        at = start + int.from_bytes(binary[at:start], "little")
+        if at > end:
+            raise problems.Malformed(f"element {len(elements)} of the BYTES tensor ends after the body")
+        elements.append(bytes(binary[start:at]))
+    if at != end or len(elements) != count:
+        raise problems.Malformed(f"the BYTES tensor takes {count} elements of a 4-byte length and that many bytes")
+    return elements
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise problems.Malformed("data of BYTES has a string that is not base64") from None
+
+
+# --- The output tensors ---
+
+
+@functools.lru_cache(maxsize=8)
+def _label_elements(labels: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Each label as an element of a binary BYTES tensor."""
+    encoded = [label.encode() for label in labels]
+    return tuple(len(label).to_bytes(4, "little") + label for label in encoded)
+
+
+def _output(output: Output, probabilities: NDArray[np.float32], signature: Signature) -> tuple[dict[str, Any], bytes]:
+    """One tensor of the response, and the raw bytes that it adds after the JSON."""
+    name, binary = output
+    labels = signature.output.labels
+    shape = [len(probabilities)]
+    data: Any
+    if name == "probabilities":
+        shape.append(len(labels))
+        raw_dtype = "<f4"
+        data = probabilities.reshape(-1)
+    else:
+        raw_dtype = "<i8"
+        data = probabilities.argmax(axis=1)
+    raw = b""
+    tensor: dict[str, Any] = {"name": name, "datatype": _OUTPUT_DATATYPES[name], "shape": shape}
+    if name == "label":
+        indices = data.tolist()
+        if binary:
+            elements = _label_elements(labels)
+            raw = b"".join([elements[index] for index in indices])
+        else:
+            data = [labels[index] for index in indices]
+    elif binary:
+        raw = data.astype(raw_dtype, copy=False).tobytes()
+    if binary:
+        tensor["parameters"] = {"binary_data_size": len(raw)}
+    else:
+        tensor["data"] = data
+    return tensor, raw
