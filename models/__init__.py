@@ -1,0 +1,1 @@
+"""Training, evaluating, exporting and archiving the networks: ``python -m models --help``."""

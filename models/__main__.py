@@ -1,0 +1,129 @@
+"""Command line: ``python -m models list|summary|train|evaluate|export|archive``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from rich.console import Console
+
+from models import artifacts
+from models.archiving import ArchiveError, archive
+from models.building import EXPORT_CHECKED, build, load_network, quick
+from models.catalog import CATALOG, DEFAULT_VERSION, Entry, UnknownModelError, get
+from models.datasets import DATASETS, DataError
+from models.evaluation import evaluate
+from models.exporting import ExportError, export
+from models.summary import summary
+from models.training import forward, prepare, probabilities
+
+# Expected failures: one line, no traceback.
+USER_ERRORS = (UnknownModelError, DataError, ExportError, ArchiveError, artifacts.ArtifactError, OSError)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m models", description="Train, evaluate, export and archive networks."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, text: str, many: bool) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        if many:
+            made.add_argument("names", nargs="*", metavar="NAME", help="models of the catalog; all if none is named")
+        else:
+            made.add_argument("names", nargs=1, metavar="NAME", help="a model of the catalog")
+        made.add_argument("--version", default=DEFAULT_VERSION, help="model version (default: %(default)s)")
+        return made
+
+    commands.add_parser("list", help="names of the catalog, one a line")
+    command("summary", "structure, shapes and parameters of a network", many=False)
+    training = command("train", "train, score and export; writes artifacts/<model>/<version>/", many=True)
+    training.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
+    training.add_argument("--quick", action="store_true", help="one epoch: for tests, not for serving")
+    training.add_argument("--if-missing", action="store_true", help="leave versions alone that are trained already")
+    command("evaluate", "score a trained version on the test set again", many=True)
+    command("export", "write the TorchScript file of a trained version again", many=True)
+    packing = command("archive", "pack a trained version as model_store/<model>.mar", many=True)
+    packing.add_argument("--train-missing", action="store_true", help="first train what is not trained yet")
+    return parser
+
+
+def _train(entry: Entry, version: str, console: Console, seed: int = 0, short: bool = False) -> None:
+    settings = quick(entry.training) if short else entry.training
+    metrics = build(entry, version, settings, seed, console)
+    console.print(
+        f"{entry.name} {version}: test accuracy {metrics['test_accuracy']:.4f}, expected calibration error "
+        f"{metrics['expected_calibration_error']:.4f}, {metrics['train_seconds']:.0f} s → "
+        f"{artifacts.folder(entry.name, version)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _is_trained(entry: Entry, version: str) -> bool:
+    return (artifacts.folder(entry.name, version) / artifacts.METRICS).is_file()
+
+
+def _evaluate(entry: Entry, version: str) -> str:
+    dataset = DATASETS[entry.dataset]()
+    network = load_network(entry, version)
+    signature = artifacts.signature(entry.name, version)
+    scores = forward(network, prepare(dataset.test_inputs, entry.input))
+    answers = probabilities(scores, entry.activation, signature.output.temperature)
+    return json.dumps(evaluate(answers, dataset.test_targets, entry.activation, entry.labels), indent=2)
+
+
+def _export(entry: Entry, version: str) -> str:
+    examples = prepare(DATASETS[entry.dataset]().test_inputs[:EXPORT_CHECKED], entry.input)
+    path = artifacts.folder(entry.name, version) / artifacts.TORCHSCRIPT
+    export(load_network(entry, version), examples, entry.activation, path)
+    return f"{entry.name} {version}: checked on {len(examples)} examples → {path}"
+
+
+def _archive(entry: Entry, version: str) -> str:
+    path, changed = archive(entry, version)
+    return f"{entry.name} {version}: {'packed' if changed else 'unchanged'} → {path}"
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Carry out one command; raises one of ``USER_ERRORS`` for what the user can mend."""
+    if arguments.command == "list":
+        print("\n".join(CATALOG))
+        return
+    version = arguments.version
+    for entry in [get(name) for name in arguments.names] or list(CATALOG.values()):
+        match arguments.command:
+            case "summary":
+                trained = _is_trained(entry, version)
+                print(summary(entry, load_network(entry, version) if trained else entry.network()))
+            case "train":
+                if not (arguments.if_missing and _is_trained(entry, version)):
+                    _train(entry, version, console, arguments.seed, arguments.quick)
+            case "evaluate":
+                print(_evaluate(entry, version))
+            case "export":
+                print(_export(entry, version))
+            case "archive":
+                if arguments.train_missing and not _is_trained(entry, version):
+                    _train(entry, version, console)
+                print(_archive(entry, version))
+
+
+def main() -> int:
+    """Exit status: 0 done, 1 a failure told in one line, 2 wrong usage, 130 stopped by Ctrl-C."""
+    arguments = _parser().parse_args()
+    try:
+        run(arguments, Console(stderr=True))
+    except USER_ERRORS as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped: nothing half-written is left", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Artifact to archive: ``model_store/<model>.mar``, made by torch-model-archiver.
+
+Equal contents give byte-identical archives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from handlers.signature import FILE_NAME as SIGNATURE
+from models import artifacts
+from models.catalog import Entry
+
+ROOT = Path(__file__).parent.parent
+HANDLERS = ROOT / "handlers"
+MODEL_STORE = Path(os.environ.get("FASHION_MODEL_STORE", ROOT / "model_store"))
+
+# The oldest date that a zip file can hold: archives must not differ by when they were made.
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+_MANIFEST = "MAR-INF/MANIFEST.json"
+
+
+class ArchiveError(Exception):
+    """An artifact that may not or cannot be packed; the message says why and what to do."""
+
+
+def check_quality(entry: Entry, version: str) -> float:
+    """The version's ``test_accuracy``.
+
+    Raises:
+        models.artifacts.ArtifactError: ``metrics.json`` is missing or unreadable.
+        ArchiveError: the accuracy is missing or under the catalog's floor.
+    """
+    metrics = artifacts.metrics(entry.name, version)
+    accuracy = metrics.get("test_accuracy")
+    if not isinstance(accuracy, float):
+        raise ArchiveError(f"{entry.name} {version}: metrics.json gives no test_accuracy; train it again")
+    # Written so that NaN is refused too.
+    if not accuracy >= entry.accuracy_floor:
+        raise ArchiveError(
+            f"{entry.name} {version} scores {accuracy:.4f}, under the catalog's floor of {entry.accuracy_floor:.4f}; "
+            f"train it longer (make train MODEL={entry.name} VERSION={version})"
+        )
+    return accuracy
+
+
+def model_config(entry: Entry) -> str:
+    """The archive's ``model-config.yaml``: what TorchServe reads of the catalog."""
+    serving = entry.serving
+    return (
+        f"minWorkers: {serving.workers}\n"
+        f"maxWorkers: {serving.workers}\n"
+        f"batchSize: {serving.batch_size}\n"
+        f"maxBatchDelay: {serving.max_batch_delay_ms}\n"
+        f"responseTimeout: {serving.response_timeout_s}\n"
+    )
+
+
+def _run_archiver(entry: Entry, version: str, folder: Path, work: Path) -> Path:
+    extra = work / "extra"
+    shutil.copytree(
+        HANDLERS, extra / "handlers", ignore=shutil.ignore_patterns("__pycache__", "*.pyc", f"{entry.handler}.py")
+    )
+    for name in (SIGNATURE, artifacts.GOLDEN):
+        shutil.copy(folder / name, extra / name)
+    config = work / "model-config.yaml"
+    config.write_text(model_config(entry))
+    temporary = work / "tmp"
+    temporary.mkdir()
+    command = [
+        *(sys.executable, "-c", "from model_archiver.model_packaging import generate_model_archive as run; run()"),
+        *("--model-name", entry.name, "--version", version, "--export-path", str(work)),
+        *("--serialized-file", str(folder / artifacts.TORCHSCRIPT)),
+        *("--handler", str(HANDLERS / f"{entry.handler}.py")),
+        *("--extra-files", str(extra), "--config-file", str(config)),
+    ]
+    # The archiver gathers files in <temporary folder>/<model>, which two runs at once would share.
+    ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(temporary)})
+    made = work / f"{entry.name}.mar"
+    if ran.returncode or not made.is_file():
+        raise ArchiveError(f"torch-model-archiver failed for {entry.name}: {ran.stderr.strip() or ran.stdout.strip()}")
+    return made
+
+
+def _normalise(made: Path, target: Path) -> None:
+    """Rewrite the archive with sorted names, one date and no creation time, uncompressed: weights hardly shrink."""
+    with zipfile.ZipFile(made) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
+        for name in sorted(source.namelist()):
+            content = source.read(name)
+            if name == _MANIFEST:
+                manifest = json.loads(content)
+                manifest.pop("createdOn", None)
+                content = (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()
+            entry = zipfile.ZipInfo(name, _ZIP_DATE)
+            entry.external_attr = 0o644 << 16
+            packed.writestr(entry, content)
+
+
+def archive(entry: Entry, version: str, store: Path = MODEL_STORE) -> tuple[Path, bool]:
+    """Pack one model version as ``<store>/<model>.mar``.
+
+    Returns:
+        The archive's path, and whether its bytes changed.
+
+    Raises:
+        models.artifacts.ArtifactError: the version is not trained.
+        ArchiveError: its accuracy is under the floor, a file is missing, or torch-model-archiver failed.
+    """
+    check_quality(entry, version)
+    folder = artifacts.folder(entry.name, version)
+    for name in (artifacts.TORCHSCRIPT, SIGNATURE, artifacts.GOLDEN):
+        if not (folder / name).is_file():
+            raise ArchiveError(f"{folder / name} is missing; run: make train MODEL={entry.name} VERSION={version}")
+    store.mkdir(parents=True, exist_ok=True)
+    target = store / f"{entry.name}.mar"
+    with tempfile.TemporaryDirectory(prefix=".archiving-", dir=store) as work:
+        fresh = Path(work) / "fresh.mar"
+        _normalise(_run_archiver(entry, version, folder, Path(work)), fresh)
+        if target.is_file() and target.read_bytes() == fresh.read_bytes():
+            return target, False
+        fresh.replace(target)
+    return target, True

@@ -1,0 +1,152 @@
+"""One model version from data to artifact: train, score, export, draw and describe, then put in place at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import sklearn
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from handlers.signature import FILE_NAME as SIGNATURE
+from handlers.signature import Output, Signature
+from models import artifacts, cards, plotting
+from models.catalog import Entry, Training
+from models.datasets import DATASETS, Dataset
+from models.evaluation import evaluate, worst_mistakes
+from models.exporting import export
+from models.training import Trained, forward, prepare, probabilities, train
+
+# Enough answers to tell a wrong network from a right one, few enough to send at every start.
+GOLDEN_COUNT = 200
+EXPORT_CHECKED = 1000
+MISTAKES_SHOWN = 24
+
+
+def quick(settings: Training) -> Training:
+    """Settings that train for seconds: for tests, not for serving."""
+    return dataclasses.replace(settings, epochs=1)
+
+
+def library_versions() -> dict[str, str]:
+    """What the numbers depend on."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+        "matplotlib": mpl.__version__,
+    }
+
+
+def build(entry: Entry, version: str, settings: Training, seed: int, console: Console) -> dict[str, Any]:
+    """Train one model version and write its artifact, whole or not at all.
+
+    Returns:
+        The contents of ``metrics.json``.
+
+    Raises:
+        models.datasets.DataError: the data is missing or damaged.
+        models.exporting.ExportError: TorchScript and network disagree.
+        models.artifacts.ArtifactError: ``version`` is not a version.
+    """
+    target = artifacts.folder(entry.name, version)
+    dataset = DATASETS[entry.dataset]()
+    trained = train(entry, dataset, settings, seed, console)
+
+    inputs = prepare(dataset.test_inputs, entry.input)
+    answers = probabilities(forward(trained.network, inputs), entry.activation, trained.temperature)
+    metrics = {
+        **evaluate(answers, dataset.test_targets, entry.activation, entry.labels),
+        "parameters": sum(parameter.numel() for parameter in trained.network.parameters()),
+        "train_seconds": round(trained.seconds, 2),
+        "images_per_second": round(float(np.median([epoch.images_per_second for epoch in trained.history])), 1),
+        "device": trained.device,
+        "seed": seed,
+        "best_epoch": trained.best_epoch + 1,
+        "training": dataclasses.asdict(settings),
+        "dataset_digests": dataset.digests,
+        "library_versions": library_versions(),
+    }
+    signature = Signature(
+        model=entry.name,
+        version=version,
+        description=entry.description,
+        input=entry.input,
+        output=Output(entry.activation, entry.labels, trained.temperature),
+        trained_on={"dataset": dataset.name, "digests": dataset.digests},
+        scored={name: metrics[name] for name in ("test_accuracy", "expected_calibration_error")},
+    )
+    with artifacts.writing(target) as folder:
+        _write(folder, entry, trained, dataset, inputs, answers, metrics, signature)
+    return metrics
+
+
+def _write(
+    folder: Path,
+    entry: Entry,
+    trained: Trained,
+    dataset: Dataset,
+    inputs: Tensor,
+    answers: Tensor,
+    metrics: dict[str, Any],
+    signature: Signature,
+) -> None:
+    torch.save(trained.network.state_dict(), folder / artifacts.WEIGHTS)
+    export(trained.network, inputs[:EXPORT_CHECKED], entry.activation, folder / artifacts.TORCHSCRIPT)
+    (folder / SIGNATURE).write_text(signature.to_json())
+    (folder / artifacts.METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
+    np.savez(
+        folder / artifacts.GOLDEN,
+        inputs=dataset.test_inputs[:GOLDEN_COUNT].numpy(),
+        probabilities=answers[:GOLDEN_COUNT].numpy(),
+    )
+    plotting.curves(trained.history, trained.best_epoch, entry.name, folder / "curves.png")
+    plotting.confusion_matrix(metrics["confusion_matrix"], entry.labels, folder / "confusion_matrix.png")
+    _draw_mistakes(folder / "errors.png", entry, dataset, answers)
+    (folder / artifacts.CARD).write_text(cards.card(signature, metrics, str(trained.network)))
+
+
+def _names(entry: Entry, decisions: Tensor) -> list[str]:
+    """Label names of class indices [N], or the names that hold of independent labels [N, labels]."""
+    if decisions.dim() == 1:
+        return [entry.labels[index] for index in decisions.tolist()]
+    rows = (decisions >= 0.5).tolist()
+    return [", ".join(name for name, holds in zip(entry.labels, row, strict=True) if holds) or "none" for row in rows]
+
+
+def _draw_mistakes(path: Path, entry: Entry, dataset: Dataset, answers: Tensor) -> None:
+    chosen, sureness = worst_mistakes(answers, dataset.test_targets, entry.activation, MISTAKES_SHOWN)
+    shown = dataset.test_inputs[chosen]
+    if shown.dim() == 2:
+        low, high = dataset.test_inputs.min(), dataset.test_inputs.max()
+        shown = ((shown - low) / (high - low) * 255).unsqueeze(1)
+    decisions = answers[chosen].argmax(1) if entry.activation == "softmax" else answers[chosen]
+    plotting.errors(
+        shown, _names(entry, dataset.test_targets[chosen]), _names(entry, decisions), sureness.tolist(), path
+    )
+
+
+def load_network(entry: Entry, version: str) -> nn.Module:
+    """The trained network of one version, on the CPU in evaluation mode.
+
+    Raises:
+        models.artifacts.ArtifactError: it is not trained, or its weights are damaged or of another network.
+    """
+    path = artifacts.folder(entry.name, version) / artifacts.WEIGHTS
+    artifacts.metrics(entry.name, version)
+    network = entry.network()
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise artifacts.ArtifactError(
+            f"{path} does not hold {entry.name}'s weights ({error}); train it again"
+        ) from error
+    return network.eval()

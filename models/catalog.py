@@ -1,0 +1,193 @@
+"""The one place that lists models: network, dataset, signature and defaults of each.
+
+Adding a network is one file in ``models/networks/`` and one entry here; training, evaluation, export, archive,
+serving, documentation checks and tests follow from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+from torch import nn
+
+from handlers.signature import Input
+from models.datasets import FASHION_LABELS
+from models.networks.blobs_mlp import get_training_model
+from models.networks.fashion_convnet import FashionConvNet
+from models.networks.fashion_mlp import FashionMLP
+from models.networks.sigmoid_net import SigmoidNet
+
+DEFAULT_VERSION = "1.0"
+
+
+class UnknownModelError(Exception):
+    """A name that the catalog does not list; the message lists those that it does."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Defaults of ``python -m models train``.
+
+    Attributes:
+        epochs: passes over the training split.
+        batch_size: examples per step.
+        learning_rate: the peak of the one-cycle schedule for AdamW, constant for SGD.
+        optimizer: ``adamw`` (one-cycle schedule, Smith and Topin 2019) or ``sgd`` (constant rate).
+        weight_decay: decoupled decay of AdamW.
+        flip: mirror half of the images left to right.
+        shift: move each image by up to so many pixels along both axes.
+        dropout: rate of dropout before the named layers; the network itself holds no dropout layer.
+        averaging: decay per step of the moving average of weights that is evaluated and kept; 0 keeps the last.
+        validation: examples held out of the training set, to pick the epoch and to fit the temperature.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    weight_decay: float = 0.0
+    flip: bool = False
+    shift: int = 0
+    dropout: dict[str, float] = dataclasses.field(default_factory=dict)
+    averaging: float = 0.0
+    validation: int = 5000
+
+
+@dataclasses.dataclass(frozen=True)
+class Serving:
+    """What goes into the archive's ``model-config.yaml``.
+
+    Attributes:
+        workers: processes that serve the model.
+        batch_size: requests that TorchServe may hand to the handler at once; near the usual concurrency.
+        max_batch_delay_ms: whole milliseconds that TorchServe waits for a batch to fill, counted from its first job.
+        response_timeout_s: seconds after which a worker that does not answer is replaced.
+    """
+
+    workers: int = 1
+    batch_size: int = 16
+    max_batch_delay_ms: int = 1
+    response_timeout_s: int = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One model.
+
+    Attributes:
+        name: the name in URLs, archives and folders.
+        description: one sentence for people.
+        network: builds the network with random weights.
+        dataset: a key of ``models.datasets.DATASETS``.
+        input: one example, as the signature describes it.
+        activation: ``softmax`` for one class of several, ``sigmoid`` for independent labels.
+        labels: the name of each score, in order.
+        handler: the module in ``handlers/`` that serves it.
+        accuracy_floor: ``test_accuracy`` under which no archive is made.
+        training: defaults of training.
+        serving: defaults of serving.
+    """
+
+    name: str
+    description: str
+    network: Callable[[], nn.Module]
+    dataset: str
+    input: Input
+    activation: Literal["softmax", "sigmoid"]
+    labels: tuple[str, ...]
+    handler: str
+    accuracy_floor: float
+    training: Training
+    serving: Serving = Serving()
+
+
+# Mean and standard deviation of the 60,000 training images, of pixels scaled to 0-1.
+FASHION_MEAN, FASHION_STD = 0.2860, 0.3530
+FASHION_GAIN, FASHION_BIAS = 1 / (255 * FASHION_STD), -FASHION_MEAN / FASHION_STD
+
+CATALOG: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry(
+            name="fashion_mlp",
+            description="Fully connected network that tells ten kinds of clothing apart.",
+            network=FashionMLP,
+            dataset="fashion_mnist",
+            input=Input("image", "image", (28, 28), (784,), gain=FASHION_GAIN, bias=FASHION_BIAS),
+            activation="softmax",
+            labels=FASHION_LABELS,
+            handler="image_classifier",
+            accuracy_floor=0.895,
+            training=Training(
+                epochs=40,
+                batch_size=256,
+                learning_rate=2e-3,
+                weight_decay=0.1,
+                flip=True,
+                dropout={"linear_relu_stack.2": 0.3, "linear_relu_stack.4": 0.3},
+                averaging=0.998,
+            ),
+        ),
+        Entry(
+            name="fashion_convnet",
+            description="LeNet-style convolutional network that tells ten kinds of clothing apart.",
+            network=FashionConvNet,
+            dataset="fashion_mnist",
+            input=Input("image", "image", (28, 28), (1, 32, 32), padding=2, gain=FASHION_GAIN, bias=FASHION_BIAS),
+            activation="softmax",
+            labels=FASHION_LABELS,
+            handler="image_classifier",
+            accuracy_floor=0.915,
+            training=Training(
+                epochs=50,
+                batch_size=256,
+                learning_rate=4e-3,
+                weight_decay=0.02,
+                flip=True,
+                shift=1,
+                dropout={"fc1": 0.1},
+                averaging=0.998,
+            ),
+        ),
+        Entry(
+            name="blobs_mlp",
+            description="Small network that tells three Gaussian blobs apart by four features.",
+            network=get_training_model,
+            dataset="blobs",
+            input=Input("vector", "features", (4,), (4,)),
+            activation="softmax",
+            labels=("blob 0", "blob 1", "blob 2"),
+            handler="vector_classifier",
+            accuracy_floor=0.95,
+            training=Training(epochs=20, batch_size=64, learning_rate=1e-2, validation=800),
+        ),
+        Entry(
+            name="sigmoid_net",
+            description="Small network that gives two independent probabilities for three features.",
+            network=SigmoidNet,
+            dataset="two_labels",
+            input=Input("vector", "features", (3,), (3,)),
+            activation="sigmoid",
+            labels=("sum positive", "difference positive"),
+            handler="vector_classifier",
+            accuracy_floor=0.90,
+            training=Training(epochs=40, batch_size=8, learning_rate=0.01, optimizer="sgd", validation=1600),
+        ),
+    )
+}
+
+
+def get(name: str) -> Entry:
+    """The entry of one model.
+
+    Raises:
+        UnknownModelError: the catalog does not list ``name``.
+    """
+    try:
+        return CATALOG[name]
+    except KeyError:
+        raise UnknownModelError(
+            f"no model named '{name}' in models/catalog.py; it lists {', '.join(CATALOG)}"
+        ) from None

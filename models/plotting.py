@@ -1,0 +1,84 @@
+"""The pictures of an artifact: training curves, confusion matrix, worst mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from models.training import Epoch
+
+# A date in the file would make two equal pictures differ.
+_METADATA = {"Software": None}
+_DPI = 110
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=_DPI, metadata=_METADATA)
+    plt.close(figure)
+
+
+def curves(history: list[Epoch], best_epoch: int, title: str, path: Path) -> None:
+    """Loss and validation accuracy by epoch, the kept epoch marked."""
+    epochs = range(1, len(history) + 1)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    left.plot(epochs, [epoch.train_loss for epoch in history], label="training")
+    left.plot(epochs, [epoch.validation_loss for epoch in history], label="validation")
+    left.set(xlabel="epoch", ylabel="loss", title=f"{title}: loss")
+    left.legend()
+    right.plot(epochs, [epoch.validation_accuracy for epoch in history], color="C1", label="validation")
+    right.axvline(best_epoch + 1, color="0.5", linestyle=":", label=f"kept: epoch {best_epoch + 1}")
+    right.set(xlabel="epoch", ylabel="accuracy", title=f"{title}: accuracy")
+    right.legend(loc="lower right")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _matrix(axes: Axes, matrix: np.ndarray, names: tuple[str, ...], title: str) -> None:
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(*matrix.shape):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+
+
+def confusion_matrix(matrix: list[list[int]] | list[list[list[int]]], labels: tuple[str, ...], path: Path) -> None:
+    """One matrix for classes, or one 2x2 matrix a label for independent labels; counts, shaded by share of the row."""
+    counts = np.array(matrix)
+    if counts.ndim == 2:
+        side = 2.5 + 0.55 * len(labels)
+        figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
+        _matrix(axes, counts, labels, "Confusion matrix (test set)")
+    else:
+        figure, row = plt.subplots(
+            1, len(labels), figsize=(3.5 * len(labels), 3.5), layout="constrained", squeeze=False
+        )
+        for axes, label, part in zip(row[0], labels, counts, strict=True):
+            _matrix(axes, part, ("no", "yes"), label)
+    _save(figure, path)
+
+
+def errors(images: Tensor, truth: list[str], predicted: list[str], sureness: list[float], path: Path) -> None:
+    """A grid of images uint8 [N, H, W] that were told wrong, each with both labels and the probability given."""
+    columns = 6
+    rows = max(1, -(-len(images) // columns))
+    figure, grid = plt.subplots(rows, columns, figsize=(2 * columns, 2.4 * rows), layout="constrained", squeeze=False)
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, image, true, guess, share in zip(grid.flat, images, truth, predicted, sureness, strict=False):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+        axes.set_title(f"{true}\nseen as {guess} ({share:.2f})", fontsize=8)
+    figure.suptitle("Worst mistakes on the test set")
+    _save(figure, path)

@@ -1,0 +1,239 @@
+"""The training loop, one for all networks.
+
+The dataset is held as tensors and augmented a batch at a time, so that no Python runs per example. A validation split
+picks the epoch and fits the temperature; the test set is not seen here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the field's usual name)
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from handlers.signature import Input
+from models.catalog import Entry, Training
+from models.datasets import Dataset
+
+# The most examples that one call of the network gets in evaluation; larger ones leave the processor's cache.
+CHUNK = 256
+# Small networks take microseconds a step: telling the progress bar each time would cost more than the step.
+STEPS_A_REFRESH = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """What one epoch showed: mean training loss, validation loss and accuracy (0-1), images per second of training."""
+
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+    images_per_second: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network on the CPU in evaluation mode, the temperature fitted for it, and how it came about."""
+
+    network: nn.Module
+    temperature: float
+    history: list[Epoch]
+    best_epoch: int
+    seconds: float
+    device: str
+
+
+def pick_device() -> torch.device:
+    """``cuda``, ``mps`` or ``cpu``, the first that is there."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def prepare(inputs: Tensor, given: Input) -> Tensor:
+    """Examples [N, *shape] as the network takes them: float32 [N, *network_shape], padded, scaled and reshaped."""
+    if given.padding:
+        inputs = F.pad(inputs, (given.padding,) * 4)
+    return (inputs.float() * given.gain + given.bias).reshape(-1, *given.network_shape)
+
+
+def forward(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Scores of any number of prepared inputs, computed in chunks, without gradients."""
+    with torch.inference_mode():
+        return torch.cat([network(chunk) for chunk in torch.split(inputs, CHUNK)])
+
+
+def probabilities(scores: Tensor, activation: str, temperature: float = 1.0) -> Tensor:
+    """Probabilities of scores [N, labels], float32; a network with ``sigmoid`` has applied it itself."""
+    return scores if activation == "sigmoid" else (scores / temperature).softmax(1)
+
+
+def loss_of(scores: Tensor, targets: Tensor, activation: str) -> Tensor:
+    """Cross-entropy for one class of several, mean squared error for independent labels."""
+    return F.mse_loss(scores, targets) if activation == "sigmoid" else F.cross_entropy(scores, targets)
+
+
+def correct(scores: Tensor, targets: Tensor, activation: str) -> Tensor:
+    """Which decisions are right: [N] for one class of several, [N, labels] for independent labels; bool."""
+    return (scores >= 0.5) == (targets >= 0.5) if activation == "sigmoid" else scores.argmax(1) == targets
+
+
+def fit_temperature(scores: Tensor, targets: Tensor) -> float:
+    """The temperature with the least cross-entropy (Guo et al. 2017, "On Calibration of Modern Neural Networks")."""
+    log_temperature = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    scores = scores.double()
+    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(scores / log_temperature.exp(), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.item()
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return log_temperature.exp().item()
+
+
+def _augmenter(settings: Training, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    """Mirrors and shifts a batch of images [N, ..., H, W]; the draws come from the CPU, the same for every device."""
+
+    def augment(batch: Tensor) -> Tensor:
+        count, device = len(batch), batch.device
+        if settings.shift:
+            reach = settings.shift
+            height, width = batch.shape[-2:]
+            moves = torch.randint(0, 2 * reach + 1, (2, count, 1), generator=generator).to(device)
+            rows = (torch.arange(height, device=device) + moves[0] - reach).clamp(0, height - 1)
+            columns = (torch.arange(width, device=device) + moves[1] - reach).clamp(0, width - 1)
+            images = batch.reshape(count, height, width)
+            every = torch.arange(count, device=device)[:, None, None]
+            batch = images[every, rows[:, :, None], columns[:, None, :]].reshape(batch.shape)
+        if settings.flip:
+            mirrored = torch.rand(count, generator=generator) < 0.5
+            mirrored = mirrored.to(device).reshape(-1, *[1] * (batch.dim() - 1))
+            batch = torch.where(mirrored, batch.flip(-1), batch)
+        return batch
+
+    return augment
+
+
+def _add_dropout(network: nn.Module, rates: dict[str, float]) -> None:
+    """Drop out the inputs of the named layers while training."""
+
+    def hook(rate: float) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
+        return lambda module, inputs: (F.dropout(inputs[0], rate, module.training), *inputs[1:])
+
+    for name, rate in rates.items():
+        network.get_submodule(name).register_forward_pre_hook(hook(rate))
+
+
+def _optimizer(
+    network: nn.Module, settings: Training, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None]:
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(network.parameters(), lr=settings.learning_rate), None
+    adamw = torch.optim.AdamW(
+        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(adamw, settings.learning_rate, total_steps=steps, pct_start=0.2)
+    return adamw, schedule
+
+
+def _spatial(given: Input) -> Input:
+    """The same input with its image axes kept, so that augmentation can move and mirror before flattening."""
+    if given.kind != "image":
+        return given
+    shape = tuple(length + 2 * given.padding for length in given.shape)
+    return dataclasses.replace(given, network_shape=shape)
+
+
+def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console: Console) -> Trained:
+    """Train one network; the same seed on the same machine gives the same weights.
+
+    Args:
+        entry: what to train.
+        dataset: its data.
+        settings: usually ``entry.training``.
+        seed: of the initial weights, the split, the order of examples, augmentation and dropout.
+        console: where progress is shown.
+
+    Returns:
+        The network of the epoch with the best validation accuracy.
+
+    Raises:
+        KeyboardInterrupt: stopped by the user; nothing has been written.
+    """
+    started = time.monotonic()
+    device = pick_device()
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    generator = torch.Generator().manual_seed(seed)
+
+    network = entry.network().to(device)
+    targets = dataset.train_targets.to(device)
+    inputs = prepare(dataset.train_inputs, _spatial(entry.input)).to(device)
+    order = torch.randperm(len(inputs), generator=generator).to(device)
+    held_out, kept = order[: settings.validation], order[settings.validation :]
+    validation_inputs = inputs[held_out].reshape(-1, *entry.input.network_shape)
+    validation_targets = targets[held_out]
+
+    steps = len(kept) // settings.batch_size
+    optimizer, schedule = _optimizer(network, settings, steps * settings.epochs)
+    _add_dropout(network, settings.dropout)
+    augment = _augmenter(settings, generator)
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging or 0.0))  # type: ignore[no-untyped-call]
+
+    history: list[Epoch] = []
+    best = -1.0, 0, dict[str, Tensor]()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[shown]}"),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(entry.name, total=settings.epochs * steps, shown="")
+        for epoch in range(settings.epochs):
+            network.train()
+            begin = time.monotonic()
+            shuffled = kept[torch.randperm(len(kept), generator=generator).to(device)]
+            total = torch.zeros((), device=device)
+            for step in range(steps):
+                chosen = shuffled[step * settings.batch_size : (step + 1) * settings.batch_size]
+                batch = augment(inputs[chosen]).reshape(-1, *entry.input.network_shape)
+                loss = loss_of(network(batch), targets[chosen], entry.activation)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                if schedule:
+                    schedule.step()
+                average.update_parameters(network)
+                total += loss.detach()
+                if step % STEPS_A_REFRESH == 0:
+                    progress.update(task, completed=epoch * steps + step)
+            rate = steps * settings.batch_size / (time.monotonic() - begin)
+
+            candidate: nn.Module = average.module.eval()
+            scores = forward(candidate, validation_inputs)
+            validation_loss = loss_of(scores, validation_targets, entry.activation).item()
+            accuracy = correct(scores, validation_targets, entry.activation).float().mean().item()
+            history.append(Epoch(total.item() / steps, validation_loss, accuracy, rate))
+            if accuracy > best[0]:
+                best = accuracy, epoch, {name: value.clone() for name, value in candidate.state_dict().items()}
+            shown = f"loss {history[-1].train_loss:.3f}  accuracy {accuracy:.4f}  {rate:,.0f} images/s"
+            progress.update(task, completed=(epoch + 1) * steps, shown=shown)
+
+    chosen_network = entry.network().to(device).eval()
+    chosen_network.load_state_dict(best[2])
+    temperature = 1.0
+    if entry.activation == "softmax":
+        temperature = fit_temperature(forward(chosen_network, validation_inputs).cpu(), validation_targets.cpu())
+    return Trained(chosen_network.cpu(), temperature, history, best[1], time.monotonic() - started, str(device))
