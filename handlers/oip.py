@@ -82,7 +82,7 @@ class Request(NamedTuple):
     outputs: tuple[Output, ...]
 
 
-def json_length(header: str | None) -> int | None:
+def read_json_length(header: str | None) -> int | None:
     """Read the value of the ``Inference-Header-Content-Length`` header; ``None`` where the request has none.
 
     Raises:

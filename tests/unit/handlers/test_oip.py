@@ -1,0 +1,411 @@
+"""The Open Inference Protocol, byte for byte, without a server."""
+
+import base64
+import io
+import json
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from handlers import limits, oip, problems
+from handlers.signature import Input, Output, Signature
+
+LABELS = ("T-shirt/top", "Trouser", "Žabot")
+IMAGE = Signature("m", "1.0", "", Input("image", "image", (28, 28), (784,)), Output("softmax", LABELS))
+VECTOR = Signature("v", "2.0", "", Input("vector", "features", (3,), (3,)), Output("sigmoid", ("a", "b")))
+PIXELS = np.arange(2 * 784, dtype=np.uint32).reshape(2, 28, 28).astype(np.uint8)
+PROBABILITIES = np.array([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]], np.float32)
+
+
+def tensor(data=None, shape=(2, 28, 28), datatype="UINT8", **more):
+    described = {"name": "image", "shape": list(shape), "datatype": datatype, **more}
+    return described if data is None else {**described, "data": data}
+
+
+def as_json(*inputs, **more):
+    return json.dumps({"inputs": list(inputs), **more}).encode()
+
+
+def as_binary(values, shape=None, datatype="UINT8", **more):
+    raw = values if isinstance(values, bytes) else values.tobytes()
+    shape = values.shape if shape is None else shape
+    header = as_json(tensor(None, shape, datatype, parameters={"binary_data_size": len(raw)}), **more)
+    return header + raw, len(header)
+
+
+@pytest.mark.parametrize("shape", [(2, 28, 28), (2, 784), (2, 1, 28, 28)], ids=str)
+@pytest.mark.parametrize("nested", [True, False], ids=["nested", "flat"])
+def test_json_images_of_every_shape(shape, nested):
+    data = PIXELS.reshape(shape) if nested else PIXELS.reshape(-1)
+    values, _ = oip.parse(as_json(tensor(data.tolist(), shape)), None, IMAGE)
+    np.testing.assert_array_equal(values, PIXELS)
+    assert values.dtype == np.uint8
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (784,), (1, 28, 28), (1, 784), (1, 1, 28, 28)], ids=str)
+def test_one_image_of_every_shape(shape):
+    body, length = as_binary(PIXELS[0], shape)
+    values, _ = oip.parse(body, length, IMAGE)
+    np.testing.assert_array_equal(values, PIXELS[:1])
+
+
+@pytest.mark.parametrize("datatype", [name for name in oip._DATATYPES if "INT" in name])
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])
+def test_integer_pixels_of_every_datatype(datatype, binary):
+    pixels = PIXELS % 128  # what INT8 can hold
+    if binary:
+        body, length = as_binary(pixels.astype(oip._DATATYPES[datatype]), datatype=datatype)
+    else:
+        body, length = as_json(tensor(pixels.tolist(), datatype=datatype)), None
+    values, _ = oip.parse(bytearray(body), length, IMAGE)
+    assert values.dtype == np.uint8
+    np.testing.assert_array_equal(values, pixels)
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])
+def test_fractions_of_every_float_datatype(datatype, binary):
+    fractions = (PIXELS / 255).astype(oip._DATATYPES[datatype])
+    if binary:
+        body, length = as_binary(fractions, datatype=datatype)
+    else:
+        body, length = as_json(tensor(fractions.astype(float).tolist(), datatype=datatype)), None
+    values, _ = oip.parse(body, length, IMAGE)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, PIXELS, atol=0.07 if datatype == "FP16" else 1e-4)
+
+
+def test_vectors_keep_their_values():
+    features = np.array([[-1.5, 0, 1e6], [2, 3, 4]], "<f4")
+    body, length = as_binary(features, datatype="FP32")
+    values, _ = oip.parse(body, length, VECTOR)
+    np.testing.assert_array_equal(values, features)
+    body = as_json(tensor([1, 2.5, -3], (3,), "FP64"))
+    values, _ = oip.parse(body, None, VECTOR)
+    np.testing.assert_array_equal(values, [[1, 2.5, -3]])
+
+
+def test_a_raw_request_is_the_tensor_alone_and_answers_in_binary():
+    values, request = oip.parse(PIXELS.tobytes(), 0, IMAGE)
+    np.testing.assert_array_equal(values, PIXELS)
+    assert request == oip.Request("", {}, tuple(oip.Output(n, True) for n in ("probabilities", "class", "label")))
+    features = np.arange(6, dtype="<f4").reshape(2, 3)
+    np.testing.assert_array_equal(oip.parse(features.tobytes(), 0, VECTOR)[0], features)
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 1)], ids=str)
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])
+def test_encoded_images_travel_as_bytes(shape, binary):
+    files = [png(image) for image in PIXELS]
+    if binary:
+        raw = b"".join(struct.pack("<I", len(file)) + file for file in files)
+        body, length = as_binary(raw, shape, "BYTES")
+    else:
+        body, length = as_json(tensor([base64.b64encode(file).decode() for file in files], shape, "BYTES")), None
+    values, _ = oip.parse(body, length, IMAGE)
+    np.testing.assert_array_equal(values, PIXELS)
+
+
+ONE = PIXELS[0].ravel().tolist()
+GOOD = tensor(ONE, (1, 784))
+BAD_JSON = {
+    "not JSON": (b'{"inputs": [', problems.Malformed),
+    "not UTF-8": (b'{"inputs": "\xff"}', problems.Malformed),
+    "NaN literal": (as_json(tensor([float("nan")] * 784, (784,), "FP32")), problems.Malformed),
+    "empty": (b"", problems.Malformed),
+    "a list": (b"[]", problems.Malformed),
+    "deep nesting": (b'{"inputs":' + b"[" * 100_000, problems.Malformed),
+    "no inputs": (b"{}", problems.Malformed),
+    "inputs not a list": (b'{"inputs": {}}', problems.Malformed),
+    "an input not an object": (b'{"inputs": [1]}', problems.Malformed),
+    "no input": (as_json(), problems.Unprocessable),
+    "two inputs": (as_json(GOOD, {**GOOD, "name": "other"}), problems.Unprocessable),
+    "duplicate input": (as_json(GOOD, GOOD), problems.Unprocessable),
+    "no name": (as_json({k: v for k, v in GOOD.items() if k != "name"}), problems.Malformed),
+    "no shape": (as_json({k: v for k, v in GOOD.items() if k != "shape"}), problems.Malformed),
+    "no datatype": (as_json({k: v for k, v in GOOD.items() if k != "datatype"}), problems.Malformed),
+    "no data": (as_json({k: v for k, v in GOOD.items() if k != "data"}), problems.Malformed),
+    "null shape": (as_json({**GOOD, "shape": None}), problems.Malformed),
+    "data a string": (as_json({**GOOD, "data": "AAAA"}), problems.Malformed),
+    "unknown datatype": (as_json({**GOOD, "datatype": "BF16"}), problems.Unprocessable),
+    "boolean datatype": (as_json({**GOOD, "datatype": "BOOL"}), problems.Unprocessable),
+    "negative shape": (as_json({**GOOD, "shape": [-1, 784]}), problems.Unprocessable),
+    "both negative": (as_json({**GOOD, "shape": [-1, -784]}), problems.Unprocessable),
+    "overflowing shape": (as_json({**GOOD, "shape": [2**63, 2**63, 2]}), problems.Malformed),
+    "overflowing empty shape": (as_json({**GOOD, "shape": [0, 2**63, 2**63], "data": []}), problems.Unprocessable),
+    "empty shape": (as_json({**GOOD, "shape": [], "data": [1]}), problems.Unprocessable),
+    "a hundred axes": (as_json({**GOOD, "shape": [1] * 100 + [784]}), problems.Unprocessable),
+    "fraction in shape": (as_json({**GOOD, "shape": [1.0, 784]}), problems.Unprocessable),
+    "boolean in shape": (as_json({**GOOD, "shape": [True, 784]}), problems.Unprocessable),
+    "nothing": (as_json({**GOOD, "shape": [0, 784], "data": []}), problems.Unprocessable),
+    "other shape": (as_json(tensor([0] * 64, (1, 8, 8))), problems.Unprocessable),
+    "three channels": (as_json(tensor([0] * 2352, (1, 3, 28, 28))), problems.Unprocessable),
+    "too few values": (as_json({**GOOD, "data": ONE[1:]}), problems.Malformed),
+    "too many values": (as_json({**GOOD, "data": [*ONE, 1]}), problems.Malformed),
+    "ragged": (as_json(tensor([[*ONE[1:]], [*ONE, 0]], (2, 784))), problems.Malformed),
+    "nested otherwise": (as_json(tensor(PIXELS[:1].tolist(), (1, 784))), problems.Malformed),
+    "strings": (as_json({**GOOD, "data": ["1"] * 784}), problems.Unprocessable),
+    "null values": (as_json({**GOOD, "datatype": "FP32", "data": [None] * 784}), problems.Unprocessable),
+    "booleans": (as_json({**GOOD, "data": [True] * 784}), problems.Unprocessable),
+    "fractions as integers": (as_json({**GOOD, "data": [0.5] * 784}), problems.Unprocessable),
+    "over 255": (as_json({**GOOD, "datatype": "INT32", "data": [256] * 784}), problems.Unprocessable),
+    "over the datatype": (as_json({**GOOD, "data": [256] * 784}), problems.Unprocessable),
+    "under 0": (as_json({**GOOD, "datatype": "INT64", "data": [-1] * 784}), problems.Unprocessable),
+    "floats over 1": (as_json({**GOOD, "datatype": "FP32", "data": [1.5] * 784}), problems.Unprocessable),
+    "floats over FP16": (as_json({**GOOD, "datatype": "FP16", "data": [1e300] * 784}), problems.Unprocessable),
+    "BYTES not base64": (as_json(tensor(["%"], (1,), "BYTES")), problems.Malformed),
+    "BYTES of numbers": (as_json(tensor([1], (1,), "BYTES")), problems.Unprocessable),
+    "BYTES not an image": (as_json(tensor(["AAAA"], (1,), "BYTES")), problems.UnsupportedFormat),
+    "BYTES cut short": (
+        as_json(tensor([base64.b64encode(png(PIXELS[0])[:-30]).decode()], (1,), "BYTES")),
+        problems.Malformed,
+    ),
+    "BYTES of another shape": (as_json(tensor(["", ""], (1, 2), "BYTES")), problems.Unprocessable),
+    "BYTES of nothing": (as_json(tensor([], (0,), "BYTES")), problems.Unprocessable),
+    "id a number": (as_json(GOOD, id=7), problems.Malformed),
+    "parameters a list": (as_json(GOOD, parameters=[1]), problems.Malformed),
+    "parameters nested": (as_json(GOOD, parameters={"a": {}}), problems.Malformed),
+    "binary_data_output a string": (as_json(GOOD, parameters={"binary_data_output": "yes"}), problems.Malformed),
+    "outputs an object": (as_json(GOOD, outputs={"name": "class"}), problems.Malformed),
+    "outputs of strings": (as_json(GOOD, outputs=["class"]), problems.Malformed),
+    "output without a name": (as_json(GOOD, outputs=[{}]), problems.Malformed),
+    "unknown output": (as_json(GOOD, outputs=[{"name": "scores"}]), problems.Unprocessable),
+    "output twice": (as_json(GOOD, outputs=[{"name": "class"}, {"name": "class"}]), problems.Unprocessable),
+    "classification": (
+        as_json(GOOD, outputs=[{"name": "probabilities", "parameters": {"classification": 3}}]),
+        problems.Unprocessable,
+    ),
+    "binary_data a number": (
+        as_json(GOOD, outputs=[{"name": "class", "parameters": {"binary_data": 1}}]),
+        problems.Malformed,
+    ),
+    "binary without its header": (as_binary(PIXELS)[0], problems.Malformed),
+    "binary size without binary": (as_json(tensor(parameters={"binary_data_size": 1568})), problems.Malformed),
+}
+
+
+@pytest.mark.parametrize(("body", "problem"), BAD_JSON.values(), ids=BAD_JSON)
+def test_bad_json_is_refused(body, problem):
+    with pytest.raises(problem) as caught:
+        oip.parse(body, None, IMAGE)
+    assert type(caught.value) is problem
+    assert len(caught.value.detail) < 300
+
+
+def binary_with(size, sent, shape=(1, 784), datatype="UINT8", data=None):
+    header = as_json(tensor(data, shape, datatype, parameters={"binary_data_size": size}))
+    return header + sent, len(header)
+
+
+BAD_BINARY = {
+    "header longer than the body": (as_json(GOOD), 10**9, problems.Malformed),
+    "header one byte short": (*(lambda b, n: (b, n - 1))(*as_binary(PIXELS)), problems.Malformed),
+    "header one byte long": (*(lambda b, n: (b, n + 1))(*as_binary(PIXELS)), problems.Malformed),
+    "one byte missing": (*binary_with(784, bytes(783)), problems.Malformed),
+    "one byte more": (*binary_with(784, bytes(785)), problems.Malformed),
+    "size not that of the shape": (*binary_with(785, bytes(785)), problems.Malformed),
+    "size not that of the datatype": (*binary_with(784, bytes(784), datatype="FP32"), problems.Malformed),
+    "negative size": (*binary_with(-784, bytes(784)), problems.Malformed),
+    "size a string": (*binary_with("784", bytes(784)), problems.Malformed),
+    "nothing": (*binary_with(0, b"", (0, 784)), problems.Unprocessable),
+    "overflowing": (*binary_with(784, bytes(784), (2**64 - 1, 784)), problems.Malformed),
+    "data too": (*binary_with(784, bytes(784), data=ONE), problems.Malformed),
+    "bytes that nothing describes": (as_json(GOOD) + b"\0", len(as_json(GOOD)), problems.Malformed),
+    "other shape": (*binary_with(64, bytes(64), (1, 8, 8)), problems.Unprocessable),
+    "NaN": (*as_binary(np.full((1, 784), np.nan, "<f4"), datatype="FP32"), problems.Unprocessable),
+    "infinity": (*as_binary(np.full((1, 784), np.inf, "<f2"), datatype="FP16"), problems.Unprocessable),
+    "BYTES length past the end": (*as_binary(b"\xff\xff\xff\xff", (1,), "BYTES"), problems.Malformed),
+    "BYTES length cut": (*as_binary(b"\0\0", (1,), "BYTES"), problems.Malformed),
+    "BYTES too few": (*as_binary(bytes(4), (2,), "BYTES"), problems.Malformed),
+    "BYTES too many": (*as_binary(bytes(8), (1,), "BYTES"), problems.Malformed),
+    "BYTES empty": (*as_binary(bytes(4), (1,), "BYTES"), problems.UnsupportedFormat),
+    "raw of a wrong length": (bytes(785), 0, problems.Malformed),
+    "raw of nothing": (b"", 0, problems.Malformed),
+}
+
+
+@pytest.mark.parametrize(("body", "length", "problem"), BAD_BINARY.values(), ids=BAD_BINARY)
+def test_bad_binary_is_refused(body, length, problem):
+    with pytest.raises(problem) as caught:
+        oip.parse(bytearray(body), length, IMAGE)
+    assert type(caught.value) is problem
+
+
+def test_vectors_take_no_images():
+    with pytest.raises(problems.Unprocessable, match="datatype 'BYTES'"):
+        oip.parse(as_json(tensor(["AAAA"], (1,), "BYTES")), None, VECTOR)
+
+
+def test_vectors_take_no_value_beyond_float32():
+    with pytest.raises(problems.Unprocessable):
+        oip.parse(as_json(tensor([1e300, 0, 0], (3,), "FP64")), None, VECTOR)
+
+
+@pytest.mark.parametrize("length", [None, 0], ids=["binary", "raw"])
+def test_too_many_examples_are_refused(length):
+    images = np.zeros((limits.EXAMPLES + 1, 28, 28), np.uint8)
+    body, json_length = (images.tobytes(), 0) if length == 0 else as_binary(images)
+    with pytest.raises(problems.TooLarge):
+        oip.parse(body, json_length, IMAGE)
+
+
+@pytest.mark.parametrize(("text", "value"), [(None, None), ("0", 0), ("165", 165)])
+def test_the_json_length_header_is_read(text, value):
+    assert oip.read_json_length(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "+1", "0x10", "1_000", " 1", "٣", "9" * 40, "one"])
+def test_a_bad_json_length_header_is_refused(text):
+    with pytest.raises(problems.Malformed, match="Inference-Header-Content-Length"):
+        oip.read_json_length(text)
+
+
+def answer(request, **kwargs):
+    _, parsed = oip.parse(request, None, kwargs.get("signature", IMAGE))
+    return oip.encode(parsed, kwargs.get("probabilities", PROBABILITIES), kwargs.get("signature", IMAGE))
+
+
+def test_the_answer_in_json_has_every_output_by_default():
+    body, content_type, length = answer(as_json(GOOD))
+    assert (content_type, length) == ("application/json", None)
+    probabilities, classes, labels = (decoded := json.loads(body)).pop("outputs")
+    assert decoded == {"model_name": "m", "model_version": "1.0", "id": ""}
+    assert probabilities.pop("data") == pytest.approx(PROBABILITIES.ravel().tolist(), abs=1e-7)
+    assert probabilities == {"name": "probabilities", "datatype": "FP32", "shape": [2, 3]}
+    assert classes == {"name": "class", "datatype": "INT64", "shape": [2], "data": [1, 2]}
+    assert labels == {"name": "label", "datatype": "BYTES", "shape": [2], "data": ["Trouser", "Žabot"]}
+
+
+def test_json_probabilities_are_the_same_float32():
+    probabilities = np.random.default_rng(1).dirichlet(np.ones(3), 100).astype(np.float32)
+    body, _, _ = answer(as_json(GOOD), probabilities=probabilities)
+    received = np.array(json.loads(body)["outputs"][0]["data"], np.float32).reshape(100, 3)
+    np.testing.assert_array_equal(received, probabilities)
+
+
+def test_the_id_and_own_parameters_come_back():
+    request = as_json(GOOD, id="42", parameters={"mine": "x", "n": 1, "binary_data_output": False})
+    decoded = json.loads(answer(request)[0])
+    assert decoded["id"] == "42"
+    assert decoded["parameters"] == {"mine": "x", "n": 1}
+
+
+def binary_outputs(body, length):
+    """The raw bytes of each output, by name, as the extension lays them out."""
+    header, at, found = json.loads(body[:length]), length, {}
+    for output in header["outputs"]:
+        if "data" not in output:
+            size = output["parameters"]["binary_data_size"]
+            found[output["name"]] = body[at : at + size]
+            at += size
+    assert at == len(body)
+    return header, found
+
+
+def test_the_answer_in_binary():
+    body, content_type, length = answer(as_json(GOOD, parameters={"binary_data_output": True}))
+    assert content_type == "application/octet-stream"
+    header, found = binary_outputs(body, length)
+    assert [output["name"] for output in header["outputs"]] == ["probabilities", "class", "label"]
+    assert found["probabilities"] == PROBABILITIES.astype("<f4").tobytes()
+    assert found["class"] == struct.pack("<qq", 1, 2)
+    assert found["label"] == struct.pack("<I7sI6s", 7, b"Trouser", 6, "Žabot".encode())
+    assert "parameters" not in header
+
+
+def test_outputs_keep_the_order_and_form_that_was_asked():
+    outputs = [{"name": "label"}, {"name": "probabilities", "parameters": {"binary_data": True}}]
+    header, found = binary_outputs(*answer(as_json(GOOD, outputs=outputs))[::2])
+    assert [output["name"] for output in header["outputs"]] == ["label", "probabilities"]
+    assert header["outputs"][0]["data"] == ["Trouser", "Žabot"]
+    assert found == {"probabilities": PROBABILITIES.tobytes()}
+
+
+def test_one_output_can_be_kept_out_of_binary():
+    outputs = [{"name": "class", "parameters": {"binary_data": False}}, {"name": "probabilities"}]
+    request = as_json(GOOD, outputs=outputs, parameters={"binary_data_output": True})
+    header, found = binary_outputs(*answer(request)[::2])
+    assert header["outputs"][0]["data"] == [1, 2]
+    assert set(found) == {"probabilities"}
+
+
+def test_independent_labels_have_probabilities_alone():
+    probabilities = np.array([[0.9, 0.8]], np.float32)
+    body, _, _ = answer(as_json(tensor([1, 2, 3], (3,), "FP32")), signature=VECTOR, probabilities=probabilities)
+    assert [output["name"] for output in json.loads(body)["outputs"]] == ["probabilities"]
+    with pytest.raises(problems.Unprocessable, match=r"the model has probabilities$"):
+        answer(as_json(tensor([1, 2, 3], (3,), "FP32"), outputs=[{"name": "class"}]), signature=VECTOR)
+
+
+def test_metadata_describes_the_tensors():
+    assert oip.metadata(IMAGE, ["1.0", "1.1"]) == {
+        "name": "m",
+        "versions": ["1.0", "1.1"],
+        "platform": "pytorch_torchscript",
+        "inputs": [{"name": "image", "datatype": "UINT8", "shape": [-1, 28, 28]}],
+        "outputs": [
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, 3]},
+            {"name": "class", "datatype": "INT64", "shape": [-1]},
+            {"name": "label", "datatype": "BYTES", "shape": [-1]},
+        ],
+    }
+    vector = oip.metadata(VECTOR, ["2.0"])
+    assert vector["inputs"] == [{"name": "features", "datatype": "FP32", "shape": [-1, 3]}]
+    assert vector["outputs"] == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}]
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-300, 2**64) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+PARAMETERS = st.fixed_dictionaries(
+    {},
+    optional={"binary_data_size": st.integers(-1, 20) | JSON_VALUES, "binary_data": st.booleans() | JSON_VALUES},
+)
+TENSORS = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.just("image") | JSON_VALUES,
+        "shape": st.lists(st.sampled_from([-1, 0, 1, 2, 3, 28, 784, 2**63]), max_size=5) | JSON_VALUES,
+        "datatype": st.sampled_from([*oip._DATATYPES, "BYTES", "BOOL"]) | JSON_VALUES,
+        "data": st.lists(st.integers(0, 1), max_size=6) | JSON_VALUES,
+        "parameters": PARAMETERS | JSON_VALUES,
+    },
+)
+HEADERS = st.fixed_dictionaries(
+    {"inputs": st.lists(TENSORS, min_size=1, max_size=1) | JSON_VALUES},
+    optional={
+        "id": JSON_VALUES,
+        "parameters": PARAMETERS | JSON_VALUES,
+        "outputs": st.lists(
+            st.fixed_dictionaries({"name": st.sampled_from(["class", "label", "probabilities"]) | JSON_VALUES}),
+            max_size=3,
+        )
+        | JSON_VALUES,
+    },
+)
+
+
+@given(header=HEADERS, raw=st.binary(max_size=16), cut=st.integers(-2, 2), signature=st.sampled_from([IMAGE, VECTOR]))
+def test_whatever_comes_is_read_or_refused(header, raw, cut, signature):
+    text = json.dumps(header).encode()
+    for length in (None, len(text), max(0, len(text) + cut)):
+        try:
+            values, request = oip.parse(text + raw, length, signature)
+        except problems.Problem:
+            continue
+        assert values.shape[1:] == signature.input.shape
+        assert np.isfinite(values).all()
+        scores = np.zeros((len(values), len(signature.output.labels)), np.float32)
+        assert oip.encode(request, scores, signature)[0]
