@@ -59,19 +59,19 @@ def check_count(count: int) -> None:
 
 
 def accepted_shapes(signature: Signature) -> str:
-    """The shapes that ``from_array`` takes, for messages: ``28×28, N×28×28 or N×784``."""
+    """The shapes that ``from_array`` takes, for messages: ``28x28, Nx28x28 or Nx784``."""
     shape = signature.input.shape
-    one = "×".join(map(str, shape))
+    one = "x".join(map(str, shape))
     if len(shape) == 1:
-        return f"{one} or N×{one}"
-    return f"{one}, N×{one} or N×{math.prod(shape)}"
+        return f"{one} or Nx{one}"
+    return f"{one}, Nx{one} or Nx{math.prod(shape)}"
 
 
 def _shaped(values: NDArray[Any], signature: Signature) -> tuple[NDArray[Any], bool]:
     shape, size = signature.input.shape, math.prod(signature.input.shape)
     single = values.shape in (shape, (size,))
     if not single and values.shape[1:] not in (shape, (size,)):
-        got = "×".join(map(str, values.shape)) or "a single number"
+        got = "x".join(map(str, values.shape)) or "a single number"
         raise problems.Unprocessable(f"shape {got} does not fit this model; send {accepted_shapes(signature)}")
     count = 1 if single else values.shape[0]
     check_count(count)

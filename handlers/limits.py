@@ -14,3 +14,9 @@ EXAMPLES = 8192
 
 # Pixels that one image may declare, checked before it is decoded.
 PIXELS = 12_000_000
+
+# Values (numbers, strings, lists, objects) in one JSON body: each may take some 60 bytes while it is parsed.
+JSON_VALUES = 1_000_000
+
+# Bytes of a .npy header; numpy writes 118.
+NPY_HEADER_BYTES = 1024

@@ -1,0 +1,304 @@
+"""A request's bytes become examples.
+
+    parts, content types ──► format (named, or told by content) ──► array ──► handlers.examples ──► Decoded
+
+Formats, by content type; an image's parameters are read, never trusted:
+
+    image/*                             one PNG, JPEG, WebP, GIF or BMP file
+    application/octet-stream            raw values, one example after another: uint8 pixels, or little-endian float32
+                                        features; an image or .npy file is told by its first bytes
+    application/x-npy                   one array
+    application/json, */*+json          a list of numbers, base64 images, {"instances": …} (KServe v1), or
+                                        {"inputs": …} (Open Inference Protocol, handlers.oip)
+    multipart/form-data                 parts of the formats above, in order
+    text/*, application/x-www-form-urlencoded (curl -d), none
+                                        told by content
+
+What goes wrong is one of ``handlers.problems``, never another exception.
+"""
+
+from __future__ import annotations
+
+import binascii
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handlers import documents, examples, images, npy, oip, problems
+from handlers.examples import Examples
+from handlers.signature import Signature
+
+Body = bytes | bytearray | memoryview
+
+ACCEPTED = {
+    "image": "an image (PNG, JPEG, WebP, GIF, BMP), raw uint8 pixels as application/octet-stream, "
+    "application/x-npy, JSON, or multipart/form-data of these",
+    "vector": "JSON, raw little-endian float32 as application/octet-stream, or application/x-npy",
+}
+FORM = "application/x-www-form-urlencoded"
+
+# The names under which people wrap one example in a JSON object: KServe v1, TensorFlow Serving, TorchServe's examples.
+_WRAPPERS = ("b64", "image", "image_bytes", "data", "features")
+# How base64 of a PNG, JPEG, GIF, WebP or BMP starts, and a data: URL.
+_BASE64_STARTS = (b"iVBORw0K", b"/9j/", b"R0lGOD", b"UklGR", b"Qk", b"data:image/")
+_JSON_ENDS = {ord("["): ord("]"), ord("{"): ord("}"), ord('"'): ord('"')}
+
+
+class Part(NamedTuple):
+    """One body, or one part of a multipart body: its bytes and its content type (empty if it has none)."""
+
+    body: Body
+    content_type: str
+
+
+class Decoded(NamedTuple):
+    """What a request asks about, and the form in which it wants the answer.
+
+    Attributes:
+        values: as ``examples.Examples`` has them.
+        single: answer with one object instead of a list.
+        envelope: ``plain``, ``predictions`` (KServe v1), or the Open Inference Protocol's request.
+    """
+
+    values: NDArray[Any]
+    single: bool
+    envelope: Literal["plain", "predictions"] | oip.Request
+
+
+def decode(
+    parts: Sequence[Part],
+    signature: Signature,
+    prepare: images.Prepare = "auto",
+    json_length: int | None = None,
+) -> Decoded:
+    """Decode one request.
+
+    Args:
+        parts: the request's body, or the parts of its multipart body, in order.
+        signature: the model's contract.
+        prepare: what is done with pictures, see ``images.decode``.
+        json_length: the value of ``Inference-Header-Content-Length``, where the request has one.
+
+    Raises:
+        problems.Problem: whatever is wrong with the request.
+    """
+    if json_length is not None:
+        if len(parts) != 1:
+            raise problems.Malformed(f"{oip.JSON_LENGTH_HEADER} does not go with multipart/form-data")
+        return _inference(parts[0].body, json_length, signature, prepare)
+    if len(parts) == 1:
+        return _decode(parts[0], signature, prepare)
+    if not parts:
+        raise problems.Malformed(f"the request has no content; send {ACCEPTED[signature.input.kind]}")
+    decoded = [_decode(part, signature, prepare) for part in parts]
+    if not all(part.envelope == "plain" for part in decoded):
+        raise problems.Unprocessable('{"instances": …} and {"inputs": …} cannot be one part of several')
+    values = [part.values for part in decoded]
+    examples.check_count(sum(map(len, values)))
+    return Decoded(np.concatenate(values), False, "plain")
+
+
+def _decode(part: Part, signature: Signature, prepare: images.Prepare) -> Decoded:
+    body, content_type = part
+    if not len(body):
+        raise problems.Malformed(f"the request has an empty body; send {ACCEPTED[signature.input.kind]}")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "application/octet-stream":
+        return _plain(_octets(body, signature, prepare))
+    if kind.startswith("image/"):
+        return _plain(_image(body, signature, prepare))
+    if kind == "application/json" or kind.endswith("+json"):
+        return _json(bytes(body), signature, prepare)
+    if kind in ("application/x-npy", "application/npy"):
+        return _plain(examples.from_array(npy.read(body), signature))
+    if kind in ("", FORM) or kind.startswith("text/"):
+        return _by_content(bytes(body), kind, signature, prepare)
+    raise problems.UnsupportedFormat(f"content type {kind[:80]!r}; send {ACCEPTED[signature.input.kind]}")
+
+
+def _plain(found: Examples) -> Decoded:
+    return Decoded(found.values, found.single, "plain")
+
+
+def _by_content(body: bytes, kind: str, signature: Signature, prepare: images.Prepare) -> Decoded:
+    text = body.strip()
+    # A first byte alone would take raw pixels that start with 91 for a list.
+    if text[:3] == b"\xef\xbb\xbf" or (text and _JSON_ENDS.get(text[0]) == text[-1]):
+        return _json(text, signature, prepare)
+    if body.startswith(npy.MAGIC):
+        return _plain(examples.from_array(npy.read(body), signature))
+    if images.sniff(body):
+        return _plain(_image(body, signature, prepare))
+    if text.startswith(_BASE64_STARTS):
+        return _plain(_base64(text.decode("latin-1"), signature, prepare))
+    if not kind and len(body) % _example_bytes(signature) == 0:
+        return _plain(_octets(body, signature, prepare))
+    hint = "; curl sends a file unchanged with --data-binary, not with -d" if kind == FORM else ""
+    raise problems.UnsupportedFormat(f"the content is none of the formats; send {ACCEPTED[signature.input.kind]}{hint}")
+
+
+def _example_bytes(signature: Signature) -> int:
+    return math.prod(signature.input.shape) * (4 if signature.input.kind == "vector" else 1)
+
+
+def _octets(body: Body, signature: Signature, prepare: images.Prepare) -> Examples:
+    if images.sniff(body):
+        return _image(body, signature, prepare)
+    if bytes(body[:6]) == npy.MAGIC:
+        return examples.from_array(npy.read(body), signature)
+    count, rest = divmod(len(body), _example_bytes(signature))
+    if rest:
+        raise problems.Unprocessable(
+            f"{len(body)} bytes are not a multiple of {_example_bytes(signature)}, the bytes of one example "
+            f"({'x'.join(map(str, signature.input.shape))} "
+            f"{'float32' if signature.input.kind == 'vector' else 'uint8'})"
+        )
+    examples.check_count(count)
+    if signature.input.kind == "vector":
+        values: NDArray[Any] = np.frombuffer(body, "<f4").reshape(count, *signature.input.shape)
+        return Examples(examples.from_array(values, signature).values, count == 1)
+    return Examples(np.frombuffer(body, np.uint8).reshape(count, *signature.input.shape), count == 1)
+
+
+def _image(body: Body, signature: Signature, prepare: images.Prepare) -> Examples:
+    if signature.input.kind != "image":
+        raise problems.UnsupportedFormat(f"this model takes no images; send {ACCEPTED['vector']}")
+    height, width = signature.input.shape
+    return Examples(images.decode(body, (height, width), prepare)[np.newaxis], True)
+
+
+def _base64(text: str, signature: Signature, prepare: images.Prepare) -> Examples:
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    # A form turns + into a space; mail and shells break lines; URLs use - and _.
+    text = "".join(text.replace(" ", "+").split()).replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        body = binascii.a2b_base64(text + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError) as error:
+        raise problems.Malformed(f"a string is not base64: {error}") from None
+    # a2b_base64 skips what is not base64, so the length tells whether there was any.
+    if len(body) != len(text) * 3 // 4:
+        raise problems.Malformed("a string is not base64: it holds characters outside its alphabet")
+    return _image(body, signature, prepare)
+
+
+def _inference(body: Body, json_length: int | None, signature: Signature, prepare: images.Prepare) -> Decoded:
+    documents.check_size(bytes(body[:json_length]))
+    values, request = oip.parse(body, json_length, signature, prepare)
+    return Decoded(values, False, request)
+
+
+def _json(text: bytes, signature: Signature, prepare: images.Prepare) -> Decoded:
+    text = text.removeprefix(b"\xef\xbb\xbf")
+    # The protocol's own reader parses the text itself; this test keeps most requests from being parsed twice.
+    if b'"inputs"' in text and b'"instances"' not in text and text.lstrip()[:1] == b"{":
+        return _inference(text, None, signature, prepare)
+    document = documents.load(text)
+    reader = _JsonReader(signature, prepare, may_hold_booleans=b"true" in text or b"false" in text)
+    if type(document) is dict:
+        if "instances" in document:
+            return Decoded(reader.instances(document["instances"]), False, "predictions")
+        if "inputs" in document:
+            return _inference(text, None, signature, prepare)
+    return _plain(reader.examples(document))
+
+
+class _JsonReader:
+    """Turns parsed JSON into examples; what stays the same throughout one document is kept here."""
+
+    def __init__(self, signature: Signature, prepare: images.Prepare, may_hold_booleans: bool) -> None:
+        self._signature = signature
+        self._prepare = prepare
+        self._may_hold_booleans = may_hold_booleans
+
+    def instances(self, found: Any) -> NDArray[Any]:
+        """The value of ``instances``: a list, each member one example."""
+        if type(found) is not list:
+            raise problems.Unprocessable('"instances" must be a list with one member for each example')
+        examples.check_count(len(found))
+        if all(type(instance) is list for instance in found):
+            values = examples.from_array(self._numbers(found), self._signature)
+            if values.single:
+                raise problems.Unprocessable('each member of "instances" must be one whole example')
+            return values.values
+        return self._joined(found)
+
+    def examples(self, found: Any) -> Examples:
+        """One example or a list of them: numbers, base64 strings or objects that hold one of these."""
+        if type(found) is list:
+            if found and type(found[0]) in (str, dict):
+                examples.check_count(len(found))
+                return Examples(self._joined(found), False)
+            return examples.from_array(self._numbers(found), self._signature)
+        if type(found) is str:
+            return _base64(found, self._signature, self._prepare)
+        if type(found) is dict:
+            return self.examples(self._unwrapped(found))
+        raise problems.Unprocessable(f"JSON {_json_type(found)} is no input; send {self._expected()}")
+
+    def _joined(self, found: list[Any]) -> NDArray[Any]:
+        read = [self.examples(member) for member in found]
+        if not all(one.single for one in read):
+            raise problems.Unprocessable("each member of the list must be one example")
+        return np.concatenate([one.values for one in read])
+
+    def _unwrapped(self, found: Mapping[str, Any]) -> Any:
+        for name in _WRAPPERS:
+            if name in found:
+                inner = found[name]
+                # {"image": {"b64": …}} is as deep as wrapping goes; more would only serve to exhaust the stack.
+                if type(inner) is dict:
+                    inner = inner.get("b64")
+                if type(inner) in (list, str):
+                    return inner
+                raise problems.Unprocessable(f'"{name}" must hold {self._expected()}')
+        raise problems.Unprocessable(
+            f'a JSON object needs "instances", "inputs", or one of {", ".join(_WRAPPERS)}; it has '
+            f"{', '.join(map(repr, itertools.islice(found, 5)))[:120] or 'nothing'}"
+        )
+
+    def _expected(self) -> str:
+        shapes = examples.accepted_shapes(self._signature)
+        return f"numbers as {shapes}" + (", or base64 images" if self._signature.input.kind == "image" else "")
+
+    def _numbers(self, nested: list[Any]) -> NDArray[Any]:
+        """A rectangular nested list; uint8 if it is an image's and every number is written as an integer."""
+        shape, flat = _flattened(nested)
+        if self._signature.input.kind == "image":
+            try:
+                pixels = bytes(flat)
+            except ValueError:
+                raise problems.Unprocessable(f"integer pixels must be from 0 to {examples.PIXEL_MAX}") from None
+            except TypeError:
+                pass
+            else:
+                if not (self._may_hold_booleans and bool in map(type, flat)):
+                    return np.frombuffer(pixels, np.uint8).reshape(shape)
+        types = set(map(type, flat))
+        if not types <= {int, float}:
+            wrong = next(value for value in flat if type(value) not in (int, float))
+            raise problems.Unprocessable(f"a list holds {_json_type(wrong)} in the place of a number")
+        return np.fromiter(flat, np.float64, len(flat)).reshape(shape)
+
+
+def _flattened(nested: list[Any]) -> tuple[list[int], list[Any]]:
+    """The shape of a rectangular nested list, and its members in one list."""
+    shape, flat = [len(nested)], nested
+    while flat and type(flat[0]) is list:
+        if not all(type(member) is list for member in flat):
+            raise problems.Unprocessable("lists and single values are mixed; send a rectangular array")
+        lengths = set(map(len, flat))
+        if len(lengths) > 1:
+            raise problems.Unprocessable("the lists have different lengths; send a rectangular array")
+        shape.append(lengths.pop())
+        flat = list(itertools.chain.from_iterable(flat))
+    return shape, flat
+
+
+def _json_type(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

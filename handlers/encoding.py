@@ -1,0 +1,135 @@
+"""Probabilities become the answer's bytes, in the form that ``Accept`` asks for.
+
+    application/json (default)    {"class": 9, "label": "Ankle boot", "probability": 0.97, "probabilities": {…}}
+                                  sigmoid models: {"probabilities": {…}, "labels": [those of at least 0.5]}
+    application/x-npy             float32 [N, labels]
+    application/octet-stream      the same, raw and little-endian
+
+A JSON answer is one object for one example sent without a batch axis, else a list in the order of the examples, or
+``{"predictions": [...]}`` for KServe v1.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from handlers import npy, problems
+from handlers.options import Options
+from handlers.signature import Output
+
+JSON = "application/json"
+OCTETS = "application/octet-stream"
+FORMS = (JSON, npy.CONTENT_TYPE, OCTETS)
+
+# A label of a sigmoid model applies from this probability on.
+THRESHOLD = 0.5
+
+
+@functools.lru_cache(maxsize=256)
+def negotiate(accept: str, forms: Sequence[str] = FORMS) -> str:
+    """The member of ``forms`` that an ``Accept`` header prefers; earlier members win ties (RFC 9110, 12.5.1).
+
+    Raises:
+        problems.NotAcceptable: it allows none of them.
+    """
+    ranges: dict[str, float] = {}
+    for entry in accept.split(","):
+        name, *parameters = (piece.strip() for piece in entry.lower().split(";"))
+        if name:
+            ranges[name] = _quality(parameters)
+    if not ranges:
+        return forms[0]
+
+    def quality(form: str) -> float:
+        # The most specific range that matches decides.
+        for name in (form, form.partition("/")[0] + "/*", "*/*"):
+            if name in ranges:
+                return ranges[name]
+        return 0.0
+
+    best = max(forms, key=quality)
+    if quality(best) <= 0:
+        raise problems.NotAcceptable(f"Accept is {accept[:200]!r}; the answer can be {', '.join(forms)}")
+    return best
+
+
+def _quality(parameters: Sequence[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0
+
+
+class Encoder:
+    """Writes a model's answers; the labels are turned into JSON once, when the model is loaded."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._labels = [orjson.dumps(label) for label in output.labels]
+        escaped = [label.replace(b"%", b"%%") for label in self._labels]
+        self._probabilities = b'"probabilities":{%s}' % b",".join(label + b":%b" for label in escaped)
+        self._heads = [
+            b'{"class":%d,"label":%b,"probability":' % (index, label) for index, label in enumerate(self._labels)
+        ]
+
+    def json(
+        self,
+        probabilities: NDArray[np.float32],
+        single: bool,
+        predictions: bool = False,
+        options: Options | None = None,
+        pictures: Sequence[bytes] = (),
+    ) -> bytes:
+        """The JSON answer.
+
+        Args:
+            probabilities: float32 ``[N, labels]``.
+            single: one object instead of a list of one.
+            predictions: wrap the list in ``{"predictions": …}``.
+            options: ``top_k`` counts here.
+            pictures: with ``picture``, one PNG file for each example.
+        """
+        top_k = options.top_k if options else None
+        # float32's shortest form, such as 0.1, instead of float64's 0.10000000149011612.
+        rows = orjson.dumps(probabilities, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+        answer = self._class if self._output.activation == "softmax" else self._independent
+        objects = [answer(row.split(b","), values, top_k) for row, values in zip(rows, probabilities, strict=True)]
+        if pictures:
+            objects = [
+                b'%b,"picture":"%b"}' % (one[:-1], base64.b64encode(picture))
+                for one, picture in zip(objects, pictures, strict=True)
+            ]
+        if predictions:
+            return b'{"predictions":[' + b",".join(objects) + b"]}"
+        return objects[0] if single else b"[" + b",".join(objects) + b"]"
+
+    def _class(self, texts: list[bytes], values: NDArray[np.float32], top_k: int | None) -> bytes:
+        best = int(values.argmax())
+        return b"%b%b,%b}" % (self._heads[best], texts[best], self._named(texts, values, top_k))
+
+    def _independent(self, texts: list[bytes], values: NDArray[np.float32], top_k: int | None) -> bytes:
+        labels = [self._labels[index] for index in np.flatnonzero(values >= THRESHOLD)]
+        return b'{%b,"labels":[%b]}' % (self._named(texts, values, top_k), b",".join(labels))
+
+    def _named(self, texts: list[bytes], values: NDArray[np.float32], top_k: int | None) -> bytes:
+        if top_k is None:
+            return self._probabilities % tuple(texts)
+        best = np.argsort(-values, kind="stable")[:top_k]
+        return b'"probabilities":{%b}' % b",".join(self._labels[index] + b":" + texts[index] for index in best)
+
+
+def array(probabilities: NDArray[np.float32], form: str) -> bytes:
+    """The answer as a ``.npy`` file or as raw little-endian float32."""
+    values: NDArray[Any] = np.ascontiguousarray(probabilities, "<f4")
+    return npy.write(values) if form == npy.CONTENT_TYPE else values.tobytes()

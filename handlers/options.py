@@ -1,0 +1,96 @@
+"""What a caller may ask for in the query string.
+
+TorchServe gives its handlers no query string, so the gateway copies it into the request header ``X-Query``, and a
+program that calls the inference port directly sends that header itself.
+
+    top_k    1 to the number of labels    only the most probable labels in "probabilities"
+    target   a label, or its index        the class to explain; the most probable one without it
+    prepare  auto, none or photo          what is done with pictures, see handlers.images
+    picture  true or false                adds "picture", the pixels that the network saw, as a base64 PNG
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import cast, get_args
+from urllib.parse import parse_qsl
+
+from handlers import images, problems
+
+HEADER = "X-Query"
+
+_SWITCH = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """One request's options, checked; the defaults are those of a request without a query string."""
+
+    top_k: int | None = None
+    target: int | None = None
+    prepare: images.Prepare = "auto"
+    picture: bool = False
+
+
+DEFAULT = Options()
+
+
+def parse(query: str | None, labels: Sequence[str]) -> Options:
+    """Read a query string; names that are no option are ignored, as TorchServe's own paths do.
+
+    Raises:
+        problems.Unprocessable: an option has a value that it cannot have, or is given twice.
+    """
+    if not query:
+        return DEFAULT
+    given: dict[str, str] = {}
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
+    except ValueError as error:
+        raise problems.Unprocessable(f"the query string cannot be read: {error}") from None
+    for name, value in pairs:
+        if name in given:
+            raise problems.Unprocessable(f"the option {name[:40]!r} is given twice")
+        given[name] = value
+    return Options(
+        top_k=_top_k(given["top_k"], len(labels)) if "top_k" in given else None,
+        target=_target(given["target"], labels) if "target" in given else None,
+        prepare=_prepare(given.get("prepare", "auto")),
+        picture=_picture(given.get("picture", "false")),
+    )
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+
+
+def _top_k(text: str, labels: int) -> int:
+    number = _number(text)
+    if number is None or not 1 <= number <= labels:
+        raise problems.Unprocessable(f"top_k must be a whole number from 1 to {labels}, got {text[:40]!r}")
+    return number
+
+
+def _target(text: str, labels: Sequence[str]) -> int:
+    if text in labels:
+        return labels.index(text)
+    number = _number(text)
+    if number is None or number >= len(labels):
+        raise problems.Unprocessable(
+            f"target must be a label or its index from 0 to {len(labels) - 1}, got {text[:40]!r}; "
+            f"the labels are {', '.join(labels)[:400]}"
+        )
+    return number
+
+
+def _prepare(text: str) -> images.Prepare:
+    if text not in get_args(images.Prepare):
+        raise problems.Unprocessable(f"prepare must be auto, none or photo, got {text[:40]!r}")
+    return cast(images.Prepare, text)
+
+
+def _picture(text: str) -> bool:
+    if text.lower() not in _SWITCH:
+        raise problems.Unprocessable(f"picture must be true or false, got {text[:40]!r}")
+    return _SWITCH[text.lower()]
