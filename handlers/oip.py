@@ -27,13 +27,14 @@ import functools
 import math
 from collections.abc import Sequence
 from itertools import chain
+from reprlib import repr as brief
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from handlers import examples, images, problems
+from handlers import documents, examples, images, problems
 from handlers.signature import Signature
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -58,6 +59,7 @@ _DATATYPES: dict[str, np.dtype[Any]] = {
 _OUTPUT_DATATYPES = {"probabilities": "FP32", "class": "INT64", "label": "BYTES"}
 _OUTPUTS = {"softmax": ("probabilities", "class", "label"), "sigmoid": ("probabilities",)}
 # Triton's extensions that would change what an output holds or where it goes: better refused than ignored.
+_MAX_AXES = 4
 _FOREIGN_PARAMETERS = ("classification", "shared_memory_region")
 
 
@@ -117,15 +119,13 @@ def parse(
     """
     if json_length == 0:
         return _raw(body, signature)
-    if json_length is None:
-        header, binary = _header(body), memoryview(b"")
-    elif json_length <= len(body):
-        view = memoryview(body)
-        header, binary = _header(view[:json_length]), view[json_length:]
-    else:
+    if json_length is not None and json_length > len(body):
         raise problems.Malformed(f"{JSON_LENGTH_HEADER} says {json_length} bytes, the body has {len(body)}")
-    tensor = _only_input(header)
-    request = _request(header, signature)
+    view = memoryview(body)
+    json_length = len(body) if json_length is None else json_length
+    header, binary = bytes(view[:json_length]), view[json_length:]
+    describe = _describe_again if json_length <= _REMEMBERED_BYTES else _describe
+    tensor, request = describe(header, signature.output.activation)
     datatype, shape = _field(tensor, "datatype", str), _field(tensor, "shape", list)
     size = _parameters(tensor).get("binary_data_size")
     if size is None:
@@ -135,7 +135,7 @@ def parse(
             )
         return _from_json(_field(tensor, "data", list), datatype, shape, signature, prepare), request
     if type(size) is not int or size != len(binary):
-        raise problems.Malformed(f"binary_data_size is {size!r}, and {len(binary)} bytes follow the JSON")
+        raise problems.Malformed(f"binary_data_size is {brief(size)}, and {len(binary)} bytes follow the JSON")
     if "data" in tensor:
         raise problems.Malformed("the input has both data and binary_data_size; it takes one of them")
     return _from_binary(binary, datatype, shape, signature, prepare), request
@@ -206,20 +206,33 @@ def metadata(signature: Signature, versions: Sequence[str]) -> dict[str, Any]:
 # --- The JSON header ---
 
 
-def _header(text: Body) -> dict[str, Any]:
-    try:
-        header = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise problems.Malformed(f"the inference request is not JSON: {error}") from None
-    if type(header) is not dict:
+def _describe(header: bytes, activation: str) -> tuple[dict[str, Any], Request]:
+    """The only input of a request's JSON, and what the answer needs."""
+    document = documents.load(header)
+    if type(document) is not dict:
         raise problems.Malformed('the inference request takes a JSON object {"inputs": [...]}')
-    return header
+    inputs = document.get("inputs")
+    if type(inputs) is not list:
+        raise problems.Malformed("the inference request takes a list of tensors as its inputs")
+    if len(inputs) != 1:
+        raise problems.Unprocessable(f"the model takes one input tensor, got {len(inputs)}")
+    tensor = inputs[0]
+    if type(tensor) is not dict:
+        raise problems.Malformed(f"an input takes an object, got {brief(tensor)}")
+    _field(tensor, "name", str)
+    return tensor, _request(document, activation)
+
+
+# A program that sends one binary request after another sends the same JSON each time, unless it numbers them. Longer
+# texts hold tensors, and would fill the memory.
+_REMEMBERED_BYTES = 512
+_describe_again = functools.lru_cache(maxsize=256)(_describe)
 
 
 def _field(tensor: dict[str, Any], name: str, kind: type) -> Any:
     value = tensor.get(name)
     if type(value) is not kind:
-        got = f"got {value!r:.40}" if name in tensor else "it has none"
+        got = f"got {brief(value)}" if name in tensor else "it has none"
         raise problems.Malformed(f"the input's {name} takes a {'string' if kind is str else 'list'}, {got}")
     return value
 
@@ -236,47 +249,36 @@ def _parameters(thing: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _only_input(header: dict[str, Any]) -> dict[str, Any]:
-    inputs = header.get("inputs")
-    if type(inputs) is not list:
-        raise problems.Malformed("the inference request takes a list of tensors as its inputs")
-    if len(inputs) != 1:
-        raise problems.Unprocessable(f"the model takes one input tensor, got {len(inputs)}")
-    tensor = inputs[0]
-    if type(tensor) is not dict:
-        raise problems.Malformed(f"an input takes an object, got {tensor!r:.40}")
-    _field(tensor, "name", str)
-    return tensor
-
-
-def _request(header: dict[str, Any], signature: Signature) -> Request:
-    identifier = header.get("id", "")
+def _request(document: dict[str, Any], activation: str) -> Request:
+    identifier = document.get("id")
+    if identifier is None:
+        identifier = ""
     if type(identifier) is not str:
-        raise problems.Malformed(f"id takes a string, got {identifier!r:.40}")
-    parameters = _parameters(header)
+        raise problems.Malformed(f"id takes a string, got {brief(identifier)}")
+    parameters = _parameters(document)
     binary = _flag(parameters, "binary_data_output", False)
     if parameters:
         parameters = {name: value for name, value in parameters.items() if name != "binary_data_output"}
-    asked = header.get("outputs")
+    asked = document.get("outputs")
     # Triton's clients send an empty list for "all".
     if not asked and (asked is None or asked == []):
-        return Request(identifier, parameters, _all_outputs(signature.output.activation, binary))
+        return Request(identifier, parameters, _all_outputs(activation, binary))
     if type(asked) is not list:
         raise problems.Malformed("outputs takes a list of objects with a name")
-    known = _OUTPUTS[signature.output.activation]
+    known = _OUTPUTS[activation]
     outputs: dict[str, Output] = {}
     for output in asked:
         name = output.get("name") if type(output) is dict else None
         if type(name) is not str:
-            raise problems.Malformed(f"a requested output takes an object with a name, got {output!r:.40}")
+            raise problems.Malformed(f"a requested output takes an object with a name, got {brief(output)}")
         if name not in known:
             raise problems.Unprocessable(f"there is no output {name[:40]!r}; the model has {', '.join(known)}")
         if name in outputs:
-            raise problems.Unprocessable(f"output {name!r} is requested twice")
+            raise problems.Unprocessable(f"output {brief(name)} is requested twice")
         options = _parameters(output)
         for foreign in _FOREIGN_PARAMETERS:
             if foreign in options:
-                raise problems.Unprocessable(f"output {name!r}: the parameter {foreign} is not supported")
+                raise problems.Unprocessable(f"output {brief(name)}: the parameter {foreign} is not supported")
         outputs[name] = Output(name, _flag(options, "binary_data", binary))
     return Request(identifier, parameters, tuple(outputs.values()))
 
@@ -284,7 +286,7 @@ def _request(header: dict[str, Any], signature: Signature) -> Request:
 def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
     value = parameters.get(name, default)
     if type(value) is not bool:
-        raise problems.Malformed(f"the parameter {name} takes true or false, got {value!r:.40}")
+        raise problems.Malformed(f"the parameter {name} takes true or false, got {brief(value)}")
     return value
 
 
@@ -358,9 +360,12 @@ def _numeric(datatype: str, signature: Signature) -> np.dtype[Any]:
 
 def _count(shape: list[Any]) -> int:
     """The number of elements in a tensor of ``shape``, whose entries are checked."""
+    # The product of a long list of large numbers would take minutes.
+    if len(shape) > _MAX_AXES:
+        raise problems.Unprocessable(f"a tensor of {len(shape)} axes does not fit this model")
     for length in shape:
         if type(length) is not int or length < 0:
-            raise problems.Unprocessable(f"shape takes whole numbers from 0 up, got {shape!r:.60}")
+            raise problems.Unprocessable(f"shape takes whole numbers from 0 up, got {brief(shape)}")
     return math.prod(shape)
 
 
@@ -368,10 +373,10 @@ def _shaped(flat: NDArray[Any], shape: list[int], signature: Signature) -> NDArr
     example = signature.input.shape
     if len(example) == 2 and len(shape) == 4 and shape[1] == 1:
         shape = [shape[0], *shape[2:]]
-    # Numpy itself refuses more axes, or an empty array of huge ones.
-    if len(shape) > len(example) + 1 or not flat.size:
+    # An empty array of huge axes is more than numpy takes.
+    if not flat.size:
         raise problems.Unprocessable(
-            f"shape {shape!r:.60} does not fit this model; send {examples.accepted_shapes(signature)}"
+            f"shape {brief(shape)} does not fit this model; send {examples.accepted_shapes(signature)}"
         )
     return examples.from_array(flat.reshape(shape), signature).values
 
@@ -384,7 +389,7 @@ def _flatten(data: list[Any], shape: list[int]) -> list[Any]:
     for length in shape:
         for row in level:
             if type(row) is not list or len(row) != length:
-                raise problems.Malformed(f"data is neither flat nor nested as its shape {shape!r:.60} says")
+                raise problems.Malformed(f"data is neither flat nor nested as its shape {brief(shape)} says")
         level = list(chain.from_iterable(level))
     return level
 
@@ -395,7 +400,7 @@ def _flatten(data: list[Any], shape: list[int]) -> list[Any]:
 def _check_pictures(shape: list[int]) -> int:
     """The number of images in a BYTES tensor of ``shape``, [N] or [N, 1]."""
     if len(shape) not in (1, 2) or shape[1:] not in ([], [1]):
-        raise problems.Unprocessable(f"shape {shape!r:.60} does not fit images as BYTES; send [N] or [N, 1]")
+        raise problems.Unprocessable(f"shape {brief(shape)} does not fit images as BYTES; send [N] or [N, 1]")
     examples.check_count(shape[0])
     return shape[0]
 

@@ -121,10 +121,11 @@ GOOD = tensor(ONE, (1, 784))
 BAD_JSON = {
     "not JSON": (b'{"inputs": [', problems.Malformed),
     "not UTF-8": (b'{"inputs": "\xff"}', problems.Malformed),
-    "NaN literal": (as_json(tensor([float("nan")] * 784, (784,), "FP32")), problems.Malformed),
+    "NaN literal": (as_json(tensor([float("nan")] * 784, (784,), "FP32")), problems.Unprocessable),
     "empty": (b"", problems.Malformed),
     "a list": (b"[]", problems.Malformed),
     "deep nesting": (b'{"inputs":' + b"[" * 100_000, problems.Malformed),
+    "a million values": (b'{"inputs": [' + b"0," * 10**6 + b"0]}", problems.TooLarge),
     "no inputs": (b"{}", problems.Malformed),
     "inputs not a list": (b'{"inputs": {}}', problems.Malformed),
     "an input not an object": (b'{"inputs": [1]}', problems.Malformed),
@@ -145,6 +146,7 @@ BAD_JSON = {
     "overflowing empty shape": (as_json({**GOOD, "shape": [0, 2**63, 2**63], "data": []}), problems.Unprocessable),
     "empty shape": (as_json({**GOOD, "shape": [], "data": [1]}), problems.Unprocessable),
     "a hundred axes": (as_json({**GOOD, "shape": [1] * 100 + [784]}), problems.Unprocessable),
+    "a hundred thousand axes": (as_json({**GOOD, "shape": [2**64 - 1] * 100_000}), problems.Unprocessable),
     "fraction in shape": (as_json({**GOOD, "shape": [1.0, 784]}), problems.Unprocessable),
     "boolean in shape": (as_json({**GOOD, "shape": [True, 784]}), problems.Unprocessable),
     "nothing": (as_json({**GOOD, "shape": [0, 784], "data": []}), problems.Unprocessable),
@@ -291,6 +293,11 @@ def test_json_probabilities_are_the_same_float32():
     body, _, _ = answer(as_json(GOOD), probabilities=probabilities)
     received = np.array(json.loads(body)["outputs"][0]["data"], np.float32).reshape(100, 3)
     np.testing.assert_array_equal(received, probabilities)
+
+
+@pytest.mark.parametrize("more", [{}, {"id": None}, {"outputs": []}], ids=str)
+def test_what_is_left_out_may_be_null_or_empty(more):
+    assert json.loads(answer(as_json(GOOD, **more))[0])["id"] == ""
 
 
 def test_the_id_and_own_parameters_come_back():
