@@ -1,0 +1,232 @@
+"""The same client for asyncio, on httpx: ``pip install fashion-client[async]``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion_client import answers, bulk, calls, failures, inputs, retrying
+from fashion_client.answers import Answer
+from fashion_client.calls import Call
+from fashion_client.errors import AnswerTimeoutError, ConnectError, FashionError
+from fashion_client.flight import or_raise
+from fashion_client.inputs import Array, Encoded, Example
+from fashion_client.results import Explanation, Model, Prediction, Predictions
+from fashion_client.settings import DEFAULT_IN_FLIGHT, DEFAULT_MODEL, DEFAULT_RETRIES, DEFAULT_TIMEOUT, settings
+
+try:
+    import httpx
+except ImportError as error:
+    raise ImportError("AsyncFashionClient needs httpx: pip install 'fashion-client[async]'") from error
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class AsyncFashionClient:
+    """:class:`~fashion_client.FashionClient` for asyncio: the same arguments, calls, results and errors.
+
+    One client belongs to one event loop. There is no progress bar.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retries: int = DEFAULT_RETRIES,
+        in_flight: int = DEFAULT_IN_FLIGHT,
+    ) -> None:
+        self._settings = settings(url, api_key, timeout, retries, in_flight)
+        self._example_shapes: dict[str, tuple[int, ...]] = {}
+        key = self._settings.api_key
+        self._http = httpx.AsyncClient(
+            headers={} if key is None else {"Authorization": f"Bearer {key}"},
+            timeout=timeout,
+            # Callers may run many calls side by side; each bounds its own requests.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=in_flight),
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections; the client cannot be used again."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncFashionClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # A str is a sequence of str as well; the first match decides.
+    @overload
+    async def predict(  # type: ignore[overload-overlap]
+        self, images: Encoded, *, model: str = ..., version: str | None = ..., top_k: int | None = ...
+    ) -> Prediction: ...
+    @overload
+    async def predict(
+        self, images: Array, *, model: str = ..., version: str | None = ..., top_k: int | None = ...
+    ) -> Any: ...
+    @overload
+    async def predict(
+        self, images: Sequence[Example], *, model: str = ..., version: str | None = ..., top_k: int | None = ...
+    ) -> Sequence[Prediction]: ...
+    async def predict(
+        self,
+        images: Example | Sequence[Example],
+        *,
+        model: str = DEFAULT_MODEL,
+        version: str | None = None,
+        top_k: int | None = None,
+    ) -> Prediction | Sequence[Prediction]:
+        """As :meth:`fashion_client.FashionClient.predict`."""
+        if isinstance(images, np.ndarray):
+            batch, single = inputs.as_batch(images, await self._example_shape(model))
+            if single:
+                return await self._predict_one(batch[0], model, version, top_k)
+            return await self._predict_batch(batch, model, version, top_k)
+        if isinstance(images, Sequence) and not isinstance(images, (str, bytes)):
+            if bulk.are_alike(images):
+                batch = bulk.stacked(images, await self._example_shape(model))
+                return await self._predict_batch(batch, model, version, top_k)
+            each = self.predict_each(images, model=model, version=version, top_k=top_k)
+            async with contextlib.aclosing(each) as outcomes:
+                return [or_raise(outcome) async for outcome in outcomes]
+        return await self._predict_one(images, model, version, top_k)
+
+    def predict_each(
+        self,
+        images: Iterable[Example],
+        *,
+        model: str = DEFAULT_MODEL,
+        version: str | None = None,
+        top_k: int | None = None,
+    ) -> AsyncGenerator[Prediction | FashionError, None]:
+        """As :meth:`fashion_client.FashionClient.predict_each`."""
+        return _in_order(
+            lambda image: self._predict_one(image, model, version, top_k), images, self._settings.in_flight
+        )
+
+    async def explain(
+        self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None
+    ) -> Explanation:
+        """As :meth:`fashion_client.FashionClient.explain`."""
+        body, content_type = inputs.encode(image)
+        return await self._ask(calls.explanation(body, content_type, model, target, calls.JSON), answers.explanation)
+
+    async def heat_map(self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None) -> bytes:
+        """As :meth:`fashion_client.FashionClient.heat_map`."""
+        body, content_type = inputs.encode(image)
+        return await self._ask(calls.explanation(body, content_type, model, target, calls.PNG), answers.png)
+
+    async def models(self) -> tuple[str, ...]:
+        """As :meth:`fashion_client.FashionClient.models`."""
+        return await self._ask(calls.models(), answers.models)
+
+    async def model(self, name: str) -> Model:
+        """As :meth:`fashion_client.FashionClient.model`."""
+        return await self._ask(calls.model(name), answers.model)
+
+    async def ready(self) -> bool:
+        """As :meth:`fashion_client.FashionClient.ready`."""
+        try:
+            return answers.ready(await self._send(calls.ready()))
+        except (ConnectError, AnswerTimeoutError):
+            return False
+
+    async def _predict_one(self, image: Example, model: str, version: str | None, top_k: int | None) -> Prediction:
+        body, content_type = inputs.encode(image)
+        return await self._ask(calls.prediction(body, content_type, model, version, top_k), answers.prediction)
+
+    async def _predict_batch(self, batch: Array, model: str, version: str | None, top_k: int | None) -> Predictions:
+        if not len(batch):
+            return bulk.nothing(top_k)
+        first = await self._predict_one(batch[0], model, version, None)
+        labels = bulk.labels(first)
+        calls.check_top_k(top_k, len(labels))
+
+        async def work(piece: Array) -> NDArray[np.float32]:
+            call = calls.probabilities(inputs.npy(piece), model, version)
+            return await self._ask(call, lambda answer: answers.probabilities(answer, len(piece), labels))
+
+        async with contextlib.aclosing(_in_order(work, inputs.pieces(batch), self._settings.in_flight)) as outcomes:
+            return bulk.joined(first, [or_raise(outcome) async for outcome in outcomes], top_k)
+
+    async def _example_shape(self, model: str) -> tuple[int, ...]:
+        shape = self._example_shapes.get(model)
+        if shape is None:
+            shape = self._example_shapes[model] = (await self.model(model)).inputs[0].shape[1:]
+        return shape
+
+    async def _ask(self, call: Call, read: Callable[[Answer], T]) -> T:
+        failed = 0
+        while True:
+            try:
+                return read(await self._send(call))
+            except FashionError as error:
+                failed += 1
+                wait = retrying.wait_before_retry(error, failed, self._settings.retries)
+                if wait is None:
+                    raise
+            await asyncio.sleep(wait)
+
+    async def _send(self, call: Call) -> Answer:
+        url = self._settings.url + call.path
+        try:
+            response = await self._http.request(
+                call.method, url, params=call.params, headers=call.headers, content=call.body
+            )
+        except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
+            raise failures.timeout(url, self._settings.timeout) from error
+        except httpx.TransportError as error:
+            if _is_tls(error):
+                raise failures.tls(url, error, "SSL_CERT_FILE") from error
+            raise failures.connection(url, error) from error
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            raise failures.request(url, error) from error
+        return Answer(url, response.status_code, response.headers, response.content)
+
+
+async def _in_order(
+    work: Callable[[T], Awaitable[R]], items: Iterable[T], at_most: int
+) -> AsyncGenerator[R | FashionError, None]:
+    """:func:`fashion_client.flight.in_order` with tasks in the place of threads."""
+    places = asyncio.Semaphore(at_most)
+
+    async def outcome(item: T) -> R | FashionError:
+        async with places:
+            try:
+                return await work(item)
+            except FashionError as error:
+                return error
+
+    begun: deque[asyncio.Task[R | FashionError]] = deque()
+    try:
+        for item in items:
+            begun.append(asyncio.create_task(outcome(item)))
+            if len(begun) == 2 * at_most:
+                yield await begun.popleft()
+        while begun:
+            yield await begun.popleft()
+    finally:
+        for task in begun:
+            task.cancel()
+        await asyncio.gather(*begun, return_exceptions=True)
+
+
+def _is_tls(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

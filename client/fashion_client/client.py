@@ -1,0 +1,303 @@
+"""The client: calls to a fashion-serve service over HTTP, on requests.
+
+images ──► inputs: bytes ──► calls: HTTP request ──► (send, repeat if that may help) ──► answers: typed result
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
+from types import TracebackType
+from typing import Any, TypeVar, overload
+
+import numpy as np
+import requests
+import urllib3
+
+from fashion_client import answers, bulk, calls, failures, inputs, retrying
+from fashion_client.answers import Answer
+from fashion_client.calls import Call
+from fashion_client.errors import AnswerTimeoutError, ConnectError, FashionError
+from fashion_client.flight import in_order, or_raise
+from fashion_client.inputs import Array, Encoded, Example
+from fashion_client.progress import progress_bar
+from fashion_client.results import Explanation, Model, Prediction, Predictions
+from fashion_client.settings import DEFAULT_IN_FLIGHT, DEFAULT_MODEL, DEFAULT_RETRIES, DEFAULT_TIMEOUT, settings
+
+T = TypeVar("T")
+
+
+class FashionClient:
+    """A connection to a fashion-serve service; open it once and use it from any number of threads.
+
+    Calls raise a :class:`~fashion_client.errors.FashionError`. Connection errors, 429 and 503 are repeated up to
+    ``retries`` times, after the time that the service names in ``Retry-After`` or a growing, random one.
+
+    Args:
+        url: the service's address; ``$FASHION_URL`` or ``http://127.0.0.1:8000`` if left out.
+        api_key: the key, where the service asks for one; ``$FASHION_API_KEY`` if left out.
+        timeout: seconds to wait for a connection, and again for each part of an answer, more than 0.
+        retries: how often a failed call is repeated, 0 or more.
+        in_flight: requests under way at once in a call with many examples, 1 or more.
+
+    Raises:
+        InputError: an argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        retries: int = DEFAULT_RETRIES,
+        in_flight: int = DEFAULT_IN_FLIGHT,
+    ) -> None:
+        self._settings = settings(url, api_key, timeout, retries, in_flight)
+        self._example_shapes: dict[str, tuple[int, ...]] = {}
+        self._session = requests.Session()
+        if self._settings.api_key is not None:
+            # As a header, it would give way to an entry for this host in ~/.netrc.
+            self._session.auth = _Bearer(self._settings.api_key)
+        adapter = requests.adapters.HTTPAdapter(pool_maxsize=in_flight)
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
+
+    def close(self) -> None:
+        """Close the connections; a later call opens new ones."""
+        self._session.close()
+
+    def __enter__(self) -> FashionClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # A str is a sequence of str as well; the first match decides.
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self,
+        images: Encoded,
+        *,
+        model: str = ...,
+        version: str | None = ...,
+        top_k: int | None = ...,
+        progress: bool = ...,
+    ) -> Prediction: ...
+    @overload
+    def predict(
+        self,
+        images: Array,
+        *,
+        model: str = ...,
+        version: str | None = ...,
+        top_k: int | None = ...,
+        progress: bool = ...,
+    ) -> Any: ...
+    @overload
+    def predict(
+        self,
+        images: Sequence[Example],
+        *,
+        model: str = ...,
+        version: str | None = ...,
+        top_k: int | None = ...,
+        progress: bool = ...,
+    ) -> Sequence[Prediction]: ...
+    def predict(
+        self,
+        images: Example | Sequence[Example],
+        *,
+        model: str = DEFAULT_MODEL,
+        version: str | None = None,
+        top_k: int | None = None,
+        progress: bool = False,
+    ) -> Prediction | Sequence[Prediction]:
+        """Predict one example, or many in their order.
+
+        Args:
+            images: a path, the bytes of a file, a Pillow image, a numpy array, or a list of them. An array is one
+                example or a batch of them (for images [28, 28], [784], [N, 28, 28] or [N, 784]; integers 0-255 or
+                floats 0-1). A batch travels in pieces of at most 1024 examples and 6 MB.
+            model: the model's name, as :meth:`models` gives it.
+            version: the model's version; the service's current one if left out.
+            top_k: name the likeliest k labels only, 1 or more.
+            progress: show a bar on standard error while many examples are predicted.
+
+        Returns:
+            A :class:`Prediction` for one example, :class:`Predictions` for a batch, a sequence for a list.
+
+        Raises:
+            FashionError: the call failed; of a list or batch, the first example in order whose call failed.
+        """
+        if isinstance(images, np.ndarray):
+            batch, single = inputs.as_batch(images, self._example_shape(model))
+            if single:
+                return self._predict_one(batch[0], model, version, top_k)
+            return self._predict_batch(batch, model, version, top_k, progress)
+        if isinstance(images, Sequence) and not isinstance(images, (str, bytes)):
+            return self._predict_list(images, model, version, top_k, progress)
+        return self._predict_one(images, model, version, top_k)
+
+    def predict_each(
+        self,
+        images: Iterable[Example],
+        *,
+        model: str = DEFAULT_MODEL,
+        version: str | None = None,
+        top_k: int | None = None,
+    ) -> Generator[Prediction | FashionError, None, None]:
+        """Predict examples one by one, several requests under way at a time, and go on where one fails.
+
+        Args:
+            images: single examples, as for :meth:`predict`; taken only as they are needed.
+            model: the model's name.
+            version: the model's version; the service's current one if left out.
+            top_k: name the likeliest k labels only, 1 or more.
+
+        Yields:
+            For each example, in order, its prediction or the error that its call ended with.
+        """
+
+        def work(image: Example, abandoned: threading.Event) -> Prediction:
+            return self._predict_one(image, model, version, top_k, abandoned)
+
+        return in_order(work, images, self._settings.in_flight)
+
+    def explain(self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None) -> Explanation:
+        """Ask which parts of an example spoke for a label.
+
+        Args:
+            image: a single example, as for :meth:`predict`.
+            model: the model's name.
+            target: a label, or its index; the likeliest label if left out.
+        """
+        body, content_type = inputs.encode(image)
+        return self._ask(calls.explanation(body, content_type, model, target, calls.JSON), answers.explanation)
+
+    def heat_map(self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None) -> bytes:
+        """The explanation of an image as a picture: the bytes of a PNG file. Arguments as for :meth:`explain`."""
+        body, content_type = inputs.encode(image)
+        return self._ask(calls.explanation(body, content_type, model, target, calls.PNG), answers.png)
+
+    def models(self) -> tuple[str, ...]:
+        """The names of the models that the service answers for."""
+        return self._ask(calls.models(), answers.models)
+
+    def model(self, name: str) -> Model:
+        """What a model takes and returns."""
+        return self._ask(calls.model(name), answers.model)
+
+    def ready(self) -> bool:
+        """Whether the service answers predictions now; asked once, without repetition, so it suits a waiting loop.
+
+        Returns:
+            False if it says no, does not answer in time, or cannot be connected to.
+
+        Raises:
+            FashionError: something answers that is not this service.
+        """
+        try:
+            return answers.ready(self._send(calls.ready()))
+        except (ConnectError, AnswerTimeoutError):
+            return False
+
+    def _predict_one(
+        self,
+        image: Example,
+        model: str,
+        version: str | None,
+        top_k: int | None,
+        abandoned: threading.Event | None = None,
+    ) -> Prediction:
+        body, content_type = inputs.encode(image)
+        return self._ask(calls.prediction(body, content_type, model, version, top_k), answers.prediction, abandoned)
+
+    def _predict_list(
+        self, images: Sequence[Example], model: str, version: str | None, top_k: int | None, progress: bool
+    ) -> Sequence[Prediction]:
+        if bulk.are_alike(images):
+            batch = bulk.stacked(images, self._example_shape(model))
+            return self._predict_batch(batch, model, version, top_k, progress)
+        predictions = []
+        each = self.predict_each(images, model=model, version=version, top_k=top_k)
+        with progress_bar(len(images), shown=progress) as advance, contextlib.closing(each) as outcomes:
+            for outcome in outcomes:
+                predictions.append(or_raise(outcome))
+                advance(1)
+        return predictions
+
+    def _predict_batch(
+        self, batch: Array, model: str, version: str | None, top_k: int | None, progress: bool
+    ) -> Predictions:
+        if not len(batch):
+            return bulk.nothing(top_k)
+        first = self._predict_one(batch[0], model, version, None)
+        labels = bulk.labels(first)
+        calls.check_top_k(top_k, len(labels))
+
+        def work(piece: Array, abandoned: threading.Event) -> np.ndarray[Any, np.dtype[np.float32]]:
+            call = calls.probabilities(inputs.npy(piece), model, version)
+            return self._ask(call, lambda answer: answers.probabilities(answer, len(piece), labels), abandoned)
+
+        rows = []
+        each = in_order(work, inputs.pieces(batch), self._settings.in_flight)
+        with progress_bar(len(batch), shown=progress) as advance, contextlib.closing(each) as outcomes:
+            for outcome in outcomes:
+                rows.append(or_raise(outcome))
+                advance(len(rows[-1]))
+        return bulk.joined(first, rows, top_k)
+
+    def _example_shape(self, model: str) -> tuple[int, ...]:
+        shape = self._example_shapes.get(model)
+        if shape is None:
+            shape = self._example_shapes[model] = self.model(model).inputs[0].shape[1:]
+        return shape
+
+    def _ask(self, call: Call, read: Callable[[Answer], T], abandoned: threading.Event | None = None) -> T:
+        failed = 0
+        while True:
+            try:
+                return read(self._send(call))
+            except FashionError as error:
+                failed += 1
+                wait = retrying.wait_before_retry(error, failed, self._settings.retries)
+                if wait is None or (abandoned or threading.Event()).wait(wait):
+                    raise
+
+    def _send(self, call: Call) -> Answer:
+        url = self._settings.url + call.path
+        try:
+            response = self._session.request(
+                call.method,
+                url,
+                params=call.params,
+                headers=call.headers,
+                data=call.body,
+                timeout=self._settings.timeout,
+                allow_redirects=False,
+            )
+        except requests.exceptions.SSLError as error:
+            raise failures.tls(url, error, "REQUESTS_CA_BUNDLE") from error
+        except requests.exceptions.ReadTimeout as error:
+            raise failures.timeout(url, self._settings.timeout) from error
+        except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+            # Later than at the first byte, requests calls a time-out a connection error.
+            if error.args and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError):
+                raise failures.timeout(url, self._settings.timeout) from error
+            raise failures.connection(url, error) from error
+        except requests.exceptions.RequestException as error:
+            raise failures.request(url, error) from error
+        return Answer(url, response.status_code, response.headers, response.content)
+
+
+class _Bearer(requests.auth.AuthBase):
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self._key}"
+        return request

@@ -1,0 +1,257 @@
+"""The command line: ``fashion predict``, ``fashion explain`` and ``fashion models``.
+
+Results go to standard output, errors in one line to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import Console
+
+from fashion_client import display, image_files
+from fashion_client.client import FashionClient
+from fashion_client.errors import (
+    AnswerError,
+    AnswerTimeoutError,
+    BusyError,
+    ConnectError,
+    FashionError,
+    InputError,
+    NotAllowedError,
+    NotFoundError,
+    RefusedError,
+    TlsError,
+)
+from fashion_client.progress import progress_bar
+from fashion_client.results import Prediction
+from fashion_client.settings import DEFAULT_MODEL, DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE
+
+EXIT_PARTLY = 1
+EXIT_USAGE = 2
+EXIT_NO_ANSWER = 3
+EXIT_REFUSED = 4
+EXIT_BUSY = 5
+EXIT_FAILED = 6
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+
+EPILOG = f"""\
+environment:
+  {URL_VARIABLE}      the service's address, if --url is not given ({DEFAULT_URL})
+  {KEY_VARIABLE}  the API key, where the service asks for one
+
+exit codes:
+  0    done
+  {EXIT_PARTLY}    several images were given and some have no prediction; the output says why
+  {EXIT_USAGE}    wrong arguments, or a file that cannot be read or written
+  {EXIT_NO_ANSWER}    no connection, no secure one, or no answer in time
+  {EXIT_REFUSED}    the service refuses the request: no such model, a wrong API key, not an image
+  {EXIT_BUSY}    the service is busy or not ready; try again later
+  {EXIT_FAILED}    the service failed, or gave an answer that cannot be understood
+  {EXIT_INTERRUPTED}  interrupted
+  {EXIT_BROKEN_PIPE}  whatever read the output has stopped reading
+"""
+
+# With these, every further image would fail the same way.
+_ENDS_A_SET = (ConnectError, TlsError, AnswerTimeoutError, AnswerError, BusyError, NotAllowedError, NotFoundError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; wrong arguments leave by SystemExit(2), as argparse does it."""
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace, FashionClient], int] = arguments.run
+    try:
+        with FashionClient(arguments.url) as client:
+            return run(arguments, client)
+    except FashionError as error:
+        print(f"fashion: {error}", file=sys.stderr)
+        return _exit_code(error)
+    except BrokenPipeError:
+        # Python flushes standard output once more at the end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    except KeyboardInterrupt:
+        print("fashion: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--url", help=f"the service's address (default: ${URL_VARIABLE} or {DEFAULT_URL})")
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("--model", default=DEFAULT_MODEL, help="the model's name (default: %(default)s)")
+
+    parser = argparse.ArgumentParser(
+        prog="fashion",
+        description="Ask a fashion-serve service what is on a picture.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    predict = commands.add_parser(
+        "predict",
+        parents=[shared, model],
+        help="predict one image, or many",
+        description="One file: its probabilities as bars. A folder, a glob or several files: one CSV line each.",
+    )
+    predict.add_argument("images", nargs="+", metavar="image", help="an image file, a folder of images, or a glob")
+    predict.add_argument("--top-k", type=_count, metavar="K", help="only the likeliest K labels")
+    predict.add_argument("--json", action="store_true", help="one JSON object for each image, one a line")
+    predict.add_argument("-o", "--output", type=Path, metavar="FILE", help="write CSV or JSON lines to a file")
+    predict.set_defaults(run=_predict)
+
+    explain = commands.add_parser(
+        "explain",
+        parents=[shared, model],
+        help="show which parts of an image spoke for a label",
+        description="Write a heat map over the image: which parts spoke for a label, and which against it.",
+    )
+    explain.add_argument("image", help="an image file")
+    explain.add_argument("-o", "--output", type=Path, metavar="FILE", required=True, help="the PNG file to write")
+    explain.add_argument("--target", metavar="LABEL", help="a label or its index (default: the likeliest)")
+    explain.set_defaults(run=_explain)
+
+    models = commands.add_parser(
+        "models",
+        parents=[shared],
+        help="list the models",
+        description="List the models with what they take and return.",
+    )
+    models.add_argument("--json", action="store_true", help="one JSON object for each model, one a line")
+    models.set_defaults(run=_models)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"takes a number from 1 up, got {text!r}")
+    return int(text)
+
+
+def _predict(arguments: argparse.Namespace, client: FashionClient) -> int:
+    if not image_files.is_one(arguments.images):
+        return _predict_set(arguments, client)
+    path = Path(arguments.images[0])
+    prediction = client.predict(path, model=arguments.model, top_k=arguments.top_k)
+    if arguments.json or arguments.output:
+        with _output(arguments.output) as file:
+            _writer(file, arguments)(path, prediction)
+    else:
+        display.show_prediction(prediction, Console())
+    return 0
+
+
+def _predict_set(arguments: argparse.Namespace, client: FashionClient) -> int:
+    paths = image_files.find(arguments.images)
+    # Where rows go to the same terminal, they are the progress.
+    bar = sys.stderr.isatty() and (arguments.output is not None or not sys.stdout.isatty())
+    each = client.predict_each(paths, model=arguments.model, top_k=arguments.top_k)
+    failed = 0
+    with (
+        _output(arguments.output) as file,
+        progress_bar(len(paths), shown=bar) as advance,
+        contextlib.closing(each) as outcomes,
+    ):
+        write = _writer(file, arguments)
+        for path, outcome in zip(paths, outcomes, strict=True):
+            if isinstance(outcome, _ENDS_A_SET):
+                raise outcome
+            write(path, outcome)
+            failed += isinstance(outcome, FashionError)
+            advance(1)
+    if failed:
+        print(f"fashion: {failed} of {len(paths)} images have no prediction", file=sys.stderr)
+    return EXIT_PARTLY if failed else 0
+
+
+def _explain(arguments: argparse.Namespace, client: FashionClient) -> int:
+    picture = client.heat_map(Path(arguments.image), model=arguments.model, target=arguments.target)
+    try:
+        arguments.output.write_bytes(picture)
+    except OSError as error:
+        raise InputError(f"{arguments.output}: {error.strerror}") from error
+    return 0
+
+
+def _models(arguments: argparse.Namespace, client: FashionClient) -> int:
+    models = [client.model(name) for name in client.models()]
+    if arguments.json:
+        for model in models:
+            print(json.dumps(dataclasses.asdict(model)))
+    else:
+        display.show_models(models, Console())
+    return 0
+
+
+@contextlib.contextmanager
+def _output(path: Path | None) -> Iterator[TextIO]:
+    if path is None:
+        yield sys.stdout
+        return
+    try:
+        # The csv module ends lines itself.
+        file = path.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def _writer(file: TextIO, arguments: argparse.Namespace) -> Callable[[Path, Prediction | FashionError], None]:
+    if arguments.json:
+        return lambda path, outcome: print(json.dumps(_as_json(path, outcome)), file=file)
+    ranks = range(2, (arguments.top_k or 1) + 1)
+    columns = ["file", "class", "label", "probability"]
+    columns += [f"{column}_{rank}" for rank in ranks for column in ("label", "probability")]
+    rows = csv.DictWriter(file, [*columns, "error"], restval="", lineterminator="\n")
+    rows.writeheader()
+
+    def write(path: Path, outcome: Prediction | FashionError) -> None:
+        if isinstance(outcome, FashionError):
+            rows.writerow({"file": path, "error": outcome})
+            return
+        row: dict[str, Any] = {"file": path, "class": outcome.class_index, "label": outcome.label}
+        row["probability"] = f"{outcome.probability:.6f}"
+        likeliest = sorted(outcome.probabilities.items(), key=lambda item: -item[1])
+        for rank, (label, probability) in zip(ranks, likeliest[1:], strict=False):
+            row |= {f"label_{rank}": label, f"probability_{rank}": f"{probability:.6f}"}
+        rows.writerow(row)
+
+    return write
+
+
+def _as_json(path: Path, outcome: Prediction | FashionError) -> dict[str, Any]:
+    if isinstance(outcome, FashionError):
+        return {"file": str(path), "error": str(outcome)}
+    return {
+        "file": str(path),
+        "class": outcome.class_index,
+        "label": outcome.label,
+        "probability": outcome.probability,
+        "probabilities": dict(outcome.probabilities),
+    }
+
+
+def _exit_code(error: FashionError) -> int:
+    if isinstance(error, InputError):
+        return EXIT_USAGE
+    if isinstance(error, (ConnectError, TlsError, AnswerTimeoutError)):
+        return EXIT_NO_ANSWER
+    if isinstance(error, RefusedError):
+        return EXIT_REFUSED
+    return EXIT_BUSY if isinstance(error, BusyError) else EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""What callers pass, as the bytes that the service takes.
+
+path, bytes      sent as they are; the service finds out what they are
+picture          anything with Pillow's ``save``: sent as PNG
+numpy array      sent as ``.npy``, which tells the service its shape and type
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion_client.errors import InputError
+
+NPY = "application/x-npy"
+
+# One request's share of an array. 1024 images of 28x28 (0.8 MB) are where a service is fastest; the limit in bytes is
+# for wide types and stays under the 6,553,500 bytes that TorchServe takes where its configuration says nothing.
+PIECE_EXAMPLES = 1024
+PIECE_BYTES = 6_000_000
+
+
+@runtime_checkable
+class Picture(Protocol):
+    """What a ``PIL.Image.Image`` has; a protocol, so that Pillow is needed by those alone who pass its images."""
+
+    def save(self, fp: Any, format: str | None = None, /, **params: Any) -> None:
+        """Write the picture to a binary file object."""
+
+
+Encoded: TypeAlias = str | os.PathLike[str] | bytes | Picture
+Array: TypeAlias = NDArray[Any]
+Example: TypeAlias = Encoded | Array
+
+
+def encode(example: Example) -> tuple[bytes, str | None]:
+    """The body of a request for one example, and its content type; None leaves it to the service to look.
+
+    Raises:
+        InputError: a file that cannot be read, or something that is no example.
+    """
+    if isinstance(example, np.ndarray):
+        return npy(example), NPY
+    if isinstance(example, bytes):
+        return example, None
+    if isinstance(example, (str, os.PathLike)):
+        try:
+            return Path(example).read_bytes(), None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"{os.fspath(example)}: {reason}") from error
+    if isinstance(example, Picture):
+        file = io.BytesIO()
+        try:
+            example.save(file, "PNG")
+        except (OSError, ValueError) as error:
+            raise InputError(f"the picture cannot be written as PNG ({error}); convert it to RGB first") from error
+        return file.getvalue(), "image/png"
+    raise InputError(f"an example is a path, bytes, a numpy array or a Pillow image, not {type(example).__name__}")
+
+
+def npy(array: Array) -> bytes:
+    """An array of numbers as the bytes of a ``.npy`` file.
+
+    Raises:
+        InputError: the array holds something else than numbers.
+    """
+    if array.dtype.kind not in "uif":
+        raise InputError(f"an array has to hold integers or floats, got {array.dtype}")
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return file.getvalue()
+
+
+def as_batch(array: Array, example_shape: tuple[int, ...]) -> tuple[Array, bool]:
+    """An array of one or many examples as a batch.
+
+    Args:
+        array: one example or many, each of ``example_shape`` or flattened.
+        example_shape: one example as the model takes it.
+
+    Returns:
+        The batch ``[N, *example_shape]`` and whether ``array`` was a single example.
+
+    Raises:
+        InputError: the array has another shape.
+    """
+    size = math.prod(example_shape)
+    single = array.shape in (example_shape, (size,))
+    if not single and (array.ndim < 2 or math.prod(array.shape[1:]) != size):
+        shape = ", ".join(map(str, example_shape))
+        raise InputError(f"the model takes arrays of shape [{shape}] or [N, {shape}], got {list(array.shape)}")
+    return array.reshape(-1, *example_shape), single
+
+
+def pieces(batch: Array) -> Iterator[Array]:
+    """The batch in order, in views that each fit one request."""
+    row_bytes = max(1, batch[:1].nbytes)
+    rows = max(1, min(PIECE_EXAMPLES, PIECE_BYTES // row_bytes))
+    for start in range(0, len(batch), rows):
+        yield batch[start : start + rows]
