@@ -1,0 +1,121 @@
+"""Attributions and heat maps; the networks are those that training exports, with seeded random weights."""
+
+import io
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from handlers import explaining
+from handlers.signature import Input, Output, Signature
+from models.networks.fashion_convnet import FashionConvNet
+from models.networks.fashion_mlp import FashionMLP
+from models.networks.sigmoid_net import SigmoidNet
+
+LABELS = Output("softmax", tuple("abcdefghij"))
+MLP = Signature("mlp", "1", "", Input("image", "image", (28, 28), (784,), gain=1 / 255), LABELS)
+CONVNET = Signature(
+    "conv", "1", "", Input("image", "image", (28, 28), (1, 32, 32), padding=2, gain=1 / 128, bias=-1.0), LABELS
+)
+SIGMOID = Signature("s", "1", "", Input("vector", "features", (3,), (3,)), Output("sigmoid", ("a", "b")))
+CASES = {
+    "fashion_mlp": (FashionMLP, MLP),
+    "fashion_convnet": (FashionConvNet, CONVNET),
+    "sigmoid_net": (SigmoidNet, SIGMOID),
+}
+
+
+def inputs_for(signature, count):
+    """Random examples as the classifier prepares them, and the baseline that stands for black."""
+    given = signature.input
+    values = torch.rand(count, *given.shape, generator=torch.Generator().manual_seed(1))
+    if given.kind == "image":
+        values = torch.nn.functional.pad((values * 255).round(), (given.padding,) * 4)
+    return (values * given.gain + given.bias).reshape(-1, *given.network_shape)
+
+
+@pytest.fixture(params=CASES)
+def case(request):
+    make, signature = CASES[request.param]
+    torch.manual_seed(0)
+    return torch.jit.script(make().eval()), signature
+
+
+@pytest.mark.parametrize("form", ["scripted", "frozen"])
+def test_attributions_add_up_to_the_difference_of_the_scores(case, form):
+    network, signature = case
+    if form == "frozen":
+        network = torch.jit.freeze(network)
+    count = explaining.CHUNK + 2
+    with torch.inference_mode():  # as the classifier calls it
+        inputs = inputs_for(signature, count)
+        targets = [index % len(signature.output.labels) for index in range(count)]
+        found = explaining.explain(network, inputs, targets, signature)
+        black = torch.full_like(inputs[:1], signature.input.bias)
+        expected = (network(inputs) - network(black))[range(count), targets]
+    assert found.shape == (count, *signature.input.shape)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.reshape(count, -1).sum(1), expected.numpy(), atol=2e-4, rtol=0.01)
+
+
+def test_attributions_of_a_linear_network_are_weight_times_value():
+    signature = Signature("l", "1", "", Input("vector", "features", (3,), (3,)), Output("softmax", ("a", "b")))
+    network = torch.nn.Linear(3, 2)
+    inputs = torch.tensor([[1.0, -2.0, 3.0], [0.0, 5.0, 1.0]])
+    found = explaining.explain(torch.jit.script(network), inputs, [0, 1], signature)
+    np.testing.assert_allclose(found, (network.weight * inputs).detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_every_example_is_explained_as_it_would_be_alone(case):
+    network, signature = case
+    inputs = inputs_for(signature, explaining.CHUNK + 1)
+    together = explaining.explain(network, inputs, [1] * len(inputs), signature)
+    alone = explaining.explain(network, inputs[-1:], [1], signature)
+    np.testing.assert_allclose(together[-1:], alone, atol=1e-6)
+
+
+def test_explaining_leaves_the_inputs_and_the_network_alone(case):
+    network, signature = case
+    inputs = inputs_for(signature, 1)
+    before, scores = inputs.clone(), network(inputs)
+    explaining.explain(network, inputs, [0], signature)
+    assert torch.equal(inputs, before)
+    assert not inputs.requires_grad
+    assert torch.equal(network(inputs), scores)
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def read(file):
+    with Image.open(io.BytesIO(file)) as picture:
+        assert (picture.format, picture.mode) == ("PNG", "RGB")
+        return np.asarray(picture)
+
+
+def test_the_heat_map_shows_what_speaks_for_and_against():
+    image = np.full((28, 28), 200, np.uint8)
+    attribution = np.zeros((28, 28), np.float32)
+    attribution[3, 4], attribution[20, 21] = 0.5, -0.5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        picture = read(explaining.heat_map_png(image, attribution))
+    assert picture.shape == (280, 280, 3)
+    assert (picture[30:40, 40:50] == explaining.FOR).all()
+    assert (picture[200:210, 210:220] == explaining.AGAINST).all()
+    picture = picture.copy()
+    picture[30:40, 40:50] = picture[200:210, 210:220] = 100
+    assert (picture == 100).all()
+
+
+def test_an_attribution_of_nothing_shows_the_image():
+    image = np.arange(784, dtype=np.uint32).reshape(28, 28).astype(np.uint8)
+    picture = read(explaining.heat_map_png(image, np.zeros((28, 28), np.float32)))
+    np.testing.assert_allclose(picture[5::10, 5::10, 0], image / 2, atol=0.5)
+
+
+def test_predictions_do_without_captum():
+    command = "import sys; import handlers.classifier, handlers.image_classifier; sys.exit('captum' in sys.modules)"
+    subprocess.run([sys.executable, "-c", command], check=True)
