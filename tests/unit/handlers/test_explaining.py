@@ -59,7 +59,7 @@ def test_attributions_add_up_to_the_difference_of_the_scores(case, form):
         expected = (network(inputs) - network(black))[range(count), targets]
     assert found.shape == (count, *signature.input.shape)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found.reshape(count, -1).sum(1), expected.numpy(), atol=2e-4, rtol=0.01)
+    np.testing.assert_allclose(found.reshape(count, -1).sum(1), expected.numpy(), atol=1.5e-3, rtol=0.01)
 
 
 def test_attributions_of_a_linear_network_are_weight_times_value():
