@@ -1,0 +1,86 @@
+# Every task of the project. `make` alone prints this list.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+VERSION ?= 1.0
+# All models of the catalog unless one is named.
+MODEL ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help
+help: ## print this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- set-up -----------------------------------------------------------------------------------------------------------
+
+$(STAMP): requirements/service.txt requirements/models.txt requirements/dev.txt requirements/constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.10 to 3.12 or set PYTHON="; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+		|| { echo "error: $$($(PYTHON) --version) is not Python 3.10 to 3.12; set PYTHON= to one that is"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "error: Python's venv module is missing; on Debian: sudo apt-get install python3-venv"; exit 1; }
+	@echo "Setting up $(VENV) (once; downloads a few hundred megabytes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements/dev.txt
+	@touch $@
+
+.PHONY: setup
+setup: $(STAMP) ## make the virtual environment with every pinned package
+
+# --- models -----------------------------------------------------------------------------------------------------------
+
+.PHONY: train archive summary
+train: $(STAMP) ## train all models, or one: MODEL=name VERSION=1.0
+	@$(BIN)/python -m models train $(MODEL) --version $(VERSION)
+
+archive: $(STAMP) ## pack model_store/<model>.mar, training first what is not trained; MODEL= VERSION=
+	@$(BIN)/python -m models archive $(MODEL) --version $(VERSION) --train-missing
+
+summary: $(STAMP) ## print a network's structure and parameters: MODEL=name
+	@test -n "$(MODEL)" || { echo "error: name a model: make summary MODEL=fashion_mlp"; exit 2; }
+	@$(BIN)/python -m models summary $(MODEL) --version $(VERSION)
+
+# --- the local service ------------------------------------------------------------------------------------------------
+
+.PHONY: serve stop restart status
+serve: archive ## from a bare clone to a running service that answers predictions
+	@$(BIN)/python -m serving start
+
+stop: $(STAMP) ## stop the local service
+	@$(BIN)/python -m serving stop
+
+restart: archive ## stop, pack and start again
+	@$(BIN)/python -m serving restart
+
+status: $(STAMP) ## models, versions, workers and addresses of the local service
+	@$(BIN)/python -m serving status
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+.PHONY: test lint format
+test: archive ## unit and integration tests against a real TorchServe
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP) ## rewrite the code in the project's format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# --- undo -------------------------------------------------------------------------------------------------------------
+
+.PHONY: clean distclean
+clean: ## stop the service; remove archives, logs and caches, keep what was trained
+	@test ! -x $(BIN)/python || $(BIN)/python -m serving stop 2>/dev/null || true
+	@rm -rf model_store/*.mar logs run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## also remove the virtual environment, downloaded data and everything trained
+	@rm -rf $(VENV) data artifacts
