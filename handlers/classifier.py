@@ -1,5 +1,7 @@
 """What every handler does: a batch of requests in, one answer for each out, one network call for all of them.
 
+Steps::
+
     sort ──► decode ──► network ──► probabilities ──► encode
       └─ a Problem at any step answers its own request and leaves the others alone
 
@@ -19,7 +21,7 @@ import orjson
 import torch
 from numpy.typing import NDArray
 
-from handlers import decoding, encoding, incoming, oip, options, problems, signature
+from handlers import decoding, encoding, images, incoming, limits, oip, options, problems, signature
 from handlers.decoding import Decoded
 from handlers.incoming import Request
 from handlers.options import Options
@@ -60,8 +62,11 @@ class Classifier:
     def initialize(self, context: Context) -> None:
         """Load the network and the signature of the archive that TorchServe has unpacked.
 
+        ``model-config.yaml`` may set ``threads`` (CPU threads of the network, default 1) and ``chunk_size`` (examples
+        that go through the network at once, default 256; more fall out of the CPU's cache).
+
         Raises:
-            SignatureError: the archive's signature does not fit this handler.
+            signature.SignatureError: the archive's signature is not valid or does not fit this handler.
         """
         folder = Path(context.system_properties["model_dir"])
         config = context.model_yaml_config or {}
@@ -75,8 +80,8 @@ class Classifier:
         gpu = context.system_properties.get("gpu_id")
         self._device = torch.device(f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu")
         path = folder / context.manifest["model"]["serializedFile"]
-        self._scripted = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
-        self._network = torch.jit.freeze(self._scripted)
+        scripted = torch.jit.load(str(path), map_location=self._device)  # type: ignore[no-untyped-call]
+        self._network = torch.jit.freeze(scripted.eval())
         self._encoder = encoding.Encoder(self._signature.output)
         self._warm_up()
         # A line for each request, from here or from TorchServe's modules, is read and matched by the frontend.
@@ -87,25 +92,22 @@ class Classifier:
         """Answer a batch: one body for each request, with its status and content type set in ``context``."""
         answers = [b""] * len(data)
         jobs: list[_Job] = []
-        for index, body in enumerate(data):
-            request = incoming.sort(body, context.get_all_request_header(index))
+        for place, body in enumerate(data):
+            request = incoming.sort(body, context.get_all_request_header(place))
             try:
-                job = self._read(index, request)
+                if request.task == "describe":
+                    answers[place] = self._describe(context, place)
+                else:
+                    jobs.append(self._read(place, request))
             except Exception as error:
-                answers[index] = self._refuse(context, index, error)
-                continue
-            if job is None:
-                answers[index] = self._describe(context, index)
-            else:
-                jobs.append(job)
+                answers[place] = self._refuse(context, place, request, error)
         if not jobs:
             return answers
         try:
             probabilities = self._probabilities([job.decoded.values for job in jobs])
         except Exception as error:
-            _exit_if_lost(error)
             for job in jobs:
-                answers[job.place] = self._refuse(context, job.place, error)
+                answers[job.place] = self._refuse(context, job.place, job.request, error)
             return answers
         start = 0
         for job in jobs:
@@ -113,60 +115,117 @@ class Classifier:
             try:
                 answers[job.place] = self._answer(context, job, probabilities[start:stop])
             except Exception as error:
-                answers[job.place] = self._refuse(context, job.place, error)
+                answers[job.place] = self._refuse(context, job.place, job.request, error)
             start = stop
         return answers
 
-    def _read(self, index: int, request: Request) -> _Job | None:
+    def _read(self, place: int, request: Request) -> _Job:
         headers = request.headers
-        if headers.get("describe") == "True":
-            return None
         asked = options.parse(headers.get("x-query"), self._signature.output.labels)
-        form = encoding.negotiate(headers.get("accept", ""))
+        form = encoding.negotiate(headers.get("accept", ""), self._forms(request))
         length = oip.read_json_length(headers.get("inference-header-content-length"))
-        return _Job(index, request, decoding.decode(request.parts, self._signature, asked.prepare, length), asked, form)
+        decoded = decoding.decode(request.parts, self._signature, asked.prepare, length)
+        if request.task == "explain":
+            _check_explainable(len(decoded.values), form)
+        return _Job(place, request, decoded, asked, form)
+
+    def _forms(self, request: Request) -> tuple[str, ...]:
+        if request.task == "predict":
+            return encoding.FORMS
+        return (encoding.JSON, encoding.PNG) if self.kind == "image" else (encoding.JSON,)
 
     def _answer(self, context: Context, job: _Job, probabilities: NDArray[np.float32]) -> bytes:
-        decoded = job.decoded
-        if type(decoded.envelope) is oip.Request:
+        decoded, content_type = job.decoded, job.form
+        wrapped = decoded.envelope == "predictions"
+        if job.request.task == "explain":
+            body = self._explain(job, probabilities, wrapped)
+        elif isinstance(decoded.envelope, oip.Request):
             body, content_type, length = oip.encode(decoded.envelope, probabilities, self._signature)
             if length is not None:
                 context.set_response_header(job.place, oip.JSON_LENGTH_HEADER, str(length))
-        elif job.form == encoding.JSON:
-            content_type = job.form
-            body = self._encoder.json(probabilities, decoded.single, decoded.envelope == "predictions", job.options)
+        elif content_type == encoding.JSON:
+            pictures = [images.encode(picture) for picture in self._pictures(job)] if job.options.picture else []
+            body = self._encoder.json(probabilities, decoded.single, wrapped, job.options.top_k, pictures)
         else:
-            content_type, body = job.form, encoding.array(probabilities, job.form)
-        context.set_response_content_type(job.place, content_type)
+            body = encoding.array(probabilities, content_type)
+        self._complete(context, job.place, job.request, content_type)
         return body
 
-    def _refuse(self, context: Context, index: int, error: Exception) -> bytes:
+    def _explain(self, job: _Job, probabilities: NDArray[np.float32], wrapped: bool) -> bytes:
+        # captum takes most of a second to import, and most workers never need it.
+        from handlers import explaining
+
+        decoded = job.decoded
+        best = probabilities.argmax(1).tolist()
+        targets = best if job.options.target is None else [job.options.target] * len(best)
+        inputs = self._inputs(torch.from_numpy(decoded.values.copy()))
+        attributions = explaining.explain(self._network, inputs, targets, self._signature)
+        if job.form == encoding.PNG:
+            return explaining.heat_map_png(self._pictures(job)[0], attributions[0])
+        return self._encoder.explanations(probabilities, targets, attributions, decoded.single, wrapped)
+
+    def _pictures(self, job: _Job) -> NDArray[np.uint8]:
+        if self.kind != "image":
+            raise problems.Unprocessable("picture=true needs a model that takes images")
+        pictures: NDArray[np.uint8] = job.decoded.values.round().astype(np.uint8)
+        return pictures
+
+    def _refuse(self, context: Context, place: int, request: Request, error: Exception) -> bytes:
         if not isinstance(error, problems.Problem):
+            _exit_if_lost(error)
             logger.error("A request failed by a fault of this service", exc_info=error)
             error = problems.Internal("the service failed on this request; its log has the reason")
-        context.set_response_status(error.status, error.phrase, index)
-        context.set_response_content_type(index, problems.CONTENT_TYPE)
-        return error.body(context.get_request_id(index) or "")
+        context.set_response_status(error.status, error.phrase, place)
+        self._complete(context, place, request, problems.CONTENT_TYPE)
+        if request.way == "grpc_oip":
+            return self._oip_refusal(error)
+        return error.body(context.get_request_id(place) or "")
 
-    def _describe(self, context: Context, index: int) -> bytes:
-        context.set_response_content_type(index, encoding.JSON)
+    def _complete(self, context: Context, place: int, request: Request, content_type: str) -> None:
+        context.set_response_content_type(place, content_type)
+        if request.way == "grpc":
+            # GRPCJob loses its worker over an answer to StreamPredictions without this header.
+            context.set_response_header(place, "ts_stream_next", "false")
+
+    def _oip_refusal(self, problem: problems.Problem) -> bytes:
+        """A refusal in the form of an inference response: GRPCJob knows no other and loses its worker over one."""
+        described = {
+            "name": "error",
+            "datatype": "BYTES",
+            "shape": [1],
+            "data": [f"{problem.status} {problem.title}: {problem.detail}"],
+        }
+        answer = {
+            "id": "",
+            "model_name": self._signature.model,
+            "model_version": self._signature.version,
+            "outputs": [described],
+        }
+        return orjson.dumps(answer)
+
+    def _describe(self, context: Context, place: int) -> bytes:
+        context.set_response_content_type(place, encoding.JSON)
         described = oip.metadata(self._signature, [self._signature.version])
         return orjson.dumps({**described, "signature": orjson.loads(self._signature.to_json())})
 
     def _probabilities(self, arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        values = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        """The batch's probabilities, float32 ``[sum of N, labels]``; each row sums to 1 within 1e-6 for softmax."""
+        # torch warns of arrays that it might write to but must not, such as a view of bytes; a copy is writable.
+        values = arrays[0] if len(arrays) == 1 and arrays[0].flags.writeable else np.concatenate(arrays)
         output = self._signature.output
         with torch.inference_mode():
-            scores = self._scores(torch.from_numpy(values))
+            chunks = [
+                self._network(self._inputs(torch.from_numpy(values[start : start + self._chunk_size])))
+                for start in range(0, len(values), self._chunk_size)
+            ]
+            scores = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
             scores = scores.to("cpu", torch.float64) / output.temperature
             found = scores.softmax(1) if output.activation == "softmax" else scores.sigmoid()
-        return found.to(torch.float32).numpy()
-
-    def _scores(self, values: torch.Tensor) -> torch.Tensor:
-        chunks = [self._network(self._inputs(chunk)) for chunk in torch.split(values, self._chunk_size)]
-        return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
+            probabilities: NDArray[np.float32] = found.to(torch.float32).numpy()
+        return probabilities
 
     def _inputs(self, values: torch.Tensor) -> torch.Tensor:
+        """Examples ``[N, *shape]`` as the network takes them: float32 ``[N, *network_shape]`` on its device."""
         given = self._signature.input
         values = values.to(self._device)
         if given.padding:
@@ -183,9 +242,16 @@ class Classifier:
             self._probabilities([np.zeros((count, *shape), np.uint8 if self.kind == "image" else np.float32)])
 
 
+def _check_explainable(count: int, form: str) -> None:
+    if count > limits.EXPLAINED:
+        raise problems.TooLarge(f"{count} examples to explain in one request; the limit is {limits.EXPLAINED}")
+    if form == encoding.PNG and count > 1:
+        raise problems.NotAcceptable(f"{encoding.PNG} can show one explanation, and the request holds {count} images")
+
+
 def _exit_if_lost(error: Exception) -> None:
-    """End the process after a CUDA fault: the context is lost, and the frontend starts a new worker."""
+    """End the process after a CUDA fault: nothing works on the device any more, and TorchServe starts a new worker."""
     if "CUDA" in str(error):
-        logger.critical("CUDA failed; this worker ends and a new one takes its place", exc_info=error)
+        logger.critical("CUDA failed; this worker ends so that a new one takes its place", exc_info=error)
         logging.shutdown()
         os._exit(1)

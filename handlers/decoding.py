@@ -28,7 +28,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers import documents, examples, images, npy, oip, problems
+from handlers import containers, documents, examples, images, npy, oip, problems
 from handlers.examples import Examples
 from handlers.signature import Signature
 
@@ -131,7 +131,7 @@ def _by_content(body: bytes, kind: str, signature: Signature, prepare: images.Pr
         return _json(text, signature, prepare)
     if body.startswith(npy.MAGIC):
         return _plain(examples.from_array(npy.read(body), signature))
-    if images.sniff(body):
+    if containers.sniff(body):
         return _plain(_image(body, signature, prepare))
     if text.startswith(_BASE64_STARTS):
         return _plain(_base64(text.decode("latin-1"), signature, prepare))
@@ -146,7 +146,7 @@ def _example_bytes(signature: Signature) -> int:
 
 
 def _octets(body: Body, signature: Signature, prepare: images.Prepare) -> Examples:
-    if images.sniff(body):
+    if containers.sniff(body):
         return _image(body, signature, prepare)
     if bytes(body[:6]) == npy.MAGIC:
         return examples.from_array(npy.read(body), signature)

@@ -21,11 +21,11 @@ import orjson
 from numpy.typing import NDArray
 
 from handlers import npy, problems
-from handlers.options import Options
 from handlers.signature import Output
 
 JSON = "application/json"
 OCTETS = "application/octet-stream"
+PNG = "image/png"
 FORMS = (JSON, npy.CONTENT_TYPE, OCTETS)
 
 # A label of a sigmoid model applies from this probability on.
@@ -79,6 +79,7 @@ class Encoder:
         self._labels = [orjson.dumps(label) for label in output.labels]
         escaped = [label.replace(b"%", b"%%") for label in self._labels]
         self._probabilities = b'"probabilities":{%s}' % b",".join(label + b":%b" for label in escaped)
+        self._describe = self._class if output.activation == "softmax" else self._independent
         self._heads = [
             b'{"class":%d,"label":%b,"probability":' % (index, label) for index, label in enumerate(self._labels)
         ]
@@ -87,32 +88,55 @@ class Encoder:
         self,
         probabilities: NDArray[np.float32],
         single: bool,
-        predictions: bool = False,
-        options: Options | None = None,
+        wrapped: bool = False,
+        top_k: int | None = None,
         pictures: Sequence[bytes] = (),
     ) -> bytes:
-        """The JSON answer.
+        """The JSON answer to a prediction.
 
         Args:
             probabilities: float32 ``[N, labels]``.
             single: one object instead of a list of one.
-            predictions: wrap the list in ``{"predictions": …}``.
-            options: ``top_k`` counts here.
-            pictures: with ``picture``, one PNG file for each example.
+            wrapped: a list in ``{"predictions": …}``.
+            top_k: how many labels ``probabilities`` names, the most probable ones in falling order; all without it.
+            pictures: one PNG file for each example, added as ``picture`` in base64.
         """
-        top_k = options.top_k if options else None
-        # float32's shortest form, such as 0.1, instead of float64's 0.10000000149011612.
-        rows = orjson.dumps(probabilities, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
-        answer = self._class if self._output.activation == "softmax" else self._independent
-        objects = [answer(row.split(b","), values, top_k) for row, values in zip(rows, probabilities, strict=True)]
+        rows, describe = _texts(probabilities), self._describe
+        objects = [describe(row, values, top_k) for row, values in zip(rows, probabilities, strict=True)]
         if pictures:
             objects = [
                 b'%b,"picture":"%b"}' % (one[:-1], base64.b64encode(picture))
                 for one, picture in zip(objects, pictures, strict=True)
             ]
-        if predictions:
-            return b'{"predictions":[' + b",".join(objects) + b"]}"
-        return objects[0] if single else b"[" + b",".join(objects) + b"]"
+        return _enclosed(objects, single, b"predictions" if wrapped else b"")
+
+    def explanations(
+        self,
+        probabilities: NDArray[np.float32],
+        targets: Sequence[int],
+        attributions: NDArray[np.float32],
+        single: bool,
+        wrapped: bool = False,
+    ) -> bytes:
+        """The JSON answer to a request for explanations: class, label and probability, ``target``, ``attributions``.
+
+        For sigmoid models, which decide for no class, the first three are those of the target.
+
+        Args:
+            probabilities: float32 ``[N, labels]``.
+            targets: the index of the label that each example's attributions explain.
+            attributions: float32 ``[N, *shape]``.
+            single: one object instead of a list of one.
+            wrapped: a list in ``{"explanations": …}``.
+        """
+        objects = []
+        for texts, values, target, attribution in zip(
+            _texts(probabilities), probabilities, targets, attributions, strict=True
+        ):
+            best = int(values.argmax()) if self._output.activation == "softmax" else target
+            numbers = orjson.dumps(attribution, option=orjson.OPT_SERIALIZE_NUMPY)
+            objects.append(b'%b%b,"target":%d,"attributions":%b}' % (self._heads[best], texts[best], target, numbers))
+        return _enclosed(objects, single, b"explanations" if wrapped else b"")
 
     def _class(self, texts: list[bytes], values: NDArray[np.float32], top_k: int | None) -> bytes:
         best = int(values.argmax())
@@ -127,6 +151,18 @@ class Encoder:
             return self._probabilities % tuple(texts)
         best = np.argsort(-values, kind="stable")[:top_k]
         return b'"probabilities":{%b}' % b",".join(self._labels[index] + b":" + texts[index] for index in best)
+
+
+def _texts(probabilities: NDArray[np.float32]) -> list[list[bytes]]:
+    """Each row's numbers in float32's shortest form, such as 0.1 instead of float64's 0.10000000149011612."""
+    rows = orjson.dumps(probabilities, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
+    return [row.split(b",") for row in rows]
+
+
+def _enclosed(objects: list[bytes], single: bool, name: bytes) -> bytes:
+    if name:
+        return b'{"%b":[%b]}' % (name, b",".join(objects))
+    return objects[0] if single else b"[%b]" % b",".join(objects)
 
 
 def array(probabilities: NDArray[np.float32], form: str) -> bytes:

@@ -1,73 +1,163 @@
 """Image bytes become the pixels of one example.
 
-bytes ──► format by its first bytes ──► declared size, checked ──► Pillow ──► upright, alpha over white
-      ──► grey and of the model's size: as it is · anything else: handlers.photographs
+Steps::
+
+    bytes ──► handlers.containers: format and size ──► Pillow, at reduced size if large ──► 8 bits, upright, on white
+          ──► grey, opaque and of the model's size: as it is
+          ──► anything else: handlers.photographs, or with ``prepare=none`` resized only
 """
 
 from __future__ import annotations
 
 import io
+import struct
+import warnings
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
-from handlers import limits, problems
+# Pillow loads a plugin at the first file of its kind unless it is imported.
+from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
+
+from handlers import containers, photographs, problems
 
 Body = bytes | bytearray | memoryview
 Prepare = Literal["auto", "none", "photo"]
 
-_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+# Large pictures are brought near this longest edge first, so that all further steps cost the same for any picture.
+WORKING_EDGE = 280
 
+# Pillow unpacks up to 64 MB of text chunks by default.
+PngImagePlugin.MAX_TEXT_MEMORY = 4 * 1024 * 1024
+# Pillow warns about oddities in files; the log is the operator's, and the file is the caller's.
+warnings.filterwarnings("ignore", module="PIL")
 
-def sniff(body: Body) -> str | None:
-    """The format that the first bytes announce, one of ``FORMATS``; ``None`` for anything else.
-
-    Strict enough that raw pixels are not taken for an image: BMP's two letters alone would be too short a sign.
-    """
-    start = bytes(body[:18])
-    if start[:8] == b"\x89PNG\r\n\x1a\n":
-        return "PNG"
-    if start[:3] == b"\xff\xd8\xff":
-        return "JPEG"
-    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
-        return "WEBP"
-    if start[:6] in (b"GIF87a", b"GIF89a"):
-        return "GIF"
-    # The reserved field is zero, and the header's length one of those in use (BITMAPCOREHEADER to BITMAPV5HEADER).
-    if start[:2] == b"BM" and start[6:10] == bytes(4) and start[14] in _BMP_HEADERS and start[15:18] == bytes(3):
-        return "BMP"
-    return None
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION_TAG = 0x0112
 
 
 def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDArray[np.uint8]:
     """Decode one image.
 
     Args:
-        body: a PNG, JPEG, WebP, GIF (its first picture) or BMP file.
+        body: a PNG, JPEG, WebP, GIF (its first picture) or BMP file, of any mode and size within ``handlers.limits``.
         shape: height and width of the result.
-        prepare: ``auto``, ``none`` or ``photo``.
+        prepare: ``auto`` takes a grey, opaque image of exactly ``shape`` as it is and converts any other as
+            Fashion-MNIST's authors did; ``none`` resizes only; ``photo`` converts always.
 
     Returns:
-        uint8 ``[height, width]``, black ground.
+        uint8 ``[height, width]``; after a conversion the ground is black.
 
     Raises:
         problems.UnsupportedFormat: not one of the formats.
         problems.Malformed: one of them, but damaged or cut short.
-        problems.TooLarge: more pixels than ``limits`` allows.
+        problems.TooLarge: more bytes or pixels than ``handlers.limits`` allows.
     """
+    body = bytes(body)
+    outline = containers.inspect(body)
     try:
-        image: Image.Image = Image.open(io.BytesIO(body), formats=FORMATS)
-    except UnidentifiedImageError:
-        raise problems.UnsupportedFormat("not a PNG, JPEG, WebP, GIF or BMP image") from None
-    if image.width * image.height > limits.PIXELS:
-        raise problems.TooLarge(f"the image has {image.width}x{image.height} pixels; the limit is {limits.PIXELS}")
-    height, width = shape
+        image: Image.Image = Image.open(io.BytesIO(body), formats=(outline.format,))
+        if _is_plain(image) and image.size == shape[::-1] and prepare != "photo":
+            return np.frombuffer(image.tobytes(), np.uint8).reshape(shape)
+        picture, opaque = _normal(image, outline)
+    except MemoryError:
+        raise
+    # Pillow raises nearly any type for a damaged file.
+    except Exception as error:
+        raise problems.Malformed(f"the {outline.format} image is damaged: {str(error)[:200]}") from None
+    if prepare == "none":
+        return np.asarray(_resized(picture.convert("L"), shape))
+    if prepare == "auto" and opaque and picture.size == shape[::-1] and _is_grey(picture):
+        return np.asarray(picture.convert("L"))
+    return photographs.convert(picture.convert("RGB"), shape)
+
+
+def encode(picture: NDArray[np.uint8]) -> bytes:
+    """A picture, uint8 ``[height, width]``, as a PNG file."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _is_plain(image: Image.Image) -> bool:
+    return image.mode == "L" and "transparency" not in image.info and "exif" not in image.info
+
+
+def _normal(image: Image.Image, outline: containers.Outline) -> tuple[Image.Image, bool]:
+    """The picture as 8-bit L or RGB, upright, on white, near the working size; and whether it was opaque."""
+    orientation = _orientation(image.info.get("exif", b""))
+    factor = max(outline.width, outline.height) // WORKING_EDGE
+    if factor > 1 and outline.format == "JPEG":
+        # Decodes at 1/2, 1/4 or 1/8; the size asked for keeps the proportions, so that long thin pictures shrink too.
+        image.draft(None, (max(image.width // factor, 1), max(image.height // factor, 1)))
+    image = _eight_bits(image)
+    factor = max(image.size) // WORKING_EDGE
+    if factor > 1:
+        image = image.reduce(factor)
+    opaque = True
+    if image.mode in ("LA", "RGBA"):
+        alpha = image.getchannel("A")
+        opaque = alpha.getextrema()[0] == 255
+        colours = image.convert(image.mode[:-1])
+        if not opaque:
+            ground = Image.new(colours.mode, image.size, "white")
+            ground.paste(colours, mask=alpha)
+            colours = ground
+        image = colours
+    if orientation in _TRANSPOSITIONS:
+        image = image.transpose(_TRANSPOSITIONS[orientation])
+    return image, opaque
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """The picture in one of the modes L, LA, RGB and RGBA."""
+    image.load()
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        grey = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):
+            grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+        return grey
+    if image.has_transparency_data:
+        return image.convert("LA" if image.mode in ("L", "LA", "1") else "RGBA")
+    return image.convert("L" if image.mode in ("L", "1") else "RGB")
+
+
+def _is_grey(picture: Image.Image) -> bool:
+    if picture.mode == "L":
+        return True
+    values = np.asarray(picture)
+    return bool((values == values[:, :, :1]).all())
+
+
+def _resized(picture: Image.Image, shape: tuple[int, int]) -> Image.Image:
+    # An average over areas gives back a picture that was enlarged by a whole factor.
+    return picture.resize(shape[::-1], Image.Resampling.BOX)
+
+
+def _orientation(exif: bytes) -> int:
+    """The orientation tag of Exif data (1 to 8; 1 if there is none), read without Pillow's parser of whole files."""
+    data = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+    if order is None:
+        return 1
     try:
-        if image.mode != "L" or image.size != (width, height) or prepare == "photo":
-            image = image.convert("L").resize((width, height))
-        return np.frombuffer(image.tobytes(), np.uint8).reshape(shape)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise problems.Malformed(f"the image is damaged: {error}") from None
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (entries,) = struct.unpack_from(order + "H", data, start)
+        for place in range(start + 2, start + 2 + 12 * min(entries, 512), 12):
+            tag, kind, _, value = struct.unpack_from(order + "HHIH", data, place)
+            if tag == _ORIENTATION_TAG and kind == 3:
+                return int(value)
+    except struct.error:
+        pass
+    return 1

@@ -1,4 +1,4 @@
-"""What TorchServe hands to a handler, sorted: headers, parts, and the way the request came.
+"""What TorchServe hands to a handler, sorted: headers, parts, and the way by which the request came.
 
 TorchServe keeps request headers in the case that the client wrote them, and puts the content types of multipart parts
 in the same map, as ``{part name: {"content-type": …}}``. Its gRPC services give no headers at all.
@@ -24,28 +24,49 @@ class Request(NamedTuple):
         headers: names in lower case.
         parts: the body, or its parts in order.
         way: ``grpc`` and ``grpc_oip`` are TorchServe's own two gRPC inference services.
+        task: what is asked for: ``describe`` comes from the management API, or from a front door that sends the same
+            header to have the model's metadata.
     """
 
     headers: dict[str, str]
     parts: list[Part]
     way: Way
+    task: Literal["predict", "explain", "describe"]
 
 
 def sort(data: Mapping[str, Any], found: Mapping[str, Any]) -> Request:
     """Sort one member of the handler's ``data``, with its map of headers and content types."""
     headers = {name.lower(): value for name, value in found.items() if type(value) is str}
     content_type = headers.get("content-type", "")
-    if not headers:
-        return Request(headers, _parts(data, found), "grpc_oip" if _comes_from_oip(data, found) else "grpc")
-    if len(data) == 1 and not content_type.startswith(("multipart/", decoding.FORM)):
-        return Request(headers, [Part(_bytes(next(iter(data.values()))), content_type)], "http")
-    if content_type.startswith(decoding.FORM):
-        # TorchServe has split the body at & and =, which is not what a client that sends JSON so had in mind.
-        body = b"&".join(
-            name.encode("utf-8", "replace") + (b"=" + bytes(value) if value else b"") for name, value in data.items()
-        )
-        return Request(headers, [Part(body, decoding.FORM)] if body else [], "http")
-    return Request(headers, _parts(data, found), "http")
+    way: Way = "http"
+    # The frontend adds this header in lower case; a client's own in another case is a different key.
+    task: Literal["predict", "explain", "describe"] = "explain" if found.get("explain") == "True" else "predict"
+    if headers.get("describe") == "True":
+        task, parts = "describe", []
+    elif not headers:
+        way, parts = _grpc_way(data, found), _parts(data, found)
+    elif content_type.startswith(decoding.FORM):
+        parts = _rejoined(data)
+    elif len(data) == 1 and not content_type.startswith("multipart/"):
+        parts = [Part(_bytes(next(iter(data.values()))), content_type)]
+    else:
+        parts = _parts(data, found)
+    return Request(headers, parts, way, task)
+
+
+def _grpc_way(data: Mapping[str, Any], found: Mapping[str, Any]) -> Way:
+    # OpenInferenceProtocolImpl is the only caller that states a content type and no header.
+    return (
+        "grpc_oip" if list(data) == ["body"] and found.get("body") == {"content-type": "application/json"} else "grpc"
+    )
+
+
+def _rejoined(data: Mapping[str, Any]) -> list[Part]:
+    """The body of a form: TorchServe has split it at & and =, which a client that sends JSON so did not mean."""
+    fields = [
+        name.encode("utf-8", "replace") + (b"=" + _bytes(value) if value else b"") for name, value in data.items()
+    ]
+    return [Part(b"&".join(fields), decoding.FORM)] if fields else []
 
 
 def _parts(data: Mapping[str, Any], found: Mapping[str, Any]) -> list[Part]:
@@ -57,12 +78,7 @@ def _parts(data: Mapping[str, Any], found: Mapping[str, Any]) -> list[Part]:
     return parts
 
 
-def _comes_from_oip(data: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
-    # OpenInferenceProtocolImpl is the only caller that states a content type and no header.
-    return list(data) == ["body"] and found.get("body") == {"content-type": "application/json"}
-
-
-def _bytes(value: Any) -> decoding.Body:
+def _bytes(value: Any) -> bytes | bytearray:
     # Without TS_DECODE_INPUT_REQUEST=false, TorchServe has decoded JSON and text already.
     if isinstance(value, (bytearray, bytes)):
         return value

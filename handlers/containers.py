@@ -1,0 +1,188 @@
+"""What an image file declares about itself, judged before any of it is decoded.
+
+Pillow reads these files well but trusts them: a few bytes can declare gigabytes of pixels, and its Python loops over
+segments and chunks can be kept busy for minutes. So the outline of each file is walked here first, for nearly nothing.
+
+Sources: PNG (W3C Recommendation, third edition), JPEG (ITU-T T.81), GIF89a, WebP container (RFC 9649), BMP
+(BITMAPINFOHEADER and its relatives).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from handlers import limits, problems
+
+# The lengths of the headers in use, from BITMAPCOREHEADER to BITMAPV5HEADER, as their first byte has them.
+_BMP_HEADERS = [bytes([length]) for length in (12, 40, 52, 56, 64, 108, 124)]
+_BMP_UNCOMPRESSED = (0, 3)
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_JPEG_BASELINE = (0xC0, 0xC1)
+# Every SOFn but the three that mean something else: DHT, JPG and DAC.
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_ALONE = frozenset((0x01, *range(0xD0, 0xD8)))
+
+
+class Outline(NamedTuple):
+    """What a file says it holds: its format as Pillow names it, and its size in pixels."""
+
+    format: str
+    width: int
+    height: int
+
+
+def sniff(body: bytes | bytearray | memoryview) -> str | None:
+    """The format that the first bytes announce: PNG, JPEG, WEBP, GIF or BMP; ``None`` for anything else.
+
+    Strict enough that raw pixels are not taken for an image: BMP's two letters alone would be too short a sign.
+    """
+    start = bytes(body[:18])
+    if start[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if start[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "WEBP"
+    if start[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if start[:2] == b"BM" and start[6:10] == bytes(4) and start[14:15] in _BMP_HEADERS and start[15:18] == bytes(3):
+        return "BMP"
+    return None
+
+
+def inspect(body: bytes) -> Outline:
+    """Read a file's outline and refuse what would cost too much to decode.
+
+    Raises:
+        problems.UnsupportedFormat: none of the formats, or a rare form of one (run-length encoded BMP).
+        problems.Malformed: one of the formats, but cut short or contradictory.
+        problems.TooLarge: more bytes, pixels or segments than ``handlers.limits`` allows.
+    """
+    format_ = sniff(body)
+    if format_ is None:
+        raise problems.UnsupportedFormat("not a PNG, JPEG, WebP, GIF or BMP image")
+    if len(body) > limits.IMAGE_BYTES:
+        raise problems.TooLarge(f"the image file has {len(body)} bytes; the limit is {limits.IMAGE_BYTES}")
+    try:
+        width, height, limit = _READERS[format_](body)
+    except IndexError:
+        raise problems.Malformed(f"the {format_} image is cut short") from None
+    if width < 1 or height < 1:
+        raise problems.Malformed(f"the {format_} image declares {width}x{height} pixels")
+    if width * height > limit:
+        raise problems.TooLarge(f"the {format_} image has {width}x{height} pixels; the limit is {limit}")
+    return Outline(format_, width, height)
+
+
+def _number(body: bytes, start: int, length: int, order: str) -> int:
+    found = body[start : start + length]
+    if len(found) < length:
+        raise IndexError
+    return int.from_bytes(found, "big" if order == ">" else "little")
+
+
+def _busy(format_: str) -> problems.TooLarge:
+    return problems.TooLarge(f"the {format_} image has too many pieces beside its pixels; save it without metadata")
+
+
+def _png(body: bytes) -> tuple[int, int, int]:
+    width, height = _number(body, 16, 4, ">"), _number(body, 20, 4, ">")
+    channels = _PNG_CHANNELS.get(body[25])
+    if channels is None or body[12:16] != b"IHDR":
+        raise problems.Malformed("the PNG image has no valid header")
+    # A chunk has at least 12 bytes.
+    if len(body) > 12 * limits.IMAGE_PIECES:
+        place, pieces = 8, 0
+        while place < len(body) - 8 and body[place + 4 : place + 8] != b"IEND":
+            place += 12 + _number(body, place, 4, ">")
+            pieces += 1
+            if pieces > limits.IMAGE_PIECES:
+                raise _busy("PNG")
+    # 16 bits a channel take twice the time and memory to unpack.
+    return width, height, limits.PIXELS if channels * body[24] <= 32 else limits.PIXELS // 2
+
+
+def _jpeg(body: bytes) -> tuple[int, int, int]:
+    place, frame = 2, 0
+    for _ in range(limits.IMAGE_PIECES):
+        if body[place] != 0xFF:
+            raise problems.Malformed("the JPEG image is damaged: a segment does not start where the last one ends")
+        marker = body[place + 1]
+        if marker == 0xFF:
+            place += 1
+        elif marker in _JPEG_ALONE:
+            place += 2
+        elif marker == 0xDA:
+            break
+        else:
+            if marker in _JPEG_FRAMES:
+                frame = place
+            place += 2 + max(_number(body, place + 2, 2, ">"), 2)
+    else:
+        raise _busy("JPEG")
+    if body.count(b"Exif\0\0", 0, place) > 1:
+        raise _busy("JPEG")
+    if not frame:
+        raise problems.Malformed("the JPEG image has no frame header before its first scan")
+    height, width = _number(body, frame + 5, 2, ">"), _number(body, frame + 7, 2, ">")
+    if body[frame + 1] in _JPEG_BASELINE and body[place + 4] == body[frame + 9]:
+        return width, height, limits.JPEG_PIXELS
+    # Pictures in several scans are held whole, as coefficients, and every scan visits all of them.
+    if body.count(b"\xff\xda") > limits.JPEG_SCANS:
+        raise _busy("JPEG")
+    return width, height, limits.PIXELS
+
+
+def _webp(body: bytes) -> tuple[int, int, int]:
+    kind = body[12:16]
+    if kind == b"VP8X":
+        return 1 + _number(body, 24, 3, "<"), 1 + _number(body, 27, 3, "<"), limits.WEBP_PIXELS
+    if kind == b"VP8L":
+        bits = _number(body, 21, 4, "<")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), limits.WEBP_PIXELS
+    if kind == b"VP8 ":
+        return _number(body, 26, 2, "<") & 0x3FFF, _number(body, 28, 2, "<") & 0x3FFF, limits.WEBP_PIXELS
+    raise problems.Malformed("the WebP image starts with an unknown chunk")
+
+
+def _gif(body: bytes) -> tuple[int, int, int]:
+    width, height = _number(body, 6, 2, "<"), _number(body, 8, 2, "<")
+    place = 13 + (3 << (body[10] & 7) + 1 if body[10] & 0x80 else 0)
+    in_extension = False
+    for _ in range(limits.IMAGE_PIECES):
+        block = body[place]
+        if in_extension:
+            place += 1 + block
+            in_extension = block > 0
+        elif block == 0x21:
+            place += 2
+            in_extension = True
+        elif block == 0x2C:
+            right = _number(body, place + 1, 2, "<") + _number(body, place + 5, 2, "<")
+            bottom = _number(body, place + 3, 2, "<") + _number(body, place + 7, 2, "<")
+            return max(width, right), max(height, bottom), limits.PIXELS
+        elif block == 0x3B:
+            raise problems.Malformed("the GIF image holds no picture")
+        else:
+            place += 1
+    raise _busy("GIF")
+
+
+def _bmp(body: bytes) -> tuple[int, int, int]:
+    if body[14] == 12:
+        return _number(body, 18, 2, "<"), _number(body, 20, 2, "<"), limits.PIXELS
+    if _number(body, 30, 4, "<") not in _BMP_UNCOMPRESSED:
+        raise problems.UnsupportedFormat("compressed BMP images are not read; save it uncompressed, or as PNG")
+    height = _number(body, 22, 4, "<")
+    # A negative height means that the rows run from top to bottom.
+    return _number(body, 18, 4, "<"), min(height, 2**32 - height), limits.PIXELS
+
+
+_READERS: dict[str, Callable[[bytes], tuple[int, int, int]]] = {
+    "PNG": _png,
+    "JPEG": _jpeg,
+    "WEBP": _webp,
+    "GIF": _gif,
+    "BMP": _bmp,
+}
