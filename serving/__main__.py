@@ -1,0 +1,186 @@
+"""``python -m serving start|stop|restart|status|prepare``: the local service.
+
+Exit codes: 0 done, or ready; 1 failed, or running but not ready; 2 wrong usage; 3 not running (``status`` alone).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from serving import service, settings
+from serving.archives import Archive
+from serving.errors import ServingError
+from serving.service import Report, Status
+from serving.settings import ROOT, Settings
+
+EXAMPLE = ROOT / "examples" / "ankle_boot.png"
+
+NOT_READY = 1
+NOT_RUNNING = 3
+
+_console = Console(highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Report]:
+    """A live line on a terminal, one line for each change elsewhere."""
+    if not _console.is_terminal:
+        yield lambda doing: _console.print(f"{doing} ...", markup=False)
+        return
+    with _console.status("starting") as line:
+        yield line.update
+
+
+def example_command(given: Settings, archives: Sequence[Archive]) -> str:
+    """A curl line that gets a prediction as it is printed, typed in the current folder."""
+    images = [archive for archive in archives if archive.signature.input.kind == "image"]
+    archive = (images or list(archives))[0]
+    url = f"{given.inference.url}/predictions/{archive.model}"
+    if images:
+        here = Path.cwd()
+        example = EXAMPLE.relative_to(here) if EXAMPLE.is_relative_to(here) else EXAMPLE
+        return f"curl {url} -H 'Content-Type: image/png' --data-binary {shlex.quote(f'@{example}')}"
+    zeros = ", ".join(["0.0"] * archive.signature.input.shape[0])
+    return f"curl {url} -H 'Content-Type: application/json' --data '[{zeros}]'"
+
+
+def _start(given: Settings, foreground: bool) -> int:
+    begun = time.monotonic()
+    with _progress() as report:
+        state, archives = service.start(given, report)
+    try:
+        names = ", ".join(f"{archive.model} {archive.version}" for archive in archives)
+        _console.print(f"Ready after {time.monotonic() - begun:.1f} s: {names}", markup=False)
+        for port in (given.inference, given.management, given.metrics):
+            _console.print(f"  {port.name:<11} {port.url}", markup=False)
+        _console.print(f"  {'logs':<11} {given.logs}", markup=False)
+        _console.print(f"Try: {example_command(given, archives)}", markup=False)
+        if foreground:
+            service.wait(given, state)
+    finally:
+        if foreground:
+            _ignore_signals()
+            service.stop(given)
+    return 0
+
+
+def _stop(given: Settings) -> int:
+    _console.print("stopped" if service.stop(given) else "the service is not running", markup=False)
+    return 0
+
+
+def _megabytes(pid: int) -> str:
+    try:
+        return f"{psutil.Process(pid).memory_info().rss / 1e6:.0f} MB"
+    except (psutil.Error, ValueError):
+        return "-"
+
+
+def _show(status: Status, given: Settings) -> None:
+    assert status.state is not None
+    table = Table("process", "pid", "memory", "state")
+    for process in status.state.processes:
+        alive = process.alive
+        table.add_row(
+            process.name, str(process.pid), _megabytes(process.pid) if alive else "-", "runs" if alive else "ended"
+        )
+    for model in status.models or []:
+        for worker in model.workers:
+            name = f"{model.name} {model.version}, worker {worker.id}{' (GPU)' * worker.gpu}"
+            table.add_row(name, str(worker.pid), _megabytes(worker.pid), "ready" if worker.ready else "loading")
+    _console.print(table)
+    ports = Table("API", "address")
+    for port in (given.inference, given.management, given.metrics):
+        ports.add_row(port.name, port.url)
+    for port in (given.ts_grpc, given.ts_grpc_management):
+        ports.add_row(port.name, port.url.removeprefix("http://"))
+    _console.print(ports)
+
+
+def _status(given: Settings) -> int:
+    status = service.status(given)
+    if status.state is None:
+        _console.print("the service is not running", markup=False)
+        return NOT_RUNNING
+    _show(status, given)
+    up = time.time() - status.state.started
+    if status.models is None:
+        _console.print("not ready: the management API does not answer", markup=False)
+    else:
+        _console.print(f"{'ready' if status.ready else 'not ready'}, started {up:.0f} s ago", markup=False)
+    return 0 if status.ready else NOT_READY
+
+
+def _prepare(given: Settings) -> int:
+    with _progress() as report:
+        cache = service.prepare(given, report)
+    _console.print(f"TorchServe's class cache: {cache}", markup=False)
+    return 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m serving", description="The local service.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (
+        ("start", "start, and wait until every model answers rightly"),
+        ("stop", "stop, and leave nothing behind"),
+        ("restart", "stop, then start"),
+        ("status", "what runs: exit code 0 ready, 1 not ready, 3 not running"),
+        ("prepare", "make the class cache that brings TorchServe up sooner"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        if name in ("start", "restart"):
+            command.add_argument(
+                "--foreground", action="store_true", help="stay, and stop everything on SIGTERM or Ctrl-C"
+            )
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    asked = _parse(arguments)
+    # SIGTERM and a closed terminal end a start the way Ctrl-C does: what it had started is stopped.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        given = settings.read()
+        if asked.command == "stop":
+            return _stop(given)
+        if asked.command == "status":
+            return _status(given)
+        if asked.command == "prepare":
+            return _prepare(given)
+        if asked.command == "restart":
+            service.stop(given)
+        return _start(given, asked.foreground)
+    except ServingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 0 if getattr(asked, "foreground", False) else 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

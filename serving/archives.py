@@ -1,0 +1,117 @@
+"""Archives (``.mar``) as the service sees them before it starts: whole, readable, and saying what they hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handlers import signature
+from handlers.signature import Signature, SignatureError
+from serving.errors import ArchiveError
+
+MANIFEST = "MAR-INF/MANIFEST.json"
+GOLDEN = "golden.npz"
+SUFFIX = ".mar"
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """Inputs whose right answers are known from training.
+
+    Attributes:
+        inputs: uint8 or float32, [K, *input shape] of the signature, K >= 1.
+        probabilities: float32 [K, labels], 0 to 1.
+    """
+
+    inputs: NDArray[Any]
+    probabilities: NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """One archive of the model store.
+
+    Attributes:
+        path: the file.
+        model, version: as in its manifest, which is what TorchServe goes by.
+        signature: what goes in and out.
+        golden: known answers; ``None`` for an archive packed without.
+    """
+
+    path: Path
+    model: str
+    version: str
+    signature: Signature
+    golden: Golden | None
+
+
+def _golden(packed: zipfile.ZipFile, described: Signature) -> Golden | None:
+    if GOLDEN not in packed.namelist():
+        return None
+    # Never unpickled: an archive is data until a worker loads it.
+    with np.load(io.BytesIO(packed.read(GOLDEN)), allow_pickle=False) as arrays:
+        golden = Golden(arrays["inputs"], arrays["probabilities"])
+    count = len(golden.inputs)
+    shapes = (count, *described.input.shape), (count, len(described.output.labels))
+    if count == 0 or (golden.inputs.shape, golden.probabilities.shape) != shapes:
+        raise ValueError(f"{GOLDEN} does not fit {signature.FILE_NAME}")
+    return golden
+
+
+def read(path: Path) -> Archive:
+    """Read one archive, all of it, so that damage anywhere is found.
+
+    Raises:
+        ArchiveError: not a zip file, damaged, or without a manifest, a file that the manifest names, or a signature.
+    """
+    try:
+        with zipfile.ZipFile(path) as packed:
+            damaged = packed.testzip()
+            if damaged is not None:
+                raise ValueError(f"{damaged} is damaged")
+            manifest = json.loads(packed.read(MANIFEST))["model"]
+            for key in ("handler", "serializedFile"):
+                packed.getinfo(manifest[key])
+            # A path inside the archive reads like one outside.
+            described = signature.read(cast(Path, zipfile.Path(packed, signature.FILE_NAME)))
+            name, version = str(manifest["modelName"]), str(manifest["modelVersion"])
+            if (name, version) != (described.model, described.version):
+                raise ValueError(
+                    f"the manifest says {name} {version}, the signature {described.model} {described.version}"
+                )
+            return Archive(path, name, version, described, _golden(packed, described))
+    # Damage shows itself as whatever the decompressor or a parser raises.
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, SignatureError) as error:
+        raise ArchiveError(f"{path}: not a usable archive ({_reason(error)}); run: make archive") from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    return str(error) or type(error).__name__
+
+
+def read_store(folder: Path) -> list[Archive]:
+    """All archives of a model store, by file name.
+
+    Raises:
+        ArchiveError: there is none, one cannot be used, or two hold the same version of a model.
+    """
+    archives = [read(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+    if not archives:
+        raise ArchiveError(f"{folder} holds no archive; run: make archive")
+    seen: dict[tuple[str, str], Path] = {}
+    for archive in archives:
+        other = seen.setdefault((archive.model, archive.version), archive.path)
+        if other != archive.path:
+            raise ArchiveError(
+                f"{other} and {archive.path} both hold {archive.model} {archive.version}; remove one of them"
+            )
+    return archives

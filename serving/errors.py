@@ -1,0 +1,47 @@
+"""What can go wrong with the local service, one class for each thing a caller may want to tell apart.
+
+Each message says what is wrong and what to do; ``python -m serving`` prints it as it is and exits with 1::
+
+    ServingError
+    ├── SettingError        an environment variable has a value that cannot be used
+    ├── ArchiveError        an archive is missing, damaged or not one of this project's
+    ├── PortInUseError      another process listens on a port that the service needs
+    ├── AlreadyRunningError the service runs already
+    ├── BusyError           another command is starting or stopping the service
+    ├── StartError          a process ended, or was not ready in time; nothing is left running
+    └── UnreachableError    the management API does not answer
+"""
+
+from __future__ import annotations
+
+
+class ServingError(Exception):
+    """The base of all; its text is for the person who ran the command."""
+
+
+class SettingError(ServingError):
+    """An environment variable has a value that cannot be used."""
+
+
+class ArchiveError(ServingError):
+    """An archive is missing, damaged or not one of this project's."""
+
+
+class PortInUseError(ServingError):
+    """Another process listens on a port that the service needs."""
+
+
+class AlreadyRunningError(ServingError):
+    """The service runs already."""
+
+
+class BusyError(ServingError):
+    """Another command is starting or stopping the service."""
+
+
+class StartError(ServingError):
+    """A process ended while starting, or was not ready in time; what had been started is stopped again."""
+
+
+class UnreachableError(ServingError):
+    """The management API does not answer."""

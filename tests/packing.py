@@ -1,0 +1,100 @@
+"""Archives for tests: small, made in a moment, read by the real frontend and the real handlers."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from handlers.signature import FILE_NAME, Input, Output, Signature
+
+HANDLERS = Path(__file__).parent.parent / "handlers"
+FEATURES = 3
+LABELS = ("left", "right")
+
+CONFIG = "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 4\nmaxBatchDelay: 1\nresponseTimeout: 30\n"
+
+
+def network() -> torch.nn.Module:
+    """A linear layer of three inputs and two outputs, the same in every test."""
+    layer = torch.nn.Linear(FEATURES, len(LABELS))
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, -1.0, 0.5], [-0.5, 1.0, 0.25]]))
+        layer.bias.zero_()
+    return layer
+
+
+def signature(model: str, version: str) -> Signature:
+    """The signature of ``network``."""
+    return Signature(
+        model=model,
+        version=version,
+        description="A linear layer for tests.",
+        input=Input(kind="vector", name="features", shape=(FEATURES,), network_shape=(FEATURES,)),
+        output=Output(activation="softmax", labels=LABELS),
+    )
+
+
+def golden(count: int = 4) -> bytes:
+    """``golden.npz``: inputs float32 [count, 3] and their probabilities float32 [count, 2]."""
+    inputs = np.linspace(-1, 1, count * FEATURES, dtype=np.float32).reshape(count, FEATURES)
+    with torch.inference_mode():
+        probabilities = network()(torch.from_numpy(inputs)).softmax(1).numpy()
+    return npz(inputs=inputs, probabilities=probabilities)
+
+
+def npz(**arrays: np.ndarray) -> bytes:
+    """Arrays as the bytes of a ``.npz`` file."""
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    return packed.getvalue()
+
+
+def pack(
+    store: Path,
+    model: str = "tiny",
+    version: str = "1.0",
+    changes: dict[str, bytes | None] | None = None,
+) -> Path:
+    """Write ``<store>/<model>.mar``.
+
+    Args:
+        store: the folder; made when needed.
+        model: the model's name.
+        version: its version.
+        changes: files of the archive to replace, to add, or with ``None`` to leave out.
+    """
+    script = io.BytesIO()
+    torch.jit.save(torch.jit.script(network()), script)
+    manifest = {
+        "archiverVersion": "0.12.0",
+        "runtime": "python",
+        "model": {
+            "modelName": model,
+            "modelVersion": version,
+            "handler": "vector_classifier.py",
+            "serializedFile": "model.pt",
+            "configFile": "model-config.yaml",
+        },
+    }
+    files: dict[str, bytes | None] = {
+        "MAR-INF/MANIFEST.json": json.dumps(manifest).encode(),
+        "vector_classifier.py": (HANDLERS / "vector_classifier.py").read_bytes(),
+        **{f"handlers/{path.name}": path.read_bytes() for path in HANDLERS.glob("*.py")},
+        "model.pt": script.getvalue(),
+        FILE_NAME: signature(model, version).to_json().encode(),
+        "model-config.yaml": CONFIG.encode(),
+        "golden.npz": golden(),
+        **(changes or {}),
+    }
+    store.mkdir(parents=True, exist_ok=True)
+    path = store / f"{model}.mar"
+    with zipfile.ZipFile(path, "w") as packed:
+        for name, content in files.items():
+            if content is not None:
+                packed.writestr(name, content)
+    return path
