@@ -1,0 +1,132 @@
+"""TorchServe's HTTP APIs, as far as the gRPC bridge asks them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+import aiohttp
+import grpc
+import orjson
+
+from serving import grpc_errors
+from serving.grpc_errors import CallError
+
+JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+
+# Seconds for an answer of the management API, which waits for a worker where it asks the handler.
+MANAGEMENT_TIMEOUT = 10.0
+
+# What a model or version can be called. Anything else could change the path that it becomes a part of.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
+class Upstream:
+    """The inference and the management API of one TorchServe.
+
+    Args:
+        session: reuses connections; whoever made it closes it.
+        inference, management: the addresses, without a slash at the end.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, inference: str, management: str) -> None:
+        self._session = session
+        self._inference = inference
+        self._management = management
+
+    async def live(self) -> bool:
+        """The frontend answers."""
+        try:
+            async with self._session.get(self._inference + "/ping", timeout=_timeout(MANAGEMENT_TIMEOUT)):
+                return True
+        except (aiohttp.ClientError, asyncio.TimeoutError):
+            return False
+
+    async def ready(self) -> bool:
+        """There are models, and the default version of each is ready."""
+        try:
+            names = await self._names()
+            return bool(names) and all(await asyncio.gather(*(self.model_ready(name, "") for name in names)))
+        except (CallError, aiohttp.ClientError, asyncio.TimeoutError):
+            return False
+
+    async def model_ready(self, name: str, version: str) -> bool:
+        """Every worker that the model should have takes requests.
+
+        Raises:
+            CallError: NOT_FOUND.
+        """
+        (model,) = await self._managed("/models" + _path(name, version))
+        workers = model["workers"]
+        return len(workers) >= max(1, model["minWorkers"]) and all(worker["status"] == "READY" for worker in workers)
+
+    async def metadata(self, name: str, version: str) -> dict[str, Any]:
+        """The protocol's model metadata, with all registered versions of the model.
+
+        Raises:
+            CallError: NOT_FOUND, or UNAVAILABLE while no worker can tell.
+        """
+        if not await self.model_ready(name, version):
+            raise CallError(grpc.StatusCode.UNAVAILABLE, f"model {name} has workers that are not ready")
+        path = "/models" + _path(name, version)
+        (model,) = await self._managed(path + "?customized=true")
+        versions = [each["modelVersion"] for each in await self._managed(f"/models/{name}/all")]
+        return {**model["customizedMetadata"], "versions": sorted(versions)}
+
+    async def infer(
+        self, name: str, version: str, body: bytes, json_length: int, timeout: float | None
+    ) -> tuple[bytes, int]:
+        """Send a binary inference request.
+
+        Args:
+            name, version: the model; an empty version stands for the default one.
+            body: JSON followed by the tensors.
+            json_length: how many bytes at its start are JSON.
+            timeout: seconds to wait for the answer.
+
+        Returns:
+            The answer's body, and how many bytes at its start are JSON.
+
+        Raises:
+            CallError: any answer but a good one.
+        """
+        url = self._inference + "/predictions" + _path(name, version)
+        headers = {"Content-Type": "application/octet-stream", JSON_LENGTH_HEADER: str(json_length)}
+        async with self._session.post(url, data=body, headers=headers, timeout=_timeout(timeout)) as answer:
+            read = await answer.read()
+            if answer.status != 200:
+                raise grpc_errors.from_http(answer.status, read)
+            return read, int(answer.headers[JSON_LENGTH_HEADER])
+
+    async def _names(self) -> list[str]:
+        names: list[str] = []
+        page = ""
+        while True:
+            listed = await self._managed(f"/models?limit=100{page}")
+            names += [model["modelName"] for model in listed["models"]]
+            if "nextPageToken" not in listed:
+                return names
+            page = f"&next_page_token={listed['nextPageToken']}"
+
+    async def _managed(self, path: str) -> Any:
+        async with self._session.get(self._management + path, timeout=_timeout(MANAGEMENT_TIMEOUT)) as answer:
+            read = await answer.read()
+            if answer.status != 200:
+                raise grpc_errors.from_http(answer.status, read)
+            return orjson.loads(read)
+
+
+def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=seconds)
+
+
+def _path(name: str, version: str) -> str:
+    if not name:
+        raise CallError(grpc.StatusCode.INVALID_ARGUMENT, "the request names no model")
+    if not _NAME.fullmatch(name):
+        raise CallError(grpc.StatusCode.NOT_FOUND, f"there is no model {name[:40]!r}")
+    # The management API takes "all" for every version.
+    if version and (not _NAME.fullmatch(version) or version == "all"):
+        raise CallError(grpc.StatusCode.NOT_FOUND, f"model {name} has no version {version[:40]!r}")
+    return f"/{name}/{version}" if version else f"/{name}"
