@@ -77,7 +77,7 @@ def errors(images: Tensor, truth: list[str], predicted: list[str], sureness: lis
     figure, grid = plt.subplots(rows, columns, figsize=(2 * columns, 2.4 * rows), layout="constrained", squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    for axes, image, true, guess, share in zip(grid.flat, images, truth, predicted, sureness, strict=False):
+    for axes, image, true, guess, share in zip(grid.flat, images.numpy(), truth, predicted, sureness, strict=False):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255)
         axes.set_title(f"{true}\nseen as {guess} ({share:.2f})", fontsize=8)
     figure.suptitle("Worst mistakes on the test set")

@@ -1,0 +1,125 @@
+"""Archives hold what serving needs, equal contents give equal bytes, and bad models are refused."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from handlers import signature as signatures
+from models.archiving import ArchiveError, archive
+from models.artifacts import ArtifactError
+from models.catalog import CATALOG
+
+ROOT = Path(__file__).parents[3]
+ENTRY = CATALOG["blobs_mlp"]
+
+
+def test_an_archive_holds_what_a_worker_needs(blobs_artifact, tmp_path):
+    path, changed = archive(ENTRY, "1.0", tmp_path / "store")
+    assert changed
+    assert path.name == "blobs_mlp.mar"
+    with zipfile.ZipFile(path) as packed:
+        packed.extractall(tmp_path / "unpacked")
+    unpacked = tmp_path / "unpacked"
+    names = {str(file.relative_to(unpacked)) for file in unpacked.rglob("*") if file.is_file()}
+    assert {"model.pt", "signature.json", "golden.npz", "model-config.yaml", "vector_classifier.py"} <= names
+    assert {"MAR-INF/MANIFEST.json", "handlers/__init__.py", "handlers/signature.py"} <= names
+    assert not [name for name in names if name.endswith(".pyc")]
+
+    manifest = json.loads((unpacked / "MAR-INF/MANIFEST.json").read_text())
+    assert manifest["model"]["modelName"] == "blobs_mlp"
+    assert manifest["model"]["modelVersion"] == "1.0"
+    assert manifest["model"]["serializedFile"] == "model.pt"
+    assert (unpacked / "model-config.yaml").read_text().splitlines() == [
+        "minWorkers: 1",
+        "maxWorkers: 1",
+        "batchSize: 16",
+        "maxBatchDelay: 1",
+        "responseTimeout: 30",
+    ]
+    signature = signatures.read(unpacked / "signature.json")
+    golden = np.load(unpacked / "golden.npz")
+    scores = torch.jit.load(unpacked / "model.pt")(torch.from_numpy(golden["inputs"]))
+    answers = (scores / signature.output.temperature).softmax(1).detach().numpy()
+    assert np.abs(answers - golden["probabilities"]).max() < 1e-5
+
+
+def test_equal_contents_give_equal_bytes(blobs_artifact, tmp_path):
+    first, _ = archive(ENTRY, "1.0", tmp_path / "first")
+    # Later times on the files must not show in the archive.
+    for file in blobs_artifact.iterdir():
+        os.utime(file, (time.time() + 5000, time.time() + 5000))
+    second, _ = archive(ENTRY, "1.0", tmp_path / "second")
+    assert first.read_bytes() == second.read_bytes()
+    _, changed = archive(ENTRY, "1.0", tmp_path / "second")
+    assert not changed
+    assert [path.name for path in (tmp_path / "second").iterdir()] == ["blobs_mlp.mar"]
+
+
+@pytest.mark.parametrize("accuracy", [0.5, float("nan"), "0.99", None], ids=str)
+def test_a_model_under_the_floor_is_refused(blobs_artifact, tmp_path, accuracy):
+    metrics = json.loads((blobs_artifact / "metrics.json").read_text())
+    (blobs_artifact / "metrics.json").write_text(json.dumps({**metrics, "test_accuracy": accuracy}))
+    with pytest.raises(ArchiveError, match=r"blobs_mlp 1\.0.*train it"):
+        archive(ENTRY, "1.0", tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_model_without_metrics_is_refused(blobs_artifact, tmp_path):
+    (blobs_artifact / "metrics.json").unlink()
+    with pytest.raises(ArtifactError, match="make train MODEL=blobs_mlp"):
+        archive(ENTRY, "1.0", tmp_path / "store")
+
+
+def test_a_missing_file_is_named(blobs_artifact, tmp_path):
+    (blobs_artifact / "model.pt").unlink()
+    with pytest.raises(ArchiveError, match=r"model\.pt is missing"):
+        archive(ENTRY, "1.0", tmp_path / "store")
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "models", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_command_line_refuses_in_one_line(tmp_path):
+    refused = {
+        ("archive", "fashion_mlp"): "fashion_mlp 1.0 is not trained",
+        ("summary", "fashion_nothing"): "no model named 'fashion_nothing'",
+        ("evaluate", "fashion_mlp", "--version", "9.9"): "fashion_mlp 9.9 is not trained",
+        ("train", "blobs_mlp", "--version", "../../etc"): "version '../../etc' is not digits",
+    }
+    for arguments, message in refused.items():
+        ran = command(*arguments, FASHION_ARTIFACTS_DIR=str(tmp_path))
+        assert ran.returncode == 1, arguments
+        assert message in ran.stderr
+        assert ran.stderr.count("\n") == 1, ran.stderr
+
+
+def test_the_summary_shows_structure_shapes_and_first_values():
+    shown = command("summary", "fashion_convnet").stdout
+    for part in (
+        "(conv1): Conv2d(1, 6, kernel_size=(5, 5)",
+        "[1, 16, 10, 10]",
+        "61,706",
+        "conv1.weight  [6, 1, 5, 5]  150",
+    ):
+        assert part in shown
+    assert shown.count("…]") == 10
+
+
+def test_list_names_the_catalog():
+    assert command("list").stdout.split() == list(CATALOG)

@@ -1,0 +1,185 @@
+"""Training is reproducible, writes whole artifacts, and keeps the test set out."""
+
+import dataclasses
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from models import artifacts, datasets
+from models.building import build, load_network, quick
+from models.catalog import CATALOG
+from models.training import fit_temperature, prepare, train
+
+ROOT = Path(__file__).parents[3]
+FILES = {
+    "weights.pt",
+    "model.pt",
+    "signature.json",
+    "metrics.json",
+    "golden.npz",
+    "curves.png",
+    "confusion_matrix.png",
+    "errors.png",
+    "MODEL_CARD.md",
+}
+
+
+def small(dataset, count=2000):
+    """The same data with fewer training examples."""
+    return dataclasses.replace(
+        dataset, train_inputs=dataset.train_inputs[:count], train_targets=dataset.train_targets[:count]
+    )
+
+
+@pytest.fixture(scope="module")
+def few_images():
+    return small(datasets.fashion_mnist())
+
+
+@pytest.mark.parametrize("name", ["fashion_mlp", "fashion_convnet"])
+def test_the_same_seed_gives_byte_identical_weights(name, few_images, silent):
+    entry = CATALOG[name]
+    settings = dataclasses.replace(quick(entry.training), epochs=2, validation=500)
+
+    def digest(seed):
+        network = train(entry, few_images, settings, seed, silent).network
+        return hashlib.sha256(b"".join(value.numpy().tobytes() for value in network.state_dict().values())).hexdigest()
+
+    first = digest(3)
+    assert digest(3) == first
+    assert digest(4) != first
+
+
+def test_two_builds_write_the_same_weights_and_archive_inputs(artifacts_dir, silent, short_training):
+    entry = CATALOG["blobs_mlp"]
+    folders = []
+    for version in ("1.0", "1.1"):
+        build(entry, version, short_training, 0, silent)
+        folders.append(artifacts_dir / "blobs_mlp" / version)
+    for name in ("weights.pt", "golden.npz"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+
+
+def test_an_artifact_is_whole(blobs_artifact):
+    assert {path.name for path in blobs_artifact.iterdir()} == FILES
+    metrics = json.loads((blobs_artifact / "metrics.json").read_text())
+    assert metrics["test_accuracy"] > 0.9
+    assert 0 <= metrics["expected_calibration_error"] < 0.2
+    assert set(metrics["per_class"]["blob 0"]) == {"precision", "recall", "f1"}
+    assert sum(map(sum, metrics["confusion_matrix"])) == 1000
+    diagonal = sum(metrics["confusion_matrix"][index][index] for index in range(3))
+    assert diagonal / 1000 == pytest.approx(metrics["test_accuracy"])
+    assert metrics["parameters"] == 67
+    assert metrics["seed"] == 0
+    assert metrics["train_seconds"] > 0
+    assert set(metrics["library_versions"]) >= {"python", "torch", "numpy"}
+    assert metrics["dataset_digests"] == datasets.blobs().digests
+    card = (blobs_artifact / "MODEL_CARD.md").read_text()
+    assert f"{metrics['test_accuracy']:.4f}" in card
+    for picture in ("curves.png", "confusion_matrix.png", "errors.png"):
+        assert (blobs_artifact / picture).read_bytes().startswith(b"\x89PNG")
+        assert picture in card
+
+
+def test_the_test_set_has_no_say_in_training(silent, short_training):
+    entry = CATALOG["blobs_mlp"]
+    data = datasets.blobs()
+    shuffled = dataclasses.replace(
+        data, test_targets=data.test_targets.roll(1), test_inputs=data.test_inputs.roll(7, 0)
+    )
+    first = train(entry, data, short_training, 0, silent)
+    second = train(entry, shuffled, short_training, 0, silent)
+    assert first.temperature == second.temperature
+    for name, value in first.network.state_dict().items():
+        assert torch.equal(value, second.network.state_dict()[name])
+
+
+def test_independent_labels_train_by_sgd(artifacts_dir, silent):
+    entry = CATALOG["sigmoid_net"]
+    assert entry.training.optimizer == "sgd"
+    assert entry.training.learning_rate == 0.01
+    metrics = build(entry, "1.0", dataclasses.replace(entry.training, epochs=2), 0, silent)
+    assert len(metrics["confusion_matrix"]) == 2
+    assert artifacts.signature("sigmoid_net", "1.0").output.temperature == 1.0
+    assert load_network(entry, "1.0").lin2.out_features == 2
+
+
+def test_prepare_pads_then_scales():
+    given = CATALOG["fashion_convnet"].input
+    prepared = prepare(torch.full((1, 28, 28), 255, dtype=torch.uint8), given)
+    assert prepared.shape == (1, 1, 32, 32)
+    assert prepared[0, 0, 0, 0].item() == pytest.approx(given.bias)
+    assert prepared[0, 0, 2, 2].item() == pytest.approx(255 * given.gain + given.bias)
+
+
+@pytest.mark.parametrize("true_temperature", [0.5, 1.0, 2.5])
+def test_the_temperature_that_made_the_labels_is_found(true_temperature):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(20000, 10, generator=generator) * 3
+    targets = torch.multinomial((scores / true_temperature).softmax(1), 1, generator=generator).flatten()
+    assert fit_temperature(scores, targets) == pytest.approx(true_temperature, rel=0.05)
+
+
+def test_an_artifact_that_fails_to_be_written_leaves_the_old_one(tmp_path):
+    target = tmp_path / "model" / "1.0"
+    with artifacts.writing(target) as folder:
+        (folder / "weights.pt").write_text("old")
+    with pytest.raises(RuntimeError), artifacts.writing(target) as folder:
+        (folder / "weights.pt").write_text("new")
+        raise RuntimeError
+    assert (target / "weights.pt").read_text() == "old"
+    assert [path.name for path in target.parent.iterdir()] == ["1.0"]
+    with artifacts.writing(target) as folder:
+        (folder / "weights.pt").write_text("new")
+    assert (target / "weights.pt").read_text() == "new"
+    assert [path.name for path in target.parent.iterdir()] == ["1.0"]
+
+
+def test_ctrl_c_leaves_nothing_half_written(tmp_path):
+    environment = {"FASHION_ARTIFACTS_DIR": str(tmp_path), "PATH": "/usr/bin:/bin", "COLUMNS": "200"}
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", SHOW_PROGRESS, "train", "sigmoid_net"],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr.readline() == "training\n"
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "stopped: nothing half-written is left" in errors
+    assert "Traceback" not in errors
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+# The command line as it is, but for a word on standard error once the loop runs.
+SHOW_PROGRESS = """
+import sys
+from models import training, __main__
+optimizer = training._optimizer
+def told(*arguments):
+    print("training", file=sys.stderr, flush=True)
+    return optimizer(*arguments)
+training._optimizer = told
+sys.exit(__main__.main())
+"""
+
+
+def test_quick_training_takes_seconds(few_images, silent):
+    entry = CATALOG["fashion_mlp"]
+    started = time.monotonic()
+    settings = dataclasses.replace(quick(entry.training), validation=500)
+    assert settings.epochs == 1
+    assert len(train(entry, few_images, settings, 0, silent).history) == 1
+    assert time.monotonic() - started < 60
