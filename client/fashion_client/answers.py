@@ -75,17 +75,12 @@ def prediction(answer: Answer) -> Prediction:
     Raises:
         InputError: the body that was sent held several examples.
     """
-    found = _json(answer, (dict, list))
-    if isinstance(found, list):
-        if len(found) != 1:
-            raise InputError(f"the bytes hold {len(found)} examples; pass several as a numpy array or a list")
-        found = found[0]
+    found = _one(answer)
     try:
         named = {str(label): float(probability) for label, probability in found["probabilities"].items()}
-        # Models with independent labels name no class.
-        label = str(found["label"]) if "label" in found else max(named, key=named.__getitem__)
-        index = int(found["class"]) if "class" in found else None
-        return Prediction(index, label, named[label], named)
+        index, label = _class(found)
+        likeliest = max(named, key=named.__getitem__) if label is None else label
+        return Prediction(index, likeliest, named[likeliest], named)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _bad(answer, f"is no prediction ({error!r})") from error
 
@@ -102,11 +97,15 @@ def probabilities(answer: Answer, rows: int, labels: tuple[str, ...]) -> NDArray
 
 
 def explanation(answer: Answer) -> Explanation:
-    """The attributions for one example."""
-    found = _json(answer, dict)
+    """The attributions for one example.
+
+    Raises:
+        InputError: the body that was sent held several examples.
+    """
+    found = _one(answer)
     try:
         attributions = np.asarray(found["attributions"], np.float32)
-        return Explanation(int(found["class"]), str(found["label"]), attributions)
+        return Explanation(int(found["target"]), attributions, *_class(found))
     except (KeyError, TypeError, ValueError) as error:
         raise _bad(answer, f"is no explanation ({error!r})") from error
 
@@ -124,6 +123,20 @@ def ready(answer: Answer) -> bool:
         return False
     check(answer)
     return True
+
+
+def _one(answer: Answer) -> Any:
+    found = _json(answer, (dict, list))
+    if not isinstance(found, list):
+        return found
+    if len(found) != 1:
+        raise InputError(f"the body holds {len(found)} examples; pass several to predict, as an array or a list")
+    return found[0]
+
+
+def _class(found: Mapping[str, Any]) -> tuple[int | None, str | None]:
+    # Models with independent labels name no class.
+    return (int(found["class"]), str(found["label"])) if "class" in found else (None, None)
 
 
 def _tensor(described: Mapping[str, Any]) -> Tensor:

@@ -30,8 +30,7 @@ def request(url: str, error: Exception) -> InputError:
 
 def _reason(error: BaseException) -> str:
     # The outer exceptions repeat the address and name classes of libraries; the innermost says what happened.
-    inner = [getattr(error, "reason", None), *error.args[:1]]
-    for cause in inner:
-        if isinstance(cause, BaseException):
-            return _reason(cause)
-    return " ".join(str(error).split()) or type(error).__name__
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    reason = error.strerror if isinstance(error, OSError) else None
+    return " ".join((reason or str(error)).split()) or type(error).__name__

@@ -74,15 +74,17 @@ class Explanation:
     """Which parts of an example spoke for a label, and which against it.
 
     Attributes:
-        class_index: the explained label's place among the model's labels.
-        label: the explained label.
+        target: the explained label's place among the model's labels, from 0.
         attributions: float32, shaped like the example as the model takes it ([28, 28] for an image); above 0 for,
             below 0 against the label.
+        class_index: what the model predicts; None where the labels are independent of each other.
+        label: that class's label, None likewise.
     """
 
-    class_index: int
-    label: str
+    target: int
     attributions: NDArray[np.float32]
+    class_index: int | None
+    label: str | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -119,7 +120,7 @@ class ScriptedService:
                     service.connections += 1
                 super().setup()
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
     @property
@@ -145,6 +146,13 @@ class ScriptedService:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # Clients that give up reset their connections.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -218,8 +226,10 @@ def _answer(service: ScriptedService, seen: Seen) -> Reply:
     if steps[0] == "explanations":
         if seen.headers.get("Accept") == "image/png":
             return Reply(200, png(1), {"Content-Type": "image/png"})
-        index = LABELS.index(seen.query["target"][0]) if "target" in seen.query else 9
-        return _json({"class": index, "label": LABELS[index], "attributions": np.eye(28).tolist()})
+        found = _object(expected(array)[0], LABELS, None, independent=False)
+        target = LABELS.index(seen.query["target"][0]) if "target" in seen.query else found["class"]
+        explained = {name: found[name] for name in ("class", "label", "probability")}
+        return _json({**explained, "target": target, "attributions": np.eye(28).tolist()})
     probabilities = expected(array, model["labels"])
     if seen.headers.get("Accept") == NPY:
         file = io.BytesIO()

@@ -96,7 +96,7 @@ def test_a_netrc_entry_does_not_displace_the_key(
 def test_explanations(connect: Any, service: ScriptedService) -> None:
     client = connect()
     explanation = client.explain(png(9), target="Bag")
-    assert (explanation.class_index, explanation.label) == (8, "Bag")
+    assert (explanation.target, explanation.class_index, explanation.label) == (8, 9, "Ankle boot")
     assert explanation.attributions.dtype == np.float32
     np.testing.assert_array_equal(explanation.attributions, np.eye(28))
     assert Image.open(io.BytesIO(client.heat_map(png(9)))).format == "PNG"
@@ -257,6 +257,19 @@ def test_an_answer_of_something_else(connect: Any, service: ScriptedService, rep
     assert len(service.seen) == 1
 
 
+def test_an_explanation_of_independent_labels_has_no_class(connect: Any, service: ScriptedService) -> None:
+    service.script += [Reply(200, b'{"target": 1, "attributions": [0.5, -0.5, 0.0]}')]
+    explanation = connect().explain(np.float32([1, 2, 3]), model="sigmoid_net")
+    assert (explanation.target, explanation.class_index, explanation.label) == (1, None, None)
+    assert explanation.attributions.tolist() == [0.5, -0.5, 0.0]
+
+
+def test_an_explanation_that_is_none(connect: Any, service: ScriptedService) -> None:
+    service.script += [Reply(200, b'{"target": 1, "attributions": "many"}')]
+    with pytest.raises(AnswerError, match="no explanation"):
+        connect().explain(png(1))
+
+
 @pytest.mark.parametrize("body", [{"models": None}, {"models": [1]}, {}, []], ids=str)
 def test_a_list_of_models_that_is_none(connect: Any, service: ScriptedService, body: Any) -> None:
     service.script += [Reply(200, json.dumps(body).encode())]
@@ -283,8 +296,14 @@ def test_a_heat_map_that_is_no_picture(connect: Any, service: ScriptedService) -
 def test_bytes_with_several_examples_are_an_input_error(connect: Any) -> None:
     file = io.BytesIO()
     np.save(file, np.zeros((3, 28, 28), np.uint8))
-    with pytest.raises(InputError, match="hold 3 examples"):
+    with pytest.raises(InputError, match="holds 3 examples"):
         connect().predict(file.getvalue())
+
+
+def test_bytes_with_a_batch_of_one_are_one_example(connect: Any) -> None:
+    file = io.BytesIO()
+    np.save(file, np.full((1, 28, 28), 9, np.uint8))
+    assert connect().predict(file.getvalue()).label == "Ankle boot"
 
 
 @pytest.mark.parametrize(
