@@ -23,14 +23,10 @@ from grpc_reflection.v1alpha import reflection
 from handlers import limits
 from serving import settings
 from serving.errors import ServingError
-from serving.grpc_service import Service
+from serving.grpc_service import PROTOCOL, Service, add_to
 from serving.grpc_upstream import Upstream
-from serving.oip_proto import open_inference_pb2
-from serving.oip_proto.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 
 logger = logging.getLogger("serving.grpc_bridge")
-
-SERVICE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # Seconds that calls in flight may take when the bridge is stopped.
 GRACE = 5.0
@@ -67,9 +63,9 @@ async def serve(host: str, port: int, inference: str, management: str, stop: asy
         )
         checks = health.aio.HealthServicer()
         await _set_health(checks, False)
-        add_GRPCInferenceServiceServicer_to_server(Service(upstream), server)
+        add_to(server, Service(upstream))
         health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        reflection.enable_server_reflection((PROTOCOL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         bound = _listen(server, host, port)
         await server.start()
         logger.info("gRPC on %s:%d, in front of %s", host, bound, inference)
@@ -98,7 +94,7 @@ async def _watch(upstream: Upstream, checks: health.aio.HealthServicer) -> None:
 
 async def _set_health(checks: health.aio.HealthServicer, ready: bool) -> None:
     status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-    for name in ("", SERVICE):
+    for name in ("", PROTOCOL.full_name):
         await checks.set(name, status)
 
 

@@ -13,86 +13,59 @@ every official client sends, reports each failure as an internal one, and always
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 import grpc
 import grpc.aio
+from google.protobuf import message_factory
+from google.protobuf.message import DecodeError, Message
 
 from serving import grpc_tensors
 from serving.grpc_errors import CallError
 from serving.grpc_upstream import Upstream
 from serving.oip_proto import open_inference_pb2 as messages
-from serving.oip_proto.open_inference_pb2_grpc import GRPCInferenceServiceServicer
 
 logger = logging.getLogger(__name__)
 
 NAME = "fashion-serve"
 VERSION = "0.1.0"
+PROTOCOL = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
-Asked = TypeVar("Asked")
-Told = TypeVar("Told")
 Context = grpc.aio.ServicerContext[Any, Any]
+Method = Callable[[Any, Context], Awaitable[Message]]
 
 
-def _with_status(
-    method: Callable[[Service, Asked, Context], Awaitable[Told]],
-) -> Callable[[Service, Asked, Context], Awaitable[Told]]:
-    """Tell a method's failures to the caller as gRPC statuses."""
-
-    @functools.wraps(method)
-    async def call(self: Service, request: Asked, context: Context) -> Told:
-        try:
-            return await method(self, request, context)
-        except CallError as error:
-            code, detail = error.code, error.detail
-        except asyncio.TimeoutError:
-            code, detail = grpc.StatusCode.DEADLINE_EXCEEDED, "the inference server did not answer in time"
-        except aiohttp.ClientError as error:
-            logger.warning("The inference server cannot be reached: %s", error)
-            code, detail = grpc.StatusCode.UNAVAILABLE, "the inference server cannot be reached"
-        except Exception:
-            logger.exception("A call failed by a fault of the bridge")
-            code, detail = grpc.StatusCode.INTERNAL, "the bridge failed on this call; its log has the reason"
-        return await context.abort(code, detail)
-
-    return call
-
-
-class Service(GRPCInferenceServiceServicer):
-    """One method for each call of the protocol; the names are the protocol's."""
+class Service:
+    """One method for each call of the protocol; the names are the protocol's. Failures are ``CallError``."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
 
-    @_with_status
-    async def ServerLive(self, _: messages.ServerLiveRequest, __: Context) -> messages.ServerLiveResponse:  # noqa: N802
+    async def ServerLive(  # noqa: N802
+        self, _request: messages.ServerLiveRequest, _context: Context
+    ) -> messages.ServerLiveResponse:
         return messages.ServerLiveResponse(live=await self._upstream.live())
 
-    @_with_status
     async def ServerReady(  # noqa: N802
-        self, _: messages.ServerReadyRequest, __: Context
+        self, _request: messages.ServerReadyRequest, _context: Context
     ) -> messages.ServerReadyResponse:
         return messages.ServerReadyResponse(ready=await self._upstream.ready())
 
-    @_with_status
     async def ServerMetadata(  # noqa: N802
-        self, _: messages.ServerMetadataRequest, __: Context
+        self, _request: messages.ServerMetadataRequest, _context: Context
     ) -> messages.ServerMetadataResponse:
         return messages.ServerMetadataResponse(name=NAME, version=VERSION)
 
-    @_with_status
     async def ModelReady(  # noqa: N802
-        self, request: messages.ModelReadyRequest, _: Context
+        self, request: messages.ModelReadyRequest, _context: Context
     ) -> messages.ModelReadyResponse:
         return messages.ModelReadyResponse(ready=await self._upstream.model_ready(request.name, request.version))
 
-    @_with_status
     async def ModelMetadata(  # noqa: N802
-        self, request: messages.ModelMetadataRequest, _: Context
+        self, request: messages.ModelMetadataRequest, _context: Context
     ) -> messages.ModelMetadataResponse:
         described = await self._upstream.metadata(request.name, request.version)
         tensor = messages.ModelMetadataResponse.TensorMetadata
@@ -104,7 +77,6 @@ class Service(GRPCInferenceServiceServicer):
             outputs=[tensor(**each) for each in described["outputs"]],
         )
 
-    @_with_status
     async def ModelInfer(  # noqa: N802
         self, request: messages.ModelInferRequest, context: Context
     ) -> messages.ModelInferResponse:
@@ -113,3 +85,40 @@ class Service(GRPCInferenceServiceServicer):
             request.model_name, request.model_version, body, json_length, context.time_remaining()
         )
         return grpc_tensors.from_http(answer, json_length, grpc_tensors.is_raw(request))
+
+
+def add_to(server: grpc.aio.Server, service: Service) -> None:
+    """Register every method of the protocol with ``server``."""
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for method in PROTOCOL.methods:
+        request = message_factory.GetMessageClass(method.input_type)
+        response = message_factory.GetMessageClass(method.output_type)
+        # gRPC's own use of a deserializer logs a traceback for each message that cannot be read.
+        handlers[method.name] = grpc.unary_unary_rpc_method_handler(
+            _answering(getattr(service, method.name), request), response_serializer=response.SerializeToString
+        )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(PROTOCOL.full_name, handlers),))
+
+
+def _answering(method: Method, request: type[Message]) -> Callable[[bytes, Context], Awaitable[Message]]:
+    """``method`` for bytes of ``request``, with its failures told to the caller as gRPC statuses."""
+
+    async def answer(received: bytes, context: Context) -> Message:
+        try:
+            return await method(request.FromString(received), context)
+        except CallError as error:
+            code, detail = error.code, error.detail
+        except DecodeError:
+            code, detail = grpc.StatusCode.INVALID_ARGUMENT, f"the bytes are no {request.DESCRIPTOR.full_name}"
+        except asyncio.TimeoutError:
+            code, detail = grpc.StatusCode.DEADLINE_EXCEEDED, "the inference server did not answer in time"
+        except aiohttp.ClientError as error:
+            logger.warning("The inference server cannot be reached: %s", error)
+            code, detail = grpc.StatusCode.UNAVAILABLE, "the inference server cannot be reached"
+        except Exception:
+            logger.exception("A call failed by a fault of the bridge")
+            code, detail = grpc.StatusCode.INTERNAL, "the bridge failed on this call; its log has the reason"
+        await context.abort(code, detail)
+        raise AssertionError("abort() raises")
+
+    return answer

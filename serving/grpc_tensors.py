@@ -145,7 +145,8 @@ def _raw(tensor: ModelInferRequest.InferInputTensor) -> bytes:
     if count != len(values):
         raise _refused(f"shape {list(tensor.shape)} takes {count} values, got {len(values)}")
     try:
-        return np.array(values, dtype).tobytes()
+        # A list, because numpy lets the numbers of protobuf's own containers wrap around.
+        return np.array(list(values), dtype).tobytes()
     except OverflowError:
         raise _refused(f"{field} has a number that {tensor.datatype} cannot hold") from None
 

@@ -17,9 +17,7 @@ def generate(out: Path) -> int:
     Returns:
         protoc's exit code.
     """
-    status: int = protoc.main(
-        ["protoc", f"-I{ROOT}", f"--python_out={out}", f"--pyi_out={out}", f"--grpc_python_out={out}", PROTO]
-    )
+    status: int = protoc.main(["protoc", f"-I{ROOT}", f"--python_out={out}", f"--pyi_out={out}", PROTO])
     return status
 
 

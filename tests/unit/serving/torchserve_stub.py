@@ -1,0 +1,140 @@
+"""A small HTTP server that answers as TorchServe does, for what the gRPC bridge asks of it.
+
+Predictions are real ones of the protocol: requests are read and answers written by ``handlers.oip``; the "network"
+gives each example the probabilities of its own first three values.
+"""
+
+import asyncio
+import threading
+
+import numpy as np
+from aiohttp import web
+
+from handlers import oip, problems
+from handlers.signature import Input, Output, Signature
+
+SIGNATURE = Signature(
+    "fashion", "1.0", "", Input("image", "image", (28, 28), (784,)), Output("softmax", ("Shirt", "Bag", "Ankle boot"))
+)
+
+
+def predict(values):
+    """float32 [N, 3] that follows from the examples alone."""
+    scores = values.reshape(len(values), -1)[:, :3].astype(np.float32) + 1
+    return scores / scores.sum(1, keepdims=True)
+
+
+class TorchServeStub:
+    """Serves on a free port, in a thread of its own, while it is a context manager.
+
+    Models: ``fashion`` (versions 1.0 and 2.0); ``http-NNN`` answers with that status, ``drop`` breaks the connection,
+    ``nonsense`` answers without a protocol, ``together`` answers nobody before ``crowd`` requests have come, ``held``
+    answers when ``release`` is called.
+
+    Attributes:
+        url: the address of all its APIs.
+        worker_status: what the management API says of every worker.
+        error_body: what ``http-NNN`` answers with.
+        paths: the path of each prediction asked for.
+        held, cancelled: set when a request for ``held`` has come, and when its caller has gone away.
+    """
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        """Be as new; no request may be waiting."""
+        self.worker_status = "READY"
+        self.error_body = b""
+        self.crowd = 1
+        self.paths = []
+        self.held = threading.Event()
+        self.cancelled = threading.Event()
+        self._waiting, self._everyone, self._released = 0, asyncio.Event(), asyncio.Event()
+
+    def __enter__(self):
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(10)
+        return self
+
+    def __exit__(self, *_):
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    def release(self):
+        """Let the requests for ``held`` be answered."""
+        self._loop.call_soon_threadsafe(self._released.set)
+
+    async def _start(self):
+        application = web.Application(client_max_size=2**26)
+        application.router.add_get("/ping", self._ping)
+        application.router.add_get("/models", self._list)
+        application.router.add_get("/models/{name}", self._describe)
+        application.router.add_get("/models/{name}/{version}", self._describe)
+        application.router.add_post("/predictions/{name}", self._predict)
+        application.router.add_post("/predictions/{name}/{version}", self._predict)
+        self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def _ping(self, _):
+        return web.json_response({"status": "Healthy"})
+
+    async def _list(self, request):
+        # Two pages, as TorchServe gives when there are more models than asked for.
+        if "next_page_token" in request.query:
+            return web.json_response({"models": [{"modelName": "together", "modelUrl": "together.mar"}]})
+        return web.json_response({"nextPageToken": "1", "models": [{"modelName": "fashion", "modelUrl": "f.mar"}]})
+
+    async def _describe(self, request):
+        name, version = request.match_info["name"], request.match_info.get("version")
+        if name not in ("fashion", "together") or version not in (None, "1.0", "2.0", "all"):
+            return self._missing(name)
+        answers = []
+        for each in ("2.0", "1.0") if version == "all" else (version or "1.0",):
+            worker = {"id": "9000", "status": self.worker_status, "pid": 1, "gpu": False}
+            answers.append({"modelName": name, "modelVersion": each, "minWorkers": 1, "workers": [worker]})
+        if request.query.get("customized") == "true":
+            answers[0]["customizedMetadata"] = {**oip.metadata(SIGNATURE, ["1.0"]), "signature": {}}
+        return web.json_response(answers)
+
+    def _missing(self, name):
+        body = {"code": 404, "type": "ModelNotFoundException", "message": f"Model not found: {name}"}
+        return web.json_response(body, status=404)
+
+    async def _predict(self, request):
+        name = request.match_info["name"]
+        self.paths.append(request.path)
+        if name.startswith("http-"):
+            return web.Response(status=int(name[5:]), body=self.error_body)
+        if name == "nonsense":
+            return web.json_response({"class": 9})
+        if name == "drop":
+            request.transport.abort()
+        elif name == "together":
+            self._waiting += 1
+            if self._waiting == self.crowd:
+                self._everyone.set()
+            await self._everyone.wait()
+        elif name == "held":
+            self.held.set()
+            try:
+                await self._released.wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        elif name != "fashion" or request.match_info.get("version") not in (None, "1.0", "2.0"):
+            return self._missing(name)
+        try:
+            length = oip.read_json_length(request.headers.get(oip.JSON_LENGTH_HEADER))
+            values, asked = oip.parse(await request.read(), length, SIGNATURE)
+        except problems.Problem as problem:
+            return web.Response(status=problem.status, body=problem.body("7"), content_type=problems.CONTENT_TYPE)
+        body, content_type, length = oip.encode(asked, predict(values), SIGNATURE)
+        return web.Response(body=body, content_type=content_type, headers={oip.JSON_LENGTH_HEADER: str(length)})
