@@ -57,9 +57,14 @@ class FashionClient:
         self._settings = settings(url, api_key, timeout, retries, in_flight)
         self._example_shapes: dict[str, tuple[int, ...]] = {}
         self._session = requests.Session()
+        # Proxies and authorities come from the environment once: for each request it would take as long as the rest of
+        # the request, and an entry for this host in ~/.netrc would displace the key.
+        environment = self._session.merge_environment_settings(self._settings.url, {}, None, None, None)
+        self._session.trust_env = False
+        self._session.proxies.update(environment["proxies"])
+        self._session.verify = environment["verify"]
         if self._settings.api_key is not None:
-            # As a header, it would give way to an entry for this host in ~/.netrc.
-            self._session.auth = _Bearer(self._settings.api_key)
+            self._session.headers["Authorization"] = f"Bearer {self._settings.api_key}"
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=in_flight)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
@@ -292,12 +297,3 @@ class FashionClient:
         except requests.exceptions.RequestException as error:
             raise failures.request(url, error) from error
         return Answer(url, response.status_code, response.headers, response.content)
-
-
-class _Bearer(requests.auth.AuthBase):
-    def __init__(self, key: str) -> None:
-        self._key = key
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"Bearer {self._key}"
-        return request

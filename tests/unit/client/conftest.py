@@ -48,8 +48,6 @@ class Blocking:
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
     for name in ("FASHION_URL", "FASHION_API_KEY", "NETRC"):
         monkeypatch.delenv(name, raising=False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import ssl
 import sys
 import threading
 from collections import deque
@@ -100,7 +101,7 @@ def png(gray: int) -> bytes:
 class ScriptedService:
     """The server: ``script`` holds what the next requests get instead of the answer of the contract."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.script: deque[Any] = deque()
         self.api_key: str | None = None
         self.seen: list[Seen] = []
@@ -121,11 +122,15 @@ class ScriptedService:
                 super().setup()
 
         self._server = _Server(("127.0.0.1", 0), Handler)
+        self._scheme = "http"
+        if tls is not None:
+            self._scheme = "https"
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
 
     @property
     def predictions(self) -> list[Seen]:
@@ -150,8 +155,8 @@ class ScriptedService:
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # Clients that give up reset their connections.
-        if not isinstance(sys.exc_info()[1], ConnectionError):
+        # Clients that give up or do not trust the certificate break their connections.
+        if not isinstance(sys.exc_info()[1], (ConnectionError, ssl.SSLError)):
             super().handle_error(request, client_address)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import ssl
+import subprocess
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -236,6 +239,28 @@ def test_no_service_at_the_address(connect: Any, free_port: int) -> None:
 def test_tls_where_there_is_none(connect: Any, service: ScriptedService) -> None:
     with pytest.raises(TlsError, match=r"no secure connection.*(REQUESTS_CA_BUNDLE|SSL_CERT_FILE)"):
         connect(service.url.replace("http:", "https:")).predict(png(2))
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
+def test_tls_with_an_authority_of_ones_own(connect: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*command.split(), "-out", certificate, "-keyout", key], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with ScriptedService(tls) as service:
+        with pytest.raises(TlsError, match=r"certificate verify failed.*(REQUESTS_CA_BUNDLE|SSL_CERT_FILE)") as caught:
+            connect(service.url).predict(png(2))
+        assert not caught.value.retry
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", certificate)
+        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+        assert connect(service.url).predict(png(2)).label == "Pullover"
+
+
+def test_a_proxy_from_the_environment(connect: Any, service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", service.url)
+    assert connect("http://behind.invalid").predict(png(2)).label == "Pullover"
+    assert service.seen[0].headers["Host"] == "behind.invalid"
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def test_a_piece_stays_under_the_size_limit(connect: Any, service: ScriptedServi
         pytest.param(images(5).reshape(5, 1, 28, 28), id="with a channel"),
         pytest.param(images(10)[::2], id="every other"),
         pytest.param(np.asfortranarray(images(5)), id="Fortran order"),
+        pytest.param(images(5).astype(">f8"), id="big-endian"),
         pytest.param(images(1), id="one"),
         pytest.param(list(images(5)), id="list of arrays"),
         pytest.param(tuple(images(5)), id="tuple of arrays"),
