@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
+import warnings
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +57,32 @@ def npz(**arrays: np.ndarray) -> bytes:
     return packed.getvalue()
 
 
+def manifest(model: str, version: str) -> dict[str, Any]:
+    """What torch-model-archiver writes as ``MAR-INF/MANIFEST.json``."""
+    return {
+        "archiverVersion": "0.12.0",
+        "runtime": "python",
+        "model": {
+            "modelName": model,
+            "modelVersion": version,
+            "handler": "vector_classifier.py",
+            "serializedFile": "model.pt",
+            "configFile": "model-config.yaml",
+        },
+    }
+
+
+@functools.cache
+def script() -> bytes:
+    """``network`` as TorchScript."""
+    packed = io.BytesIO()
+    with warnings.catch_warnings():
+        # TorchScript is in maintenance, and what archives hold.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(torch.jit.script(network()), packed)
+    return packed.getvalue()
+
+
 def pack(
     store: Path,
     model: str = "tiny",
@@ -68,24 +97,11 @@ def pack(
         version: its version.
         changes: files of the archive to replace, to add, or with ``None`` to leave out.
     """
-    script = io.BytesIO()
-    torch.jit.save(torch.jit.script(network()), script)
-    manifest = {
-        "archiverVersion": "0.12.0",
-        "runtime": "python",
-        "model": {
-            "modelName": model,
-            "modelVersion": version,
-            "handler": "vector_classifier.py",
-            "serializedFile": "model.pt",
-            "configFile": "model-config.yaml",
-        },
-    }
     files: dict[str, bytes | None] = {
-        "MAR-INF/MANIFEST.json": json.dumps(manifest).encode(),
+        "MAR-INF/MANIFEST.json": json.dumps(manifest(model, version)).encode(),
         "vector_classifier.py": (HANDLERS / "vector_classifier.py").read_bytes(),
         **{f"handlers/{path.name}": path.read_bytes() for path in HANDLERS.glob("*.py")},
-        "model.pt": script.getvalue(),
+        "model.pt": script(),
         FILE_NAME: signature(model, version).to_json().encode(),
         "model-config.yaml": CONFIG.encode(),
         "golden.npz": golden(),

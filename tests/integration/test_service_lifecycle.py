@@ -1,0 +1,138 @@
+"""Start, status, restart and stop, as a person runs them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+from pathlib import Path
+
+import requests
+
+from serving.processes import wait_until
+from tests import packing
+
+
+def _pids(place) -> set[int]:
+    return {process.pid for process in place.processes()}
+
+
+def _read_until(process: subprocess.Popen[str], text: str) -> str:
+    """What a command printed up to the first line that holds ``text``."""
+    read = ""
+    for line in process.stdout:
+        read += line
+        if text in line:
+            return read
+    raise AssertionError(f"{text!r} never came:\n{read}")
+
+
+def test_started_service_has_frontend_and_worker(tiny_service):
+    names = sorted(process.name() for process in tiny_service.processes())
+    assert names[0] == "java"
+    assert len(names) == 2
+
+
+def test_status_shows_model_and_addresses(tiny_service):
+    status = tiny_service.run("status")
+    assert status.returncode == 0
+    assert "tiny 1.0" in status.stdout
+    assert tiny_service.inference in status.stdout
+    for pid in _pids(tiny_service):
+        assert str(pid) in status.stdout
+
+
+def test_second_start_is_refused_and_disturbs_nothing(tiny_service):
+    before = _pids(tiny_service)
+    again = tiny_service.run("start")
+    assert again.returncode == 1
+    assert again.stderr.count("\n") == 1
+    assert "runs already" in again.stderr
+    assert str(tiny_service.state()["processes"][0]["pid"]) in again.stderr
+    assert _pids(tiny_service) == before
+
+
+def test_restart_brings_new_processes(tiny_service):
+    before = _pids(tiny_service)
+    restarted = tiny_service.run("restart")
+    assert restarted.returncode == 0, restarted.stderr
+    after = _pids(tiny_service)
+    assert len(after) == len(before)
+    assert not after & before
+    assert tiny_service.run("status").returncode == 0
+
+
+def test_printed_curl_line_works_and_stop_leaves_nothing(place):
+    packing.pack(place.settings.model_store)
+    supervisor = place.begin("start", "--foreground")
+    printed = _read_until(supervisor, "Try: ")
+    line = printed.splitlines()[-1].removeprefix("Try: ")
+    answer = subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=30)
+    assert '"probabilities"' in answer.stdout
+
+    scratch = place.state()["scratch"]
+    stopped = place.run("stop")
+    assert (stopped.returncode, stopped.stdout) == (0, "stopped\n")
+    rest, _ = supervisor.communicate(timeout=60)
+    assert (supervisor.returncode, rest) == (0, "")
+    place.assert_nothing_left(scratch)
+    assert place.run("status").returncode == 3
+    again = place.run("stop")
+    assert (again.returncode, again.stdout) == (0, "the service is not running\n")
+
+
+def test_sigterm_ends_foreground_service(place):
+    packing.pack(place.settings.model_store)
+    supervisor = place.begin("start", "--foreground")
+    _read_until(supervisor, "Try: ")
+    scratch = place.state()["scratch"]
+    supervisor.send_signal(signal.SIGTERM)
+    rest, _ = supervisor.communicate(timeout=60)
+    assert (supervisor.returncode, rest) == (0, "stopped\n")
+    place.assert_nothing_left(scratch)
+
+
+def test_interrupt_while_loading_ends_start(place):
+    packing.pack(place.settings.model_store)
+    starter = place.begin("start")
+    _read_until(starter, "loading tiny")
+    scratch = place.state()["scratch"]
+    starter.send_signal(signal.SIGINT)
+    starter.communicate(timeout=60)
+    assert starter.returncode != 0
+    place.assert_nothing_left(scratch)
+
+
+def test_killed_frontend_takes_workers_along_and_next_start_cleans_up(place):
+    packing.pack(place.settings.model_store)
+    place.start()
+    state = place.state()
+    os.kill(state["processes"][0]["pid"], signal.SIGKILL)
+    # Nobody is there to end the workers: they must see for themselves that the frontend is gone.
+    assert wait_until(lambda: place.processes() == [], 30)
+    assert place.run("status").returncode == 3
+    place.start()
+    assert requests.get(f"{place.inference}/ping", timeout=10).status_code == 200
+    assert not Path(state["scratch"]).exists()
+
+
+def test_killed_frontend_ends_foreground_service(place):
+    packing.pack(place.settings.model_store)
+    supervisor = place.begin("start", "--foreground")
+    _read_until(supervisor, "Try: ")
+    state = place.state()
+    os.kill(state["processes"][0]["pid"], signal.SIGKILL)
+    rest, _ = supervisor.communicate(timeout=60)
+    assert supervisor.returncode == 1
+    assert "TorchServe ended by itself" in rest
+    place.assert_nothing_left(state["scratch"])
+
+
+def test_killed_worker_is_replaced(tiny_service):
+    before = _pids(tiny_service)
+    worker = next(process for process in tiny_service.processes() if process.name() != "java")
+    worker.kill()
+    assert wait_until(lambda: tiny_service.run("status").returncode == 0 and _pids(tiny_service) != before, 60)
+    answer = requests.post(f"{tiny_service.inference}/predictions/tiny", json=[1, 2, 3], timeout=10)
+    assert answer.status_code == 200
