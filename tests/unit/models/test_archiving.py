@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[3]
 ENTRY = CATALOG["blobs_mlp"]
 
 
-def test_an_archive_holds_what_a_worker_needs(blobs_artifact, tmp_path):
+@pytest.mark.usefixtures("blobs_artifact")
+def test_an_archive_holds_what_a_worker_needs(tmp_path):
     path, changed = archive(ENTRY, "1.0", tmp_path / "store")
     assert changed
     assert path.name == "blobs_mlp.mar"

@@ -105,7 +105,7 @@ def test_a_file_that_is_not_gzip_is_refused_by_name(copied):
         datasets.fashion_mnist()
 
 
-def test_a_bomb_is_refused(tmp_path):
+def test_a_bomb_is_refused():
     with pytest.raises(DataError, match="unpacks to more than"):
         datasets._unpack(gzip.compress(bytes(datasets.MAX_UNPACKED_BYTES + 1), 1), "bomb")
 
@@ -150,7 +150,7 @@ class _Mirror:
 
 @pytest.fixture
 def mirror(real_dir, monkeypatch):
-    monkeypatch.setattr(datasets.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(datasets.time, "sleep", lambda _: None)
     started = []
 
     def start(**script):
@@ -184,8 +184,8 @@ def test_download_tries_again(mirror, tmp_path, fault):
 
 def test_a_download_that_stays_wrong_leaves_nothing(mirror, tmp_path):
     server = mirror(**{"t10k__labels__idx1__ubyte": ["altered"] * 9})
+    name = "t10k-labels-idx1-ubyte.gz"
     with Progress(disable=True) as progress, pytest.raises(DataError, match="dataset-fashion-mnist"):
-        name = "t10k-labels-idx1-ubyte.gz"
         datasets._download_file(f"{server.url}/{name}", tmp_path / name, progress)
     assert list(tmp_path.iterdir()) == []
 

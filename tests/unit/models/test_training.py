@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -101,7 +100,8 @@ def test_the_test_set_has_no_say_in_training(silent, short_training):
         assert torch.equal(value, second.network.state_dict()[name])
 
 
-def test_independent_labels_train_by_sgd(artifacts_dir, silent):
+@pytest.mark.usefixtures("artifacts_dir")
+def test_independent_labels_train_by_sgd(silent):
     entry = CATALOG["sigmoid_net"]
     assert entry.training.optimizer == "sgd"
     assert entry.training.learning_rate == 0.01
@@ -131,9 +131,8 @@ def test_an_artifact_that_fails_to_be_written_leaves_the_old_one(tmp_path):
     target = tmp_path / "model" / "1.0"
     with artifacts.writing(target) as folder:
         (folder / "weights.pt").write_text("old")
-    with pytest.raises(RuntimeError), artifacts.writing(target) as folder:
-        (folder / "weights.pt").write_text("new")
-        raise RuntimeError
+    with pytest.raises(FileNotFoundError), artifacts.writing(target) as folder:
+        (folder / "missing" / "weights.pt").write_text("new")
     assert (target / "weights.pt").read_text() == "old"
     assert [path.name for path in target.parent.iterdir()] == ["1.0"]
     with artifacts.writing(target) as folder:
@@ -176,10 +175,7 @@ sys.exit(__main__.main())
 """
 
 
-def test_quick_training_takes_seconds(few_images, silent):
+def test_quick_is_one_epoch(few_images, silent):
     entry = CATALOG["fashion_mlp"]
-    started = time.monotonic()
     settings = dataclasses.replace(quick(entry.training), validation=500)
-    assert settings.epochs == 1
     assert len(train(entry, few_images, settings, 0, silent).history) == 1
-    assert time.monotonic() - started < 60
