@@ -13,7 +13,6 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 import requests
-import urllib3
 
 from fashion_client import answers, bulk, calls, failures, inputs, retrying
 from fashion_client.answers import Answer
@@ -287,11 +286,15 @@ class FashionClient:
             )
         except requests.exceptions.SSLError as error:
             raise failures.tls(url, error, "REQUESTS_CA_BUNDLE") from error
-        except requests.exceptions.ReadTimeout as error:
-            raise failures.timeout(url, self._settings.timeout) from error
-        except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-            # Later than at the first byte, requests calls a time-out a connection error.
-            if error.args and isinstance(error.args[0], urllib3.exceptions.ReadTimeoutError):
+        except requests.exceptions.ConnectTimeout as error:
+            raise failures.connection(url, error) from error
+        except (
+            requests.exceptions.ReadTimeout,
+            requests.exceptions.ConnectionError,
+            requests.exceptions.ChunkedEncodingError,
+        ) as error:
+            # Only at an answer's first byte does requests call a time-out by that name.
+            if isinstance(failures.innermost(error), TimeoutError):
                 raise failures.timeout(url, self._settings.timeout) from error
             raise failures.connection(url, error) from error
         except requests.exceptions.RequestException as error:

@@ -28,9 +28,14 @@ def request(url: str, error: Exception) -> InputError:
     return InputError(f"no request can be made to {url} ({_reason(error)})")
 
 
-def _reason(error: BaseException) -> str:
-    # The outer exceptions repeat the address and name classes of libraries; the innermost says what happened.
+def innermost(error: BaseException) -> BaseException:
+    """What the error began with: the exceptions around it repeat the address and name classes of libraries."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
-    reason = error.strerror if isinstance(error, OSError) else None
-    return " ".join((reason or str(error)).split()) or type(error).__name__
+    return error
+
+
+def _reason(error: Exception) -> str:
+    cause = innermost(error)
+    reason = cause.strerror if isinstance(cause, OSError) else None
+    return " ".join((reason or str(cause)).split()) or type(cause).__name__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import socket
 import ssl
 import subprocess
 from email.utils import formatdate
@@ -226,6 +227,14 @@ def test_a_late_answer_is_not_asked_for_again(connect: Any, service: ScriptedSer
         connect(timeout=0.3).predict(png(2))
     assert not caught.value.retry
     assert len(service.seen) == 1
+
+
+def test_a_request_that_nobody_reads(connect: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        client = connect(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.3)
+        # More than the buffers of both ends hold.
+        with pytest.raises(AnswerTimeoutError):
+            client.predict(bytes(50_000_000))
 
 
 @pytest.mark.usefixtures("quick_backoff")
