@@ -56,6 +56,16 @@ def example_command(given: Settings, archives: Sequence[Archive]) -> str:
     return f"curl {url} -H 'Content-Type: application/json' --data '[{zeros}]'"
 
 
+def _addresses(given: Settings) -> list[tuple[str, str]]:
+    """What listens where, for people: callers' addresses first."""
+    return [
+        ("inference", given.inference.url),
+        ("gRPC", given.grpc.address),
+        ("management", given.management.url),
+        ("metrics", given.metrics.url),
+    ]
+
+
 def _start(given: Settings, foreground: bool) -> int:
     begun = time.monotonic()
     with _progress() as report:
@@ -63,9 +73,8 @@ def _start(given: Settings, foreground: bool) -> int:
     try:
         names = ", ".join(f"{archive.model} {archive.version}" for archive in archives)
         _console.print(f"Ready after {time.monotonic() - begun:.1f} s: {names}", markup=False)
-        for port in (given.inference, given.management, given.metrics):
-            _console.print(f"  {port.name:<11} {port.url}", markup=False)
-        _console.print(f"  {'logs':<11} {given.logs}", markup=False)
+        for name, address in (*_addresses(given), ("logs", given.logs)):
+            _console.print(f"  {name:<11} {address}", markup=False)
         _console.print(f"Try: {example_command(given, archives)}", markup=False)
         if foreground:
             service.wait(given, state)
@@ -101,12 +110,10 @@ def _show(status: Status, given: Settings) -> None:
             name = f"{model.name} {model.version}, worker {worker.id}{' (GPU)' * worker.gpu}"
             table.add_row(name, str(worker.pid), _megabytes(worker.pid), "ready" if worker.ready else "loading")
     _console.print(table)
-    ports = Table("API", "address")
-    for port in (given.inference, given.management, given.metrics):
-        ports.add_row(port.name, port.url)
-    for port in (given.ts_grpc, given.ts_grpc_management):
-        ports.add_row(port.name, port.url.removeprefix("http://"))
-    _console.print(ports)
+    addresses = Table("API", "address")
+    for name, address in _addresses(given):
+        addresses.add_row(name, address)
+    _console.print(addresses)
 
 
 def _status(given: Settings) -> int:

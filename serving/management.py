@@ -10,6 +10,10 @@ import requests
 from serving.errors import UnreachableError
 
 
+# Models in one answer; TorchServe gives at most 100.
+_PAGE = "100"
+
+
 @dataclasses.dataclass(frozen=True)
 class Worker:
     """One worker process.
@@ -96,7 +100,7 @@ class Management:
         names: list[str] = []
         page: dict[str, str] = {}
         while True:
-            answer = self._get("/models", {"limit": "100", **page})
+            answer = self._get("/models", {"limit": _PAGE, **page})
             names += [model["modelName"] for model in answer["models"]]
             if "nextPageToken" not in answer:
                 return names

@@ -20,6 +20,9 @@ POLL = 0.05
 # A process's start time is worked out from the clock, which may be set right by a little between two looks.
 _CLOCK_STEP = 2.0
 
+# Seconds within which killed processes are gone, unless the system holds them back.
+_KILL_TIME = 10.0
+
 
 @dataclasses.dataclass(frozen=True)
 class ProcessId:
@@ -93,7 +96,8 @@ def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
 
 def _group(leader: ProcessId) -> list[psutil.Process]:
     """The living processes of the group that ``leader`` leads or led, itself included."""
-    if psutil.pid_exists(leader.pid) and not leader.holds_number:
+    restarted = psutil.boot_time() > leader.created + _CLOCK_STEP
+    if restarted or (psutil.pid_exists(leader.pid) and not leader.holds_number):
         # The number went to a stranger, which it cannot while one of the group lives.
         return []
     members = []
@@ -119,13 +123,18 @@ def stop(process: ProcessId, grace: float) -> bool:
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGTERM)
         wait_until(lambda: not process.alive, grace)
-    while members := _group(process):
-        found = True
-        for member in members:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-        psutil.wait_procs(members, timeout=1)
-    return found
+    members = _group(process)
+    # Again and again: what is killed may have started another process just before.
+    wait_until(lambda: not _kill(_group(process)), _KILL_TIME)
+    return found or bool(members)
+
+
+def _kill(members: Sequence[psutil.Process]) -> bool:
+    """Kill processes; whether there were any."""
+    for member in members:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    return bool(members)
 
 
 def port_is_free(host: str, port: int) -> bool:
@@ -138,6 +147,15 @@ def port_is_free(host: str, port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether a server takes connections on this address now."""
+    try:
+        with socket.create_connection((host, port), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def listener(port: int) -> str:

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from serving.errors import AlreadyRunningError, BusyError, PortInUseError, Start
 from serving.management import Management, Model
 from serving.processes import ProcessId
 from serving.readiness import FrontendProbe, last_lines
-from serving.settings import HOST, Port, Settings
+from serving.settings import HOST, ROOT, Port, Settings
 
 # Seconds that a part gets to stop by itself: TorchServe takes 2 to 4, and some 10 when it also writes a class cache.
 _GRACE = 60.0
@@ -78,6 +79,11 @@ class State:
         """At least one process runs."""
         return any(process.alive for process in self.processes)
 
+    @property
+    def whole(self) -> bool:
+        """All processes that were started run."""
+        return bool(self.processes) and all(process.alive for process in self.processes)
+
 
 @dataclasses.dataclass(frozen=True)
 class Status:
@@ -96,7 +102,7 @@ class Status:
         """Every process runs and every worker takes requests."""
         return (
             self.state is not None
-            and all(process.alive for process in self.state.processes)
+            and self.state.whole
             and self.models is not None
             and all(model.ready for model in self.models)
         )
@@ -111,7 +117,11 @@ def parts(settings: Settings, archives: Sequence[Archive], scratch: Path, record
         scratch: its folder for temporary files.
         record: write TorchServe's class cache there at the stop.
     """
-    frontend = Part(
+    return [_frontend(settings, archives, scratch, record), _grpc_bridge(settings)]
+
+
+def _frontend(settings: Settings, archives: Sequence[Archive], scratch: Path, record: Path | None) -> Part:
+    return Part(
         name="TorchServe",
         command=jvm.command(settings, jvm.write_config(settings), scratch, record),
         environment=jvm.environment(scratch),
@@ -123,7 +133,21 @@ def parts(settings: Settings, archives: Sequence[Archive], scratch: Path, record
         ),
         probe=FrontendProbe(settings, archives),
     )
-    return [frontend]
+
+
+def _grpc_bridge(settings: Settings) -> Part:
+    return Part(
+        name="gRPC bridge",
+        command=[
+            *(sys.executable, "-m", "serving.grpc_bridge", "--port", str(settings.grpc.number)),
+            *("--inference", settings.inference.url, "--management", settings.management.url),
+        ],
+        environment=dict(os.environ),
+        folder=ROOT,
+        output=settings.logs / "grpc_bridge.log",
+        ports=(settings.grpc,),
+        probe=lambda _: None if processes.listens(HOST, settings.grpc.number) else "starting the gRPC bridge",
+    )
 
 
 def start(settings: Settings, report: Report, record: Path | None = None) -> tuple[State, list[Archive]]:
@@ -145,13 +169,14 @@ def start(settings: Settings, report: Report, record: Path | None = None) -> tup
         folder.mkdir(parents=True, exist_ok=True)
     with _lock(settings, timeout=0):
         before = _read_state(settings)
-        if before and before.alive:
-            first = next(process for process in before.processes if process.alive)
+        if before and before.whole:
+            first = before.processes[0]
             raise AlreadyRunningError(
                 f"the service runs already at {settings.inference.url} ({first.name} is pid {first.pid}); "
                 "stop it with: make stop"
             )
         if before:
+            # What is left of a service that lost a process, or of a start that was killed.
             _end(settings, before)
         archives = archive_files.read_store(settings.model_store)
         state = State(time.time(), jvm.make_scratch())

@@ -83,9 +83,14 @@ class Port:
     number: int
 
     @property
+    def address(self) -> str:
+        """``host:port``."""
+        return f"{HOST}:{self.number}"
+
+    @property
     def url(self) -> str:
         """Its address over HTTP, without a slash at the end."""
-        return f"http://{HOST}:{self.number}"
+        return f"http://{self.address}"
 
 
 @dataclasses.dataclass(frozen=True)

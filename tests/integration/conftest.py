@@ -56,7 +56,7 @@ class Place:
     @property
     def grpc(self) -> str:
         """Address of the Open Inference Protocol over gRPC, ``host:port``."""
-        return f"{settings.HOST}:{self.settings.grpc.number}"
+        return self.settings.grpc.address
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run ``python -m serving`` with these arguments to its end."""

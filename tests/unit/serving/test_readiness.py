@@ -1,0 +1,39 @@
+"""What a worker printed, found in the log that all workers share."""
+
+from __future__ import annotations
+
+from serving import readiness
+
+LOG = """\
+2026-01-01T00:00:00,000 W-9000-first_1.0-stdout Torch worker started.
+2026-01-01T00:00:00,001 W-9001-second_1.0-stdout Torch worker started.
+2026-01-01T00:00:00,002 W-9000-first_1.0-stderr Traceback (most recent call last):
+2026-01-01T00:00:00,003 W-9000-first_1.0-stderr   File "a.py", line 1
+2026-01-01T00:00:00,004 W-9001-second_1.0-stdout Connection accepted.
+2026-01-01T00:00:00,005 W-9000-first_1.0-stderr ValueError: W-9001-second_1.0-stdout
+2026-01-01T00:00:00,006 W-90001-first_1.0-stdout another worker
+"""
+
+
+def test_lines_of_one_worker_without_time_and_thread(tmp_path):
+    log = tmp_path / "workers.log"
+    log.write_text(LOG)
+    assert readiness.worker_lines(log, "9000").splitlines() == [
+        "Torch worker started.",
+        "Traceback (most recent call last):",
+        '  File "a.py", line 1',
+        "ValueError: W-9001-second_1.0-stdout",
+    ]
+    assert readiness.worker_lines(log, "9001", 1) == "Connection accepted."
+    assert readiness.worker_lines(log, "9002") == ""
+
+
+def test_missing_log_has_no_lines(tmp_path):
+    assert readiness.worker_lines(tmp_path / "none.log", "9000") == ""
+    assert readiness.last_lines(tmp_path / "none.log") == ""
+
+
+def test_last_lines(tmp_path):
+    log = tmp_path / "log"
+    log.write_bytes(b"one\ntwo\n\xff\n")
+    assert readiness.last_lines(log, 2) == "two\n\N{REPLACEMENT CHARACTER}"

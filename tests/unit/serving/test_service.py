@@ -1,0 +1,175 @@
+"""Order, failure and state of the service's parts, with small processes in the place of TorchServe."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import sys
+
+import pytest
+
+from serving import processes, service, settings
+from serving.errors import AlreadyRunningError, PortInUseError, StartError
+from serving.service import Part
+from tests import packing, ports
+
+SLEEPS = "import time; time.sleep(600)"
+
+
+@pytest.fixture
+def given(tmp_path):
+    store = tmp_path / "model_store"
+    packing.pack(store)
+    numbers = ports.free(7)
+    return settings.read(
+        {
+            **{port.variable: str(number) for port, number in zip(settings.read({}).ports, numbers, strict=True)},
+            "FASHION_MODEL_STORE": str(store),
+            "FASHION_RUN_DIR": str(tmp_path / "run"),
+            "FASHION_LOG_DIR": str(tmp_path / "logs"),
+            "FASHION_START_TIMEOUT": "10",
+        }
+    )
+
+
+@pytest.fixture
+def plan(given, monkeypatch):
+    """Make the service consist of these programs: name, program, probe."""
+
+    def use(*planned) -> None:
+        def parts(*_):
+            return [
+                Part(
+                    name=name,
+                    command=[sys.executable, "-c", program],
+                    environment=dict(os.environ),
+                    folder=given.run,
+                    output=given.logs / f"{name}.log",
+                    ports=(given.inference,),
+                    probe=probe,
+                )
+                for name, program, probe in planned
+            ]
+
+        monkeypatch.setattr(service, "parts", parts)
+
+    yield use
+    service.stop(given)
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def _ready(_) -> None:
+    return None
+
+
+def test_parts_start_in_order_each_when_the_one_before_is_ready(given, plan):
+    seen = []
+
+    def probe(process):
+        seen.append(process.name)
+        return None if seen.count(process.name) == 3 else f"{process.name} at {seen.count(process.name)}"
+
+    plan(("first", SLEEPS, probe), ("second", SLEEPS, probe))
+    said = []
+    state, archives = service.start(given, said.append)
+    assert seen == ["first"] * 3 + ["second"] * 3
+    assert said == ["first at 1", "first at 2", "second at 1", "second at 2"]
+    assert [process.name for process in state.processes] == ["first", "second"]
+    assert [archive.model for archive in archives] == ["tiny"]
+    assert state.whole
+
+
+def test_parts_stop_in_reverse_order(given, plan, monkeypatch):
+    plan(("first", SLEEPS, _ready), ("second", SLEEPS, _ready))
+    state, _ = service.start(given, _silent)
+    stopped = []
+    stop = processes.stop
+    monkeypatch.setattr(processes, "stop", lambda process, grace: stopped.append(process.name) or stop(process, grace))
+    assert service.stop(given)
+    assert stopped == ["second", "first"]
+    assert not state.alive
+    assert not state.scratch.exists()
+    assert not service.stop(given)
+
+
+def test_part_that_ends_shows_its_output_and_stops_the_others(given, plan):
+    first = []
+
+    def remember(process):
+        first.append(process)
+
+    plan(("first", SLEEPS, remember), ("second", "print('no luck'); exit(4)", lambda _: "trying"))
+    with pytest.raises(StartError, match="second ended while starting") as raised:
+        service.start(given, _silent)
+    assert "no luck" in str(raised.value)
+    assert not first[0].alive
+    assert service.status(given).state is None
+
+
+def test_part_that_is_never_ready_is_given_up(given, plan):
+    plan(("first", SLEEPS, lambda _: "thinking"))
+    with pytest.raises(StartError, match=r"first was not ready after 0\.2 s \(thinking\)"):
+        service.start(dataclasses.replace(given, start_timeout=0.2), _silent)
+    assert service.status(given).state is None
+
+
+def test_running_service_is_not_started_again(given, plan):
+    plan(("first", SLEEPS, _ready))
+    state, _ = service.start(given, _silent)
+    with pytest.raises(AlreadyRunningError, match=f"first is pid {state.processes[0].pid}"):
+        service.start(given, _silent)
+    assert state.whole
+
+
+def test_service_that_lost_a_part_is_started_anew(given, plan):
+    plan(("first", SLEEPS, _ready), ("second", SLEEPS, _ready))
+    before, _ = service.start(given, _silent)
+    processes.stop(before.processes[0], 5)
+    assert before.alive
+    assert not service.status(given).ready
+    after, _ = service.start(given, _silent)
+    assert not before.alive
+    assert after.whole
+
+
+def test_state_of_processes_that_are_gone_is_cleaned_up(given, plan):
+    plan(("first", SLEEPS, _ready))
+    before, _ = service.start(given, _silent)
+    processes.stop(before.processes[0], 5)
+    assert service.status(given).state is None
+    service.start(given, _silent)
+    assert not before.scratch.exists()
+
+
+def test_nothing_starts_when_a_port_is_taken(given, plan):
+    plan(("first", SLEEPS, lambda _: pytest.fail("must not start")))
+    with socket.create_server((settings.HOST, given.inference.number)), pytest.raises(PortInUseError):
+        service.start(given, _silent)
+    assert service.status(given).state is None
+
+
+def test_state_file_names_every_process(given, plan):
+    plan(("first", SLEEPS, _ready), ("second", SLEEPS, _ready))
+    state, _ = service.start(given, _silent)
+    written = json.loads((given.run / "service.json").read_text())
+    assert [(each["name"], each["pid"]) for each in written["processes"]] == [
+        (process.name, process.pid) for process in state.processes
+    ]
+
+
+def test_stop_where_nothing_ever_ran_makes_no_folder(given):
+    assert not service.stop(given)
+    assert not given.run.exists()
+
+
+def test_wait_tells_a_part_that_ended_by_itself(given, plan):
+    plan(("first", SLEEPS, _ready))
+    state, _ = service.start(given, _silent)
+    processes.stop(state.processes[0], 5)
+    with pytest.raises(StartError, match="first ended by itself"):
+        service.wait(given, state)

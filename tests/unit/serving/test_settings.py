@@ -1,0 +1,97 @@
+"""Ports and folders from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from handlers import limits
+from serving import jvm, settings
+from serving.errors import SettingError
+
+
+def _properties() -> dict[str, str]:
+    lines = [line for line in jvm.CONFIG.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_defaults_are_the_documented_ports():
+    numbers = {port.name: port.number for port in settings.read({}).ports}
+    assert numbers == {
+        "gateway": 8000,
+        "gRPC": 8001,
+        "inference": 8080,
+        "management": 8081,
+        "metrics": 8082,
+        "TorchServe gRPC": 7070,
+        "TorchServe gRPC management": 7071,
+    }
+
+
+def test_defaults_are_those_of_config_properties():
+    given, written = settings.read({}), _properties()
+    assert written["inference_address"] == given.inference.url
+    assert written["management_address"] == given.management.url
+    assert written["metrics_address"] == given.metrics.url
+    assert written["grpc_inference_address"] == written["grpc_management_address"] == settings.HOST
+    assert int(written["grpc_inference_port"]) == given.ts_grpc.number
+    assert int(written["grpc_management_port"]) == given.ts_grpc_management.number
+
+
+def test_config_properties_takes_what_handlers_take():
+    assert int(_properties()["max_request_size"]) == limits.REQUEST_BYTES
+
+
+def test_every_entry_of_config_properties_is_commented():
+    explained = True
+    for line in jvm.CONFIG.read_text().splitlines():
+        # Entries that follow each other share a comment.
+        explained = line.startswith("#") or (explained and bool(line))
+        assert explained or not line, line
+
+
+def test_variables_change_ports_and_folders(tmp_path):
+    given = settings.read(
+        {"FASHION_INFERENCE_PORT": "9999", "FASHION_RUN_DIR": str(tmp_path), "FASHION_START_TIMEOUT": "2.5"}
+    )
+    assert given.inference.url == "http://127.0.0.1:9999"
+    assert given.run == tmp_path
+    assert given.start_timeout == 2.5
+
+
+def test_relative_folder_is_taken_from_here(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert settings.read({"FASHION_LOG_DIR": "here"}).logs == tmp_path / "here"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("FASHION_GATEWAY_PORT", ""),
+        ("FASHION_GATEWAY_PORT", "http"),
+        ("FASHION_GATEWAY_PORT", "0"),
+        ("FASHION_GATEWAY_PORT", "65536"),
+        ("FASHION_GATEWAY_PORT", "-1"),
+        ("FASHION_GATEWAY_PORT", "80.5"),
+        ("FASHION_START_TIMEOUT", "0"),
+        ("FASHION_START_TIMEOUT", "nan"),
+        ("FASHION_START_TIMEOUT", "inf"),
+        ("FASHION_START_TIMEOUT", "soon"),
+        ("FASHION_RUN_DIR", ""),
+    ],
+)
+def test_unusable_value_is_named(name, text):
+    with pytest.raises(SettingError, match=name) as raised:
+        settings.read({name: text})
+    assert repr(text) in str(raised.value)
+
+
+def test_ports_must_differ():
+    with pytest.raises(SettingError, match="FASHION_INFERENCE_PORT and FASHION_MANAGEMENT_PORT are both 8081"):
+        settings.read({"FASHION_INFERENCE_PORT": "8081"})
+
+
+def test_folders_default_to_the_repository():
+    given = settings.read({})
+    assert {given.run.parent, given.logs.parent, given.model_store.parent} == {Path(__file__).parents[3]}
