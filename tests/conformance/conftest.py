@@ -1,0 +1,89 @@
+"""Official clients, unmodified, against the whole service.
+
+They run in a virtual environment of their own (``requirements/conformance.txt``), because they take an older protobuf
+than the service. ``FASHION_URL`` (the gateway, http://127.0.0.1:8000) and ``FASHION_GRPC`` (127.0.0.1:8001) name a
+service that runs already; without them one is started on free ports by the project's own environment, ``.venv``.
+
+KServe's and Triton's clients give the same names to messages of their own, which one process cannot hold: run
+``test_kserve.py`` apart from the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import requests
+from reference import LABELS, PIXELS, ROOT, TIMEOUT
+
+from serving import settings
+from tests import ports
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """Where a service answers: ``http`` without a slash at the end, ``grpc`` as ``host:port``."""
+
+    http: str
+    grpc: str
+
+    @property
+    def host(self) -> str:
+        """The HTTP address without its scheme, as Triton's client takes it."""
+        return self.http.partition("//")[2]
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory) -> Iterator[Service]:
+    """The service that the environment names, or one of its own."""
+    if "FASHION_URL" in os.environ:
+        yield Service(os.environ["FASHION_URL"].rstrip("/"), os.environ["FASHION_GRPC"])
+        return
+    folder = tmp_path_factory.mktemp("service")
+    base = settings.read({})
+    numbers = ports.free(len(base.ports))
+    environment = {
+        **os.environ,
+        **{port.variable: str(number) for port, number in zip(base.ports, numbers, strict=True)},
+        "FASHION_RUN_DIR": str(folder / "run"),
+        "FASHION_LOG_DIR": str(folder / "logs"),
+    }
+    place = settings.read(environment)
+
+    def run(command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [ROOT / ".venv/bin/python", "-m", "serving", command],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+
+    started = run("start")
+    assert started.returncode == 0, started.stdout + started.stderr
+    yield Service(place.gateway.url, f"{settings.HOST}:{place.grpc.number}")
+    run("stop")
+
+
+@pytest.fixture(params=["fashion_mlp", "fashion_convnet"])
+def model(request) -> str:
+    """The name of a model of images; the version is ``VERSION``."""
+    return request.param
+
+
+@pytest.fixture
+def expected(service, model) -> np.ndarray:
+    """Probabilities of ``PIXELS``, float32 [5, 10], by the service's own simplest format."""
+    answer = requests.post(
+        f"{service.http}/predictions/{model}",
+        data=PIXELS.tobytes(),
+        headers={"Content-Type": "application/octet-stream", "Accept": "application/octet-stream"},
+        timeout=TIMEOUT,
+    )
+    assert answer.status_code == 200, answer.text
+    return np.frombuffer(answer.content, "<f4").reshape(len(PIXELS), len(LABELS))

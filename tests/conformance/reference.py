@@ -1,0 +1,51 @@
+"""The images that every client sends, and what is compared with their answers."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LABELS = [
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+]
+VERSION = "1.0"
+TIMEOUT = 30  # seconds for one request
+
+
+def _pixels() -> np.ndarray:
+    with Image.open(ROOT / "examples/ankle_boot.png") as picture:
+        boot = np.asarray(picture)
+    return np.stack([boot, boot[:, ::-1], boot.T, np.roll(boot, 5, 0), 255 - boot])
+
+
+PIXELS = _pixels()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A PNG file of uint8 [H, W]."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def assert_same(probabilities: Any, expected: np.ndarray) -> None:
+    """Equal but for the last bits, which depend on the batch that a request was answered in."""
+    np.testing.assert_allclose(np.asarray(probabilities).reshape(expected.shape), expected, atol=1e-5)
+
+
+def labels(expected: np.ndarray) -> list[str]:
+    """The label of each row of probabilities."""
+    return [LABELS[index] for index in expected.argmax(1)]
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run an asynchronous client to its end, with a time limit."""
+    return asyncio.run(asyncio.wait_for(coroutine, TIMEOUT))

@@ -1,0 +1,149 @@
+"""Triton's gRPC client: inference, health, metadata, errors, deadlines."""
+
+import queue
+
+import grpc
+import numpy as np
+import pytest
+from reference import PIXELS, TIMEOUT, VERSION, assert_same, labels, png, run
+from tritonclient import grpc as triton
+from tritonclient.grpc import aio, service_pb2
+from tritonclient.utils import InferenceServerException
+
+
+@pytest.fixture
+def client(service):
+    with triton.InferenceServerClient(service.grpc) as client:
+        yield client
+
+
+def tensor(values, datatype="UINT8", name="image"):
+    made = triton.InferInput(name, list(values.shape), datatype)
+    made.set_data_from_numpy(values)
+    return made
+
+
+def test_health(client, model):
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready(model)
+    assert client.is_model_ready(model, VERSION)
+    for name, version in (("nosuch", ""), (model, "9.9")):
+        with pytest.raises(InferenceServerException) as caught:
+            client.is_model_ready(name, version)
+        assert caught.value.status() == "StatusCode.NOT_FOUND"
+
+
+def test_metadata(client, model):
+    assert client.get_server_metadata().name
+    found = client.get_model_metadata(model, VERSION)
+    assert (found.name, found.platform) == (model, "pytorch_torchscript")
+    assert VERSION in found.versions
+    assert [(each.name, each.datatype, list(each.shape)) for each in found.inputs] == [("image", "UINT8", [-1, 28, 28])]
+    assert [(each.name, each.datatype, list(each.shape)) for each in found.outputs] == [
+        ("probabilities", "FP32", [-1, 10]),
+        ("class", "INT64", [-1]),
+        ("label", "BYTES", [-1]),
+    ]
+
+
+@pytest.mark.parametrize("version", ["", VERSION], ids=["default version", "a version"])
+def test_inference(client, model, expected, version):
+    result = client.infer(model, [tensor(PIXELS)], model_version=version, request_id="42")
+    assert_same(result.as_numpy("probabilities"), expected)
+    assert result.as_numpy("class").tolist() == expected.argmax(1).tolist()
+    assert [name.decode() for name in result.as_numpy("label")] == labels(expected)
+    response = result.get_response()
+    assert (response.id, response.model_name, response.model_version) == ("42", model, VERSION)
+
+
+def test_the_outputs_that_are_asked(client, model, expected):
+    result = client.infer(model, [tensor(PIXELS)], outputs=[triton.InferRequestedOutput("class")])
+    assert [output.name for output in result.get_response().outputs] == ["class"]
+    assert result.as_numpy("class").tolist() == expected.argmax(1).tolist()
+
+
+@pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
+def test_float_datatypes(client, model, expected, datatype):
+    dtype = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64}[datatype]
+    result = client.infer(model, [tensor((PIXELS / 255).astype(dtype), datatype, name="x")])
+    np.testing.assert_allclose(result.as_numpy("probabilities"), expected, atol=0.02 if datatype == "FP16" else 1e-4)
+
+
+def test_encoded_images(client, model, expected):
+    files = np.array([png(image) for image in PIXELS], dtype=np.object_)
+    assert_same(client.infer(model, [tensor(files, "BYTES")]).as_numpy("probabilities"), expected)
+
+
+def test_typed_contents(service, model, expected):
+    """Triton's messages without its client, which sends raw contents alone."""
+    request = service_pb2.ModelInferRequest(model_name=model)
+    request.inputs.add(name="image", datatype="UINT8", shape=PIXELS.shape)
+    request.inputs[0].contents.uint_contents.extend(PIXELS.ravel().tolist())
+    with grpc.insecure_channel(service.grpc) as channel:
+        call = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelInferResponse.FromString,
+        )
+        response = call(request, timeout=TIMEOUT)
+    assert_same(response.outputs[0].contents.fp32_contents, expected)
+
+
+def test_requests_at_once(client, model, expected):
+    results = queue.Queue()
+    for n in range(64):
+        client.async_infer(
+            model,
+            [tensor(PIXELS[[n % 5]])],
+            lambda result, error: results.put((result, error)),
+            request_id=str(n),
+        )
+    seen = set()
+    for _ in range(64):
+        result, error = results.get(timeout=TIMEOUT)
+        assert error is None
+        number = int(result.get_response().id)
+        seen.add(number)
+        assert_same(result.as_numpy("probabilities"), expected[[number % 5]])
+    assert seen == set(range(64))
+
+
+def test_the_asyncio_client(service, model, expected):
+    async def infer():
+        async with aio.InferenceServerClient(service.grpc) as client:
+            assert await client.is_model_ready(model)
+            return await client.infer(model, [tensor(PIXELS)])
+
+    assert_same(run(infer()).as_numpy("probabilities"), expected)
+
+
+BAD = {
+    "unknown model": ("nosuch", PIXELS, "UINT8", None, "NOT_FOUND", "nosuch"),
+    "wrong shape": ("fashion_mlp", PIXELS[:, :14], "UINT8", None, "INVALID_ARGUMENT", "14"),
+    "out of range": ("fashion_mlp", PIXELS.astype(np.float32), "FP32", None, "INVALID_ARGUMENT", "from 0 to 1"),
+    "unknown output": ("fashion_mlp", PIXELS, "UINT8", "scores", "INVALID_ARGUMENT", "scores"),
+    "too many": ("fashion_mlp", np.zeros((20_000, 784), np.uint8), "UINT8", None, "RESOURCE_EXHAUSTED", "20000"),
+}
+
+
+@pytest.mark.parametrize(("name", "values", "datatype", "output", "code", "told"), BAD.values(), ids=BAD)
+def test_errors_are_told(client, name, values, datatype, output, code, told):
+    asked = output and [triton.InferRequestedOutput(output)]
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer(name, [tensor(values, datatype)], outputs=asked)
+    assert caught.value.status() == f"StatusCode.{code}"
+    assert told in caught.value.message()
+
+
+def test_a_large_batch(client, model, expected):
+    repeated = np.tile(PIXELS, (800, 1, 1))  # 4,000 images, 3 MB
+    result = client.infer(model, [tensor(repeated)])
+    assert_same(result.as_numpy("probabilities"), np.tile(expected, (800, 1)))
+
+
+def test_a_deadline(client, model):
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer(model, [tensor(PIXELS)], client_timeout=1e-5)
+    assert caught.value.status() == "StatusCode.DEADLINE_EXCEEDED"
+    assert client.is_server_live()
