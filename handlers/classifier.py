@@ -219,9 +219,10 @@ class Classifier:
                 for start in range(0, len(values), self._chunk_size)
             ]
             scores = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
-            scores = scores.to("cpu", torch.float64) / output.temperature
-            found = scores.softmax(1) if output.activation == "softmax" else scores.sigmoid()
-            probabilities: NDArray[np.float32] = found.to(torch.float32).numpy()
+            # A sigmoid is part of its network already.
+            if output.activation == "softmax":
+                scores = (scores.to("cpu", torch.float64) / output.temperature).softmax(1)
+            probabilities: NDArray[np.float32] = scores.to("cpu", torch.float32).numpy()
         return probabilities
 
     def _inputs(self, values: torch.Tensor) -> torch.Tensor:

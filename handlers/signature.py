@@ -46,12 +46,13 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """How the network's scores become probabilities.
+    """How what the network returns becomes probabilities.
 
     Attributes:
-        activation: ``softmax`` (one class of several; argmax decides) or ``sigmoid`` (independent labels).
-        labels: the name of each score, in order.
-        temperature: scores are divided by this before the activation (Guo et al. 2017, temperature scaling); > 0.
+        activation: ``softmax``: the network returns scores of one class of several, the handler applies softmax and
+            argmax; ``sigmoid``: the network ends in a sigmoid and returns the probabilities of independent labels.
+        labels: the name of each value that the network returns, in order.
+        temperature: scores are divided by this before softmax (Guo et al. 2017, temperature scaling); > 0.
     """
 
     activation: Literal["softmax", "sigmoid"]
