@@ -232,6 +232,8 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
                 best = accuracy, epoch, {name: value.clone() for name, value in candidate.state_dict().items()}
             shown = f"loss {history[-1].train_loss:.3f}  accuracy {accuracy:.4f}  {rate:,.0f} images/s"
             progress.update(task, completed=(epoch + 1) * steps, shown=shown)
+            if not console.is_terminal:
+                console.print(f"{entry.name} epoch {epoch + 1}/{settings.epochs}  {shown}", highlight=False)
 
     chosen_network = entry.network().to(device).eval()
     chosen_network.load_state_dict(best[2])
