@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -80,7 +80,7 @@ def _start(given: Settings, foreground: bool) -> int:
             service.wait(given, state)
     finally:
         if foreground:
-            _ignore_signals()
+            _on_signals(signal.SIG_IGN)
             service.stop(given)
     return 0
 
@@ -138,16 +138,35 @@ def _prepare(given: Settings) -> int:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    # Once: a second Ctrl-C must not break off the stop that the first one asked for.
+    _on_signals(signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def _ignore_signals() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, handler)
+
+
+def _variables() -> str:
+    defaults = settings.read({})
+    described = [(port.variable, f"port: {port.name}", str(port.number)) for port in defaults.ports] + [
+        ("FASHION_MODEL_STORE", "folder of the archives", str(defaults.model_store)),
+        ("FASHION_RUN_DIR", "folder of the running service's state", str(defaults.run)),
+        ("FASHION_LOG_DIR", "folder of its logs", str(defaults.logs)),
+        ("FASHION_START_TIMEOUT", "seconds that one process may take to be ready", f"{defaults.start_timeout:g}"),
+    ]
+    lines = [f"  {name:<32} {meaning} (default {default})" for name, meaning, default in described]
+    return "\n".join(["environment variables:", *lines])
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m serving", description="The local service.")
+    parser = argparse.ArgumentParser(
+        prog="python -m serving",
+        description="The local service.",
+        epilog=_variables(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
         ("start", "start, and wait until every model answers rightly"),
@@ -168,8 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     asked = _parse(arguments)
     # SIGTERM and a closed terminal end a start the way Ctrl-C does: what it had started is stopped.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    _on_signals(_interrupt)
     try:
         given = settings.read()
         if asked.command == "stop":

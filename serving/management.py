@@ -9,7 +9,6 @@ import requests
 
 from serving.errors import UnreachableError
 
-
 # Models in one answer; TorchServe gives at most 100.
 _PAGE = "100"
 

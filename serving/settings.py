@@ -1,7 +1,7 @@
 """Ports, addresses and folders of the local service: the one place that names them.
 
 Everything listens on the loopback address; only the gateway is meant for callers. Each value can be changed by an
-environment variable (``FASHION_…``); ``docs/operations.md`` lists them, and a test keeps that list complete.
+environment variable; ``python -m serving --help`` lists them.
 """
 
 from __future__ import annotations

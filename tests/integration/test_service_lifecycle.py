@@ -100,6 +100,8 @@ def test_interrupt_while_loading_ends_start(place):
     _read_until(starter, "loading tiny")
     scratch = place.state()["scratch"]
     starter.send_signal(signal.SIGINT)
+    # An impatient person; the stop that has begun goes on.
+    starter.send_signal(signal.SIGTERM)
     starter.communicate(timeout=60)
     assert starter.returncode != 0
     place.assert_nothing_left(scratch)
