@@ -76,9 +76,9 @@ def read(path: Path) -> Archive:
             damaged = packed.testzip()
             if damaged is not None:
                 raise ValueError(f"{damaged} is damaged")
+            _require(packed, MANIFEST, signature.FILE_NAME)
             manifest = json.loads(packed.read(MANIFEST))["model"]
-            for key in ("handler", "serializedFile"):
-                packed.getinfo(manifest[key])
+            _require(packed, manifest["handler"], manifest["serializedFile"])
             # A path inside the archive reads like one outside.
             described = signature.read(cast(Path, zipfile.Path(packed, signature.FILE_NAME)))
             name, version = str(manifest["modelName"]), str(manifest["modelVersion"])
@@ -90,6 +90,12 @@ def read(path: Path) -> Archive:
     # Damage shows itself as whatever the decompressor or a parser raises.
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, SignatureError) as error:
         raise ArchiveError(f"{path}: not a usable archive ({_reason(error)}); run: make archive") from error
+
+
+def _require(packed: zipfile.ZipFile, *names: str) -> None:
+    missing = [name for name in names if name not in packed.namelist()]
+    if missing:
+        raise ValueError(f"{' and '.join(missing)} missing")
 
 
 def _reason(error: Exception) -> str:
