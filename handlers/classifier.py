@@ -21,7 +21,7 @@ import orjson
 import torch
 from numpy.typing import NDArray
 
-from handlers import decoding, encoding, images, incoming, limits, oip, options, problems, signature
+from handlers import decoding, encoding, images, incoming, limits, oip, options, problems, signature, wire
 from handlers.decoding import Decoded
 from handlers.incoming import Request
 from handlers.options import Options
@@ -84,6 +84,7 @@ class Classifier:
         self._network = torch.jit.freeze(scripted.eval())
         self._encoder = encoding.Encoder(self._signature.output)
         self._warm_up()
+        wire.install()
         # A line for each request, from here or from TorchServe's modules, is read and matched by the frontend.
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("ts").setLevel(logging.WARNING)

@@ -1,0 +1,294 @@
+"""The worker's end of its socket to TorchServe's frontend: batches come in and answers go out, each in one pass.
+
+TorchServe's reader asks the socket for every field of a request, some twenty times; this one takes all that has
+arrived and reads the fields from there, straight into what ``ts.service.Service`` makes of a message. The layout is
+that of the frontend's ``ModelRequestEncoder`` and ``ModelResponseDecoder``; lengths and numbers are big-endian int32,
+each text or body has its length in front, and -1 ends a list::
+
+    batch     'I'  ( id  ( name value )*  -1  ( name content-type value )*  -1 )*  -1
+    answers   code  message  ( id  content-type  status  phrase  count ( name value )*  body )*  -1
+
+``install`` puts reader and writer in the place of TorchServe's, in a worker of the version that they were written
+for. What is rare (loading a model, answering a batch that failed) stays with TorchServe's own functions.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import struct
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+import ts
+from ts import service
+from ts.context import RequestProcessor
+from ts.protocol import otf_message_handler as upstream
+from ts.service import Service
+
+logger = logging.getLogger(__name__)
+
+# The protocol has no version of its own.
+VERSION = "0.12.0"
+
+# More than a Unix socket holds by default (Linux: 212,992 bytes).
+_READ_AHEAD = 1 << 18
+
+_END = b"\xff\xff\xff\xff"
+# -1 read as unsigned: a length can then only lead forward in the buffer. No other length is negative.
+_LAST = 0xFFFFFFFF
+_number_at = struct.Struct(">I").unpack_from
+_packed = struct.Struct(">i").pack
+
+
+class Connection(Protocol):
+    """The part of ``socket.socket`` that reading needs."""
+
+    def recv(self, size: int, /) -> bytes: ...
+
+
+class Batch(NamedTuple):
+    """A message with requests, as ``Service.retrieve_data_for_inference`` returns it.
+
+    Attributes:
+        processors: a ``ts.context.RequestProcessor`` for each request, with its headers and content types.
+        inputs: the parameters of each request, by name.
+        ids: the id of each request, by its place.
+    """
+
+    processors: list[Any]
+    inputs: list[dict[str, Any]]
+    ids: dict[int, str]
+
+
+class Repeated(str):
+    """The name of a parameter that comes after another of that name: the same text, but a key of its own in a dict.
+
+    Files of one multipart request often share a field name, and by their text alone the last would replace the others.
+    """
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+    __hash__ = object.__hash__
+
+
+class Reader:
+    """Reads the messages of one connection, which is all that a worker process ever has.
+
+    What was read ahead stays here, so no other reader can follow on the connection. TorchServe's can come before, as
+    it does with the message that has the model loaded: it takes no byte beyond its message.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._position = 0
+        # serving/ sets "false", which leaves decoding to the handler.
+        self._decodes = os.environ.get("TS_DECODE_INPUT_REQUEST", "true") == "true"
+        # One client's requests mostly have the same headers: their bytes, and what they say.
+        self._section, self._headers = _END, dict[str, str]()
+
+    def retrieve_msg(self, connection: Connection) -> tuple[bytearray, Any]:
+        """Read one message: its command, and for ``b"I"`` a ``Batch``, for ``b"L"`` TorchServe's dict.
+
+        Raises:
+            SystemExit: the frontend has closed the connection; with status 0, as in TorchServe's reader.
+            ValueError: the command is neither of the two.
+        """
+        if not self._buffer:
+            self._receive(connection)
+        command = self._buffer[:1]
+        if command != upstream.PREDICT_MSG:
+            message: tuple[bytearray, Any] = upstream.retrieve_msg(_ReadAhead(self._buffer, connection))
+            return message
+        batch = Batch([], [], {})
+        self._position = 1
+        while not self._read(batch):
+            self._receive(connection)
+        del self._buffer[: self._position]
+        return command, batch
+
+    def _receive(self, connection: Connection) -> None:
+        received = connection.recv(_READ_AHEAD)
+        if not received:
+            logger.info("Frontend disconnected.")
+            sys.exit(0)
+        self._buffer += received
+
+    def _read(self, batch: Batch) -> bool:
+        """Add the requests that are in the buffer as a whole; true if the message ends after them."""
+        processors, inputs, ids = batch
+        data = self._buffer
+        try:
+            while True:
+                at = self._position
+                (length,) = _number_at(data, at)
+                at += 4
+                if length == _LAST:
+                    self._position = at
+                    return True
+                start, at = at, at + length
+                if data.startswith(self._section, at):
+                    headers, end = self._headers, at + len(self._section)
+                else:
+                    headers, end = _headers(data, at)
+                    self._section, self._headers = bytes(data[at:end]), headers
+                parameters, properties, end = self._parameters(data, end)
+                ids[len(processors)] = data[start:at].decode()
+                properties.update(headers)
+                processors.append(RequestProcessor(properties))
+                inputs.append(parameters)
+                self._position = end
+        except struct.error:
+            # The buffer ends within a request, which is read again from its start when more has come.
+            return False
+
+    def _parameters(self, data: bytearray, at: int) -> tuple[dict[str, Any], dict[str, Any], int]:
+        values: dict[str, Any] = {}
+        properties: dict[str, Any] = {}
+        (length,) = _number_at(data, at)
+        at += 4
+        while length != _LAST:
+            start, at = at, at + length
+            (length,) = _number_at(data, at)
+            type_start = at + 4
+            type_end = type_start + length
+            (length,) = _number_at(data, type_end)
+            value_start = type_end + 4
+            end = value_start + length
+            # A number follows every field, so that a field is whole if the number can be read.
+            (length,) = _number_at(data, end)
+            name = data[start:at].decode()
+            if name in values:
+                name = Repeated(name)
+            content_type = data[type_start:type_end].decode()
+            value = data[value_start:end]
+            values[name] = _decoded(value, content_type) if self._decodes else value
+            properties[name] = {"content-type": content_type}
+            at = end + 4
+        return values, properties, at
+
+
+def _headers(data: bytearray, at: int) -> tuple[dict[str, str], int]:
+    headers: dict[str, str] = {}
+    (length,) = _number_at(data, at)
+    at += 4
+    while length != _LAST:
+        start, at = at, at + length
+        (length,) = _number_at(data, at)
+        value_start = at + 4
+        end = value_start + length
+        (length,) = _number_at(data, end)
+        headers[data[start:at].decode()] = data[value_start:end].decode()
+        at = end + 4
+    return headers, at
+
+
+def _decoded(value: bytearray, content_type: str) -> Any:
+    """A parameter as TorchServe's reader gives it: JSON parsed and text decoded, or the bytes where they cannot be."""
+    try:
+        if content_type == "application/json":
+            return json.loads(value.decode())
+        return value.decode() if content_type.startswith("text") else value
+    except (ValueError, RecursionError):
+        logger.warning("A body is not the %s that it is said to be; the handler gets its bytes", content_type)
+        return value
+
+
+class _ReadAhead:
+    """A connection of which some bytes lie in a buffer already."""
+
+    def __init__(self, buffer: bytearray, connection: Connection) -> None:
+        self._buffer = buffer
+        self._connection = connection
+
+    def recv(self, size: int, /) -> bytes:
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return taken or self._connection.recv(size)
+
+
+def create_predict_response(
+    ret: Any,
+    req_id_map: Mapping[int, str],
+    message: str,
+    code: int,
+    context: Any = None,
+    ts_stream_next: bool = False,
+) -> Any:
+    """The answers to a batch, as TorchServe's function of this name writes them.
+
+    Args:
+        ret: the handler's answers; anything but a list of bytes is left to TorchServe's function.
+        req_id_map: as ``Batch.ids``.
+        message: what is said of the batch as a whole.
+        code: the HTTP status of the batch as a whole.
+        context: has each answer's status and headers; without it, the batch has failed.
+        ts_stream_next: the answers are not the last ones to these requests.
+    """
+    if ret is not None and context is not None and not ts_stream_next and not context.stopping_criteria:
+        said = message.encode()
+        pieces = [_packed(code), _packed(len(said)), said]
+        for place, name in req_id_map.items():
+            answer, processor = ret[place], context.request_processor[place]
+            headers = processor.get_response_headers()
+            if type(answer) is not bytes or headers.get("ts_stream_next") == "true":
+                break
+            status = processor.get_response_status_code()
+            head = _head(status, processor.get_response_status_phrase(), tuple(headers.items()))
+            identity = name.encode()
+            pieces += (_packed(len(identity)), identity, head, _packed(len(answer)), answer)
+        else:
+            pieces.append(_END)
+            return b"".join(pieces)
+    return upstream.create_predict_response(ret, req_id_map, message, code, context, ts_stream_next)
+
+
+@functools.lru_cache(maxsize=64)
+def _head(status: int | None, phrase: str | None, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """What stands between an answer's id and its body; most answers of a model have the same."""
+
+    def text(value: str | None) -> bytes:
+        encoded = (value or "").encode()
+        return _packed(len(encoded)) + encoded
+
+    content_type = text(dict(headers).get("content-type"))
+    pairs = b"".join(text(name) + text(value) for name, value in headers)
+    return content_type + _packed(200 if status is None else status) + text(phrase) + _packed(len(headers)) + pairs
+
+
+def install(worker: Any = None) -> bool:
+    """Read and write by this module from the worker's next message on; the log says whether, and if not, why.
+
+    A handler calls this while its model is loaded. By then the message that asked for it has been read to its end, and
+    the worker looks its reader up anew for the next.
+
+    Args:
+        worker: the module ``ts.model_service_worker``; in a worker process, that is the main module.
+
+    Returns:
+        Whether this module reads and writes now; if not, TorchServe's own functions still do.
+    """
+    worker = worker or sys.modules["__main__"]
+    if ts.__version__ != VERSION:
+        logger.info("TorchServe's reader serves: it is version %s, and handlers.wire knows %s", ts.__version__, VERSION)
+        return False
+    if getattr(worker, "retrieve_msg", None) is not upstream.retrieve_msg:
+        logger.info("TorchServe's reader serves, if any: this process is not one of its workers")
+        return False
+    retrieve_data = Service.retrieve_data_for_inference
+    worker.retrieve_msg = Reader().retrieve_msg
+    Service.retrieve_data_for_inference = staticmethod(
+        lambda message: message if type(message) is Batch else retrieve_data(message)
+    )
+    service.create_predict_response = create_predict_response
+    logger.info("handlers.wire reads and writes in the place of TorchServe %s", VERSION)
+    return True
