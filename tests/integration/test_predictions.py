@@ -118,7 +118,7 @@ BAD = {
     "cut JSON": (b"[[1, 2", "application/json", 400),
     "wrong shape": (b"[[1, 2], [3, 4]]", "application/json", 422),
     "out of range": (b"[" + b",".join([b"300"] * 784) + b"]", "application/json", 422),
-    "NaN": (b"[" + b",".join([b"NaN"] * 784) + b"]", "application/json", 400),
+    "NaN": (b"[" + b",".join([b"NaN"] * 784) + b"]", "application/json", 422),
     "unknown format": (b"%PDF-1.7 nothing", "application/pdf", 415),
 }
 
