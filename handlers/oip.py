@@ -25,7 +25,7 @@ from __future__ import annotations
 import base64
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from reprlib import repr as brief
 from typing import Any, NamedTuple
@@ -123,7 +123,9 @@ def parse(
         raise problems.Malformed(f"{JSON_LENGTH_HEADER} says {json_length} bytes, the body has {len(body)}")
     view = memoryview(body)
     json_length = len(body) if json_length is None else json_length
-    header, binary = bytes(view[:json_length]), view[json_length:]
+    # bytes() of bytes is no copy, and the whole of a JSON body can be large.
+    header = bytes(body if json_length == len(body) else view[:json_length])
+    binary = view[json_length:]
     describe = _describe_again if json_length <= _REMEMBERED_BYTES else _describe
     tensor, request = describe(header, signature.output.activation)
     datatype, shape = _field(tensor, "datatype", str), _field(tensor, "shape", list)
@@ -318,7 +320,8 @@ def _from_binary(
 ) -> NDArray[Any]:
     count = _count(shape)
     if datatype == "BYTES" and signature.input.kind == "image":
-        return _pictures(_elements(binary, _check_pictures(shape)), signature, prepare)
+        _check_pictures(shape)
+        return _pictures(_elements(binary, count), count, signature, prepare)
     dtype = _numeric(datatype, signature)
     if count * dtype.itemsize != len(binary):
         raise problems.Malformed(f"shape {shape} of {datatype} takes {count * dtype.itemsize} bytes, got {len(binary)}")
@@ -337,7 +340,7 @@ def _from_json(
         if kinds != {str}:
             raise problems.Unprocessable("data of BYTES takes images as base64 strings")
         _check_pictures(shape)
-        return _pictures([_base64(text) for text in flat], signature, prepare)
+        return _pictures(map(_base64, flat), count, signature, prepare)
     dtype = _numeric(datatype, signature)
     if not kinds <= ({int, float} if dtype.kind == "f" else {int}):
         raise problems.Unprocessable(f"data of {datatype} takes {'' if dtype.kind == 'f' else 'whole '}numbers alone")
@@ -397,29 +400,34 @@ def _flatten(data: list[Any], shape: list[int]) -> list[Any]:
 # --- Images as elements of a BYTES tensor ---
 
 
-def _check_pictures(shape: list[int]) -> int:
-    """The number of images in a BYTES tensor of ``shape``, [N] or [N, 1]."""
+def _check_pictures(shape: list[int]) -> None:
+    """Accept the shape of a BYTES tensor of images, [N] or [N, 1]."""
     if len(shape) not in (1, 2) or shape[1:] not in ([], [1]):
         raise problems.Unprocessable(f"shape {brief(shape)} does not fit images as BYTES; send [N] or [N, 1]")
     examples.check_count(shape[0])
-    return shape[0]
 
 
-def _pictures(files: list[bytes], signature: Signature, prepare: images.Prepare) -> NDArray[np.uint8]:
+def _pictures(
+    files: Iterable[images.Body], count: int, signature: Signature, prepare: images.Prepare
+) -> NDArray[np.uint8]:
+    """Decode one file after the other, so that there is never more than one in its decoded form."""
     height, width = signature.input.shape
-    return np.stack([images.decode(file, (height, width), prepare) for file in files])
+    pictures = np.empty((count, height, width), np.uint8)
+    for index, file in enumerate(files):
+        pictures[index] = images.decode(file, (height, width), prepare)
+    return pictures
 
 
-def _elements(binary: memoryview, count: int) -> list[bytes]:
+def _elements(binary: memoryview, count: int) -> list[memoryview]:
     """The elements of a binary BYTES tensor: each is its length as 4 bytes, then that many bytes."""
-    elements: list[bytes] = []
+    elements: list[memoryview] = []
     at, end = 0, len(binary)
     while at < end and len(elements) < count:
         start = at + 4
         at = start + int.from_bytes(binary[at:start], "little")
         if at > end:
             raise problems.Malformed(f"element {len(elements)} of the BYTES tensor ends after the body")
-        elements.append(bytes(binary[start:at]))
+        elements.append(binary[start:at])
     if at != end or len(elements) != count:
         raise problems.Malformed(f"the BYTES tensor takes {count} elements of a 4-byte length and that many bytes")
     return elements
