@@ -119,15 +119,11 @@ def _names(entry: Entry, decisions: Tensor) -> list[str]:
     if decisions.dim() == 1:
         return [entry.labels[index] for index in decisions.tolist()]
     rows = (decisions >= 0.5).tolist()
-    return [", ".join(name for name, holds in zip(entry.labels, row, strict=True) if holds) or "none" for row in rows]
+    return [" + ".join(name for name, holds in zip(entry.labels, row, strict=True) if holds) or "none" for row in rows]
 
 
 def _draw_mistakes(path: Path, entry: Entry, dataset: Dataset, answers: Tensor) -> None:
     chosen, sureness = worst_mistakes(answers, dataset.test_targets, entry.activation, MISTAKES_SHOWN)
-    shown = dataset.test_inputs[chosen]
-    if shown.dim() == 2:
-        low, high = dataset.test_inputs.min(), dataset.test_inputs.max()
-        shown = ((shown - low) / (high - low) * 255).unsqueeze(1)
     decisions = answers[chosen].argmax(1) if entry.activation == "softmax" else answers[chosen]
     plotting.errors(
         shown, _names(entry, dataset.test_targets[chosen]), _names(entry, decisions), sureness.tolist(), path

@@ -173,7 +173,7 @@ CATALOG: dict[str, Entry] = {
             dataset="two_labels",
             input=Input("vector", "features", (3,), (3,)),
             activation="sigmoid",
-            labels=("sum positive", "difference positive"),
+            labels=("sum", "difference"),
             handler="vector_classifier",
             accuracy_floor=0.90,
             training=Training(epochs=40, batch_size=8, learning_rate=0.01, optimizer="sgd", validation=1600),

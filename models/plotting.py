@@ -70,15 +70,25 @@ def confusion_matrix(matrix: list[list[int]] | list[list[list[int]]], labels: tu
     _save(figure, path)
 
 
-def errors(images: Tensor, truth: list[str], predicted: list[str], sureness: list[float], path: Path) -> None:
-    """A grid of images uint8 [N, H, W] that were told wrong, each with both labels and the probability given."""
+def errors(inputs: Tensor, truth: list[str], predicted: list[str], sureness: list[float], path: Path) -> None:
+    """A grid of inputs that were told wrong, each with both labels and the probability given to the wrong one.
+
+    Images uint8 [N, H, W] are shown as they are, vectors float32 [N, features] as bars.
+    """
     columns = 6
-    rows = max(1, -(-len(images) // columns))
+    rows = max(1, -(-len(inputs) // columns))
     figure, grid = plt.subplots(rows, columns, figsize=(2 * columns, 2.4 * rows), layout="constrained", squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    for axes, image, true, guess, share in zip(grid.flat, images.numpy(), truth, predicted, sureness, strict=False):
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+    for axes, values, true, guess, share in zip(grid.flat, inputs.numpy(), truth, predicted, sureness, strict=False):
+        if values.ndim == 2:
+            axes.imshow(values, cmap="gray", vmin=0, vmax=255)
+        else:
+            axes.axis("on")
+            axes.bar(range(len(values)), values)
+            axes.axhline(0, color="0.5", linewidth=0.8)
+            axes.set_xticks([])
+            axes.tick_params(labelsize=7)
         axes.set_title(f"{true}\nseen as {guess} ({share:.2f})", fontsize=8)
     figure.suptitle("Worst mistakes on the test set")
     _save(figure, path)
