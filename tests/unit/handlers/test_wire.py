@@ -1,0 +1,294 @@
+"""The reader and the writer of handlers.wire beside TorchServe's own, message for message."""
+
+import logging
+import socket
+import threading
+import tracemalloc
+import types
+
+import pytest
+import ts
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ts import service
+from ts.context import Context, RequestProcessor
+from ts.protocol import otf_message_handler as upstream
+from ts.service import Service
+
+from handlers import incoming, wire
+from tests.worker_messages import batch, field, load, request
+
+
+class Pieces:
+    """A connection that delivers a stream in pieces that end at the given places."""
+
+    def __init__(self, stream, ends=()):
+        self._stream, self._at = stream, 0
+        self._ends = sorted({end for end in ends if 0 < end < len(stream)} | {len(stream)})
+
+    def recv(self, size):
+        end = next((end for end in self._ends if end > self._at), self._at)
+        piece = self._stream[self._at : min(end, self._at + size)]
+        self._at += len(piece)
+        return piece
+
+
+def theirs(connection):
+    command, message = upstream.retrieve_msg(connection)
+    return command, Service.retrieve_data_for_inference(message) if command == b"I" else message
+
+
+def comparable(message):
+    """Commands and contents with their types; processors have no equality of their own."""
+    command, content = message
+    if command == b"I":
+        processors, inputs, ids = content
+        typed = [{name: (type(value), value) for name, value in values.items()} for values in inputs]
+        content = [processor.get_request_properties() for processor in processors], typed, ids
+    return command, content
+
+
+def until_the_end(read, connection):
+    """All messages of a connection, the last of which is the exit status."""
+    messages = []
+    while True:
+        try:
+            messages.append(comparable(read(connection)))
+        except SystemExit as exit_:
+            return [*messages, exit_.code]
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+TYPES = st.sampled_from(["", "application/json", "application/octet-stream", "text/plain", "text", "image/png"])
+VALUES = st.binary(max_size=12) | st.sampled_from([b"[1, 2]", b"{", b"Infinity", "ž".encode(), b"\xff", b"[" * 100_000])
+REQUESTS = st.builds(
+    request,
+    st.text("0123456789abcdef-", max_size=36),
+    st.dictionaries(TEXTS, TEXTS, max_size=4) | st.just({"Host": "a", "url_path": "", "explain": "False"}),
+    st.lists(st.tuples(TEXTS, TYPES, VALUES), max_size=3, unique_by=lambda parameter: parameter[0]),
+)
+LOADS = st.builds(
+    load, TEXTS, TEXTS, st.integers(1, 2**31 - 1), TEXTS, st.integers(-1, 2**31 - 1), TEXTS, st.booleans()
+)
+MESSAGES = st.lists(REQUESTS, max_size=4).map(lambda requests: batch(*requests)) | LOADS
+
+STREAM = (
+    batch(
+        request("a", {"Host": "h", "x-ž": ""}, [("body", "application/octet-stream", bytes(range(40)))]),
+        request(
+            "b", {"Host": "h", "x-ž": ""}, [("ü", "", b""), ("b", "text/plain", b"t"), ("c", "application/json", b"3")]
+        ),
+        request("c", {}, []),
+    )
+    + load("modél", "/ü", gpu=3, envelope="json", limited=False)
+    + batch()
+    + batch(request("", {"Host": "other"}, [("body", "application/json", b"[1]")]))
+)
+
+
+# A busy machine is no failure.
+@settings(deadline=None)
+@pytest.mark.parametrize("setting", [None, "true", "false", "True"])
+@given(messages=st.lists(MESSAGES, max_size=3), ends=st.lists(st.integers(1, 400)), missing=st.integers(0, 30))
+def test_any_stream_reads_as_torchserve_reads_it(setting, messages, ends, missing):
+    stream = b"".join(messages)
+    stream = stream[: len(stream) - missing]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("TS_DECODE_INPUT_REQUEST", raising=False)
+        if setting is not None:
+            patch.setenv("TS_DECODE_INPUT_REQUEST", setting)
+        expected = until_the_end(theirs, Pieces(stream))
+        assert until_the_end(wire.Reader().retrieve_msg, Pieces(stream, ends)) == expected
+
+
+def test_a_stream_may_come_in_two_pieces_cut_anywhere():
+    expected = until_the_end(theirs, Pieces(STREAM))
+    assert len(expected) == 5
+    for end in range(len(STREAM)):
+        assert until_the_end(wire.Reader().retrieve_msg, Pieces(STREAM, [end])) == expected, end
+
+
+def test_a_stream_may_come_byte_by_byte():
+    expected = until_the_end(theirs, Pieces(STREAM))
+    assert until_the_end(wire.Reader().retrieve_msg, Pieces(STREAM, range(len(STREAM)))) == expected
+
+
+def test_a_frontend_that_goes_away_ends_the_worker_without_an_error():
+    for length in range(len(STREAM)):
+        messages = until_the_end(wire.Reader().retrieve_msg, Pieces(STREAM[:length]))
+        assert messages == until_the_end(theirs, Pieces(STREAM[:length])), length
+        assert messages[-1] == 0
+
+
+@pytest.mark.parametrize("stream", [b"X", b"X" + batch(), b"\x00"], ids=repr)
+def test_an_unknown_command_is_the_same_error(stream):
+    with pytest.raises(ValueError, match="Invalid command") as expected:
+        theirs(Pieces(stream))
+    with pytest.raises(ValueError, match="Invalid command") as found:
+        wire.Reader().retrieve_msg(Pieces(stream))
+    assert str(found.value) == str(expected.value)
+
+
+def test_text_that_is_not_utf8_is_the_same_error():
+    for stream in (batch(request("a", {}, [(b"\xff", "", b"")])), batch(request("a", {}, [("b", b"\xff", b"")]))):
+        for read in (theirs, wire.Reader().retrieve_msg):
+            with pytest.raises(UnicodeDecodeError):
+                read(Pieces(stream))
+
+
+def test_requests_with_equal_headers_do_not_share_them():
+    headers = {"Host": "h"}
+    stream = batch(*(request(name, headers, [("body", "", b"x")]) for name in "abc"))
+    processors = wire.Reader().retrieve_msg(Pieces(stream))[1].processors
+    processors[0].get_request_properties()["Host"] = "changed"
+    processors[0].get_request_properties()["body"]["content-type"] = "changed"
+    assert [p.get_request_properties() for p in processors[1:]] == [{"Host": "h", "body": {"content-type": ""}}] * 2
+
+
+def test_nothing_is_lost_when_readers_change_between_two_messages():
+    ours, frontend = socket.socketpair()
+    with ours, frontend:
+        first, second = load("m", "/m"), batch(request("a", {}, [("body", "", b"x")]))
+        frontend.sendall(first + second)
+        assert upstream.retrieve_msg(ours)[0] == b"L"
+        assert wire.Reader().retrieve_msg(ours)[1].inputs == [{"body": b"x"}]
+
+
+def test_a_body_of_64_mib_is_held_at_most_three_times():
+    size = 64 << 20
+    value = bytes(range(256)) * (size // 256)
+    stream = batch(request("a", {"Host": "h"}, [("body", "application/octet-stream", value)]))
+    ours, frontend = socket.socketpair()
+    with ours, frontend:
+        sender = threading.Thread(target=frontend.sendall, args=(stream,))
+        tracemalloc.start()
+        try:
+            sender.start()
+            found = wire.Reader().retrieve_msg(ours)[1].inputs[0]["body"]
+            held = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+            sender.join(60)
+    assert found == value
+    # The buffer, which grows by an eighth at a time, and the copy that the handler gets.
+    assert held < 3 * size
+
+
+@pytest.mark.parametrize("names", [["file"] * 3, ["a", "a", "b", "a"], ["body", "body"]], ids=str)
+def test_parts_of_the_same_name_all_arrive_in_order(names):
+    parts = [(name, f"text/{place}", str(place).encode()) for place, name in enumerate(names)]
+    stream = batch(request("a", {"Content-Type": "multipart/form-data; boundary=b", "file": "header"}, parts))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TS_DECODE_INPUT_REQUEST", "false")
+        processors, (inputs,), _ = wire.Reader().retrieve_msg(Pieces(stream))[1]
+    assert list(map(str.encode, inputs)) == [name.encode() for name in names]
+    sorted_ = incoming.sort(inputs, processors[0].get_request_properties())
+    assert [part.body for part in sorted_.parts] == [value for _, _, value in parts]
+    # A request's header takes precedence over the content type of the part of that name, as in TorchServe.
+    expected = ["" if name == "file" and not place else f"text/{place}" for place, name in enumerate(names)]
+    assert [part.content_type for part in sorted_.parts] == expected
+
+
+def test_a_repeated_name_is_a_key_of_its_own():
+    first, second = wire.Repeated("file"), wire.Repeated("file")
+    names = {"file": 1, first: 2, second: 3}
+    assert (names["file"], names[first], names[second]) == (1, 2, 3)
+    assert first != second
+    assert first != "file"
+    assert f"{first}" == "file"
+
+
+def context_of(answers):
+    context = Context("m", "/m", {}, len(answers), None, "0.12.0")
+    context.request_processor = [RequestProcessor({}) for _ in answers]
+    for place, (_, status, headers) in enumerate(answers):
+        if status is not None:
+            context.set_response_status(*status, place)
+        for name, value in headers.items():
+            context.set_response_header(place, name, value)
+    return context
+
+
+ASCII = st.text(st.characters(codec="ascii"), max_size=8)
+OTHERS = st.binary(max_size=20).map(bytearray) | TEXTS | st.just({"a": [1]}) | st.just(object())
+HEADERS = st.dictionaries(st.sampled_from(["content-type", "x-ž", "a"]), ASCII) | st.fixed_dictionaries(
+    {"ts_stream_next": st.sampled_from(["true", "false"])}
+)
+STATUSES = st.none() | st.tuples(st.sampled_from([200, 404, None]), ASCII | st.none())
+ANSWERS = st.lists(st.tuples(st.binary(max_size=20) | OTHERS, STATUSES, HEADERS), max_size=4)
+
+
+@settings(deadline=None)
+@given(ANSWERS, TEXTS, st.sampled_from([200, 503]), st.booleans())
+def test_any_answers_are_written_as_torchserve_writes_them(answers, message, code, more):
+    ids = {place: f"request-{place}" for place in range(len(answers))}
+    bodies = [body for body, _, _ in answers]
+
+    def written(write):
+        return bytes(write(bodies, ids, message, code, context_of(answers), more))
+
+    assert written(wire.create_predict_response) == written(upstream.create_predict_response)
+
+
+@pytest.mark.parametrize(("ret", "context"), [(None, None), ([b"x"], None), (None, context_of([(b"", None, {})]))])
+def test_a_batch_that_failed_is_answered_as_by_torchserve(ret, context):
+    arguments = (ret, {0: "a"}, "Prediction failed", 503, context)
+    assert wire.create_predict_response(*arguments) == upstream.create_predict_response(*arguments)
+
+
+def test_criteria_that_end_a_stream_still_count():
+    context = context_of([(b"x", None, {})])
+    context.stopping_criteria = [lambda _: False]
+    written = wire.create_predict_response([b"x"], {0: "a"}, "", 200, context)
+    assert context.get_response_headers(0) == {"ts_stream_next": "true"}
+    assert b"ts_stream_next" in written
+
+
+def test_a_content_type_has_its_length_in_bytes():
+    # TorchServe counts characters there, and the frontend would take the rest of the answer for something else.
+    written = wire.create_predict_response([b"x"], {0: "a"}, "", 200, context_of([(b"x", None, {"content-type": "ž"})]))
+    assert field("a") + field("ž") in written
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    """A module with the names of the worker's, and TorchServe's functions put back afterwards."""
+    monkeypatch.setattr(Service, "retrieve_data_for_inference", Service.retrieve_data_for_inference)
+    monkeypatch.setattr(service, "create_predict_response", upstream.create_predict_response)
+    return types.SimpleNamespace(retrieve_msg=upstream.retrieve_msg)
+
+
+def test_installed_it_serves_the_next_message_and_says_so(worker, caplog):
+    with caplog.at_level(logging.INFO):
+        assert wire.install(worker)
+    assert f"in the place of TorchServe {ts.__version__}" in caplog.text
+    stream = batch(request("a", {"Host": "h"}, [("body", "", b"x")]))
+    _, message = worker.retrieve_msg(Pieces(stream))
+    assert Service.retrieve_data_for_inference(message) is message
+    assert service.create_predict_response is wire.create_predict_response
+
+
+def test_installed_it_leaves_torchserves_messages_to_torchserve(worker):
+    assert wire.install(worker)
+    stream = batch(request("a", {"Host": "h"}, [("body", "", b"x")]))
+    _, inputs, ids = Service.retrieve_data_for_inference(upstream.retrieve_msg(Pieces(stream))[1])
+    assert (inputs, ids) == ([{"body": b"x"}], {0: "a"})
+
+
+@pytest.mark.parametrize("version", ["0.12.1", "0.11.1", "0.12.0b20250101"])
+def test_another_version_of_torchserve_keeps_its_own_reader(worker, monkeypatch, caplog, version):
+    monkeypatch.setattr(ts, "__version__", version)
+    retrieve = Service.retrieve_data_for_inference
+    with caplog.at_level(logging.INFO):
+        assert not wire.install(worker)
+    assert f"TorchServe's reader serves: it is version {version}" in caplog.text
+    assert worker.retrieve_msg is upstream.retrieve_msg
+    assert Service.retrieve_data_for_inference is retrieve
+    assert service.create_predict_response is upstream.create_predict_response
+
+
+def test_a_process_that_is_no_worker_stays_as_it_is(caplog):
+    with caplog.at_level(logging.INFO):
+        assert not wire.install()
+    assert "not one of its workers" in caplog.text
+    assert service.create_predict_response is upstream.create_predict_response

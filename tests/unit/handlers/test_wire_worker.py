@@ -1,0 +1,169 @@
+"""TorchServe's own worker process, with the frontend's side of the socket played by the test."""
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ts
+
+from tests import packing
+from tests.worker_messages import batch, load, request
+
+TS = Path(ts.__file__).parent
+ROW = np.array([1.0, -2.0, 0.5], "<f4").tobytes()
+
+
+class Answers:
+    """The worker's answers, read field by field."""
+
+    def __init__(self, connection):
+        self._stream = connection.makefile("rb")
+
+    def number(self):
+        return struct.unpack(">i", self._stream.read(4))[0]
+
+    def text(self):
+        return self._stream.read(self.number())
+
+    def read(self):
+        """Code, message, and for each request its id, content type, status, phrase, headers and body."""
+        code, message, answers = self.number(), self.text(), []
+        while (length := self.number()) != -1:
+            name = self._stream.read(length).decode()
+            answer = {"id": name, "content-type": self.text().decode(), "status": self.number(), "phrase": self.text()}
+            answer["headers"] = {self.text().decode(): self.text().decode() for _ in range(self.number())}
+            answers.append({**answer, "body": self.text()})
+        return code, message, answers
+
+
+class Worker:
+    """A worker process with the model of ``tests.packing`` loaded, and the frontend's end of its connection."""
+
+    def __init__(self, folder, version=None):
+        with zipfile.ZipFile(packing.pack(folder)) as archive:
+            archive.extractall(folder / "model")
+        # The path of a Unix socket may have a hundred characters or so; the worker takes a number from its end.
+        self._sockets = tempfile.TemporaryDirectory()
+        path = Path(self._sockets.name) / "worker.9000"
+        # Python runs this module at its start; it makes the installed TorchServe another release.
+        (folder / "sitecustomize.py").write_text(f"import ts\nts.__version__ = {version!r}\n" if version else "")
+        environment = {
+            "PYTHONPATH": os.pathsep.join(map(str, (folder / "model", folder))),
+            "TS_DECODE_INPUT_REQUEST": "false",
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, TS / "model_service_worker.py", "--sock-type", "unix", "--sock-name", path]
+        self.log = folder / "worker.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, "--metrics-config", TS / "configs" / "metrics.yaml"],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+        self.connection = self._connect(path)
+        self.answers = Answers(self.connection)
+        self.send(load("tiny", str(folder / "model"), 4))
+        assert self.answers.read()[:2] == (200, b"loaded model tiny"), self.log.read_text()
+
+    def _connect(self, path):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            connection = socket.socket(socket.AF_UNIX)
+            with contextlib.suppress(OSError):
+                connection.connect(str(path))
+                return connection
+            connection.close()
+            time.sleep(0.05)
+        raise AssertionError(f"the worker does not listen: {self.log.read_text()}")
+
+    def send(self, *pieces):
+        for piece in pieces:
+            self.connection.sendall(piece)
+
+    def stop(self):
+        """Close the connection as a frontend that stops does, and return the worker's exit status."""
+        self.answers._stream.close()
+        self.connection.close()
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()
+            self._sockets.cleanup()
+
+
+@pytest.fixture(scope="module", params=[None, "0.12.1"], ids=["this version", "another version"])
+def worker(request, tmp_path_factory):
+    version = request.param
+    running = Worker(tmp_path_factory.mktemp("worker"), version)
+    yield running
+    # A frontend that goes away is no error, whichever reader notices.
+    assert running.stop() == 0
+    said = "in the place of TorchServe" if version is None else f"TorchServe's reader serves: it is version {version}"
+    assert said in running.log.read_text()
+
+
+OCTETS = "application/octet-stream"
+
+
+def probabilities(answer):
+    return [json.loads(answer["body"])["probabilities"][label] for label in packing.LABELS]
+
+
+def test_a_batch_is_answered_in_its_order(worker):
+    rows = np.linspace(-2, 2, 12, dtype="<f4").reshape(4, 3)
+    requests = [
+        request(
+            f"id-{place}", {"Host": "h", "content-type": OCTETS, "n": str(place)}, [("body", OCTETS, row.tobytes())]
+        )
+        for place, row in enumerate(rows)
+    ]
+    message = batch(*requests)
+    worker.send(message)
+    code, said, whole = worker.answers.read()
+    assert (code, said, [answer["id"] for answer in whole]) == (
+        200,
+        b"Prediction success",
+        [f"id-{n}" for n in range(4)],
+    )
+    weight = packing.network().weight.detach().numpy()
+    scores = np.exp(rows @ weight.T)
+    np.testing.assert_allclose(list(map(probabilities, whole)), scores / scores.sum(1, keepdims=True), atol=1e-6)
+    # The same again in pieces, and its last byte with the next message.
+    worker.send(message[:1], message[1:50], message[50:-1])
+    worker.send(message[-1:])
+    assert worker.answers.read() == (code, said, whole)
+
+
+def test_one_bad_request_leaves_the_others_alone(worker):
+    good = request("good", {"content-type": OCTETS}, [("body", OCTETS, ROW)])
+    bad = request("bad", {"content-type": "application/json"}, [("body", "application/json", b"{")])
+    worker.send(batch(good, bad, good))
+    answers = worker.answers.read()[2]
+    assert [answer["status"] for answer in answers] == [200, 400, 200]
+    assert answers[1]["content-type"] == "application/problem+json"
+    assert answers[0] == answers[2]
+
+
+def test_a_batch_without_requests_has_no_answers(worker):
+    worker.send(batch())
+    assert worker.answers.read() == (200, b"Prediction success", [])
+
+
+@pytest.mark.parametrize("worker", [None], indirect=True, ids=["this version"])
+def test_files_of_the_same_field_are_all_answered(worker):
+    rows = [ROW, np.zeros(3, "<f4").tobytes()]
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    worker.send(batch(request("a", headers, [("file", OCTETS, row) for row in rows])))
+    (answer,) = worker.answers.read()[2]
+    assert [one["probabilities"]["left"] for one in json.loads(answer["body"])] == pytest.approx([0.9964064, 0.5])
