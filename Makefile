@@ -48,7 +48,12 @@ summary: $(STAMP) ## print a network's structure and parameters: MODEL=name
 
 .PHONY: serve stop restart status
 serve: archive ## from a bare clone to a running service that answers predictions
-	@$(BIN)/python -m serving start
+	@if $(BIN)/python -m serving status >/dev/null 2>&1; then \
+		$(BIN)/python -m serving status; \
+		echo "The service runs already; 'make restart' takes up new archives."; \
+	else \
+		$(BIN)/python -m serving prepare && $(BIN)/python -m serving start; \
+	fi
 
 stop: $(STAMP) ## stop the local service
 	@$(BIN)/python -m serving stop

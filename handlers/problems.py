@@ -46,15 +46,21 @@ class Problem(Exception):  # noqa: N818 (RFC 9457 calls it a problem)
         self.detail = detail
 
     def body(self, request_id: str) -> bytes:
-        """The RFC 9457 body; ``instance`` names the request by the id that its ``x-request-id`` answer header has."""
+        """The RFC 9457 body.
+
+        ``instance`` names the request by the id that its ``x-request-id`` answer header has. ``error`` repeats
+        ``detail`` for clients of the Open Inference Protocol, who look for the reason there.
+        """
+        # Lone surrogates reach a detail when it quotes what was received; JSON in UTF-8 cannot hold them.
+        detail = self.detail.encode("utf-8", "backslashreplace").decode()
         return orjson.dumps(
             {
                 "type": self.type,
                 "title": self.title,
                 "status": self.status,
-                # Lone surrogates reach a detail when it quotes what was received; JSON in UTF-8 cannot hold them.
-                "detail": self.detail.encode("utf-8", "backslashreplace").decode(),
+                "detail": detail,
                 "instance": "urn:uuid:" + request_id,
+                "error": detail,
             }
         )
 

@@ -25,6 +25,8 @@ MODEL_STORE = Path(os.environ.get("FASHION_MODEL_STORE", ROOT / "model_store"))
 # The oldest date that a zip file can hold: archives must not differ by when they were made.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _MANIFEST = "MAR-INF/MANIFEST.json"
+# TorchServe warns of a manifest without this field.
+_CREATED = "01/01/1980 00:00:00"
 
 
 class ArchiveError(Exception):
@@ -90,13 +92,13 @@ def _run_archiver(entry: Entry, version: str, folder: Path, work: Path) -> Path:
 
 
 def _normalise(made: Path, target: Path) -> None:
-    """Rewrite the archive with sorted names, one date and no creation time, uncompressed: weights hardly shrink."""
+    """Rewrite the archive with sorted names, one date and one creation time, uncompressed: weights hardly shrink."""
     with zipfile.ZipFile(made) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
         for name in sorted(source.namelist()):
             content = source.read(name)
             if name == _MANIFEST:
                 manifest = json.loads(content)
-                manifest.pop("createdOn", None)
+                manifest["createdOn"] = _CREATED
                 content = (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode()
             entry = zipfile.ZipInfo(name, _ZIP_DATE)
             entry.external_attr = 0o644 << 16

@@ -126,7 +126,11 @@ def _draw_mistakes(path: Path, entry: Entry, dataset: Dataset, answers: Tensor) 
     chosen, sureness = worst_mistakes(answers, dataset.test_targets, entry.activation, MISTAKES_SHOWN)
     decisions = answers[chosen].argmax(1) if entry.activation == "softmax" else answers[chosen]
     plotting.errors(
-        shown, _names(entry, dataset.test_targets[chosen]), _names(entry, decisions), sureness.tolist(), path
+        dataset.test_inputs[chosen],
+        _names(entry, dataset.test_targets[chosen]),
+        _names(entry, decisions),
+        sureness.tolist(),
+        path,
     )
 
 
