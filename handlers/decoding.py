@@ -20,6 +20,7 @@ What goes wrong is one of ``handlers.problems``, never another exception.
 from __future__ import annotations
 
 import binascii
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -29,10 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handlers import containers, documents, examples, images, npy, oip, problems
-from handlers.examples import Examples
 from handlers.signature import Signature
 
-Body = bytes | bytearray | memoryview
+Body = bytes | bytearray
 
 ACCEPTED = {
     "image": "an image (PNG, JPEG, WebP, GIF, BMP), raw uint8 pixels as application/octet-stream, "
@@ -66,7 +66,7 @@ class Decoded(NamedTuple):
 
     values: NDArray[Any]
     single: bool
-    envelope: Literal["plain", "predictions"] | oip.Request
+    envelope: Literal["plain", "predictions"] | oip.Request = "plain"
 
 
 def decode(
@@ -94,84 +94,107 @@ def decode(
         return _decode(parts[0], signature, prepare)
     if not parts:
         raise problems.Malformed(f"the request has no content; send {ACCEPTED[signature.input.kind]}")
-    decoded = [_decode(part, signature, prepare) for part in parts]
+    decoded = []
+    count = 0
+    for part in parts:
+        decoded.append(_decode(part, signature, prepare))
+        count += len(decoded[-1].values)
+        examples.check_count(count)
     if not all(part.envelope == "plain" for part in decoded):
         raise problems.Unprocessable('{"instances": …} and {"inputs": …} cannot be one part of several')
-    values = [part.values for part in decoded]
-    examples.check_count(sum(map(len, values)))
-    return Decoded(np.concatenate(values), False, "plain")
+    return Decoded(np.concatenate([part.values for part in decoded]), False)
 
 
 def _decode(part: Part, signature: Signature, prepare: images.Prepare) -> Decoded:
     body, content_type = part
-    if not len(body):
+    if not body:
         raise problems.Malformed(f"the request has an empty body; send {ACCEPTED[signature.input.kind]}")
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind == "application/octet-stream":
-        return _plain(_octets(body, signature, prepare))
-    if kind.startswith("image/"):
-        return _plain(_image(body, signature, prepare))
-    if kind == "application/json" or kind.endswith("+json"):
-        return _json(bytes(body), signature, prepare)
-    if kind in ("application/x-npy", "application/npy"):
-        return _plain(examples.from_array(npy.read(body), signature))
-    if kind in ("", FORM) or kind.startswith("text/"):
-        return _by_content(bytes(body), kind, signature, prepare)
-    raise problems.UnsupportedFormat(f"content type {kind[:80]!r}; send {ACCEPTED[signature.input.kind]}")
+    kind = _kind(content_type)
+    if kind == "octets":
+        return _octets(body, signature, prepare)
+    if kind == "image":
+        return _image(body, signature, prepare)
+    if kind == "json":
+        return _json(body, signature, prepare)
+    if kind == "npy":
+        return _array(npy.read(body), signature)
+    if kind == "unknown":
+        raise problems.UnsupportedFormat(f"content type {content_type[:80]!r}; send {ACCEPTED[signature.input.kind]}")
+    return _by_content(bytes(body), kind, signature, prepare)
 
 
-def _plain(found: Examples) -> Decoded:
-    return Decoded(found.values, found.single, "plain")
+@functools.lru_cache(maxsize=256)
+def _kind(content_type: str) -> Literal["octets", "image", "json", "npy", "form", "text", "none", "unknown"]:
+    name = content_type.partition(";")[0].strip().lower()
+    if name == "application/octet-stream":
+        return "octets"
+    if name.startswith("image/"):
+        return "image"
+    if name == "application/json" or name.endswith("+json"):
+        return "json"
+    if name in (npy.CONTENT_TYPE, "application/npy"):
+        return "npy"
+    if name == FORM:
+        return "form"
+    if name.startswith("text/"):
+        return "text"
+    return "unknown" if name else "none"
 
 
-def _by_content(body: bytes, kind: str, signature: Signature, prepare: images.Prepare) -> Decoded:
+def _by_content(
+    body: bytes, kind: Literal["form", "text", "none"], signature: Signature, prepare: images.Prepare
+) -> Decoded:
     text = body.strip()
     # A first byte alone would take raw pixels that start with 91 for a list.
-    if text[:3] == b"\xef\xbb\xbf" or (text and _JSON_ENDS.get(text[0]) == text[-1]):
+    if text[:3] == documents.BYTE_ORDER_MARK or (text and _JSON_ENDS.get(text[0]) == text[-1]):
         return _json(text, signature, prepare)
     if body.startswith(npy.MAGIC):
-        return _plain(examples.from_array(npy.read(body), signature))
+        return _array(npy.read(body), signature)
     if containers.sniff(body):
-        return _plain(_image(body, signature, prepare))
+        return _image(body, signature, prepare)
     if text.startswith(_BASE64_STARTS):
-        return _plain(_base64(text.decode("latin-1"), signature, prepare))
-    if not kind and len(body) % _example_bytes(signature) == 0:
-        return _plain(_octets(body, signature, prepare))
-    hint = "; curl sends a file unchanged with --data-binary, not with -d" if kind == FORM else ""
+        return _base64(text.decode("latin-1"), signature, prepare)
+    if kind == "none" and len(body) % _example_bytes(signature) == 0:
+        return _octets(body, signature, prepare)
+    hint = "; curl sends a file unchanged with --data-binary, not with -d" if kind == "form" else ""
     raise problems.UnsupportedFormat(f"the content is none of the formats; send {ACCEPTED[signature.input.kind]}{hint}")
+
+
+def _array(values: NDArray[Any], signature: Signature) -> Decoded:
+    return Decoded(*examples.from_array(values, signature))
 
 
 def _example_bytes(signature: Signature) -> int:
     return math.prod(signature.input.shape) * (4 if signature.input.kind == "vector" else 1)
 
 
-def _octets(body: Body, signature: Signature, prepare: images.Prepare) -> Examples:
+def _octets(body: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
     if containers.sniff(body):
         return _image(body, signature, prepare)
     if bytes(body[:6]) == npy.MAGIC:
-        return examples.from_array(npy.read(body), signature)
+        return _array(npy.read(body), signature)
+    shape = signature.input.shape
     count, rest = divmod(len(body), _example_bytes(signature))
     if rest:
         raise problems.Unprocessable(
             f"{len(body)} bytes are not a multiple of {_example_bytes(signature)}, the bytes of one example "
-            f"({'x'.join(map(str, signature.input.shape))} "
-            f"{'float32' if signature.input.kind == 'vector' else 'uint8'})"
+            f"({'x'.join(map(str, shape))} {'float32' if signature.input.kind == 'vector' else 'uint8'})"
         )
     examples.check_count(count)
     if signature.input.kind == "vector":
-        values: NDArray[Any] = np.frombuffer(body, "<f4").reshape(count, *signature.input.shape)
-        return Examples(examples.from_array(values, signature).values, count == 1)
-    return Examples(np.frombuffer(body, np.uint8).reshape(count, *signature.input.shape), count == 1)
+        found = examples.from_array(np.frombuffer(body, "<f4").reshape(count, *shape), signature)
+        return Decoded(found.values, count == 1)
+    return Decoded(np.frombuffer(body, np.uint8).reshape(count, *shape), count == 1)
 
 
-def _image(body: Body, signature: Signature, prepare: images.Prepare) -> Examples:
+def _image(body: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
     if signature.input.kind != "image":
         raise problems.UnsupportedFormat(f"this model takes no images; send {ACCEPTED['vector']}")
     height, width = signature.input.shape
-    return Examples(images.decode(body, (height, width), prepare)[np.newaxis], True)
+    return Decoded(images.decode(body, (height, width), prepare)[np.newaxis], True)
 
 
-def _base64(text: str, signature: Signature, prepare: images.Prepare) -> Examples:
+def _base64(text: str, signature: Signature, prepare: images.Prepare) -> Decoded:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     # A form turns + into a space; mail and shells break lines; URLs use - and _.
@@ -187,13 +210,12 @@ def _base64(text: str, signature: Signature, prepare: images.Prepare) -> Example
 
 
 def _inference(body: Body, json_length: int | None, signature: Signature, prepare: images.Prepare) -> Decoded:
-    documents.check_size(bytes(body[:json_length]))
     values, request = oip.parse(body, json_length, signature, prepare)
     return Decoded(values, False, request)
 
 
-def _json(text: bytes, signature: Signature, prepare: images.Prepare) -> Decoded:
-    text = text.removeprefix(b"\xef\xbb\xbf")
+def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
+    text = documents.without_mark(text)
     # The protocol's own reader parses the text itself; this test keeps most requests from being parsed twice.
     if b'"inputs"' in text and b'"instances"' not in text and text.lstrip()[:1] == b"{":
         return _inference(text, None, signature, prepare)
@@ -204,7 +226,7 @@ def _json(text: bytes, signature: Signature, prepare: images.Prepare) -> Decoded
             return Decoded(reader.instances(document["instances"]), False, "predictions")
         if "inputs" in document:
             return _inference(text, None, signature, prepare)
-    return _plain(reader.examples(document))
+    return reader.examples(document)
 
 
 class _JsonReader:
@@ -227,13 +249,13 @@ class _JsonReader:
             return values.values
         return self._joined(found)
 
-    def examples(self, found: Any) -> Examples:
+    def examples(self, found: Any) -> Decoded:
         """One example or a list of them: numbers, base64 strings or objects that hold one of these."""
         if type(found) is list:
             if found and type(found[0]) in (str, dict):
                 examples.check_count(len(found))
-                return Examples(self._joined(found), False)
-            return examples.from_array(self._numbers(found), self._signature)
+                return Decoded(self._joined(found), False)
+            return _array(self._numbers(found), self._signature)
         if type(found) is str:
             return _base64(found, self._signature, self._prepare)
         if type(found) is dict:
@@ -278,11 +300,16 @@ class _JsonReader:
             else:
                 if not (self._may_hold_booleans and bool in map(type, flat)):
                     return np.frombuffer(pixels, np.uint8).reshape(shape)
-        types = set(map(type, flat))
-        if not types <= {int, float}:
+        try:
+            # fromiter would read a string as a number and null as NaN, which a sum does not.
+            sum(flat)
+            numbers = np.fromiter(flat, np.float64, len(flat))
+        except TypeError:
+            numbers = None
+        if numbers is None or (self._may_hold_booleans and bool in map(type, flat)):
             wrong = next(value for value in flat if type(value) not in (int, float))
             raise problems.Unprocessable(f"a list holds {_json_type(wrong)} in the place of a number")
-        return np.fromiter(flat, np.float64, len(flat)).reshape(shape)
+        return numbers.reshape(shape)
 
 
 def _flattened(nested: list[Any]) -> tuple[list[int], list[Any]]:

@@ -12,13 +12,12 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-# Pillow loads a plugin at the first file of its kind unless it is imported.
-from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
+from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
 from handlers import containers, photographs, problems
 
@@ -33,6 +32,14 @@ PngImagePlugin.MAX_TEXT_MEMORY = 4 * 1024 * 1024
 # Pillow warns about oddities in files; the log is the operator's, and the file is the caller's.
 warnings.filterwarnings("ignore", module="PIL")
 
+# Image.open would try these itself, at a tenth of the cost of decoding a small PNG.
+_READERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+}
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -65,7 +72,7 @@ def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDA
     body = bytes(body)
     outline = containers.inspect(body)
     try:
-        image: Image.Image = Image.open(io.BytesIO(body), formats=(outline.format,))
+        image = _READERS[outline.format](io.BytesIO(body))
         if _is_plain(image) and image.size == shape[::-1] and prepare != "photo":
             return np.frombuffer(image.tobytes(), np.uint8).reshape(shape)
         picture, opaque = _normal(image, outline)

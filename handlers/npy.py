@@ -75,7 +75,7 @@ def _header(text: bytes) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
     return np.dtype(datatype), fortran, shape
 
 
-def write(values: NDArray[np.float32]) -> bytes:
+def write(values: NDArray[Any]) -> bytes:
     """Write an array as version 1.0."""
     return _header_for(values.dtype, values.shape) + values.tobytes()
 

@@ -1,0 +1,163 @@
+"""What decoding costs: microseconds per image for each format, beside what the format's own library takes.
+
+Run it as ``python -m bench.decoding``. It takes about ten seconds, prints a Markdown table and writes
+``bench/results/decoding.json``.
+
+Each figure is the quickest of several rounds, after a burn-in: on a shared machine the quickest round is the one that
+was disturbed least. ``floor`` is what the same bytes cost without this project: a copy of the values for raw bytes,
+``.npy`` and binary tensors, Pillow's ``open`` and ``load`` for images, ``orjson.loads`` for JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import json
+import platform
+import timeit
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import orjson
+import PIL
+from numpy.typing import NDArray
+from PIL import Image
+
+from handlers import decoding, npy
+from handlers.decoding import Part
+from handlers.signature import Input, Output, Signature
+
+RESULTS = Path(__file__).parent / "results" / "decoding.json"
+SIGNATURE = Signature(
+    model="fashion_mlp",
+    version="1.0",
+    description="The input of the FashionMNIST models.",
+    input=Input("image", "image", (28, 28), (784,), gain=1 / 255),
+    output=Output("softmax", tuple("0123456789")),
+)
+COUNTS = (1, 64)
+ROUNDS = 20
+SECONDS_PER_ROUND = 0.02
+
+
+def pictures(count: int) -> NDArray[np.uint8]:
+    """Pictures that compress like clothes: a soft shape with some texture, uint8 [count, 28, 28]."""
+    random = np.random.default_rng(0)
+    rows, columns = np.mgrid[-1:1:28j, -1:1:28j]
+    shape = np.exp(-4 * (rows**2 + 2 * columns**2))
+    values = 220 * shape + random.normal(0, 12, (count, 28, 28)) * (shape > 0.1)
+    clipped: NDArray[np.uint8] = values.clip(0, 255).astype(np.uint8)
+    return clipped
+
+
+def image_file(picture: NDArray[np.uint8], format_: str) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format_)
+    return stream.getvalue()
+
+
+def load_images(bodies: list[bytes]) -> None:
+    """What Pillow alone does to decode image files."""
+    for body in bodies:
+        Image.open(io.BytesIO(body)).load()
+
+
+def tensor(count: int, **more: object) -> dict[str, object]:
+    return {"inputs": [{"name": "image", "shape": [count, 28, 28], "datatype": "UINT8", **more}]}
+
+
+def cases(values: NDArray[np.uint8]) -> dict[str, tuple[list[Part], int | None, Callable[[], object]]]:
+    """For each format: the request's parts, its JSON length, and the floor."""
+    count, raw = len(values), bytearray(values.tobytes())
+    files = {format_: [image_file(value, format_) for value in values] for format_ in ("PNG", "JPEG")}
+    text = orjson.dumps(values[0].tolist() if count == 1 else values.tolist())
+    fractions = orjson.dumps((values / 255).round(4).tolist())
+    encoded = orjson.dumps([base64.b64encode(file).decode() for file in files["PNG"]])
+    tensor_text = orjson.dumps(tensor(count, data=values.ravel().tolist()))
+    header = orjson.dumps(tensor(count, parameters={"binary_data_size": len(raw)}))
+
+    def copy() -> object:
+        return np.frombuffer(raw, np.uint8).copy()
+
+    def one(body: bytes | bytearray, content_type: str) -> list[Part]:
+        return [Part(bytearray(body), content_type)]
+
+    return {
+        "raw": (one(raw, "application/octet-stream"), None, copy),
+        "npy": (one(npy.write(values), npy.CONTENT_TYPE), None, copy),
+        "OIP binary": (one(header + raw, "application/octet-stream"), len(header), copy),
+        "OIP JSON": (one(tensor_text, "application/json"), None, lambda: orjson.loads(tensor_text)),
+        "JSON integers": (one(text, "application/json"), None, lambda: orjson.loads(text)),
+        "JSON fractions": (one(fractions, "application/json"), None, lambda: orjson.loads(fractions)),
+        "base64 PNG in JSON": (one(encoded, "application/json"), None, functools.partial(load_images, files["PNG"])),
+        **{
+            format_: (
+                [Part(bytearray(file), f"image/{format_.lower()}") for file in bodies],
+                None,
+                functools.partial(load_images, bodies),
+            )
+            for format_, bodies in files.items()
+        },
+    }
+
+
+def quickest(calls: list[Callable[[], object]]) -> list[float]:
+    """The microseconds of each call, the quickest of its rounds; rounds alternate, so all see the same machine."""
+    found = [float("inf")] * len(calls)
+    numbers = []
+    for call in calls:
+        number, seconds = timeit.Timer(call).autorange()
+        numbers.append(max(1, round(number * SECONDS_PER_ROUND / seconds)))
+    for _ in range(ROUNDS):
+        for place, (call, number) in enumerate(zip(calls, numbers, strict=True)):
+            found[place] = min(found[place], timeit.timeit(call, number=number) / number * 1e6)
+    return found
+
+
+def measure() -> list[dict[str, float | str | int]]:
+    """One row for each format and number of images."""
+    results: list[dict[str, float | str | int]] = []
+    for count in COUNTS:
+        for name, (parts, json_length, floor) in cases(pictures(count)).items():
+            decode = functools.partial(decoding.decode, parts, SIGNATURE, json_length=json_length)
+            took, least = quickest([decode, floor])
+            results.append(
+                {
+                    "format": name,
+                    "images": count,
+                    "bytes": sum(len(part.body) for part in parts),
+                    "microseconds_per_image": round(took / count, 3),
+                    "floor_per_image": round(least / count, 3),
+                }
+            )
+    return results
+
+
+def table(results: list[dict[str, float | str | int]]) -> str:
+    lines = ["| format | images | bytes | µs per image | floor, µs |", "|---|---:|---:|---:|---:|"]
+    for row in results:
+        lines.append(
+            f"| {row['format']} | {row['images']} | {row['bytes']} | {row['microseconds_per_image']:.2f} "
+            f"| {row['floor_per_image']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    results = measure()
+    print(table(results))
+    RESULTS.parent.mkdir(exist_ok=True)
+    about = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+        "orjson": orjson.__version__,
+    }
+    RESULTS.write_text(json.dumps({"about": about, "results": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
