@@ -8,7 +8,7 @@ import types
 
 import pytest
 import ts
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ts import service
 from ts.context import Context, RequestProcessor
@@ -99,6 +99,16 @@ def test_any_stream_reads_as_torchserve_reads_it(setting, messages, ends, missin
             patch.setenv("TS_DECODE_INPUT_REQUEST", setting)
         expected = until_the_end(theirs, Pieces(stream))
         assert until_the_end(wire.Reader().retrieve_msg, Pieces(stream, ends)) == expected
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
+@pytest.mark.parametrize(
+    "value", [b"", b"{", b"\xff", b"[" * 100_000, b'{"a": [1, Infinity]}'], ids=lambda value: value[:9]
+)
+def test_a_body_is_decoded_or_arrives_as_its_bytes(monkeypatch, kind, value):
+    monkeypatch.delenv("TS_DECODE_INPUT_REQUEST", raising=False)
+    stream = batch(request("a", {}, [("body", kind, value)]))
+    assert comparable(wire.Reader().retrieve_msg(Pieces(stream))) == comparable(theirs(Pieces(stream)))
 
 
 def test_a_stream_may_come_in_two_pieces_cut_anywhere():
@@ -215,10 +225,15 @@ HEADERS = st.dictionaries(st.sampled_from(["content-type", "x-ž", "a"]), ASCII)
     {"ts_stream_next": st.sampled_from(["true", "false"])}
 )
 STATUSES = st.none() | st.tuples(st.sampled_from([200, 404, None]), ASCII | st.none())
-ANSWERS = st.lists(st.tuples(st.binary(max_size=20) | OTHERS, STATUSES, HEADERS), max_size=4)
+ANSWERS = st.lists(st.tuples(st.binary(max_size=20), STATUSES, HEADERS), max_size=4) | st.lists(
+    st.tuples(st.binary(max_size=20) | OTHERS, STATUSES, HEADERS), max_size=4
+)
 
 
 @settings(deadline=None)
+@example([(b"a", (None, None), {}), (b"b", (404, "Not Found"), {"content-type": "a/b"})], "", 200, False)
+@example([(b"a", None, {}), (b"b", None, {"ts_stream_next": "true"})], "", 200, False)
+@example([(b"a", None, {"ts_stream_next": "false"})], "", 200, True)
 @given(ANSWERS, TEXTS, st.sampled_from([200, 503]), st.booleans())
 def test_any_answers_are_written_as_torchserve_writes_them(answers, message, code, more):
     ids = {place: f"request-{place}" for place in range(len(answers))}
@@ -287,8 +302,9 @@ def test_another_version_of_torchserve_keeps_its_own_reader(worker, monkeypatch,
     assert service.create_predict_response is upstream.create_predict_response
 
 
-def test_a_process_that_is_no_worker_stays_as_it_is(caplog):
+@pytest.mark.parametrize("main", [None, types.SimpleNamespace(retrieve_msg=len)], ids=["no reader", "another reader"])
+def test_a_process_that_is_no_worker_stays_as_it_is(caplog, main):
     with caplog.at_level(logging.INFO):
-        assert not wire.install()
+        assert not wire.install(main)
     assert "not one of its workers" in caplog.text
     assert service.create_predict_response is upstream.create_predict_response
