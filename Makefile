@@ -66,9 +66,20 @@ status: $(STAMP) ## models, versions, workers and addresses of the local service
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: test lint format
+.PHONY: test test-conformance lint format
 test: archive ## unit and integration tests against a real TorchServe
 	@$(BIN)/python -m pytest
+
+# The official clients take an older protobuf than the service, so they get an environment of their own.
+CONFORMANCE := .venv-conformance
+$(CONFORMANCE)/.installed: requirements/conformance.txt $(STAMP)
+	@test -x $(CONFORMANCE)/bin/python || $(PYTHON) -m venv $(CONFORMANCE)
+	@$(CONFORMANCE)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/conformance.txt
+	@touch $@
+
+test-conformance: archive $(CONFORMANCE)/.installed ## official Triton, KServe and HTTP clients; needs nginx and curl
+	@$(CONFORMANCE)/bin/python -m pytest tests/conformance --ignore tests/conformance/test_kserve.py
+	@$(CONFORMANCE)/bin/python -m pytest tests/conformance/test_kserve.py
 
 lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -88,4 +99,4 @@ clean: ## stop the service; remove archives, logs and caches, keep what was trai
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the virtual environment, downloaded data and everything trained
-	@rm -rf $(VENV) data artifacts
+	@rm -rf $(VENV) $(CONFORMANCE) data artifacts
