@@ -1,0 +1,188 @@
+/** The drawing pad: a pen moved by pointer or by keys, over `Pixels`. */
+
+import { byId, part, within } from "./dom.js";
+import { encode } from "./picture.js";
+import { Pixels, SIDE } from "./pixels.js";
+
+/** Between two looks at a stroke that is under way. */
+const INTERVAL_MS = 150;
+
+/** @type {Record<string, [x: number, y: number]>} */
+const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+export class Pad {
+  #root = byId("pad", HTMLElement);
+  #canvas = part(this.#root, "canvas", HTMLCanvasElement);
+  #cursor = part(this.#root, "cursor", HTMLElement);
+  #hint = part(this.#root, "hint", HTMLElement);
+  #undo = part(this.#root, "undo", HTMLButtonElement);
+  #clear = part(this.#root, "clear", HTMLButtonElement);
+  #pixels = new Pixels();
+  /** Where the pointer is while it draws. @type {[x: number, y: number] | null} */
+  #pointer = null;
+  /** Where the pen of the keyboard is: column and row. @type {[x: number, y: number]} */
+  #place = [SIDE / 2, SIDE / 2];
+  #penDown = false;
+  #lastLook = 0;
+  #onChange;
+  #announce;
+
+  /**
+   * @param {(settled: boolean) => void} onChange the drawing changed; `settled` once a stroke has ended
+   * @param {(sentence: string) => void} announce says something to people who do not see the pad
+   */
+  constructor(onChange, announce) {
+    this.#onChange = onChange;
+    this.#announce = announce;
+    const canvas = this.#canvas;
+    canvas.addEventListener("pointerdown", (event) => this.#pointerDown(event));
+    canvas.addEventListener("pointermove", (event) => this.#pointerMove(event));
+    canvas.addEventListener("pointerup", () => this.#pointerUp());
+    canvas.addEventListener("pointercancel", () => this.#pointerUp());
+    canvas.addEventListener("keydown", (event) => this.#keyDown(event));
+    canvas.addEventListener("focus", () => this.#showCursor());
+    canvas.addEventListener("blur", () => this.#liftPen());
+    this.#undo.addEventListener("click", () => this.#takeBack());
+    this.#clear.addEventListener("click", () => {
+      this.#pixels.clear();
+      this.#show(true);
+    });
+    this.#draw();
+  }
+
+  /** Whether nothing is drawn. */
+  get empty() {
+    return this.#pixels.empty;
+  }
+
+  /** @returns {Promise<Blob>} the drawing as a PNG file */
+  png() {
+    return encode(this.#canvas, "image/png");
+  }
+
+  /** @param {PointerEvent} event */
+  #pointerDown(event) {
+    if (event.button !== 0 || !event.isPrimary) return;
+    this.#canvas.setPointerCapture(event.pointerId);
+    this.#liftPen();
+    this.#pixels.begin();
+    this.#pointer = this.#at(event);
+    this.#line(this.#pointer, this.#pointer);
+  }
+
+  /** @param {PointerEvent} event */
+  #pointerMove(event) {
+    if (!this.#pointer || !event.isPrimary) return;
+    // One event may stand for several movements since the last frame.
+    for (const each of event.getCoalescedEvents?.() ?? [event]) {
+      const to = this.#at(each);
+      this.#line(this.#pointer, to);
+      this.#pointer = to;
+    }
+  }
+
+  #pointerUp() {
+    if (!this.#pointer) return;
+    this.#pointer = null;
+    this.#show(true);
+  }
+
+  /** @param {KeyboardEvent} event */
+  #keyDown(event) {
+    const step = STEPS[event.key];
+    if (step && !event.ctrlKey && !event.metaKey && !event.altKey) this.#move(step);
+    else if (event.key === " " && !event.repeat) this.#togglePen();
+    else if (event.key === "Escape" && this.#penDown) this.#liftPen();
+    else if (event.key === "z" && (event.ctrlKey || event.metaKey)) this.#takeBack();
+    else return;
+    event.preventDefault();
+  }
+
+  /** @param {[x: number, y: number]} step */
+  #move([stepX, stepY]) {
+    const [x, y] = this.#place;
+    const inside = (/** @type {number} */ number) => Math.min(Math.max(number, 0), SIDE - 1);
+    this.#place = [inside(x + stepX), inside(y + stepY)];
+    if (this.#penDown) this.#line([x + 0.5, y + 0.5], this.#middle());
+    this.#showCursor();
+    this.#announce(`Column ${this.#place[0] + 1}, row ${this.#place[1] + 1}`);
+  }
+
+  #togglePen() {
+    if (this.#penDown) {
+      this.#liftPen();
+      return;
+    }
+    this.#penDown = true;
+    this.#pixels.begin();
+    this.#line(this.#middle(), this.#middle());
+    this.#showCursor();
+    this.#announce("Pen down");
+  }
+
+  #liftPen() {
+    if (!this.#penDown) return;
+    this.#penDown = false;
+    this.#showCursor();
+    this.#show(true);
+  }
+
+  #takeBack() {
+    this.#pixels.undo();
+    this.#show(true);
+  }
+
+  /**
+   * @param {[x: number, y: number]} from
+   * @param {[x: number, y: number]} to
+   */
+  #line(from, to) {
+    this.#pixels.line(from, to, this.#chosen("width"), this.#chosen("shade"));
+    this.#show(false);
+  }
+
+  /** @param {boolean} settled */
+  #show(settled) {
+    this.#draw();
+    const now = performance.now();
+    if (!settled && now - this.#lastLook < INTERVAL_MS) return;
+    this.#lastLook = now;
+    this.#onChange(settled);
+  }
+
+  #draw() {
+    const { values, canUndo, empty } = this.#pixels;
+    const image = new ImageData(SIDE, SIDE);
+    values.forEach((value, place) => image.data.set([value, value, value, 255], place * 4));
+    this.#canvas.getContext("2d")?.putImageData(image, 0, 0);
+    this.#undo.disabled = !canUndo;
+    this.#clear.disabled = empty;
+    this.#hint.hidden = canUndo;
+  }
+
+  #showCursor() {
+    const [x, y] = this.#place;
+    this.#cursor.style.left = `${(x / SIDE) * 100}%`;
+    this.#cursor.style.top = `${(y / SIDE) * 100}%`;
+    this.#cursor.classList.toggle("down", this.#penDown);
+  }
+
+  /** @returns {[x: number, y: number]} the middle of the pixel under the keyboard's pen */
+  #middle() {
+    return [this.#place[0] + 0.5, this.#place[1] + 0.5];
+  }
+
+  /**
+   * @param {PointerEvent} event
+   * @returns {[x: number, y: number]} in pixels of the drawing
+   */
+  #at(event) {
+    const box = this.#canvas.getBoundingClientRect();
+    return [((event.clientX - box.left) / box.width) * SIDE, ((event.clientY - box.top) / box.height) * SIDE];
+  }
+
+  /** @param {"width" | "shade"} name */
+  #chosen(name) {
+    return Number(within(this.#root, `input[name="${name}"]:checked`, HTMLInputElement).value);
+  }
+}

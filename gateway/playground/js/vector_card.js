@@ -1,0 +1,89 @@
+/** One vector model: a field for each number, and the answer as headline and bars. */
+
+import { ServiceError, isAbort, predictVector } from "./api.js";
+import { Bars, verdict } from "./bars.js";
+import { fromTemplate, part, within } from "./dom.js";
+import { showProblem, strong } from "./image_card.js";
+import { duration } from "./words.js";
+
+/** @typedef {import("./models.js").Model} Model */
+
+export class VectorCard {
+  element = fromTemplate("vector-card-template");
+  #form = part(this.element, "form", HTMLFormElement);
+  #version = part(this.element, "version", HTMLElement);
+  #time = part(this.element, "time", HTMLElement);
+  #problem = part(this.element, "problem", HTMLElement);
+  #answer = part(this.element, "answer", HTMLElement);
+  #verdict = part(this.element, "verdict", HTMLElement);
+  #bars = new Bars(part(this.element, "bars", HTMLElement));
+  /** @type {HTMLInputElement[]} */
+  #fields = [];
+  #current = new AbortController();
+  #onAnswer;
+
+  /**
+   * @param {Model} model
+   * @param {() => void} onCode the person wants to see this model's code
+   * @param {() => void} onChange the numbers changed
+   * @param {(sentence: string) => void} onAnswer called with each answer that the person asked for
+   */
+  constructor(model, onCode, onChange, onAnswer) {
+    this.model = model;
+    this.#onAnswer = onAnswer;
+    const name = part(this.element, "name", HTMLElement);
+    name.textContent = model.name;
+    name.id = `model-${model.name}`;
+    this.element.setAttribute("aria-labelledby", name.id);
+    this.#addFields();
+    this.#form.addEventListener("input", onChange);
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#ask();
+    });
+    const code = part(this.element, "code", HTMLButtonElement);
+    code.setAttribute("aria-label", `Show the code for ${model.name}`);
+    code.addEventListener("click", onCode);
+  }
+
+  /** The numbers as they stand in the fields; an empty field is 0. */
+  get features() {
+    return this.#fields.map((field) => field.valueAsNumber || 0);
+  }
+
+  #addFields() {
+    const place = part(this.element, "inputs", HTMLElement);
+    for (let number = 1; number <= this.model.features; number += 1) {
+      const label = fromTemplate("feature-template");
+      within(label, "span", HTMLElement).textContent = `Feature ${number}`;
+      this.#fields.push(within(label, "input", HTMLInputElement));
+      place.append(label);
+    }
+  }
+
+  async #ask() {
+    this.#current.abort();
+    const { signal } = (this.#current = new AbortController());
+    this.element.setAttribute("aria-busy", "true");
+    try {
+      const prediction = await predictVector(this.model.name, this.features, signal);
+      const [label, probability] = verdict(prediction);
+      this.#verdict.replaceChildren(strong(label), ` ${probability}`);
+      this.#time.textContent = `${duration(prediction.milliseconds)} round trip`;
+      this.#version.textContent = prediction.version;
+      this.#bars.show(prediction);
+      this.#answer.hidden = false;
+      showProblem(this.#problem, null);
+      this.#onAnswer(`${this.model.name}: ${label}, ${probability}.`);
+    } catch (error) {
+      if (isAbort(error)) return;
+      if (!(error instanceof ServiceError)) throw error;
+      this.#time.textContent = "";
+      this.#answer.hidden = true;
+      showProblem(this.#problem, error);
+      this.#onAnswer(`${this.model.name}: ${error.message}`);
+    } finally {
+      if (!signal.aborted) this.element.removeAttribute("aria-busy");
+    }
+  }
+}

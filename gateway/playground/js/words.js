@@ -1,0 +1,26 @@
+/** Numbers as people read them. */
+
+const PERCENT = new Intl.NumberFormat("en-GB", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+
+/**
+ * A probability such as `97.3%`; never a certainty that only rounding gives.
+ *
+ * @param {number} probability 0 to 1
+ * @returns {string}
+ */
+export function percent(probability) {
+  if (probability > 0 && probability < 0.0005) return "<0.1%";
+  if (probability < 1 && probability >= 0.9995) return ">99.9%";
+  return PERCENT.format(probability);
+}
+
+/**
+ * A duration such as `4.2 ms` or `1.25 s`.
+ *
+ * @param {number} milliseconds
+ * @returns {string}
+ */
+export function duration(milliseconds) {
+  if (milliseconds >= 1000) return `${(milliseconds / 1000).toFixed(2)} s`;
+  return `${milliseconds.toFixed(milliseconds < 10 ? 1 : 0)} ms`;
+}
