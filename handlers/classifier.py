@@ -110,10 +110,13 @@ class Classifier:
             for job in jobs:
                 answers[job.place] = self._refuse(context, job.place, job.request, error)
             return answers
+        all_finite = bool(np.isfinite(probabilities).all())
         start = 0
         for job in jobs:
             stop = start + len(job.decoded.values)
             try:
+                if not all_finite and not np.isfinite(probabilities[start:stop]).all():
+                    raise problems.Unprocessable("the values are so large that the network has no answer to them")
                 answers[job.place] = self._answer(context, job, probabilities[start:stop])
             except Exception as error:
                 answers[job.place] = self._refuse(context, job.place, job.request, error)
@@ -126,6 +129,8 @@ class Classifier:
         form = encoding.negotiate(headers.get("accept", ""), self._forms(request))
         length = oip.read_json_length(headers.get("inference-header-content-length"))
         decoded = decoding.decode(request.parts, self._signature, asked.prepare, length)
+        if request.way == "grpc_oip" and not isinstance(decoded.envelope, oip.Request):
+            raise problems.Malformed("an inference request needs inputs")
         if request.task == "explain":
             _check_explainable(len(decoded.values), form)
         return _Job(place, request, decoded, asked, form)

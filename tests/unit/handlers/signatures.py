@@ -1,0 +1,35 @@
+"""Signatures of each kind of model, for tests of the handlers."""
+
+from __future__ import annotations
+
+from handlers.signature import Input, Output, Signature
+
+LABELS = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+FASHION = Signature(
+    "fashion", "1.0", "Clothes.", Input("image", "image", (28, 28), (784,), gain=1 / 255), Output("softmax", LABELS)
+)
+PADDED = Signature(
+    "padded",
+    "1.0",
+    "Clothes, with a rim.",
+    Input("image", "image", (28, 28), (1, 32, 32), padding=2, gain=2 / 255, bias=-1.0),
+    Output("softmax", LABELS, temperature=1.5),
+)
+WIDE = Signature("wide", "1.0", "Small signs.", Input("image", "image", (6, 10), (60,)), Output("softmax", ("a", "b")))
+VECTOR = Signature(
+    "blobs", "1.0", "Blobs.", Input("vector", "features", (4,), (4,)), Output("softmax", ("one", "two", "three"))
+)
+SIGMOID = Signature(
+    "switches", "2.0", "Switches.", Input("vector", "features", (3,), (3,)), Output("sigmoid", ("left", "100%"))
+)

@@ -1,0 +1,408 @@
+"""A whole handler, fed as TorchServe's worker feeds it, with TorchServe's own context."""
+
+import base64
+import dataclasses
+import io
+import json
+import logging
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ts.context import Context, RequestProcessor
+
+from handlers import limits, problems
+from handlers.image_classifier import ImageClassifier
+from handlers.signature import FILE_NAME, Signature, SignatureError
+from handlers.vector_classifier import VectorClassifier
+from tests.unit.handlers import files
+from tests.unit.handlers.signatures import FASHION, PADDED, SIGMOID, VECTOR
+
+PICTURES = np.stack([files.texture(seed=seed) for seed in range(20)])
+PROBLEM = "application/problem+json"
+
+
+class Network(torch.nn.Module):
+    """One linear layer, after flattening, and a sigmoid where the signature says so."""
+
+    def __init__(self, signature: Signature):
+        super().__init__()
+        torch.manual_seed(1)
+        size = int(np.prod(signature.input.network_shape))
+        layers = [torch.nn.Flatten(), torch.nn.Linear(size, len(signature.output.labels))]
+        if signature.output.activation == "sigmoid":
+            layers.append(torch.nn.Sigmoid())
+        self.layers = torch.nn.Sequential(*layers)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return self.layers(values)
+
+
+def expected(signature: Signature, values: np.ndarray) -> np.ndarray:
+    """Probabilities by the signature's words: pad, scale, network, temperature, activation."""
+    given, output = signature.input, signature.output
+    if given.padding:
+        values = np.pad(values, ((0, 0), (given.padding,) * 2, (given.padding,) * 2))
+    inputs = torch.from_numpy(values.astype(np.float32) * given.gain + given.bias).reshape(-1, *given.network_shape)
+    with torch.inference_mode():
+        scores = Network(signature)(inputs)
+    return (scores / output.temperature).softmax(1).numpy() if output.activation == "softmax" else scores.numpy()
+
+
+class Served:
+    """A handler with an archive's folder, and the part of a worker that calls it."""
+
+    def __init__(self, signature: Signature, folder: Path, **config):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE_NAME).write_text(signature.to_json())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.jit.script(Network(signature).eval()).save(str(folder / "model.pt"))
+        manifest = {"model": {"serializedFile": "model.pt"}}
+        self.context = Context(
+            signature.model, str(folder), manifest, 8, None, "0.12.0", model_yaml_config=config or None
+        )
+        self.handler = ImageClassifier() if signature.input.kind == "image" else VectorClassifier()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.handler.initialize(self.context)
+
+    def batch(self, *requests):
+        """Each request's status, content type, headers and body; a request is a body or parts, and headers."""
+        data, processors = [], []
+        for body, headers in requests:
+            parts = body if isinstance(body, dict) else {"body": bytearray(body)}
+            described = {name: {"content-type": ""} for name in parts}
+            data.append(parts)
+            processors.append(RequestProcessor({**described, **headers}))
+        self.context.request_processor = processors
+        self.context.request_ids = {place: f"id-{place}" for place in range(len(requests))}
+        bodies = self.handler.handle(data, self.context)
+        assert len(bodies) == len(requests)
+        assert all(type(body) is bytes for body in bodies)
+        return [
+            (
+                self.context.get_response_status(place)[0],
+                self.context.get_response_content_type(place),
+                self.context.get_response_headers(place),
+                body,
+            )
+            for place, body in enumerate(bodies)
+        ]
+
+    def one(self, body, content_type="", **headers):
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        (answer,) = self.batch((body, {"Host": "x", "explain": "False", "Content-Type": content_type, **headers}))
+        return answer
+
+    def json(self, body, content_type="", **headers):
+        status, kind, _, answer = self.one(body, content_type, **headers)
+        assert (status, kind) == (200, "application/json"), answer
+        return json.loads(answer)
+
+
+@pytest.fixture(autouse=True)
+def _log_levels():
+    """A handler quietens the process that it lives in, which is the worker's and not the tests'."""
+    loggers = [logging.getLogger(), logging.getLogger("ts")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    made = {}
+
+    def get(signature: Signature) -> Served:
+        if signature.model not in made:
+            made[signature.model] = Served(signature, tmp_path_factory.mktemp(signature.model))
+        return made[signature.model]
+
+    return get
+
+
+def values(answers):
+    return np.array([list(answer["probabilities"].values()) for answer in answers])
+
+
+@pytest.mark.parametrize("signature", [FASHION, PADDED], ids=lambda signature: signature.model)
+def test_images_are_answered_as_the_signature_says(served, signature):
+    answers = served(signature).json(PICTURES.tobytes(), "application/octet-stream")
+    np.testing.assert_allclose(values(answers), expected(signature, PICTURES), atol=1e-6)
+    np.testing.assert_allclose(values(answers).sum(1), 1, atol=1e-6)
+    assert [answer["class"] for answer in answers] == expected(signature, PICTURES).argmax(1).tolist()
+
+
+def test_vectors_are_answered_as_the_signature_says(served):
+    vectors = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+    answers = served(VECTOR).json(json.dumps(vectors.tolist()).encode(), "application/json")
+    np.testing.assert_allclose(values(answers), expected(VECTOR, vectors), atol=1e-6)
+
+
+def test_sigmoids_are_answered_with_labels(served):
+    vectors = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    answers = served(SIGMOID).json(vectors.tobytes(), "application/octet-stream")
+    np.testing.assert_allclose(values(answers), expected(SIGMOID, vectors), atol=1e-6)
+    assert "class" not in answers[0]
+
+
+def test_fractions_and_pixels_mix_in_a_batch(served):
+    headers = {"Host": "x", "content-type": "application/json"}
+    pixels = json.dumps(PICTURES[0].tolist()).encode()
+    fractions = json.dumps((PICTURES[1] / 255).tolist()).encode()
+    answers = served(FASHION).batch((pixels, headers), (fractions, headers), (pixels, headers))
+    np.testing.assert_allclose(
+        values([json.loads(answer[3]) for answer in answers]), expected(FASHION, PICTURES[[0, 1, 0]]), atol=1e-6
+    )
+
+
+def test_one_bad_request_disturbs_no_other(served):
+    http = {"Host": "x", "explain": "False"}
+    requests = []
+    for place, picture in enumerate(PICTURES[:15]):
+        if place % 2:
+            requests.append((files.save(picture), {**http, "Content-Type": "image/png"}))
+        else:
+            requests.append((picture.tobytes(), {**http, "content-type": "application/octet-stream"}))
+    bad = [
+        (b"", http),
+        (b"\x89PNG\r\n\x1a\n", {**http, "content-type": "image/png"}),
+        (b"[[NaN]]", {**http, "content-type": "application/json"}),
+        (bytes(700), {**http, "content-type": "application/octet-stream"}),
+        (PICTURES[0].tobytes(), {**http, "X-Query": "top_k=0"}),
+        (PICTURES[0].tobytes(), {**http, "Accept": "text/html"}),
+        (b"<a/>", {**http, "content-type": "text/xml"}),
+        (PICTURES[0].tobytes(), {**http, "Inference-Header-Content-Length": "x"}),
+        (PICTURES.tobytes(), {**http, "explain": "True"}),
+    ]
+    for place, request in enumerate(bad):
+        answers = served(FASHION).batch(*requests[:place], request, *requests[place:])
+        status, kind, _, body = answers.pop(place)
+        assert 400 <= status < 500
+        assert kind == PROBLEM
+        problem = json.loads(body)
+        assert problem["status"] == status
+        assert problem["instance"] == f"urn:uuid:id-{place}"
+        assert {answer[0] for answer in answers} == {200}
+        found = values([json.loads(answer[3]) for answer in answers])
+        np.testing.assert_allclose(found, expected(FASHION, PICTURES[:15]), atol=1e-6)
+
+
+def test_a_batch_of_bad_requests_alone(served):
+    answers = served(FASHION).batch((b"", {"host": "x"}), (b"x", {"host": "x"}))
+    assert [answer[0] for answer in answers] == [400, 415]
+
+
+def test_forms_of_answers(served):
+    body, octets = PICTURES[:3].tobytes(), "application/octet-stream"
+    for accept in ("application/x-npy", octets):
+        status, kind, _, answer = served(FASHION).one(body, octets, Accept=accept)
+        assert (status, kind) == (200, accept)
+        found = np.load(io.BytesIO(answer)) if accept != octets else np.frombuffer(answer, "<f4").reshape(3, 10)
+        np.testing.assert_allclose(found, expected(FASHION, PICTURES[:3]), atol=1e-6)
+
+
+def test_top_k_and_picture(served):
+    catalogue = files.save(255 - np.kron(PICTURES[0], np.ones((5, 5), np.uint8)))
+    answer = served(FASHION).json(catalogue, "image/png", X_Query="top_k=3&picture=true")
+    assert len(answer["probabilities"]) == 3
+    picture = base64.b64decode(answer["picture"])
+    again = served(FASHION).json(picture, "image/png", X_Query="top_k=3")
+    assert again["probabilities"] == answer["probabilities"]
+
+
+def test_a_vector_model_has_no_picture(served):
+    status, *_ = served(VECTOR).one(b"[1, 2, 3, 4]", "application/json", X_Query="picture=1")
+    assert status == 422
+
+
+def test_kserve_v1(served):
+    body = json.dumps({"instances": PICTURES[:2].tolist()}).encode()
+    answer = served(FASHION).json(body, "application/json")
+    assert list(answer) == ["predictions"]
+    np.testing.assert_allclose(values(answer["predictions"]), expected(FASHION, PICTURES[:2]), atol=1e-6)
+
+
+def test_binary_tensors_of_the_open_inference_protocol(served):
+    described = {"name": "image", "shape": [2, 28, 28], "datatype": "UINT8", "parameters": {"binary_data_size": 1568}}
+    header = json.dumps({"inputs": [described], "parameters": {"binary_data_output": True}}).encode()
+    body = header + PICTURES[:2].tobytes()
+    status, kind, headers, answer = served(FASHION).one(
+        body, "application/octet-stream", Inference_Header_Content_Length=str(len(header))
+    )
+    assert (status, kind) == (200, "application/octet-stream")
+    length = int(headers["Inference-Header-Content-Length"])
+    assert json.loads(answer[:length])["outputs"][0]["shape"] == [2, 10]
+    found = np.frombuffer(answer[length : length + 80], "<f4").reshape(2, 10)
+    np.testing.assert_allclose(found, expected(FASHION, PICTURES[:2]), atol=1e-6)
+
+
+def test_explanations(served):
+    answer = served(PADDED).json(
+        PICTURES[0].tobytes(), "application/octet-stream", explain="True", X_Query="target=Coat"
+    )
+    assert answer["target"] == 4
+    assert np.array(answer["attributions"]).shape == (28, 28)
+    many = served(PADDED).json(PICTURES[:2].tobytes(), "application/octet-stream", explain="True")
+    assert [one["target"] for one in many] == [one["class"] for one in many]
+    wrapped = served(VECTOR).json(b'{"instances": [[1, 2, 3, 4]]}', "application/json", explain="True")
+    assert np.array(wrapped["explanations"][0]["attributions"]).shape == (4,)
+
+
+def test_explanations_as_pictures(served):
+    body, octets = PICTURES[0].tobytes(), "application/octet-stream"
+    status, kind, _, answer = served(FASHION).one(body, octets, explain="True", Accept="image/png")
+    assert (status, kind, answer[:4]) == (200, "image/png", b"\x89PNG")
+    for handler, sent, accept in [
+        (FASHION, PICTURES[:2].tobytes(), "image/png"),
+        (FASHION, body, "application/x-npy"),
+        (VECTOR, bytes(16), "image/png"),
+    ]:
+        assert served(handler).one(sent, octets, explain="True", Accept=accept)[0] == 406
+
+
+def test_too_many_explanations(served):
+    body = np.zeros((limits.EXPLAINED + 1, 784), np.uint8).tobytes()
+    assert served(FASHION).one(body, "application/octet-stream", explain="True")[0] == 413
+
+
+def test_a_description_holds_metadata_and_signature(served):
+    (answer,) = served(FASHION).batch(({}, {"describe": "True"}))
+    assert answer[:2] == (200, "application/json")
+    described = json.loads(answer[3])
+    assert described["name"] == "fashion"
+    assert described["inputs"][0]["shape"] == [-1, 28, 28]
+    assert described["signature"] == json.loads(FASHION.to_json())
+
+
+def test_more_images_than_a_chunk_keep_their_order(tmp_path):
+    small = Served(FASHION, tmp_path, chunk_size=7, threads=1)
+    answers = small.json(PICTURES.tobytes(), "application/octet-stream")
+    np.testing.assert_allclose(values(answers), expected(FASHION, PICTURES), atol=1e-6)
+
+
+def test_the_rows_of_a_batch_that_overflow_are_refused_alone(served):
+    http = {"Host": "x", "Content-Type": "application/octet-stream"}
+    steep = dataclasses.replace(VECTOR, model="steep", input=dataclasses.replace(VECTOR.input, gain=10.0))
+    huge = np.full(4, 3e38, "<f4").tobytes()
+    fine = np.ones(4, "<f4").tobytes()
+    answers = served(steep).batch((fine, http), (huge, http), (fine, http))
+    assert [answer[0] for answer in answers] == [200, 422, 200]
+    np.testing.assert_allclose(
+        values([json.loads(answer[3]) for answer in answers[::2]]), expected(steep, np.ones((2, 4))), atol=1e-6
+    )
+
+
+# --- gRPC, where one answer of a wrong form costs TorchServe a worker ---
+
+
+def oip_answer(served, body):
+    (answer,) = served(FASHION).batch(({"body": body}, {"body": {"content-type": "application/json"}}))
+    found = json.loads(answer[3])
+    assert {"id", "model_name", "model_version", "outputs"} <= set(found)
+    for name in ("id", "model_name", "model_version"):
+        assert type(found[name]) is str
+    for output in found["outputs"]:
+        assert type(output["name"]) is type(output["datatype"]) is str
+        assert np.prod(output["shape"]) == len(output["data"])
+    return found
+
+
+def test_an_answer_over_grpc_has_what_torchserve_reads(served):
+    tensor = {"name": "image", "shape": [1, 784], "datatype": "UINT8", "data": PICTURES[0].ravel().tolist()}
+    found = oip_answer(served, json.dumps({"id": "", "model_name": "fashion", "inputs": [tensor]}).encode())
+    assert [output["name"] for output in found["outputs"]] == ["probabilities", "class", "label"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"",
+        b"[1]",
+        b"nonsense",
+        b'{"inputs": []}',
+        b'{"inputs": [{"name": "image", "shape": [1, 784], "datatype": "UINT8", "data": []}]}',
+        b'{"inputs": [{"name": "image", "shape": [1, 784], "datatype": "FP8"}]}',
+        b'{"id": 5, "inputs": 7}',
+        b'{"instances": [[1]]}',
+        json.dumps(PICTURES[0].tolist()).encode(),
+    ],
+)
+def test_a_refusal_over_grpc_has_what_torchserve_reads(served, body):
+    found = oip_answer(served, body)
+    (error,) = found["outputs"]
+    assert error["name"] == "error"
+    assert error["data"][0].startswith("4")
+
+
+def test_answers_to_torchserves_own_grpc_service_end_the_stream(served):
+    for data in ({"data": PICTURES[0].tobytes()}, {"data": b"?"}, {}, {"a": files.save(PICTURES[0]), "b": b""}):
+        ((_, _, headers, body),) = served(FASHION).batch((data, {}))
+        assert headers["ts_stream_next"] == "false"
+        assert json.loads(body)
+
+
+# --- faults ---
+
+
+def test_a_fault_of_the_service_is_a_500_of_its_request_alone(served, monkeypatch, caplog):
+    handler = served(FASHION).handler
+    encode = handler._encoder.json
+
+    def fail(probabilities, *more):
+        if len(probabilities) == 2:
+            raise RuntimeError("a bug")
+        return encode(probabilities, *more)
+
+    monkeypatch.setattr(handler._encoder, "json", fail)
+    http = {"Host": "x", "Content-Type": "application/octet-stream"}
+    with caplog.at_level(logging.ERROR):
+        answers = served(FASHION).batch((PICTURES[0].tobytes(), http), (PICTURES[:2].tobytes(), http))
+    assert [answer[0] for answer in answers] == [200, 500]
+    assert json.loads(answers[1][3])["type"] == problems.Internal.type
+    assert "a bug" in caplog.text
+    assert "a bug" not in answers[1][3].decode()
+
+
+def test_a_network_that_fails_answers_every_request(served, monkeypatch):
+    handler = served(FASHION).handler
+
+    def fail(_):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(handler, "_network", fail)
+    http = {"Host": "x", "Content-Type": "application/octet-stream"}
+    answers = served(FASHION).batch((PICTURES[0].tobytes(), http), (b"", http))
+    assert [answer[0] for answer in answers] == [500, 400]
+
+
+def test_a_cuda_fault_ends_the_process():
+    program = "from handlers import classifier; classifier._exit_if_lost(RuntimeError('CUDA error: no kernel image'))"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "CUDA failed" in ended.stderr
+
+
+def test_other_faults_do_not_end_the_process():
+    program = "from handlers import classifier; classifier._exit_if_lost(RuntimeError('shape')); print('alive')"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.stdout == "alive\n"
+
+
+def test_a_signature_of_another_kind_is_refused(tmp_path):
+    (tmp_path / FILE_NAME).write_text(VECTOR.to_json())
+    context = Context("x", str(tmp_path), {"model": {"serializedFile": "model.pt"}}, 1, None, "0.12.0")
+    with pytest.raises(SignatureError, match="this handler takes image"):
+        ImageClassifier().initialize(context)
+
+
+def test_a_loaded_handler_keeps_the_log_quiet(tmp_path):
+    Served(VECTOR, tmp_path)
+    assert logging.getLogger().level == logging.getLogger("ts").level == logging.WARNING

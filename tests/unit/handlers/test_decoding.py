@@ -1,0 +1,437 @@
+"""Every format of a request, and what is wrong with those that are refused."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from handlers import decoding, limits, npy, oip, problems
+from handlers.decoding import Part
+from tests.unit.handlers import files
+from tests.unit.handlers.signatures import FASHION, SIGMOID, VECTOR, WIDE
+
+PIXELS = np.stack([files.texture(seed=seed) for seed in range(3)])
+ONE, MANY = PIXELS[0], PIXELS
+PNG = files.save(ONE)
+B64 = base64.b64encode(PNG).decode()
+OCTETS, JSON, NPY, FORM = "application/octet-stream", "application/json", "application/x-npy", decoding.FORM
+
+
+def decode(body, content_type="", signature=FASHION, **more):
+    return decoding.decode([Part(bytearray(body), content_type)], signature, **more)
+
+
+def as_json(value) -> bytes:
+    return json.dumps(value).encode()
+
+
+def as_npy(values: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, values)
+    return stream.getvalue()
+
+
+def holds(decoded, values, single, envelope="plain"):
+    np.testing.assert_array_equal(decoded.values, values)
+    assert decoded.values.dtype == np.uint8
+    assert (decoded.single, decoded.envelope) == (single, envelope)
+
+
+# --- images as numbers ---
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (ONE.tobytes(), OCTETS),
+        (ONE.tobytes(), "Application/Octet-Stream; charset=binary"),
+        (ONE.tobytes(), ""),
+        (as_npy(ONE), NPY),
+        (as_npy(ONE), OCTETS),
+        (as_npy(ONE), ""),
+        (as_npy(np.asfortranarray(ONE)), NPY),
+        (as_npy(ONE.astype(">i8")), NPY),
+        (as_npy(ONE.reshape(784)), NPY),
+        (as_json(ONE.tolist()), JSON),
+        (as_json(ONE.tolist()), "application/json; charset=utf-8"),
+        (as_json(ONE.tolist()), "application/vnd.example+json"),
+        (as_json(ONE.tolist()), "text/plain"),
+        (as_json(ONE.tolist()), FORM),
+        (b"\xef\xbb\xbf \n" + as_json(ONE.tolist()) + b"\n", ""),
+        (b"\xef\xbb\xbf" + as_json(ONE.tolist()), JSON),
+        (as_json(ONE.reshape(784).tolist()), JSON),
+        (as_json({"image": ONE.tolist()}), JSON),
+        (as_json({"data": ONE.tolist(), "target": 0}), JSON),
+    ],
+)
+def test_one_image_as_numbers(body, content_type):
+    holds(decode(body, content_type), ONE[None], single=True)
+
+
+@pytest.mark.parametrize("values", [MANY, MANY[:1]], ids=["three", "a list of one"])
+@pytest.mark.parametrize("joined", [False, True], ids=["rows", "joined rows"])
+@pytest.mark.parametrize("form", ["json", "npy", "instances", "objects"])
+def test_many_images_as_numbers(values, joined, form):
+    sent = values.reshape(len(values), 784) if joined else values
+    if form == "npy":
+        holds(decode(as_npy(sent), NPY), values, single=False)
+    elif form == "json":
+        holds(decode(as_json(sent.tolist()), JSON), values, single=False)
+    elif form == "instances":
+        holds(decode(as_json({"instances": sent.tolist()}), JSON), values, False, "predictions")
+    else:
+        members = [{"image": member} for member in sent.tolist()]
+        holds(decode(as_json(members), JSON), values, single=False)
+        holds(decode(as_json({"instances": members}), JSON), values, False, "predictions")
+
+
+def test_raw_images_say_by_their_number_whether_they_are_one():
+    holds(decode(MANY.tobytes(), OCTETS), MANY, single=False)
+    holds(decode(ONE.tobytes(), OCTETS), MANY[:1], single=True)
+
+
+def test_raw_images_are_not_copied():
+    body = bytearray(MANY.tobytes())
+    found = decoding.decode([Part(body, OCTETS)], FASHION).values
+    body[0] = 77
+    assert found[0, 0, 0] == 77
+
+
+@pytest.mark.parametrize(
+    "first", [b"[", b"{", b'"', b"BM", b"\x89PNG", b"RIFF", b"\xff\xd8", b"data:image/"], ids=ascii
+)
+def test_raw_pixels_may_start_like_another_format(first):
+    body = first + ONE.tobytes()[len(first) : -1] + b"\x01"
+    found = decode(body, OCTETS)
+    assert found.values.tobytes() == body
+
+
+@given(npst.arrays(np.uint8, (2, 6, 10)))
+def test_all_formats_of_the_same_pixels_agree(values):
+    for body, content_type in [
+        (values.tobytes(), OCTETS),
+        (as_npy(values), NPY),
+        (as_npy(values.astype(np.int16)), NPY),
+        (as_json(values.tolist()), JSON),
+        (as_json({"instances": values.tolist()}), JSON),
+    ]:
+        np.testing.assert_array_equal(decode(body, content_type, WIDE).values, values)
+
+
+# --- fractions ---
+
+
+@given(npst.arrays(np.float64, (2, 6, 10), elements=st.floats(0, 1)))
+def test_fractions_become_pixels(values):
+    sent = values.tolist()
+    # Written with a point somewhere, so that the numbers are fractions.
+    sent[0][0][0] = 0.5
+    values[0, 0, 0] = 0.5
+    for body, content_type in [(as_json(sent), JSON), (as_npy(values), NPY), (as_npy(values.astype(">f4")), NPY)]:
+        found = decode(body, content_type, WIDE).values
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, values * 255, rtol=1e-6, atol=1e-4)
+
+
+def test_whole_numbers_are_pixels_and_one_point_makes_fractions_of_all():
+    zeros_and_ones = (ONE > 0).astype(int).tolist()
+    assert decode(as_json(zeros_and_ones), JSON).values.max() == 1
+    zeros_and_ones[0][0] = 0.0
+    assert decode(as_json(zeros_and_ones), JSON).values.max() == 255
+
+
+# --- image files ---
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (PNG, "image/png"),
+        (PNG, "image/jpeg"),
+        (PNG, "image/*"),
+        (PNG, OCTETS),
+        (PNG, ""),
+        (PNG, "text/plain"),
+        (B64.encode(), "text/plain"),
+        (B64.encode(), ""),
+        (B64.rstrip("=").encode(), FORM),
+        (f"data:image/png;base64,{B64}".encode(), "text/plain"),
+        (as_json(B64), JSON),
+        (as_json(f"data:image/png;base64,{B64}"), JSON),
+        (as_json({"b64": B64}), JSON),
+        (as_json({"image": B64}), JSON),
+        (as_json({"image": {"b64": B64}}), JSON),
+        (as_json({"image_bytes": {"b64": B64}}), JSON),
+        (as_json({"data": B64}), JSON),
+        (as_json({"b64": B64.replace("+", "-").replace("/", "_").rstrip("=")}), JSON),
+        (as_json({"b64": B64.replace("+", " ")}), FORM),
+        (as_json({"b64": "\n".join(B64[place : place + 76] for place in range(0, len(B64), 76))}), JSON),
+    ],
+)
+def test_one_image_file(body, content_type):
+    holds(decode(body, content_type), ONE[None], single=True)
+
+
+def test_many_image_files_in_json():
+    encoded = [base64.b64encode(files.save(picture)).decode() for picture in MANY]
+    holds(decode(as_json(encoded), JSON), MANY, single=False)
+    for members in (encoded, [{"b64": one} for one in encoded], [{"image_bytes": {"b64": one}} for one in encoded]):
+        holds(decode(as_json({"instances": members}), JSON), MANY, False, "predictions")
+    mixed = [encoded[0], {"image": MANY[1].tolist()}, MANY[2].tolist()]
+    holds(decode(as_json({"instances": mixed}), JSON), MANY, False, "predictions")
+
+
+def test_parts_keep_their_order():
+    parts = [
+        Part(files.save(MANY[0]), "image/png"),
+        Part(MANY[1].tobytes(), OCTETS),
+        Part(as_json(MANY[2].tolist()), ""),
+    ]
+    holds(decoding.decode(parts, FASHION), MANY, single=False)
+    holds(decoding.decode(parts[:1], FASHION), MANY[:1], single=True)
+    several = [Part(as_npy(MANY[:2]), NPY), Part(files.save(MANY[2]), "")]
+    holds(decoding.decode(several, FASHION), MANY, single=False)
+
+
+def test_prepare_reaches_every_image_file():
+    catalogue = files.save(255 - np.kron(ONE, np.ones((4, 4), np.uint8)))
+    converted, resized = (decode(catalogue, "image/png", prepare=prepare).values for prepare in ("auto", "none"))
+    np.testing.assert_array_equal(resized[0], 255 - ONE)
+    assert not np.array_equal(converted, resized)
+    encoded = base64.b64encode(catalogue).decode()
+    np.testing.assert_array_equal(decode(as_json([encoded]), JSON, prepare="none").values, resized)
+
+
+# --- vectors ---
+
+ROWS = np.array([[0.5, -1, 2, 1e6], [1, 2, 3, 4]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (ROWS.astype("<f4").tobytes(), OCTETS),
+        (ROWS.astype("<f4").tobytes(), ""),
+        (as_npy(ROWS), NPY),
+        (as_npy(ROWS.astype(">f8")), NPY),
+        (as_json(ROWS.tolist()), JSON),
+        (as_json({"instances": ROWS.tolist()}), JSON),
+        (as_json([{"features": row} for row in ROWS.tolist()]), JSON),
+    ],
+)
+def test_vectors(body, content_type):
+    found = decode(body, content_type, VECTOR)
+    np.testing.assert_array_equal(found.values, ROWS)
+    assert found.values.dtype == np.float32
+    assert not found.single
+
+
+def test_one_vector():
+    for body, content_type in [(ROWS[1].tobytes(), OCTETS), (as_npy(ROWS[1]), NPY), (b"[1, 2, 3, 4]", JSON)]:
+        found = decode(body, content_type, VECTOR)
+        np.testing.assert_array_equal(found.values, ROWS[1:])
+        assert found.single
+
+
+@pytest.mark.parametrize("body", [PNG, as_json(B64), as_json({"instances": [{"b64": B64}]})], ids=["PNG", "b64", "v1"])
+def test_a_vector_model_takes_no_images(body):
+    with pytest.raises(problems.UnsupportedFormat, match="no images"):
+        decode(body, "", VECTOR)
+
+
+# --- Open Inference Protocol ---
+
+
+def test_inference_requests_are_left_to_their_own_reader():
+    tensor = {"name": "image", "shape": [3, 28, 28], "datatype": "UINT8"}
+    text = as_json({"id": "x", "inputs": [{**tensor, "data": MANY.ravel().tolist()}]})
+    for content_type in (JSON, "", "text/plain"):
+        found = decode(text, content_type)
+        assert isinstance(found.envelope, oip.Request)
+        assert found.envelope.id == "x"
+        np.testing.assert_array_equal(found.values, MANY)
+    header = as_json({"inputs": [{**tensor, "parameters": {"binary_data_size": MANY.size}}]})
+    found = decode(header + MANY.tobytes(), OCTETS, json_length=len(header))
+    np.testing.assert_array_equal(found.values, MANY)
+    escaped = text.replace(b'"inputs"', rb'"\u0069nputs"')
+    np.testing.assert_array_equal(decode(escaped, JSON).values, MANY)
+    both = as_json({"instances": MANY.tolist(), "inputs": 1})
+    holds(decode(both, JSON), MANY, False, "predictions")
+
+
+def test_a_json_length_needs_one_body():
+    with pytest.raises(problems.Malformed, match="multipart"):
+        decoding.decode([Part(PNG, ""), Part(PNG, "")], FASHION, json_length=10)
+
+
+# --- what is refused ---
+
+
+def nested(depth: int) -> bytes:
+    return b"[" * depth + b"]" * depth
+
+
+MALFORMED = {
+    "empty": (b"", JSON),
+    "empty image": (b"", "image/png"),
+    "cut JSON": (b"[[1, 2", JSON),
+    "two JSON texts": (b"[1][2]", JSON),
+    "trailing comma": (b"[1,]", JSON),
+    "not UTF-8": (b'["\xff"]', JSON),
+    "too deep": (nested(5000), JSON),
+    "nothing but letters": (b"hello", JSON),
+    "not base64": (as_json("iVBORw0K!!!!"), JSON),
+    "base64 of an odd length": (as_json("iVBOR"), JSON),
+    "base64 of nothing in an image": (as_json({"b64": B64[:60]}), JSON),
+    "cut PNG": (PNG[:60], "image/png"),
+    "cut npy": (as_npy(ONE)[:200], NPY),
+}
+UNSUPPORTED = {
+    "XML": (b"<a/>", "application/xml"),
+    "PDF": (b"%PDF-1.7", ""),
+    "text": (b"hello", "text/plain"),
+    "a form": (b"a=1&b=2", FORM),
+    "TIFF": (b"II*\0" + bytes(100), "image/tiff"),
+    "base64 of text": (as_json("aGVsbG8="), JSON),
+    "an empty string": (as_json(""), JSON),
+    "video": (PNG, "video/mp4"),
+}
+UNPROCESSABLE = {
+    "783 bytes": (bytes(783), OCTETS),
+    "27 columns": (as_json(np.zeros((28, 27), int).tolist()), JSON),
+    "no example": (b"[]", JSON),
+    "no instance": (b'{"instances": []}', JSON),
+    "empty rows": (as_json([[]] * 28), JSON),
+    "npy without examples": (as_npy(np.zeros((0, 28, 28), np.uint8)), NPY),
+    "a number": (b"5", JSON),
+    "null": (b"null", JSON),
+    "true": (b"true", JSON),
+    "an empty object": (b"{}", JSON),
+    "an object of other names": (b'{"pixels": [1]}', JSON),
+    "ragged": (as_json([[0] * 28] * 27 + [[0] * 27]), JSON),
+    "lists beside numbers": (as_json([[0] * 28] * 27 + [0]), JSON),
+    "numbers beside lists": (as_json([0, [0] * 28]), JSON),
+    "256": (as_json([[256] * 28] * 28), JSON),
+    "-1": (as_json([[-1] * 28] * 28), JSON),
+    "a huge integer": (as_json([[10**18] * 28] * 28), JSON),
+    "1.5": (as_json([[1.5] * 28] * 28), JSON),
+    "-0.1": (as_json([[-0.1] * 28] * 28), JSON),
+    "255.0": (as_json([[255.0] * 28] * 28), JSON),
+    "NaN": (as_json([[float("nan")] * 28] * 28), JSON),
+    "Infinity": (as_json([[float("inf")] * 28] * 28), JSON),
+    "1e999": (b"[[" + b"1e999," * 27 + b"0]]", JSON),
+    "a boolean": (as_json([[True] * 28] * 28), JSON),
+    "a boolean among fractions": (as_json([[0.5] * 28] * 27 + [[0.5] * 27 + [False]]), JSON),
+    "null among pixels": (as_json([[0] * 28] * 27 + [[0] * 27 + [None]]), JSON),
+    "a string among pixels": (as_json([[0] * 28] * 27 + [[0] * 27 + ["1"]]), JSON),
+    "numbers as strings": (as_json([["1"] * 28] * 28), JSON),
+    "an object among pixels": (as_json([[0] * 28] * 27 + [[0] * 27 + [{}]]), JSON),
+    "five axes": (as_json([[[[[0]]]]]), JSON),
+    "instances that are no list": (b'{"instances": 3}', JSON),
+    "instances of numbers": (b'{"instances": [1, 2]}', JSON),
+    "one image as instances": (as_json({"instances": ONE.tolist()}), JSON),
+    "several images in one instance": (as_json({"instances": [{"image": MANY.tolist()}]}), JSON),
+    "b64 that is no string": (b'{"b64": 5}', JSON),
+    "image that is no image": (b'{"image": {"b64": {"b64": "x"}}}', JSON),
+    "wrapped too often": (b'{"image": {"image": {"image": "x"}}}', JSON),
+    "npy of NaN": (as_npy(np.full((28, 28), np.nan)), NPY),
+    "npy of -inf": (as_npy(np.full((28, 28), -np.inf)), NPY),
+    "npy of booleans": (as_npy(ONE > 0), NPY),
+    "npy of objects": (as_npy(np.array([[None]])), NPY),
+    "npy of another shape": (as_npy(np.zeros((28, 29), np.uint8)), NPY),
+    "npy of one number": (as_npy(np.uint8(3)), NPY),
+    "npy out of range": (as_npy(ONE.astype(int) + 1000), NPY),
+}
+TOO_LARGE = {
+    "too many raw images": (bytes(784 * (limits.EXAMPLES + 1)), OCTETS),
+    "too many images in npy": (as_npy(np.zeros((limits.EXAMPLES + 1, 784), np.uint8)), NPY),
+    "too many strings": (as_json(["x"] * (limits.EXAMPLES + 1)), JSON),
+    "too many numbers": (b"[" + b"0," * limits.JSON_VALUES + b"0]", JSON),
+    "too many empty lists": (b"[" + b"[]," * limits.JSON_VALUES + b"0]", JSON),
+    "a picture of many pixels": (files.png_declaring(20_000, 20_000), "image/png"),
+}
+
+
+@pytest.mark.parametrize(("body", "content_type"), MALFORMED.values(), ids=MALFORMED)
+def test_malformed(body, content_type):
+    with pytest.raises(problems.Malformed):
+        decode(body, content_type)
+
+
+@pytest.mark.parametrize(("body", "content_type"), UNSUPPORTED.values(), ids=UNSUPPORTED)
+def test_unsupported(body, content_type):
+    with pytest.raises(problems.UnsupportedFormat, match=r"send|not a PNG"):
+        decode(body, content_type)
+
+
+@pytest.mark.parametrize(("body", "content_type"), UNPROCESSABLE.values(), ids=UNPROCESSABLE)
+def test_unprocessable(body, content_type):
+    with pytest.raises(problems.Unprocessable):
+        decode(body, content_type)
+
+
+@pytest.mark.parametrize(("body", "content_type"), TOO_LARGE.values(), ids=TOO_LARGE)
+def test_too_large(body, content_type):
+    with pytest.raises(problems.TooLarge):
+        decode(body, content_type)
+
+
+def test_parts_together_may_be_too_many():
+    half = Part(bytes(784 * (limits.EXAMPLES // 2 + 1)), OCTETS)
+    with pytest.raises(problems.TooLarge):
+        decoding.decode([half, half], FASHION)
+
+
+def test_one_bad_part_refuses_the_request():
+    with pytest.raises(problems.UnsupportedFormat):
+        decoding.decode([Part(PNG, "image/png"), Part(b"hello", "image/png")], FASHION)
+    with pytest.raises(problems.Malformed):
+        decoding.decode([], FASHION)
+    with pytest.raises(problems.Unprocessable, match="part of several"):
+        decoding.decode([Part(PNG, ""), Part(as_json({"instances": [B64]}), JSON)], FASHION)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        as_json([1, 2, float("nan"), 4]),
+        as_npy(np.array([1, np.inf, 2, 3])),
+        as_npy(np.array([1e300, 0, 0, 0])),
+        np.array([np.nan, 0, 0, 0], "<f4").tobytes(),
+        b"[1, 2, 3, 1e300]",
+        b"[1, 2, 3]",
+        b'[1, 2, 3, "4"]',
+        b"[1, 2, 3, true]",
+        b"[1, 2, 3, null]",
+    ],
+)
+def test_a_vector_of_wrong_values(body):
+    with pytest.raises(problems.Unprocessable):
+        decode(body, "", VECTOR)
+
+
+def test_whole_vector_features_may_be_of_any_size():
+    found = decode(b"[1, -70000, 18446744073709551615]", JSON, SIGMOID)
+    np.testing.assert_array_equal(found.values, np.float32([[1, -70000, 2**64]]))
+
+
+def test_messages_tell_what_came_and_what_is_taken():
+    with pytest.raises(problems.Unprocessable, match=r"shape 28x27 .* 28x28, Nx28x28 or Nx784"):
+        decode(as_npy(np.zeros((28, 27), np.uint8)), NPY)
+    with pytest.raises(problems.Unprocessable, match=r"783 bytes .* 784,.*28x28 uint8"):
+        decode(bytes(783), OCTETS)
+    with pytest.raises(problems.Unprocessable, match=r"12 bytes .* 16,.*4 float32"):
+        decode(bytes(12), OCTETS, VECTOR)
+    with pytest.raises(problems.UnsupportedFormat, match="--data-binary"):
+        decode(b"\x89PNG mangled", FORM)
+    with pytest.raises(problems.Unprocessable, match="a string"):
+        decode(as_json([[0.5, "x"]]), JSON)
+
+
+def test_npy_has_its_own_name_for_the_content_type():
+    assert npy.CONTENT_TYPE == NPY

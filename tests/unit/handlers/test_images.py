@@ -1,0 +1,291 @@
+"""Image files of every format, mode and orientation, and files that are not what they claim to be."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from handlers import images, limits, problems
+from tests.unit.handlers import files
+
+SHAPE = (28, 28)
+PICTURE = files.texture()
+
+
+@pytest.mark.parametrize("format_", files.LOSSLESS)
+def test_a_grey_picture_of_the_models_size_is_used_as_it_is(format_):
+    file = files.save(PICTURE, format_, **files.LOSSLESS[format_])
+    np.testing.assert_array_equal(images.decode(file, SHAPE), PICTURE)
+
+
+def test_a_grey_jpeg_of_the_models_size_is_used_as_it_is():
+    file = files.save(PICTURE, "JPEG", quality=95)
+    np.testing.assert_array_equal(images.decode(file, SHAPE), np.asarray(Image.open(files.io.BytesIO(file))))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16"])
+def test_grey_content_is_grey_in_any_mode_of_png(mode):
+    picture = Image.fromarray(PICTURE)
+    expected = PICTURE
+    if mode == "1":
+        picture = picture.convert("1")
+        expected = np.asarray(picture.convert("L"))
+    elif mode == "I;16":
+        picture = Image.fromarray(PICTURE.astype(np.uint16) * 257)
+    elif mode in ("P", "PA"):
+        picture = picture.convert("P")
+    else:
+        picture = picture.convert(mode)
+    np.testing.assert_array_equal(images.decode(files.save(picture), SHAPE), expected)
+
+
+def test_a_palette_of_colours_is_not_grey():
+    picture = Image.fromarray(PICTURE).convert("P")
+    picture.putpalette([value for grey in range(256) for value in (grey, 255 - grey, 90)])
+    assert not np.array_equal(images.decode(files.save(picture), SHAPE), PICTURE)
+
+
+@pytest.mark.parametrize("prepare", ["auto", "none"])
+def test_cmyk_and_progressive_jpeg_are_read(prepare):
+    colours = Image.fromarray(np.stack([files.texture(120, 90, seed) for seed in range(3)], -1))
+    for picture in (colours.convert("CMYK"), colours):
+        plain = images.decode(files.save(picture, "JPEG", quality=95), SHAPE, prepare)
+        progressive = images.decode(files.save(picture, "JPEG", quality=95, progressive=True), SHAPE, prepare)
+        np.testing.assert_array_equal(plain, progressive)
+
+
+@pytest.mark.parametrize("format_", files.FORMATS)
+def test_the_formats_agree_on_one_photograph(format_):
+    item = 255 - np.kron(files.texture(), np.ones((9, 9), np.uint8))
+    colours = Image.fromarray(np.stack([item, item // 2 + 127, item], -1))
+    file = files.save(colours, format_, **files.LOSSLESS.get(format_, {"quality": 95}))
+    reference = images.decode(files.save(colours), SHAPE).astype(int)
+    # GIF has 256 colours, and JPEG blurs.
+    assert np.abs(images.decode(file, SHAPE).astype(int) - reference).mean() < 4
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_transparent_pixels_lie_on_white(mode):
+    item = np.full((84, 84), 0, np.uint8)
+    alpha = np.zeros((84, 84), np.uint8)
+    alpha[20:60, 30:50] = 255
+    item[20:60, 30:50] = 100
+    picture = Image.merge("LA", [Image.fromarray(item), Image.fromarray(alpha)])
+    if mode == "P":
+        picture = Image.fromarray(np.where(alpha, 1, 0).astype(np.uint8), "P")
+        picture.putpalette([0, 0, 0, 100, 100, 100])
+        file = files.save(picture, "PNG", transparency=0)
+    else:
+        file = files.save(picture.convert(mode))
+    opaque = Image.fromarray(np.where(alpha, item, 255).astype(np.uint8))
+    np.testing.assert_array_equal(images.decode(file, SHAPE), images.decode(files.save(opaque), SHAPE))
+    np.testing.assert_array_equal(images.decode(file, SHAPE, "none"), images.decode(files.save(opaque), SHAPE, "none"))
+
+
+def test_a_transparent_picture_of_the_models_size_is_no_dataset_picture():
+    picture = Image.fromarray(PICTURE).convert("LA")
+    picture.putalpha(Image.fromarray(np.where(PICTURE > 20, 255, 0).astype(np.uint8)))
+    assert not np.array_equal(images.decode(files.save(picture), SHAPE), PICTURE)
+
+
+def test_sixteen_bits_with_a_transparent_grey():
+    values = np.full((28, 28), 1000, np.uint16)
+    values[5:20, 8:20] = 40000
+    file = files.save(Image.fromarray(values))
+    # Pillow writes no tRNS chunk for 16 bits, so one is put before the data.
+    place = file.index(b"IDAT") - 4
+    file = file[:place] + files.chunk(b"tRNS", struct.pack(">H", 1000)) + file[place:]
+    whole = images.decode(file, SHAPE, "none")
+    assert whole[0, 0] == 255
+    assert whole[10, 10] == 40000 >> 8
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_honoured(format_, orientation):
+    picture = Image.fromarray(np.kron(files.texture(28, 20), np.ones((6, 6), np.uint8)))
+    turned = {
+        1: picture,
+        2: picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: picture.transpose(Image.Transpose.ROTATE_180),
+        4: picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: picture.transpose(Image.Transpose.TRANSPOSE),
+        6: picture.transpose(Image.Transpose.ROTATE_90),
+        7: picture.transpose(Image.Transpose.TRANSVERSE),
+        8: picture.transpose(Image.Transpose.ROTATE_270),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    settings = {"lossless": True} if format_ == "WEBP" else {"quality": 100} if format_ == "JPEG" else {}
+    found = images.decode(files.save(turned.convert("RGB"), format_, exif=exif, **settings), SHAPE, "none")
+    upright = images.decode(files.save(picture), SHAPE, "none")
+    assert np.abs(found.astype(int) - upright).max() <= 2
+
+
+def test_exif_orientation_turns_a_grey_picture_of_the_models_size():
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    np.testing.assert_array_equal(images.decode(files.save(PICTURE, exif=exif), SHAPE), PICTURE[::-1, ::-1])
+
+
+@pytest.mark.parametrize(
+    "exif",
+    [b"", b"II*\0", b"MM\0*\0\0\0\x08\0\x01", b"II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(40)],
+    ids=["empty", "cut", "no entry", "far away", "more entries than bytes"],
+)
+def test_broken_exif_is_no_orientation(exif):
+    file = files.save(PICTURE)
+    file = file[:33] + files.chunk(b"eXIf", exif) + file[33:]
+    np.testing.assert_array_equal(images.decode(file, SHAPE), PICTURE)
+
+
+def test_prepare_none_only_resizes():
+    enlarged = files.save(np.kron(PICTURE, np.ones((5, 5), np.uint8)))
+    np.testing.assert_array_equal(images.decode(enlarged, SHAPE, "none"), PICTURE)
+    np.testing.assert_array_equal(images.decode(files.save(PICTURE), SHAPE, "none"), PICTURE)
+    assert images.decode(files.save(PICTURE[:7, :7]), SHAPE, "none").shape == SHAPE
+
+
+def test_prepare_photo_converts_a_picture_of_the_models_size_too():
+    catalogue = files.save(255 - PICTURE)
+    np.testing.assert_array_equal(images.decode(catalogue, SHAPE), 255 - PICTURE)
+    converted = images.decode(catalogue, SHAPE, "photo")
+    # Black where the paper was white, and bright where the item was dark.
+    assert converted[0, 0] == 0
+    assert converted[14, 14] > 150
+
+
+def test_an_animation_shows_its_first_picture():
+    frames = [Image.fromarray(files.texture(seed=seed)) for seed in range(3)]
+    for format_ in ("GIF", "PNG"):
+        file = files.save(frames[0], format_, save_all=True, append_images=frames[1:])
+        np.testing.assert_array_equal(images.decode(file, SHAPE), np.asarray(frames[0]))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 400), (900, 2), (29, 28), (1600, 1200)], ids=str)
+@pytest.mark.parametrize("format_", files.FORMATS)
+def test_any_size_gives_the_models_shape(size, format_):
+    file = files.save(Image.fromarray(files.texture(size[1], size[0])).convert("RGB"), format_)
+    for prepare in ("auto", "none", "photo"):
+        assert images.decode(file, SHAPE, prepare).shape == SHAPE
+        assert images.decode(file, (6, 10), prepare).shape == (6, 10)
+
+
+@pytest.mark.parametrize("format_", files.FORMATS)
+def test_a_file_cut_short_is_malformed(format_):
+    file = files.save(Image.fromarray(files.texture(90, 70)).convert("RGB"), format_)
+    for part in (0.3, 0.6, 0.9):
+        with pytest.raises(problems.Malformed):
+            images.decode(file[: int(len(file) * part)], SHAPE)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"hello", b"%PDF-1.7", bytes(784), b"II*\0" + bytes(60), b"BM" + bytes(30)], ids=ascii
+)
+def test_other_content_is_not_supported(body):
+    with pytest.raises(problems.UnsupportedFormat):
+        images.decode(body, SHAPE)
+
+
+@pytest.mark.parametrize("format_", files.FORMATS)
+def test_a_huge_declared_size_is_refused_before_decoding(format_):
+    size = (16_000, 16_000)
+    file = files.with_size(files.save(Image.fromarray(PICTURE).convert("RGB"), format_), format_, *size)
+    with pytest.raises(problems.TooLarge, match="16000x16000"):
+        images.decode(file, SHAPE)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "BMP"])
+def test_a_declared_size_of_nothing_is_malformed(format_):
+    with pytest.raises(problems.Malformed):
+        images.decode(files.with_size(files.save(PICTURE, format_), format_, 0, 28), SHAPE)
+
+
+def test_a_bmp_may_run_from_top_to_bottom():
+    file = bytearray(files.save(PICTURE, "BMP"))
+    file[22:26] = struct.pack("<i", -28)
+    np.testing.assert_array_equal(images.decode(file, SHAPE), PICTURE[::-1])
+
+
+def test_a_run_length_encoded_bmp_is_not_supported():
+    file = bytearray(files.save(PICTURE, "BMP"))
+    file[30] = 1
+    with pytest.raises(problems.UnsupportedFormat, match="uncompressed"):
+        images.decode(file, SHAPE)
+
+
+def test_sixteen_bits_a_channel_halve_the_limit():
+    just_over = files.png_declaring(limits.PIXELS // 2000 // 2 + 1, 2000, depth=16, colour=6)
+    with pytest.raises(problems.TooLarge):
+        images.decode(just_over, SHAPE)
+
+
+def test_a_file_of_too_many_bytes_is_refused():
+    with pytest.raises(problems.TooLarge, match="bytes"):
+        images.decode(files.save(PICTURE) + bytes(limits.IMAGE_BYTES), SHAPE)
+
+
+def png_of_pieces() -> bytes:
+    pieces = files.chunk(b"teXt", b"a") * (limits.IMAGE_PIECES + 1)
+    file = files.save(PICTURE)
+    return file[:33] + pieces + file[33:]
+
+
+def jpeg_of_pieces() -> bytes:
+    file = files.save(PICTURE, "JPEG")
+    return file[:2] + b"\xff\xfe\x00\x03a" * limits.IMAGE_PIECES + file[2:]
+
+
+def jpeg_of_padding() -> bytes:
+    file = files.save(PICTURE, "JPEG")
+    return file[:2] + b"\xff" * limits.IMAGE_PIECES + file[2:]
+
+
+def jpeg_of_exif() -> bytes:
+    file = files.save(PICTURE, "JPEG")
+    exif = b"Exif\0\0MM\0*" + bytes(50)
+    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
+    return file[:2] + segment * 2 + file[2:]
+
+
+def jpeg_of_scans() -> bytes:
+    file = files.save(PICTURE, "JPEG", progressive=True)
+    start = file.index(b"\xff\xda")
+    end = file.index(b"\xff", start + 12)
+    return file[:start] + file[start:end] * limits.JPEG_SCANS + file[start:]
+
+
+def gif_of_pieces() -> bytes:
+    file = files.save(PICTURE, "GIF")
+    start = 13 + 3 * 256
+    return file[:start] + b"!\xfe" + b"\x01a" * limits.IMAGE_PIECES + b"\0" + file[start:]
+
+
+@pytest.mark.parametrize(
+    "make", [png_of_pieces, jpeg_of_pieces, jpeg_of_padding, jpeg_of_exif, jpeg_of_scans, gif_of_pieces]
+)
+def test_a_file_that_would_keep_a_parser_busy_is_refused(make):
+    with pytest.raises(problems.TooLarge, match="pieces"):
+        images.decode(make(), SHAPE)
+
+
+def test_a_text_chunk_that_unpacks_to_much_is_refused():
+    bomb = files.chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(50_000_000), 9))
+    file = files.save(PICTURE)
+    with pytest.raises(problems.Malformed):
+        images.decode(file[:33] + bomb + file[33:], SHAPE)
+
+
+def test_a_large_jpeg_is_read_at_reduced_size():
+    picture = np.kron(files.texture(30, 20), np.ones((100, 100), np.uint8))
+    colours = Image.fromarray(255 - picture).convert("RGB")
+    assert colours.width * colours.height > limits.PIXELS
+    found = images.decode(files.save(colours, "JPEG"), SHAPE)
+    small = images.decode(files.save(colours.resize((200, 300), Image.Resampling.BOX)), SHAPE)
+    assert np.abs(found.astype(int) - small).mean() < 3
+
+
+def test_an_encoded_picture_is_what_was_encoded():
+    np.testing.assert_array_equal(images.decode(images.encode(PICTURE), SHAPE), PICTURE)

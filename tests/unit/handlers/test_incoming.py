@@ -1,0 +1,94 @@
+"""How requests come out of TorchServe: headers of any case, parts, forms, gRPC."""
+
+import json
+
+import pytest
+
+from handlers import incoming
+from handlers.decoding import FORM, Part
+
+HTTP = {"host": "localhost", "explain": "False", "url_path": ""}
+
+
+def sort(data, **headers):
+    return incoming.sort(data, {**HTTP, **headers})
+
+
+def test_a_body_has_the_requests_content_type():
+    body = bytearray(b"123")
+    found = sort({"body": body}, **{"Content-Type": "image/png", "ACCEPT": "*/*"})
+    assert found.parts == [Part(body, "image/png")]
+    assert found.headers["accept"] == "*/*"
+    assert (found.way, found.task) == ("http", "predict")
+
+
+def test_parts_have_content_types_of_their_own():
+    data = {"a": bytearray(b"1"), "b": bytearray(b"2"), "c": bytearray(b"3")}
+    described = {"a": {"content-type": "image/png"}, "b": {"content-type": ""}}
+    found = sort(data, **{"content-type": "multipart/form-data; boundary=x"}, **described)
+    assert found.parts == [Part(b"1", "image/png"), Part(b"2", ""), Part(b"3", "")]
+    assert "a" not in found.headers
+
+
+def test_one_part_has_its_own_content_type():
+    described = {"file": {"content-type": "image/gif"}}
+    found = sort({"file": b"GIF"}, **{"Content-Type": "multipart/form-data; boundary=x"}, **described)
+    assert found.parts == [Part(b"GIF", "image/gif")]
+
+
+def test_a_part_named_like_a_header_changes_no_header():
+    described = {"Accept": {"content-type": "image/png"}, "explain": "False"}
+    found = sort({"Accept": b"1"}, **{"content-type": "multipart/form-data; boundary=x"}, **described)
+    assert "accept" not in found.headers
+    assert found.task == "predict"
+
+
+@pytest.mark.parametrize(
+    ("fields", "body"),
+    [
+        ({"[[1, 2]]": b""}, b"[[1, 2]]"),
+        ({'{"b64": "abc': b'="}'}, b'{"b64": "abc=="}'),
+        ({"a": b"1", "b": b"", "c": b"2"}, b"a=1&b&c=2"),
+    ],
+)
+def test_a_form_is_put_together_again(fields, body):
+    assert sort(fields, **{"Content-Type": FORM}).parts == [Part(body, FORM)]
+
+
+def test_an_empty_form_has_no_parts():
+    assert sort({}, **{"content-type": FORM}).parts == []
+
+
+def test_explanations_come_by_the_frontends_own_header_only():
+    assert sort({"body": b"1"}, explain="True").task == "explain"
+    assert sort({"body": b"1"}, Explain="True").task == "predict"
+
+
+def test_descriptions():
+    found = incoming.sort({}, {"describe": "True"})
+    assert (found.task, found.parts) == ("describe", [])
+    assert sort({"body": b""}, Describe="True").task == "describe"
+
+
+def test_grpc_has_no_headers():
+    data = {"data": bytearray(b"1"), "more": bytearray(b"2")}
+    found = incoming.sort(data, {"data": {"content-type": ""}, "more": {"content-type": ""}})
+    assert found.way == "grpc"
+    assert found.parts == [Part(b"1", ""), Part(b"2", "")]
+    assert incoming.sort({}, {}).way == "grpc"
+    assert incoming.sort({"body": b"1"}, {"body": {"content-type": ""}}).way == "grpc"
+
+
+def test_the_open_inference_protocol_over_grpc_states_json():
+    found = incoming.sort({"body": b"{}"}, {"body": {"content-type": "application/json"}})
+    assert found.way == "grpc_oip"
+    assert found.parts == [Part(b"{}", "application/json")]
+    assert sort({"body": b"{}"}, body={"content-type": "application/json"}).way == "http"
+
+
+@pytest.mark.parametrize("value", [[[1, 2], [3, 4]], {"instances": [1]}, 5, None, "text"], ids=str)
+def test_what_torchserve_has_decoded_is_encoded_again(value):
+    (part,) = sort({"body": value}, **{"Content-Type": "application/json"}).parts
+    assert bytes(part.body) == (
+        value.encode() if isinstance(value, str) else json.dumps(value, separators=(",", ":")).encode()
+    )

@@ -1,0 +1,35 @@
+"""What a caller is told when something is wrong."""
+
+import json
+
+import pytest
+
+from handlers import problems
+
+TYPES = [problems.Malformed, problems.NotAcceptable, problems.TooLarge]
+TYPES += [problems.UnsupportedFormat, problems.Unprocessable, problems.Internal]
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_the_body_is_that_of_rfc_9457(type_):
+    body = json.loads(type_("28x27 does not fit").body("8d0e"))
+    assert body == {
+        "type": type_.type,
+        "title": type_.title,
+        "status": type_.status,
+        "detail": "28x27 does not fit",
+        "instance": "urn:uuid:8d0e",
+        "error": "28x27 does not fit",
+    }
+
+
+def test_each_problem_has_a_type_title_and_status_of_its_own():
+    assert set(problems.Problem.__subclasses__()) == set(TYPES)
+    for name in ("type", "title", "status", "phrase"):
+        assert len({getattr(type_, name) for type_ in TYPES}) == len(TYPES)
+
+
+@pytest.mark.parametrize("detail", ["Žabot 'ß' \"quoted\" \n", "lone surrogate \ud800", ""], ids=ascii)
+def test_any_detail_can_be_written(detail):
+    body = json.loads(problems.Malformed(detail).body("1"))
+    assert body["detail"] == detail.encode("utf-8", "backslashreplace").decode()
