@@ -74,11 +74,9 @@ def probabilities(scores: Tensor, activation: str, temperature: float = 1.0) -> 
     return scores if activation == "sigmoid" else (scores / temperature).softmax(1)
 
 
-def loss_of(scores: Tensor, targets: Tensor, activation: str, label_smoothing: float = 0.0) -> Tensor:
+def loss_of(scores: Tensor, targets: Tensor, activation: str) -> Tensor:
     """Cross-entropy for one class of several, mean squared error for independent labels."""
-    if activation == "sigmoid":
-        return F.mse_loss(scores, targets)
-    return F.cross_entropy(scores, targets, label_smoothing=label_smoothing)
+    return F.mse_loss(scores, targets) if activation == "sigmoid" else F.cross_entropy(scores, targets)
 
 
 def correct(scores: Tensor, targets: Tensor, activation: str) -> Tensor:
@@ -211,7 +209,7 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
             for step in range(steps):
                 chosen = shuffled[step * settings.batch_size : (step + 1) * settings.batch_size]
                 batch = augment(inputs[chosen]).reshape(-1, *entry.input.network_shape)
-                loss = loss_of(network(batch), targets[chosen], entry.activation, settings.label_smoothing)
+                loss = loss_of(network(batch), targets[chosen], entry.activation)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
