@@ -23,13 +23,14 @@ import binascii
 import functools
 import itertools
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers import containers, documents, examples, images, npy, oip, problems
+from handlers import containers, documents, examples, images, multipart, npy, oip, problems
 from handlers.signature import Signature
 
 Body = bytes | bytearray
@@ -45,6 +46,8 @@ FORM = "application/x-www-form-urlencoded"
 _WRAPPERS = ("b64", "image", "image_bytes", "data", "features")
 # How base64 of a PNG, JPEG, GIF, WebP or BMP starts, and a data: URL.
 _BASE64_STARTS = (b"iVBORw0K", b"/9j/", b"R0lGOD", b"UklGR", b"Qk", b"data:image/")
+_INSTANCES = re.compile(rb'\s*\{\s*"instances"\s*:')
+_WHOLE_INSTANCES = 'each member of "instances" must be one whole example'
 _JSON_ENDS = {ord("["): ord("]"), ord("{"): ord("}"), ord('"'): ord('"')}
 
 
@@ -86,6 +89,8 @@ def decode(
     Raises:
         problems.Problem: whatever is wrong with the request.
     """
+    if len(parts) == 1 and parts[0].content_type.lower().startswith(multipart.CONTENT_TYPE):
+        parts = [Part(*part) for part in multipart.split(*parts[0])]
     if json_length is not None:
         if len(parts) != 1:
             raise problems.Malformed(f"{oip.JSON_LENGTH_HEADER} does not go with multipart/form-data")
@@ -219,6 +224,8 @@ def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
     # The protocol's own reader parses the text itself; this test keeps most requests from being parsed twice.
     if b'"inputs"' in text and b'"instances"' not in text and text.lstrip()[:1] == b"{":
         return _inference(text, None, signature, prepare)
+    if len(text) > limits.JSON_PIECE_BYTES and (decoded := _long_json(text, signature)):
+        return decoded
     document = documents.load(text)
     reader = _JsonReader(signature, prepare, may_hold_booleans=b"true" in text or b"false" in text)
     if type(document) is dict:
@@ -227,6 +234,20 @@ def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
         if "inputs" in document:
             return _inference(text, None, signature, prepare)
     return reader.examples(document)
+
+
+def _long_json(text: Body, signature: Signature) -> Decoded | None:
+    """A long text of nothing but numbers, bare or as ``{"instances": …}``; ``None`` for any other."""
+    instances = _INSTANCES.match(text)
+    inner = bytes(text[instances.end() : text.rindex(b"}")]) if instances and text.rstrip().endswith(b"}") else text
+    most = limits.EXAMPLES * math.prod(signature.input.shape)
+    values = numbers.from_text(inner, signature.input.kind == "image", most)
+    if values is None:
+        return None
+    found = examples.from_array(values, signature)
+    if instances and found.single:
+        raise problems.Unprocessable(_WHOLE_INSTANCES)
+    return Decoded(*found, "predictions" if instances else "plain")
 
 
 class _JsonReader:
@@ -245,7 +266,7 @@ class _JsonReader:
         if all(type(instance) is list for instance in found):
             values = examples.from_array(self._numbers(found), self._signature)
             if values.single:
-                raise problems.Unprocessable('each member of "instances" must be one whole example')
+                raise problems.Unprocessable(_WHOLE_INSTANCES)
             return values.values
         return self._joined(found)
 
@@ -260,7 +281,7 @@ class _JsonReader:
             return _base64(found, self._signature, self._prepare)
         if type(found) is dict:
             return self.examples(self._unwrapped(found))
-        raise problems.Unprocessable(f"JSON {_json_type(found)} is no input; send {self._expected()}")
+        raise problems.Unprocessable(f"JSON {documents.name(found)} is no input; send {self._expected()}")
 
     def _joined(self, found: list[Any]) -> NDArray[Any]:
         read = [self.examples(member) for member in found]
@@ -287,45 +308,5 @@ class _JsonReader:
         shapes = examples.accepted_shapes(self._signature)
         return f"numbers as {shapes}" + (", or base64 images" if self._signature.input.kind == "image" else "")
 
-    def _numbers(self, nested: list[Any]) -> NDArray[Any]:
-        """A rectangular nested list; uint8 if it is an image's and every number is written as an integer."""
-        shape, flat = _flattened(nested)
-        if self._signature.input.kind == "image":
-            try:
-                pixels = bytes(flat)
-            except ValueError:
-                raise problems.Unprocessable(f"integer pixels must be from 0 to {examples.PIXEL_MAX}") from None
-            except TypeError:
-                pass
-            else:
-                if not (self._may_hold_booleans and bool in map(type, flat)):
-                    return np.frombuffer(pixels, np.uint8).reshape(shape)
-        try:
-            # fromiter would read a string as a number and null as NaN, which a sum does not.
-            sum(flat)
-            numbers = np.fromiter(flat, np.float64, len(flat))
-        except TypeError:
-            numbers = None
-        if numbers is None or (self._may_hold_booleans and bool in map(type, flat)):
-            wrong = next(value for value in flat if type(value) not in (int, float))
-            raise problems.Unprocessable(f"a list holds {_json_type(wrong)} in the place of a number")
-        return numbers.reshape(shape)
-
-
-def _flattened(nested: list[Any]) -> tuple[list[int], list[Any]]:
-    """The shape of a rectangular nested list, and its members in one list."""
-    shape, flat = [len(nested)], nested
-    while flat and type(flat[0]) is list:
-        if not all(type(member) is list for member in flat):
-            raise problems.Unprocessable("lists and single values are mixed; send a rectangular array")
-        lengths = set(map(len, flat))
-        if len(lengths) > 1:
-            raise problems.Unprocessable("the lists have different lengths; send a rectangular array")
-        shape.append(lengths.pop())
-        flat = list(itertools.chain.from_iterable(flat))
-    return shape, flat
-
-
-def _json_type(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
-    return names.get(type(value), "a number")
+    def _numbers(self, found: list[Any]) -> NDArray[Any]:
+        return numbers.from_list(found, self._signature.input.kind == "image", self._may_hold_booleans)

@@ -2,6 +2,9 @@
 
 TorchServe keeps request headers in the case that the client wrote them, and puts the content types of multipart parts
 in the same map, as ``{part name: {"content-type": …}}``. Its gRPC services give no headers at all.
+
+The gateway sends forms as ``application/octet-stream``, so that TorchServe leaves them whole, and what they are in
+``X-Content-Type``.
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ def sort(data: Mapping[str, Any], found: Mapping[str, Any]) -> Request:
         task, parts = "describe", []
     elif not headers:
         way, parts = _grpc_way(data, found), _parts(data, found)
+    elif "x-content-type" in headers and len(data) == 1:
+        parts = [Part(_bytes(next(iter(data.values()))), headers["x-content-type"])]
     elif content_type.startswith(decoding.FORM):
         parts = _rejoined(data)
     elif len(data) == 1 and not content_type.startswith("multipart/"):

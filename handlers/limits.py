@@ -34,9 +34,14 @@ WEBP_PIXELS = 2_500_000
 # Chunks, segments or blocks of an image file; a PNG of 12 MB has 1500 chunks of 8 kB.
 IMAGE_PIECES = 4096
 
-# Numbers in one JSON body: 1275 images of 28 x 28. Each takes some 55 bytes while it is read; a string counts for two
-# numbers, a list for one and a half, an object for five or more.
-JSON_VALUES = 1_000_000
+# Numbers in a JSON body that is parsed as a whole: 829 images of 28 x 28. Each takes some 90 bytes until it is a pixel; a
+# string counts for two numbers, a list for one and a half, an object for five or more. Bodies of nothing but nested
+# lists of numbers, bare or as {"instances": ...}, are parsed in pieces, and EXAMPLES limits them.
+JSON_VALUES = 650_000
+JSON_PIECE_BYTES = 1024 * 1024
 
 # Bytes of a .npy header; numpy writes 118.
 NPY_HEADER_BYTES = 1024
+
+# Bytes before the content of one part of a form; browsers write some 150 and a file's name.
+PART_HEADER_BYTES = 4096

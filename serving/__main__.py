@@ -19,7 +19,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from serving import service, settings
+from serving import gateway, service, settings
 from serving.archives import Archive
 from serving.errors import ServingError
 from serving.service import Report, Status
@@ -47,7 +47,9 @@ def example_command(given: Settings, archives: Sequence[Archive]) -> str:
     """A curl line that gets a prediction as it is printed, typed in the current folder."""
     images = [archive for archive in archives if archive.signature.input.kind == "image"]
     archive = (images or list(archives))[0]
-    url = f"{given.inference.url}/predictions/{archive.model}"
+    # A key and a certificate of one's own would make the line long, and the key be seen.
+    plain_gateway = gateway.find_nginx() and not given.api_keys and not given.certificates
+    url = f"{given.gateway_url if plain_gateway else given.inference.url}/predictions/{archive.model}"
     if images:
         here = Path.cwd()
         example = EXAMPLE.relative_to(here) if EXAMPLE.is_relative_to(here) else EXAMPLE
@@ -59,6 +61,7 @@ def example_command(given: Settings, archives: Sequence[Archive]) -> str:
 def _addresses(given: Settings) -> list[tuple[str, str]]:
     """What listens where, for people: callers' addresses first."""
     return [
+        ("gateway", given.gateway_url if gateway.find_nginx() else f"none: {gateway.MISSING}"),
         ("inference", given.inference.url),
         ("gRPC", given.grpc.address),
         ("management", given.management.url),
@@ -154,6 +157,10 @@ def _variables() -> str:
         ("FASHION_MODEL_STORE", "folder of the archives", str(defaults.model_store)),
         ("FASHION_RUN_DIR", "folder of the running service's state", str(defaults.run)),
         ("FASHION_LOG_DIR", "folder of its logs", str(defaults.logs)),
+        ("FASHION_API_KEYS", "file of the keys that the gateway asks for", "none, so anybody may ask"),
+        ("FASHION_CERTIFICATES", "folder of gateway.crt and gateway.key", "none, so no TLS"),
+        ("FASHION_RATE_LIMIT", "requests a second that one client may send to the gateway", "any number"),
+        ("FASHION_CANARY", "MODEL:VERSION:PERCENT, requests that go to a version nobody asked for", "none"),
         ("FASHION_START_TIMEOUT", "seconds that one process may take to be ready", f"{defaults.start_timeout:g}"),
     ]
     lines = [f"  {name:<32} {meaning} (default {default})" for name, meaning, default in described]

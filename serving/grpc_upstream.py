@@ -46,7 +46,7 @@ class Upstream:
     async def ready(self) -> bool:
         """There are models, and the default version of each is ready."""
         try:
-            names = await self._names()
+            names = await self.names()
             return bool(names) and all(await asyncio.gather(*(self.model_ready(name, "") for name in names)))
         except (CallError, aiohttp.ClientError, asyncio.TimeoutError):
             return False
@@ -99,7 +99,12 @@ class Upstream:
                 raise grpc_errors.from_http(answer.status, read)
             return read, int(answer.headers[JSON_LENGTH_HEADER])
 
-    async def _names(self) -> list[str]:
+    async def names(self) -> list[str]:
+        """The names of all models.
+
+        Raises:
+            CallError: TorchServe does not tell.
+        """
         names: list[str] = []
         page = ""
         while True:

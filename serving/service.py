@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from serving import archives as archive_files
-from serving import jvm, processes
+from serving import gateway, jvm, processes
 from serving.archives import Archive
 from serving.errors import AlreadyRunningError, BusyError, PortInUseError, StartError, UnreachableError
 from serving.management import Management, Model
@@ -117,7 +117,10 @@ def parts(settings: Settings, archives: Sequence[Archive], scratch: Path, record
         scratch: its folder for temporary files.
         record: write TorchServe's class cache there at the stop.
     """
-    return [_frontend(settings, archives, scratch, record), _grpc_bridge(settings)]
+    planned = [_frontend(settings, archives, scratch, record), _grpc_bridge(settings)]
+    if nginx := gateway.find_nginx():
+        planned += [_frontdoor(settings), _gateway(settings, scratch, nginx)]
+    return planned
 
 
 def _frontend(settings: Settings, archives: Sequence[Archive], scratch: Path, record: Path | None) -> Part:
@@ -147,6 +150,33 @@ def _grpc_bridge(settings: Settings) -> Part:
         output=settings.logs / "grpc_bridge.log",
         ports=(settings.grpc,),
         probe=lambda _: None if processes.listens(HOST, settings.grpc.number) else "starting the gRPC bridge",
+    )
+
+
+def _frontdoor(settings: Settings) -> Part:
+    return Part(
+        name="front door",
+        command=[
+            *(sys.executable, "-m", "serving.frontdoor", "--port", str(settings.frontdoor.number)),
+            *("--inference", settings.inference.url, "--management", settings.management.url),
+        ],
+        environment=dict(os.environ),
+        folder=ROOT,
+        output=settings.logs / "frontdoor.log",
+        ports=(settings.frontdoor,),
+        probe=lambda _: None if processes.listens(HOST, settings.frontdoor.number) else "starting the front door",
+    )
+
+
+def _gateway(settings: Settings, scratch: Path, nginx: str) -> Part:
+    return Part(
+        name="gateway",
+        command=gateway.command(nginx, gateway.write_config(settings, scratch)),
+        environment=dict(os.environ),
+        folder=settings.run,
+        output=settings.logs / "gateway.log",
+        ports=(settings.gateway,),
+        probe=lambda _: None if processes.listens(HOST, settings.gateway.number) else "starting the gateway",
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -40,10 +41,40 @@ def _path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
+def _rate(text: str) -> int:
+    rate = int(text)
+    if rate < 1:
+        raise ValueError
+    return rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Canary:
+    """A version that gets a share of the requests for its model that ask for no version.
+
+    Attributes:
+        model, version: as registered.
+        percent: above 0, at most 100; two decimals count.
+    """
+
+    model: str
+    version: str
+    percent: float
+
+
+def _canary(text: str) -> Canary:
+    found = re.fullmatch(r"(\w[\w.-]*):(\w[\w.-]*):(\d{1,3}(?:\.\d{1,2})?)", text, re.ASCII)
+    if not found or not 0 < float(found[3]) <= 100:
+        raise ValueError
+    return Canary(found[1], found[2], float(found[3]))
+
+
 _KINDS: dict[Callable[[str], object], str] = {
     _port: "a port number from 1 to 65535",
     _seconds: "a number of seconds above 0",
-    _path: "the path of a folder",
+    _path: "the path of a file or folder",
+    _rate: "a whole number of requests a second, 1 or more",
+    _canary: "model, version and percentage, such as fashion_mlp:2.0:10",
 }
 
 
@@ -99,16 +130,22 @@ class Settings:
 
     Attributes:
         gateway, grpc: the public side (HTTP, Open Inference Protocol over gRPC).
+        frontdoor: what answers for the gateway about models and readiness.
         inference, management, metrics: TorchServe's HTTP APIs.
         ts_grpc, ts_grpc_management: TorchServe's own gRPC APIs.
         model_store: folder of the archives (``.mar``).
         run: folder of the running service's state; made when needed.
         logs: folder of its logs; made when needed.
         start_timeout: seconds that one process may take to be ready.
+        api_keys: file of the keys that the gateway asks for; ``None`` lets everybody in.
+        certificates: folder of ``gateway.crt`` and ``gateway.key``, which make the gateway speak TLS.
+        rate_limit: requests a second that the gateway takes from one client; ``None`` for any number.
+        canary: the split of requests between two versions of a model, if there is one.
     """
 
     gateway: Port
     grpc: Port
+    frontdoor: Port
     inference: Port
     management: Port
     metrics: Port
@@ -118,14 +155,23 @@ class Settings:
     run: Path
     logs: Path
     start_timeout: float
+    api_keys: Path | None
+    certificates: Path | None
+    rate_limit: int | None
+    canary: Canary | None
 
     @property
     def ports(self) -> tuple[Port, ...]:
         """All ports, the public ones first."""
         return (
-            *(self.gateway, self.grpc, self.inference, self.management, self.metrics),
+            *(self.gateway, self.grpc, self.frontdoor, self.inference, self.management, self.metrics),
             *(self.ts_grpc, self.ts_grpc_management),
         )
+
+    @property
+    def gateway_url(self) -> str:
+        """The gateway's address over HTTP or HTTPS, without a slash at the end."""
+        return f"{'https' if self.certificates else 'http'}://{self.gateway.address}"
 
 
 def read(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -141,6 +187,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
     settings = Settings(
         gateway=port("gateway", "FASHION_GATEWAY_PORT", 8000),
         grpc=port("gRPC", "FASHION_GRPC_PORT", 8001),
+        frontdoor=port("front door", "FASHION_FRONTDOOR_PORT", 8002),
         inference=port("inference", "FASHION_INFERENCE_PORT", 8080),
         management=port("management", "FASHION_MANAGEMENT_PORT", 8081),
         metrics=port("metrics", "FASHION_METRICS_PORT", 8082),
@@ -150,6 +197,10 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         run=setting("FASHION_RUN_DIR", _path, ROOT / "run", environment),
         logs=setting("FASHION_LOG_DIR", _path, ROOT / "logs", environment),
         start_timeout=setting("FASHION_START_TIMEOUT", _seconds, 120.0, environment),
+        api_keys=setting("FASHION_API_KEYS", _path, None, environment),
+        certificates=setting("FASHION_CERTIFICATES", _path, None, environment),
+        rate_limit=setting("FASHION_RATE_LIMIT", _rate, None, environment),
+        canary=setting("FASHION_CANARY", _canary, None, environment),
     )
     taken: dict[int, Port] = {}
     for each in settings.ports:

@@ -22,7 +22,7 @@ SLEEPS = "import time; time.sleep(600)"
 def given(tmp_path):
     store = tmp_path / "model_store"
     packing.pack(store)
-    numbers = ports.free(7)
+    numbers = ports.free(len(settings.read({}).ports))
     return settings.read(
         {
             **{port.variable: str(number) for port, number in zip(settings.read({}).ports, numbers, strict=True)},

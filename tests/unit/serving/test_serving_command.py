@@ -9,7 +9,7 @@ import pytest
 
 from handlers.signature import Input
 from serving import __main__ as command
-from serving import archives, settings
+from serving import archives, gateway, settings
 from tests import packing
 
 
@@ -40,17 +40,29 @@ def image_archive(tmp_path):
 
 
 def test_example_prefers_an_image_model_and_its_path_fits_the_folder(tmp_path, image_archive, monkeypatch):
+    monkeypatch.setattr(gateway, "find_nginx", lambda: "nginx")
     vector = archives.read(packing.pack(tmp_path))
     given = settings.read({})
     monkeypatch.chdir(settings.ROOT)
     line = command.example_command(given, [vector, image_archive])
-    assert f"{given.inference.url}/predictions/pictures" in line
+    assert f"{given.gateway_url}/predictions/pictures" in line
     assert "@examples/ankle_boot.png" in line
     monkeypatch.chdir(tmp_path)
     (path,) = [
         word.removeprefix("@") for word in command.example_command(given, [image_archive]).split() if "@" in word
     ]
     assert Path(path).is_file()
+
+
+@pytest.mark.parametrize(
+    ("nginx", "changes"),
+    [(None, {}), ("nginx", {"api_keys": Path("keys")}), ("nginx", {"certificates": Path("keys")})],
+    ids=["no gateway", "keys", "TLS"],
+)
+def test_example_works_as_printed_whatever_the_gateway_asks_for(nginx, changes, image_archive, monkeypatch):
+    monkeypatch.setattr(gateway, "find_nginx", lambda: nginx)
+    given = dataclasses.replace(settings.read({}), **changes)
+    assert f"{given.inference.url}/predictions/pictures" in command.example_command(given, [image_archive])
 
 
 def test_unusable_setting_is_one_line_without_traceback(capsys, monkeypatch):

@@ -21,6 +21,7 @@ def test_defaults_are_the_documented_ports():
     assert numbers == {
         "gateway": 8000,
         "gRPC": 8001,
+        "front door": 8002,
         "inference": 8080,
         "management": 8081,
         "metrics": 8082,
@@ -60,6 +61,13 @@ def test_variables_change_ports_and_folders(tmp_path):
     assert given.start_timeout == 2.5
 
 
+def test_variables_of_the_gateway(tmp_path):
+    given = settings.read({"FASHION_CANARY": "fashion_mlp:2.0:12.5", "FASHION_RATE_LIMIT": "100"})
+    assert (given.canary, given.rate_limit) == (settings.Canary("fashion_mlp", "2.0", 12.5), 100)
+    assert given.gateway_url == "http://127.0.0.1:8000"
+    assert settings.read({"FASHION_CERTIFICATES": str(tmp_path)}).gateway_url == "https://127.0.0.1:8000"
+
+
 def test_relative_folder_is_taken_from_here(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert settings.read({"FASHION_LOG_DIR": "here"}).logs == tmp_path / "here"
@@ -79,6 +87,13 @@ def test_relative_folder_is_taken_from_here(monkeypatch, tmp_path):
         ("FASHION_START_TIMEOUT", "inf"),
         ("FASHION_START_TIMEOUT", "soon"),
         ("FASHION_RUN_DIR", ""),
+        ("FASHION_RATE_LIMIT", "0"),
+        ("FASHION_RATE_LIMIT", "1.5"),
+        ("FASHION_CANARY", ""),
+        ("FASHION_CANARY", "fashion_mlp:2.0"),
+        ("FASHION_CANARY", "fashion_mlp:2.0:0"),
+        ("FASHION_CANARY", "fashion_mlp:2.0:101"),
+        ("FASHION_CANARY", "fashion mlp:2.0:10"),
     ],
 )
 def test_unusable_value_is_named(name, text):

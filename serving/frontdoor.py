@@ -1,0 +1,217 @@
+"""What the gateway cannot answer by itself: which models there are, what they take, and whether they are ready.
+
+    python -m serving.frontdoor --port 8002 --inference http://127.0.0.1:8080 --management http://127.0.0.1:8081
+
+    /readyz, /v2/health/ready                          every worker of every model READY
+    /v2/health/live                                    TorchServe's frontend answers
+    /v2                                                name, version and extensions of the server
+    /v1/models                                         {"models": [names]}
+    /v1/models/{model}                                 {"name", "ready"}
+    /v2/models/{model}[/versions/{version}]            the Open Inference Protocol's metadata, by the handler
+    /v2/models/{model}[/versions/{version}]/ready      {"name", "ready"}
+
+What is not ready is 503 and what is not there 404, both ``application/problem+json``. Answers may be a second old, so
+that probes cost TorchServe next to nothing. Only the gateway calls here, with paths that it has checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import aiohttp
+import grpc
+import orjson
+from aiohttp import web
+
+from handlers import problems
+from serving import settings
+from serving.errors import ServingError
+from serving.grpc_errors import CallError
+from serving.grpc_service import NAME, VERSION
+from serving.grpc_upstream import Upstream
+
+logger = logging.getLogger("serving.frontdoor")
+
+# Seconds that an answer is used again.
+MAX_AGE = 1.0
+# Answers that are kept at once.
+_REMEMBERED = 1000
+# Seconds that requests in flight may take when the service is stopped.
+_GRACE = 2.0
+
+Ask = Callable[[web.Request], Awaitable[Any]]
+
+
+class NotFound(problems.Problem):
+    """There is no such model or version."""
+
+    status = 404
+    phrase = "Not Found"
+    title = "There is no such thing here"
+    type = problems.TYPE_PREFIX + "not-found"
+
+
+class Unavailable(problems.Problem):
+    """Not ready, or TorchServe cannot be asked."""
+
+    status = 503
+    phrase = "Service Unavailable"
+    title = "The service cannot answer just now"
+    type = problems.TYPE_PREFIX + "unavailable"
+
+
+class FrontDoor:
+    """Answers for one TorchServe."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._answers: dict[str, tuple[float, asyncio.Task[bytes]]] = {}
+
+    def application(self) -> web.Application:
+        """The routes above as an application."""
+        routes: dict[str, Ask] = {
+            "/readyz": self._ready,
+            "/v2/health/ready": self._ready,
+            "/v2/health/live": self._live,
+            "/v2": self._server,
+            "/v1/models": self._models,
+            "/v1/models/{model}": self._model_v1,
+            "/v2/models/{model}": self._metadata,
+            "/v2/models/{model}/versions/{version}": self._metadata,
+            "/v2/models/{model}/ready": self._model_ready,
+            "/v2/models/{model}/versions/{version}/ready": self._model_ready,
+        }
+        application = web.Application()
+        for path, ask in routes.items():
+            application.router.add_get(path, self._answering(ask))
+        return application
+
+    async def _ready(self, _request: web.Request) -> Any:
+        names = await self._upstream.names()
+        ready = await asyncio.gather(*(self._upstream.model_ready(name, "") for name in names))
+        waiting = [name for name, is_ready in zip(names, ready, strict=True) if not is_ready]
+        if waiting or not names:
+            raise Unavailable(f"not ready: {', '.join(waiting) or 'there is no model'}")
+        return {"ready": True}
+
+    async def _live(self, _request: web.Request) -> Any:
+        if not await self._upstream.live():
+            raise Unavailable("TorchServe does not answer")
+        return {"live": True}
+
+    async def _server(self, _request: web.Request) -> Any:
+        return {"name": NAME, "version": VERSION, "extensions": ["binary_tensor_data"]}
+
+    async def _models(self, _request: web.Request) -> Any:
+        return {"models": await self._upstream.names()}
+
+    async def _model_v1(self, request: web.Request) -> Any:
+        name = request.match_info["model"]
+        return {"name": name, "ready": await self._upstream.model_ready(name, "")}
+
+    async def _model_ready(self, request: web.Request) -> Any:
+        name, version = request.match_info["model"], request.match_info.get("version", "")
+        if not await self._upstream.model_ready(name, version):
+            raise Unavailable(f"model {name} has workers that are not ready")
+        return {"name": name, "ready": True}
+
+    async def _metadata(self, request: web.Request) -> Any:
+        return await self._upstream.metadata(request.match_info["model"], request.match_info.get("version", ""))
+
+    def _answering(self, ask: Ask) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                # Shielded: one caller who goes away must not take the answer from the others.
+                body = await asyncio.shield(self._remembered(request, ask))
+                return web.Response(body=body, content_type="application/json")
+            except problems.Problem as problem:
+                found = problem
+            except CallError as error:
+                found = (NotFound if error.code is grpc.StatusCode.NOT_FOUND else Unavailable)(error.detail)
+            except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+                logger.warning("TorchServe cannot be reached: %s", error)
+                found = Unavailable("TorchServe does not answer")
+            return web.Response(
+                status=found.status,
+                body=found.body(request.headers.get("X-Request-Id", "")),
+                content_type=problems.CONTENT_TYPE,
+            )
+
+        return answer
+
+    def _remembered(self, request: web.Request, ask: Ask) -> asyncio.Task[bytes]:
+        """The answer to the same question if it is young enough, also one that is still being made."""
+        now = time.monotonic()
+        made, task = self._answers.get(request.path, (0.0, None))
+        if task is None or now - made > MAX_AGE:
+            if len(self._answers) >= _REMEMBERED:
+                self._answers.clear()
+
+            async def ask_now() -> bytes:
+                return orjson.dumps(await ask(request))
+
+            task = asyncio.create_task(ask_now())
+            self._answers[request.path] = now, task
+        return task
+
+
+async def serve(host: str, port: int, inference: str, management: str, stop: asyncio.Event) -> None:
+    """Answer until ``stop`` is set.
+
+    Args:
+        host, port: where to listen.
+        inference, management: the addresses of TorchServe's APIs, without a slash at the end.
+        stop: set it to end.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+        application = FrontDoor(Upstream(session, inference, management)).application()
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=_GRACE)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port).start()
+            await stop.wait()
+        finally:
+            await runner.cleanup()
+
+
+async def _serve_until_signal(arguments: argparse.Namespace) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(arguments.host, arguments.port, arguments.inference, arguments.management, stop)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; the exit code."""
+    try:
+        defaults = settings.read()
+    except ServingError as error:
+        print(f"frontdoor: {error}", file=sys.stderr)
+        return 1
+    parser = argparse.ArgumentParser(prog="python -m serving.frontdoor", description=__doc__.partition("\n")[0])
+    parser.add_argument("--host", default=settings.HOST, help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=defaults.frontdoor.number, help="port to listen on (%(default)s)")
+    parser.add_argument("--inference", default=defaults.inference.url, help="TorchServe's inference API (%(default)s)")
+    parser.add_argument("--management", default=defaults.management.url, help="its management API (%(default)s)")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        asyncio.run(_serve_until_signal(parser.parse_args(argv)))
+    except OSError as error:
+        print(f"frontdoor: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""The gateway: nginx with the configuration that ``gateway/nginx.conf.template`` becomes.
+
+nginx comes from the system; where it is missing the service runs without a gateway. What nginx writes is in
+``run/gateway`` and the logs' folder.
+"""
+
+from __future__ import annotations
+
+import grp
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from handlers import limits
+from serving.errors import SettingError
+from serving.settings import ROOT, Canary, Settings
+
+PAGES = ROOT / "gateway"
+TEMPLATE = PAGES / "nginx.conf.template"
+MISSING = "nginx is not installed; Debian: sudo apt-get install nginx, macOS: brew install nginx"
+
+# Not on the PATH of ordinary users on Debian.
+_SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin")
+_VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
+# In a quoted string of nginx's, these would end it or begin a variable.
+_UNQUOTABLE = re.compile(r"[\"$\\\n]")
+_KEY = re.compile(r"(?P<key>[0-9a-fA-F]{32,128})\s+(?P<caller>[A-Za-z][A-Za-z0-9._-]{0,63});")
+_RESERVED = ("anybody", "nobody", "default", "hostnames", "include", "volatile")
+# No model has this name.
+_NO_CANARY = Canary("-", "-", 1.0)
+
+
+def find_nginx() -> str | None:
+    """Path of the nginx program, from the PATH or where systems put it; ``None`` where it is not installed."""
+    return shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", ""), *_SYSTEM_FOLDERS)))
+
+
+def write_config(settings: Settings, scratch: Path) -> Path:
+    """Write nginx's configuration for these settings, and make its folder.
+
+    Args:
+        settings: addresses, folders, and what the gateway is to ask of clients.
+        scratch: folder for its Unix socket; a short path.
+
+    Raises:
+        SettingError: the key file or the certificates cannot be used, or a path holds a character that nginx's
+            configuration cannot.
+    """
+    folder = settings.run / "gateway"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "nginx.conf"
+    path.write_text(render(TEMPLATE.read_text(), variables(settings, folder, scratch)))
+    return path
+
+
+def render(template: str, values: Mapping[str, str]) -> str:
+    """Put values in the place of ``${NAME}``, as ``envsubst`` does, but for a name without value, which is an error.
+
+    Raises:
+        KeyError: a name has no value.
+    """
+    return _VARIABLE.sub(lambda found: values[found[1]], template)
+
+
+def variables(settings: Settings, folder: Path, scratch: Path) -> dict[str, str]:
+    """What the template's names stand for.
+
+    Args:
+        settings: as for ``write_config``.
+        folder: for nginx's own files.
+        scratch: for its Unix socket.
+
+    Raises:
+        SettingError: as for ``write_config``.
+    """
+    canary = settings.canary or _NO_CANARY
+    # Any rate will do where it is not used.
+    rate = str(settings.rate_limit or 1)
+    return {
+        "USER": _user(),
+        "LISTEN": settings.gateway.address + (" ssl" if settings.certificates else ""),
+        "TLS": _tls(settings.certificates) if settings.certificates else "",
+        "INFERENCE": settings.inference.address,
+        "FRONTDOOR": settings.frontdoor.address,
+        "RUN": _quotable(folder),
+        "SOCKET": _quotable(scratch / "gateway.sock"),
+        "PAGES": _quotable(PAGES),
+        "SWAGGER_UI": _quotable(_swagger_ui()),
+        "ACCESS_LOG": _quotable(settings.logs / "access.log"),
+        "BODY_BYTES": str(limits.REQUEST_BYTES),
+        "CALLERS": _callers(settings.api_keys) if settings.api_keys else "default anybody;",
+        "LIMITED": "on" if settings.rate_limit else "off",
+        "RATE": rate,
+        "BURST": rate,
+        "CANARY_MODEL": canary.model,
+        "CANARY_VERSION": canary.version,
+        "CANARY_PERCENT": f"{canary.percent:.2f}",
+    }
+
+
+def command(nginx: str, config: Path) -> list[str]:
+    """nginx's command line; it stays in the foreground and logs errors to stderr.
+
+    Args:
+        nginx: the program.
+        config: what ``write_config`` wrote.
+    """
+    return [nginx, "-p", str(config.parent), "-c", str(config), "-e", "stderr", "-g", "daemon off;"]
+
+
+def _quotable(path: Path) -> str:
+    if _UNQUOTABLE.search(str(path)):
+        raise SettingError(f'{path}: nginx cannot use a path with a quotation mark, "$", a backslash or a line break')
+    return str(path)
+
+
+def _user() -> str:
+    """As root, nginx's workers would become a user who may not be able to read the pages."""
+    if os.geteuid() != 0:
+        return ""
+    return f"user {pwd.getpwuid(0).pw_name} {grp.getgrgid(os.getegid()).gr_name};"
+
+
+def _swagger_ui() -> Path:
+    # Found and not imported: the package is there for its files.
+    found = importlib.util.find_spec("swagger_ui")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("swagger-ui-py is not installed; run: make setup")
+    return Path(found.origin).parent / "static"
+
+
+def _tls(folder: Path) -> str:
+    certificate, key = folder / "gateway.crt", folder / "gateway.key"
+    for path in (certificate, key):
+        if not path.is_file():
+            raise SettingError(f"FASHION_CERTIFICATES: there is no {path}; make a certificate with: make certs")
+    return f'ssl_certificate "{_quotable(certificate)}"; ssl_certificate_key "{_quotable(key)}";'
+
+
+def _callers(path: Path) -> str:
+    """The entries of the template's map of keys; the file holds lines of it, so that nginx reads it as it is."""
+    try:
+        lines = path.read_text().splitlines()
+        mode = path.stat().st_mode
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"FASHION_API_KEYS: {path} cannot be read: {error}") from None
+    if mode & 0o077:
+        raise SettingError(f"FASHION_API_KEYS: others can read {path}; run: chmod 600 {path}")
+    keys = set()
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = _KEY.fullmatch(line.strip())
+        if not found or found["caller"] in _RESERVED:
+            raise SettingError(
+                f"FASHION_API_KEYS: line {number} of {path} is not a key of 32 or more hexadecimal digits, a name and "
+                "a semicolon; openssl rand -hex 32 makes a key"
+            )
+        if found["key"].lower() in keys:
+            raise SettingError(f"FASHION_API_KEYS: line {number} of {path} has a key that is there already")
+        keys.add(found["key"].lower())
+    if not keys:
+        raise SettingError(f"FASHION_API_KEYS: {path} has no key")
+    return f'default ""; "" nobody; include "{_quotable(path)}";'

@@ -1,0 +1,110 @@
+"""Forms come apart as RFC 2046 says, and broken ones are told as such."""
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+from urllib3.filepost import encode_multipart_formdata
+
+from handlers import incoming, limits, multipart, problems
+from handlers.decoding import Part
+
+TYPE = "multipart/form-data; boundary=xyz"
+
+
+def test_parts_keep_their_order_bytes_and_types():
+    body = (
+        b'--xyz\r\nContent-Disposition: form-data; name="a"; filename="1.png"\r\nContent-Type: image/png\r\n\r\n'
+        b"\r\n\x00--xyz\r\n\r\n--xyz\r\ncontent-disposition: form-data; name=a\r\n\r\ntext\r\n--xyz--\r\n"
+    )
+    assert multipart.split(body, TYPE) == [(b"\r\n\x00--xyz\r\n", "image/png"), (b"text", "")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"--xyz\r\nA: b\r\n\r\n1\r\n--xyz--",
+        b"preamble\r\n--xyz\r\nA: b\r\n\r\n1\r\n--xyz--\r\nepilogue",
+        b"\r\n--xyz  \t\r\nA: b\r\n\r\n1\r\n--xyz--",
+        b"--xyz\r\n\r\n1\r\n--xyz--",
+    ],
+    ids=["shortest", "text around it", "space after a boundary", "no headers"],
+)
+def test_forms_that_are_allowed(body):
+    assert [content for content, _ in multipart.split(body, TYPE)] == [b"1"]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ['multipart/form-data; boundary="xyz"', "Multipart/Form-Data;charset=utf-8;BOUNDARY=xyz", TYPE + "; a=b"],
+)
+def test_boundaries_as_they_are_written(content_type):
+    assert multipart.split(b"--xyz\r\n\r\n1\r\n--xyz--", content_type) == [(b"1", "")]
+
+
+@pytest.mark.parametrize("ending", [b"\r\n\r\n\r\n", b"\r\n\r\n"], ids=["empty", "left out"])
+def test_a_part_without_content(ending):
+    assert multipart.split(b"--xyz\r\nContent-Type: image/png" + ending + b"--xyz--", TYPE) == [(b"", "image/png")]
+
+
+def test_a_form_without_parts():
+    assert multipart.split(b"--xyz--\r\n", TYPE) == []
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "problem", "told"),
+    [
+        ("multipart/form-data", b"--xyz--", problems.Malformed, "needs a boundary"),
+        ("multipart/form-data; boundary=", b"--xyz--", problems.Malformed, "needs a boundary"),
+        ("multipart/form-data; boundary=" + "x" * 71, b"", problems.Malformed, "needs a boundary"),
+        (TYPE, b"", problems.Malformed, "does not hold the boundary"),
+        (TYPE, b"--abc\r\n\r\n1\r\n--abc--", problems.Malformed, "does not hold the boundary"),
+        (TYPE, b"--xyz\r\nA: b\r\n\r\n1", problems.Malformed, "cut short"),
+        (TYPE, b"--xyz\r\nA: b\r\n", problems.Malformed, "within its headers"),
+        (TYPE, b"--xyz\nA: b\n\n1\n--xyz--", problems.Malformed, "end of its line"),
+        (TYPE, b"--xyzw\r\nA: b\r\n\r\n1\r\n--xyz--", problems.Malformed, "end of its line"),
+        (TYPE, b"--xyz\r\nA: " + b"b" * 5000 + b"\r\n\r\n1\r\n--xyz--", problems.TooLarge, "bytes of headers"),
+        (TYPE, b"--xyz\r\n\r\n1\r\n" * (limits.EXAMPLES + 1) + b"--xyz--", problems.TooLarge, "parts"),
+        (
+            TYPE,
+            b"--xyz\r\nContent-Transfer-Encoding: base64\r\n\r\nMQ==\r\n--xyz--",
+            problems.UnsupportedFormat,
+            "base64",
+        ),
+    ],
+)
+def test_broken_forms(content_type, body, problem, told):
+    with pytest.raises(problem, match=told):
+        multipart.split(body, content_type)
+
+
+@given(st.lists(st.binary(max_size=200), min_size=1, max_size=8))
+def test_what_urllib3_writes_is_read(contents):
+    fields = [("image", ("a.png", content, "image/png")) for content in contents]
+    body, content_type = encode_multipart_formdata(fields)
+    assert multipart.split(body, content_type) == [(content, "image/png") for content in contents]
+
+
+def test_what_requests_writes_is_read():
+    files = {"a": b"1", "b": ("b.png", b"2", "image/png")}
+    sent = requests.Request("POST", "http://localhost", files=files, data={"c": "3"}).prepare()
+    assert multipart.split(sent.body, sent.headers["Content-Type"]) == [(b"3", ""), (b"1", ""), (b"2", "image/png")]
+
+
+def test_a_form_that_the_gateway_sends_is_taken_for_one():
+    headers = {"host": "x", "Content-Type": "application/octet-stream", "X-Content-Type": TYPE, "explain": "False"}
+    assert incoming.sort({"body": b"--xyz--"}, headers).parts == [Part(b"--xyz--", TYPE)]
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_parts_or_a_problem(noise):
+    for body in (
+        noise,
+        b"--xyz\r\n" + noise,
+        b"--xyz\r\n" + noise + b"\r\n--xyz--",
+        noise.replace(b"\n", b"\r\n--xyz"),
+    ):
+        try:
+            multipart.split(bytearray(body), TYPE)
+        except problems.Problem:
+            continue
