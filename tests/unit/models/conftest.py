@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import shutil
 
 import pytest
 from rich.console import Console
@@ -9,6 +10,9 @@ from rich.console import Console
 from models import artifacts
 from models.building import build, quick
 from models.catalog import CATALOG
+
+# Settings of seconds for a small model.
+SHORT = dataclasses.replace(quick(CATALOG["blobs_mlp"].training), epochs=4)
 
 
 @pytest.fixture
@@ -24,12 +28,20 @@ def silent():
 
 @pytest.fixture
 def short_training():
-    """Settings of seconds for a small model."""
-    return dataclasses.replace(quick(CATALOG["blobs_mlp"].training), epochs=4)
+    return SHORT
+
+
+@pytest.fixture(scope="session")
+def _built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("artifacts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artifacts, "ARTIFACTS_DIR", folder)
+        build(CATALOG["blobs_mlp"], "1.0", SHORT, 0, Console(file=io.StringIO()))
+    return folder
 
 
 @pytest.fixture
-def blobs_artifact(artifacts_dir, silent, short_training):
+def blobs_artifact(_built, artifacts_dir):
     """A trained ``blobs_mlp`` 1.0; gives its folder."""
-    build(CATALOG["blobs_mlp"], "1.0", short_training, 0, silent)
+    shutil.copytree(_built, artifacts_dir)
     return artifacts_dir / "blobs_mlp" / "1.0"
