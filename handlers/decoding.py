@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers import containers, documents, examples, images, multipart, npy, oip, problems
+from handlers import containers, documents, examples, images, limits, multipart, npy, numbers, oip, problems
 from handlers.signature import Signature
 
 Body = bytes | bytearray
@@ -309,4 +309,6 @@ class _JsonReader:
         return f"numbers as {shapes}" + (", or base64 images" if self._signature.input.kind == "image" else "")
 
     def _numbers(self, found: list[Any]) -> NDArray[Any]:
-        return numbers.from_list(found, self._signature.input.kind == "image", self._may_hold_booleans)
+        pixels = self._signature.input.kind == "image"
+        values: NDArray[Any] = numbers.from_list(found, pixels, self._may_hold_booleans)
+        return values

@@ -11,7 +11,8 @@ from handlers import limits, problems
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-_NOT_FINITE = re.compile(rb"[\[,:\s-](NaN|Infinity|inf|nan)\b")
+# As Python's and JavaScript's writers spell them.
+_NOT_FINITE = re.compile(rb"[\[,:\s-](NaN|Infinity)\b")
 
 
 def without_mark(text: bytes | bytearray) -> bytes | bytearray:
@@ -49,6 +50,14 @@ def load(text: bytes | bytearray) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        if _NOT_FINITE.search(text) or "infinity" in str(error):
+        # The plain search is a hundred times faster, which counts where megabytes of something else are sent as JSON.
+        written = (b"NaN" in text or b"Infinity" in text) and _NOT_FINITE.search(text)
+        if written or "infinity" in str(error):
             raise problems.Unprocessable("the JSON holds NaN or Infinity; send finite numbers") from None
         raise problems.Malformed(f"not JSON: {error}") from None
+
+
+def name(value: Any) -> str:
+    """What a parsed value is called in messages."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -34,9 +34,9 @@ WEBP_PIXELS = 2_500_000
 # Chunks, segments or blocks of an image file; a PNG of 12 MB has 1500 chunks of 8 kB.
 IMAGE_PIECES = 4096
 
-# Numbers in a JSON body that is parsed as a whole: 829 images of 28 x 28. Each takes some 90 bytes until it is a pixel; a
-# string counts for two numbers, a list for one and a half, an object for five or more. Bodies of nothing but nested
-# lists of numbers, bare or as {"instances": ...}, are parsed in pieces, and EXAMPLES limits them.
+# Numbers in a JSON body that is parsed as a whole: 829 images of 28 x 28. Each takes some 90 bytes until it is a pixel;
+# a string counts for two numbers, a list for one and a half, an object for five or more. A body of nothing but nested
+# lists of numbers, bare or as {"instances": ...}, is parsed in pieces, and EXAMPLES limits it.
 JSON_VALUES = 650_000
 JSON_PIECE_BYTES = 1024 * 1024
 

@@ -123,6 +123,79 @@ def test_all_formats_of_the_same_pixels_agree(values):
         np.testing.assert_array_equal(decode(body, content_type, WIDE).values, values)
 
 
+# --- long JSON, which is read in pieces ---
+
+LONG = np.random.default_rng(0).integers(0, 256, (1500, 28, 28), np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(1500, 28, 28), (1500, 784)], ids=str)
+@pytest.mark.parametrize("indent", [None, 1], ids=["on one line", "indented"])
+@pytest.mark.parametrize("instances", [False, True], ids=["bare", "instances"])
+def test_long_json_of_integers(shape, indent, instances):
+    sent = LONG.reshape(shape).tolist()
+    body = json.dumps({"instances": sent} if instances else sent, indent=indent).encode()
+    assert len(body) > 2 * limits.JSON_PIECE_BYTES
+    holds(decode(body, JSON), LONG, False, "predictions" if instances else "plain")
+
+
+def test_long_json_of_fractions():
+    fractions = (LONG / 255).round(5)
+    # Pieces without any point are fractions too if there is one elsewhere.
+    fractions[:900] = fractions[:900].round()
+    sent = [
+        [[int(value) if value in (0, 1) else value for value in row] for row in image] for image in fractions.tolist()
+    ]
+    found = decode(as_json(sent), JSON)
+    np.testing.assert_allclose(found.values, fractions * 255, atol=1e-4)
+    assert not found.single
+
+
+def test_long_json_of_vectors():
+    vectors = np.random.default_rng(0).normal(size=(8000, 4))
+    found = decode(json.dumps(vectors.tolist(), indent=9).encode(), JSON, VECTOR)
+    np.testing.assert_array_equal(found.values, vectors.astype(np.float32))
+
+
+def test_one_image_may_be_a_long_text():
+    body = as_json(ONE.tolist()).replace(b", ", b"," + b" " * 2000)
+    assert len(body) > limits.JSON_PIECE_BYTES
+    holds(decode(body, JSON), ONE[None], single=True)
+    with pytest.raises(problems.Unprocessable, match="whole example"):
+        decode(b'{"instances":' + body + b"}", JSON)
+
+
+GOOD = b",".join([as_json(ONE.tolist())] * 1500)
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"[" + GOOD, problems.Malformed),
+        (b"[" + GOOD + b"]]", problems.Malformed),
+        (b"[" + GOOD + b",]", problems.Malformed),
+        (b"[" + GOOD + b"] 5", problems.Malformed),
+        (b"[" + GOOD[: len(GOOD) // 2] + b"@" + GOOD[len(GOOD) // 2 :] + b"]", problems.Malformed),
+        (b"[" + GOOD + b",[1]]", problems.Unprocessable),
+        (b"[" + GOOD + b",5]", problems.Unprocessable),
+        (b"[" + GOOD + b",[[NaN]]]", problems.Unprocessable),
+        (b"[" + GOOD + b",[[256]]]", problems.Unprocessable),
+        (b"[" + GOOD + b",[[1.5]]]", problems.Unprocessable),
+        (b"[" + b"[" * 20 + GOOD + b"]" * 20 + b"]", problems.TooLarge),
+        (b"[" + GOOD + b',["x"]]', problems.TooLarge),
+        (b'{"instances":[' + GOOD + b"],}", problems.Malformed),
+        (b'{"instances":[' + GOOD + b"]}}", problems.Malformed),
+        (b'{"instances":5}' + b" " * 2 * limits.JSON_PIECE_BYTES, problems.Unprocessable),
+        (b"5" + b" " * 2 * limits.JSON_PIECE_BYTES, problems.Unprocessable),
+        (b"[" + b" " * 2 * limits.JSON_PIECE_BYTES + b"]", problems.Unprocessable),
+        (b"[" * 2 * limits.JSON_PIECE_BYTES, problems.TooLarge),
+    ],
+    ids=range(18),
+)
+def test_long_json_that_is_wrong(body, problem):
+    with pytest.raises(problem):
+        decode(body, JSON)
+
+
 # --- fractions ---
 
 
@@ -351,8 +424,10 @@ TOO_LARGE = {
     "too many raw images": (bytes(784 * (limits.EXAMPLES + 1)), OCTETS),
     "too many images in npy": (as_npy(np.zeros((limits.EXAMPLES + 1, 784), np.uint8)), NPY),
     "too many strings": (as_json(["x"] * (limits.EXAMPLES + 1)), JSON),
-    "too many numbers": (b"[" + b"0," * limits.JSON_VALUES + b"0]", JSON),
-    "too many empty lists": (b"[" + b"[]," * limits.JSON_VALUES + b"0]", JSON),
+    "too many numbers": (b"[" + b"0," * (limits.EXAMPLES * 784) + b"0]", JSON),
+    "too many rows": (b"[" + b"[" + b"0," * 783 + b"0]" + (b",[" + b"0," * 783 + b"0]") * limits.EXAMPLES + b"]", JSON),
+    "too many empty lists": (b"[" + b"[]," * limits.JSON_VALUES + b'""]', JSON),
+    "too many objects": (b"[" + b"{}," * limits.JSON_VALUES + b"{}]", JSON),
     "a picture of many pixels": (files.png_declaring(20_000, 20_000), "image/png"),
 }
 

@@ -1,0 +1,134 @@
+"""Breaks requests of every format and hands them to the decoder: nothing but a Problem may come of it.
+
+    python -m tests.fuzz.decoders --count 50000
+
+takes a minute or two and exits with 1 at the first request that raises anything else, takes longer than 100 ms of CPU
+time for one image, or takes more than 64 MB of memory beside itself (seen on Linux only). The request that did it is
+written to a file. The same seed gives the same requests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import ctypes
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from handlers import decoding, problems
+from handlers.decoding import Part
+from tests.fuzz import mutations
+from tests.fuzz.mutations import Request
+
+SECONDS_PER_IMAGE = 0.1
+EXTRA_BYTES = 64 * 1024 * 1024
+# One request in so many is a broken large one: each takes as long as a hundred small ones.
+LARGE_SHARE = 100
+
+
+class FoundError(Exception):
+    """A request did what no request may do."""
+
+
+class Memory:
+    """How much this process grows for a while, by Linux's own account; elsewhere nothing is seen."""
+
+    def __init__(self) -> None:
+        self._resets = Path("/proc/self/clear_refs")
+        self._status = Path("/proc/self/status")
+        self.seen = self._resets.exists()
+        self._before = 0
+
+    def start(self) -> None:
+        """Count from here."""
+        if self.seen:
+            # What the C library keeps for later would hide what a request takes; not every C library has this.
+            with contextlib.suppress(AttributeError, OSError):
+                ctypes.CDLL(None).malloc_trim(0)
+            self._resets.write_text("5")
+            self._before = self._bytes("VmRSS:")
+
+    def grown(self) -> int:
+        """Bytes by which the process was larger since ``start`` than it was then, at most."""
+        return self._bytes("VmHWM:") - self._before if self.seen else 0
+
+    def _bytes(self, name: str) -> int:
+        (line,) = (line for line in self._status.read_text().splitlines() if line.startswith(name))
+        return int(line.split()[1]) * 1024
+
+
+def outcome(request: Request) -> tuple[str, int]:
+    """Decode a request: the name of the problem, or ``decoded``, and the number of examples."""
+    return _outcome(Part(bytearray(request.body), request.content_type), request)
+
+
+def _outcome(part: Part, request: Request) -> tuple[str, int]:
+    try:
+        decoded = decoding.decode([part], request.signature, json_length=request.json_length)
+    except problems.Internal:
+        raise
+    except problems.Problem as problem:
+        return type(problem).__name__, 1
+    return "decoded", len(decoded.values)
+
+
+def check(request: Request, memory: Memory) -> tuple[str, int]:
+    """Decode a request within its limits: the name of the outcome, and the bytes it took.
+
+    Raises:
+        FoundError: an exception that is no problem, too much time, or too much memory.
+    """
+    part = Part(bytearray(request.body), request.content_type)
+    memory.start()
+    began = time.process_time()
+    try:
+        name, count = _outcome(part, request)
+    except Exception as error:
+        raise FoundError(f"{type(error).__name__}: {error}") from error
+    took, grown = time.process_time() - began, memory.grown()
+    if took > SECONDS_PER_IMAGE * count:
+        # Once more: the first time may have been the operating system's.
+        began = time.process_time()
+        _outcome(part, request)
+        took = min(took, time.process_time() - began)
+        if took > SECONDS_PER_IMAGE * count:
+            raise FoundError(f"{took * 1000:.0f} ms for {count} examples")
+    if grown > EXTRA_BYTES:
+        raise FoundError(f"{grown / 2**20:.0f} MiB of memory")
+    return name, grown
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=50_000, help="broken requests to try (default: 50000)")
+    parser.add_argument("--seed", type=int, default=0, help="which ones (default: 0)")
+    arguments = parser.parse_args()
+    corpus, heavy, memory = mutations.small(), mutations.large(), Memory()
+    for request in corpus:
+        outcome(request)
+    names: collections.Counter[str] = collections.Counter()
+    light = mutations.mutated(arguments.seed, arguments.count, corpus)
+    rare = mutations.mutated(arguments.seed, arguments.count // LARGE_SHARE + 1, heavy)
+    most = 0
+    for number, request in enumerate(light, 1):
+        chosen = next(rare) if number % LARGE_SHARE == 0 else request
+        try:
+            name, grown = check(chosen, memory)
+        except FoundError as found:
+            path = Path(tempfile.gettempdir()) / f"fuzz-{arguments.seed}-{number}.bin"
+            path.write_bytes(chosen.body)
+            print(f"\n{chosen.name}, {chosen.content_type!r}, JSON length {chosen.json_length}: {found}\n{path}")
+            return 1
+        names[name] += 1
+        most = max(most, grown)
+        if number % 500 == 0 or number == arguments.count:
+            print(f"\r{number}/{arguments.count} {dict(names.most_common())}", end="", flush=True)
+    print(f"\nNothing but problems, and at most {most / 2**20:.0f} MiB for one request.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

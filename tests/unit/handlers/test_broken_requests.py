@@ -1,0 +1,26 @@
+"""A few thousand broken requests of every format; ``python -m tests.fuzz.decoders`` tries as many as one likes."""
+
+import collections
+
+import pytest
+
+from tests.fuzz import decoders, mutations
+
+CORPUS = mutations.small()
+COUNT = 4000
+
+
+@pytest.mark.parametrize("request_", CORPUS, ids=lambda request: request.name)
+def test_the_corpus_is_right(request_):
+    name, _ = decoders.outcome(request_)
+    assert name == ("Unprocessable" if "objects" in request_.name else "decoded")
+
+
+def test_nothing_but_problems():
+    names = collections.Counter(decoders.outcome(request)[0] for request in mutations.mutated(0, COUNT, CORPUS))
+    # The mutations are of use only if they lead into every kind of trouble, and leave some requests right.
+    assert {"decoded", "Malformed", "Unprocessable", "UnsupportedFormat", "TooLarge"} <= set(names)
+
+
+def test_the_same_seed_breaks_the_same_requests():
+    assert list(mutations.mutated(7, 50, CORPUS)) == list(mutations.mutated(7, 50, CORPUS))
