@@ -10,6 +10,7 @@ The network is TorchScript; the signature beside it says everything else about t
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,17 @@ class _Job(NamedTuple):
     options: Options
     form: str
 
+    @property
+    def is_plain(self) -> bool:
+        """One example to be answered with one JSON object, and nothing asked for beside: the usual request."""
+        return (
+            self.decoded.single
+            and self.form == encoding.JSON
+            and self.options is options.DEFAULT
+            and self.decoded.envelope == "plain"
+            and self.request.task == "predict"
+        )
+
 
 class Classifier:
     """The base of the handlers: they differ in the kind of input alone."""
@@ -80,8 +92,8 @@ class Classifier:
         gpu = context.system_properties.get("gpu_id")
         self._device = torch.device(f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu")
         path = folder / context.manifest["model"]["serializedFile"]
-        scripted = torch.jit.load(str(path), map_location=self._device)  # type: ignore[no-untyped-call]
-        self._network = torch.jit.freeze(scripted.eval())
+        self._scripted = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
+        self._network = _optimised(self._scripted, self._device)
         self._encoder = encoding.Encoder(self._signature.output)
         self._warm_up()
         wire.install()
@@ -111,16 +123,21 @@ class Classifier:
                 answers[job.place] = self._refuse(context, job.place, job.request, error)
             return answers
         all_finite = bool(np.isfinite(probabilities).all())
-        start = 0
-        for job in jobs:
-            stop = start + len(job.decoded.values)
+        starts = list(itertools.accumulate((len(job.decoded.values) for job in jobs), initial=0))
+        # To write all plain answers at once takes a third of the time of one after another.
+        plain = [start for start, job in zip(starts, jobs, strict=False) if job.is_plain]
+        written = dict(zip(plain, self._encoder.objects(probabilities[plain]), strict=True)) if plain else {}
+        for job, (start, stop) in zip(jobs, itertools.pairwise(starts), strict=True):
             try:
                 if not all_finite and not np.isfinite(probabilities[start:stop]).all():
                     raise problems.Unprocessable("the values are so large that the network has no answer to them")
-                answers[job.place] = self._answer(context, job, probabilities[start:stop])
+                if start in written:
+                    answers[job.place] = written[start]
+                    self._complete(context, job.place, job.request, encoding.JSON)
+                else:
+                    answers[job.place] = self._answer(context, job, probabilities[start:stop])
             except Exception as error:
                 answers[job.place] = self._refuse(context, job.place, job.request, error)
-            start = stop
         return answers
 
     def _read(self, place: int, request: Request) -> _Job:
@@ -165,7 +182,7 @@ class Classifier:
         best = probabilities.argmax(1).tolist()
         targets = best if job.options.target is None else [job.options.target] * len(best)
         inputs = self._inputs(torch.from_numpy(decoded.values.copy()))
-        attributions = explaining.explain(self._network, inputs, targets, self._signature)
+        attributions = explaining.explain(self._scripted, inputs, targets, self._signature)
         if job.form == encoding.PNG:
             return explaining.heat_map_png(self._pictures(job)[0], attributions[0])
         return self._encoder.explanations(probabilities, targets, attributions, decoded.single, wrapped)
@@ -247,6 +264,16 @@ class Classifier:
         # TorchScript specialises a network in its first calls, and once more for a batch of another size.
         for count in (1, 2, 1, 2, self._chunk_size):
             self._probabilities([np.zeros((count, *shape), np.uint8 if self.kind == "image" else np.float32)])
+
+
+def _optimised(scripted: torch.jit.ScriptModule, device: torch.device) -> torch.jit.ScriptModule:
+    """The network for predictions alone: it gives no gradients."""
+    frozen: torch.jit.ScriptModule = torch.jit.freeze(scripted)
+    # oneDNN halves the time of convolutions, from some eight images on. Linear layers alone it leaves as they are, but
+    # the other passes that come with it take the bias out of their matrix products, which costs a tenth.
+    if device.type == "cpu" and any(node.kind() == "aten::conv2d" for node in frozen.graph.nodes()):
+        frozen = torch.jit.optimize_for_inference(frozen)
+    return frozen
 
 
 def _check_explainable(count: int, form: str) -> None:

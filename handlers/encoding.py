@@ -101,14 +101,22 @@ class Encoder:
             top_k: how many labels ``probabilities`` names, the most probable ones in falling order; all without it.
             pictures: one PNG file for each example, added as ``picture`` in base64.
         """
-        rows, describe = _texts(probabilities), self._describe
-        objects = [describe(row, values, top_k) for row, values in zip(rows, probabilities, strict=True)]
+        objects = self.objects(probabilities, top_k)
         if pictures:
             objects = [
                 b'%b,"picture":"%b"}' % (one[:-1], base64.b64encode(picture))
                 for one, picture in zip(objects, pictures, strict=True)
             ]
         return _enclosed(objects, single, b"predictions" if wrapped else b"")
+
+    def objects(self, probabilities: NDArray[np.float32], top_k: int | None = None) -> list[bytes]:
+        """A JSON object for each row of ``probabilities``; the arguments are those of ``json``."""
+        describe = self._describe
+        bests = probabilities.argmax(1).tolist()
+        return [
+            describe(texts, values, best, top_k)
+            for texts, values, best in zip(_texts(probabilities), probabilities, bests, strict=True)
+        ]
 
     def explanations(
         self,
@@ -138,11 +146,10 @@ class Encoder:
             objects.append(b'%b%b,"target":%d,"attributions":%b}' % (self._heads[best], texts[best], target, numbers))
         return _enclosed(objects, single, b"explanations" if wrapped else b"")
 
-    def _class(self, texts: list[bytes], values: NDArray[np.float32], top_k: int | None) -> bytes:
-        best = int(values.argmax())
+    def _class(self, texts: list[bytes], values: NDArray[np.float32], best: int, top_k: int | None) -> bytes:
         return b"%b%b,%b}" % (self._heads[best], texts[best], self._named(texts, values, top_k))
 
-    def _independent(self, texts: list[bytes], values: NDArray[np.float32], top_k: int | None) -> bytes:
+    def _independent(self, texts: list[bytes], values: NDArray[np.float32], _: int, top_k: int | None) -> bytes:
         labels = [self._labels[index] for index in np.flatnonzero(values >= THRESHOLD)]
         return b'{%b,"labels":[%b]}' % (self._named(texts, values, top_k), b",".join(labels))
 
