@@ -165,11 +165,16 @@ def large() -> list[Request]:
     }
     numbers = "[" + ",".join(["[" + ",".join(["17"] * 784) + "]"] * 1200) + "]"
     fractions = numbers.replace("17", "0.125")
+    one = base64.b64encode(files.save(files.texture())).decode()
+    tensor = _tensor("FP32", [820, 784], data=[0.0625] * 784 * 820)
     return [
         *(Request(name, body, "image/" + name.split()[0].lower()) for name, body in pictures.items()),
         Request("JSON large", numbers.encode(), JSON),
         Request("JSON large fractions", fractions.encode(), JSON),
-        Request("npy large", _npy(np.zeros((8000, 784), np.float32)), "application/x-npy"),
+        Request("JSON base64 large", json.dumps({"instances": [{"b64": one}] * 8000}).encode(), JSON),
+        Request("OIP JSON large", json.dumps({"inputs": [tensor]}).encode(), JSON),
+        _binary("OIP binary large", bytes(8192 * 784 * 8), "FP64", [8192, 28, 28]),
+        Request("npy large", _npy(np.zeros((8000, 784), np.float64)), "application/x-npy"),
         Request("raw large", bytes(784 * 8192), OCTETS),
     ]
 
