@@ -154,7 +154,8 @@ export class Pad {
     const { values, canUndo, empty } = this.#pixels;
     const image = new ImageData(SIDE, SIDE);
     values.forEach((value, place) => image.data.set([value, value, value, 255], place * 4));
-    this.#canvas.getContext("2d")?.putImageData(image, 0, 0);
+    // The picture is read back after each stroke, so it is better kept out of the graphics processor.
+    this.#canvas.getContext("2d", { willReadFrequently: true })?.putImageData(image, 0, 0);
     this.#undo.disabled = !canUndo;
     this.#clear.disabled = empty;
     this.#hint.hidden = canUndo;
