@@ -1,0 +1,147 @@
+"""What a worker's messages cost: microseconds per request, read and written by TorchServe and by handlers.wire.
+
+Run it as ``python -m bench.wire``. It takes about ten seconds, prints a Markdown table and writes
+``bench/results/wire.json``.
+
+A batch of raw images goes through a pair of sockets, without TorchServe's frontend and without a network. ``read`` is
+from the socket to what the handler is given, ``write`` from the handler's answers to the bytes for the socket. Figures
+are medians of the thread's processor time; rounds alternate between the two, so that both see the same machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import statistics
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ts
+from ts.context import Context
+from ts.protocol import otf_message_handler as torchserve
+from ts.service import Service
+
+from handlers import wire
+from tests.worker_messages import batch, request
+
+RESULTS = Path(__file__).parent / "results" / "wire.json"
+COUNTS = (1, 16, 64)
+ROUNDS = 300
+WARM_UP = 50
+
+# What the frontend passes on of a request by curl or wrk, and the two headers that it adds.
+HEADERS = {
+    "Host": "127.0.0.1:8080",
+    "Content-Type": "application/octet-stream",
+    "Content-Length": "784",
+    "url_path": "",
+    "explain": "False",
+}
+ANSWER = b'{"class":9,"label":"Ankle boot","probability":0.97,"probabilities":{%s}}' % b",".join(
+    b'"label %d":0.012345678' % label for label in range(10)
+)
+
+
+def message(count: int, same_headers: bool) -> bytes:
+    """A batch of random images, whose requests have the same headers or each one more with an id of its own."""
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 784), np.uint8)
+    return batch(
+        *(
+            request(
+                str(uuid.uuid4()),
+                HEADERS if same_headers else {**HEADERS, "X-Request-Id": uuid.uuid4().hex},
+                [("body", "application/octet-stream", row.tobytes())],
+            )
+            for row in pixels
+        )
+    )
+
+
+def by_torchserve(connection: socket.socket) -> Any:
+    _, read = torchserve.retrieve_msg(connection)
+    return Service.retrieve_data_for_inference(read)
+
+
+def by_wire(connection: socket.socket, reader: wire.Reader) -> Any:
+    return reader.retrieve_msg(connection)[1]
+
+
+def answered(found: Any) -> Context:
+    """A context as a handler leaves it after a batch that went well."""
+    context = Context("fashion_mlp", ".", {}, len(found[0]), None, ts.__version__)
+    context.request_processor = found[0]
+    for place in range(len(found[0])):
+        context.set_response_content_type(place, "application/json")
+    return context
+
+
+def measure(count: int, same_headers: bool) -> dict[str, float]:
+    """Medians in microseconds per request: ``read`` and ``write`` of each of the two."""
+    reader, taken = wire.Reader(), dict[str, list[float]]()
+
+    def timed(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        start = time.thread_time()
+        result = call(*arguments)
+        taken.setdefault(name, []).append((time.thread_time() - start) / count * 1e6)
+        return result
+
+    worker, frontend = socket.socketpair()
+    with worker, frontend:
+        # A whole batch must fit, as one thread writes and reads.
+        for end in (worker, frontend):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        for _ in range(WARM_UP + ROUNDS):
+            sent = message(count, same_headers)
+            frontend.sendall(sent)
+            found = timed("read_torchserve", by_torchserve, worker)
+            frontend.sendall(sent)
+            timed("read_wire", by_wire, worker, reader)
+            arguments = ([ANSWER] * count, found[2], "Prediction success", 200, answered(found))
+            expected = timed("write_torchserve", torchserve.create_predict_response, *arguments)
+            written = timed("write_wire", wire.create_predict_response, *arguments)
+            if written != expected:
+                raise RuntimeError("handlers.wire writes other bytes than TorchServe")
+    return {name: statistics.median(values[WARM_UP:]) for name, values in taken.items()}
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    lines = [
+        "| batch | headers | read: TorchServe, µs | wire, µs | ratio | write: TorchServe, µs | wire, µs | ratio |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in results:
+        cells = [f"| {row['batch']} | {row['headers']} "]
+        for stage in ("read", "write"):
+            before, after = row[f"{stage}_torchserve"], row[f"{stage}_wire"]
+            cells.append(f"| {before:.2f} | {after:.2f} | {before / after:.1f} ")
+        lines.append("".join(cells) + "|")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    # As the service runs: the handler decodes bodies.
+    os.environ["TS_DECODE_INPUT_REQUEST"] = "false"
+    results: list[dict[str, Any]] = [
+        {
+            "batch": count,
+            "headers": "the same" if same else "one differs",
+            **{name: round(value, 3) for name, value in measure(count, same).items()},
+        }
+        for same in (True, False)
+        for count in COUNTS
+    ]
+    print(table(results))
+    RESULTS.parent.mkdir(exist_ok=True)
+    about = {"python": platform.python_version(), "machine": platform.machine(), "torchserve": ts.__version__}
+    RESULTS.write_text(json.dumps({"about": about, "results": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
