@@ -68,10 +68,16 @@ class Unavailable(problems.Problem):
 
 
 class FrontDoor:
-    """Answers for one TorchServe."""
+    """Answers for one TorchServe.
 
-    def __init__(self, upstream: Upstream) -> None:
+    Args:
+        upstream: its APIs.
+        max_age: seconds that an answer is used again.
+    """
+
+    def __init__(self, upstream: Upstream, max_age: float = MAX_AGE) -> None:
         self._upstream = upstream
+        self._max_age = max_age
         self._answers: dict[str, tuple[float, asyncio.Task[bytes]]] = {}
 
     def application(self) -> web.Application:
@@ -150,7 +156,7 @@ class FrontDoor:
         """The answer to the same question if it is young enough, also one that is still being made."""
         now = time.monotonic()
         made, task = self._answers.get(request.path, (0.0, None))
-        if task is None or now - made > MAX_AGE:
+        if task is None or now - made >= self._max_age:
             if len(self._answers) >= _REMEMBERED:
                 self._answers.clear()
 

@@ -1,0 +1,123 @@
+"""Gateways for tests: a real nginx in front of a service that runs, or of a server that a test scripts."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from serving import gateway, processes
+from serving.settings import HOST, ROOT, Settings
+from tests import ports
+
+OPENAPI = yaml.safe_load((ROOT / "gateway" / "openapi.yaml").read_text())
+PROBLEM = {"type", "title", "status", "detail", "instance", "error"}
+_METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
+
+
+def required_nginx() -> str:
+    """The nginx program; without it a test is skipped, but in CI, where it must be there, fails."""
+    found = gateway.find_nginx()
+    if found is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(gateway.MISSING)
+        pytest.skip(gateway.MISSING)
+    return found
+
+
+def routes() -> dict[str, list[str]]:
+    """The route table as ``openapi.yaml`` has it: path with ``{model}`` and ``{version}`` to methods in capitals."""
+    return {
+        path: [method.upper() for method in _METHODS if method in described]
+        for path, described in OPENAPI["paths"].items()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Gateway:
+    """A gateway that runs.
+
+    Attributes:
+        url: its address, without a slash at the end.
+        port: where it listens.
+        logs: folder of ``access.log`` and of ``gateway.log``, nginx's error log.
+    """
+
+    url: str
+    port: int
+    logs: Path
+
+    def access(self, request_id: str) -> dict[str, Any]:
+        """The access log's entry of a request; nginx writes it within a second."""
+        found: list[dict[str, Any]] = []
+
+        def logged() -> bool:
+            lines = (self.logs / "access.log").read_text().splitlines()
+            found[:] = [entry for entry in map(json.loads, lines) if entry["id"] == request_id]
+            return bool(found)
+
+        assert processes.wait_until(logged, 10), f"nothing in {self.logs / 'access.log'} about {request_id}"
+        return found[0]
+
+    def converse(self, sent: bytes, timeout: float = 10) -> bytes:
+        """Send bytes over a connection of their own and return all that comes until the gateway closes it."""
+        with socket.create_connection((HOST, self.port), timeout=timeout) as connection:
+            connection.sendall(sent)
+            received = b""
+            with contextlib.suppress(ConnectionResetError):
+                while more := connection.recv(65536):
+                    received += more
+        return received
+
+
+@contextlib.contextmanager
+def running(base: Settings, folder: Path, **changes: Any) -> Iterator[Gateway]:
+    """Run a gateway of its own, on a free port, in front of the service with these settings.
+
+    Args:
+        base: settings of the service.
+        folder: where the gateway writes.
+        changes: settings that are different for this gateway.
+    """
+    nginx = required_nginx()
+    (port,) = ports.free(1)
+    given = dataclasses.replace(
+        base,
+        gateway=dataclasses.replace(base.gateway, number=port),
+        run=folder / "run",
+        logs=folder / "logs",
+        **changes,
+    )
+    given.logs.mkdir(parents=True, exist_ok=True)
+    # A folder of a test can have too long a path for a socket.
+    scratch = Path(tempfile.mkdtemp(prefix="gateway-"))
+    try:
+        command = gateway.command(nginx, gateway.write_config(given, scratch))
+        process = processes.spawn("gateway", command, os.environ, given.run, given.logs / "gateway.log")
+        try:
+            started = processes.wait_until(lambda: not process.alive or processes.listens(HOST, port), 10)
+            said = (given.logs / "gateway.log").read_text()
+            assert started, said
+            assert process.alive, said
+            yield Gateway(given.gateway_url, port, given.logs)
+        finally:
+            processes.stop(process, 10)
+    finally:
+        shutil.rmtree(scratch)
+
+
+def wait_for(condition: Any, timeout: float = 30) -> None:
+    """Wait until a condition holds, and fail if it does not within ``timeout`` seconds."""
+    begun = time.monotonic()
+    assert processes.wait_until(condition, timeout), f"not within {time.monotonic() - begun:.0f} s"

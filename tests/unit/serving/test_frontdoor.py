@@ -1,0 +1,156 @@
+"""What the front door answers about models and readiness, before a small real HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+
+import aiohttp
+import pytest
+import requests
+from aiohttp import web
+from torchserve_stub import TorchServeStub
+
+from serving import frontdoor
+from serving.grpc_upstream import Upstream
+from serving.processes import listens, wait_until
+from serving.settings import HOST, ROOT
+from tests import ports
+
+ID = "123e4567-e89b-12d3-a456-426614174000"
+TIMEOUT = 30
+
+
+@pytest.fixture(scope="module")
+def stub():
+    with TorchServeStub() as stub:
+        yield stub
+
+
+@contextlib.contextmanager
+def door(stub, max_age):
+    """A front door before the stub, in a thread of its own; asks it for a path: status, content type and JSON."""
+    (port,) = ports.free(1)
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+
+    async def serve():
+        async with aiohttp.ClientSession() as session:
+            application = frontdoor.FrontDoor(Upstream(session, stub.url, stub.url), max_age).application()
+            runner = web.AppRunner(application)
+            await runner.setup()
+            await web.TCPSite(runner, HOST, port).start()
+            await stop.wait()
+            await runner.cleanup()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    try:
+        assert wait_until(lambda: listens(HOST, port), TIMEOUT)
+        yield lambda path: get(f"http://{HOST}:{port}{path}")
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(TIMEOUT)
+        loop.close()
+
+
+def get(url):
+    answer = requests.get(url, headers={"X-Request-Id": ID}, timeout=TIMEOUT)
+    return answer.status_code, answer.headers["Content-Type"], answer.json()
+
+
+@pytest.fixture(scope="module")
+def forgetful(stub):
+    with door(stub, max_age=0) as ask:
+        yield ask
+
+
+@pytest.fixture
+def ask(stub, forgetful):
+    """Ask a front door that uses no answer again."""
+    stub.reset()
+    return forgetful
+
+
+def assert_problem(found, status, told):
+    assert found[:2] == (status, "application/problem+json")
+    problem = found[2]
+    assert problem["status"] == status
+    assert problem["instance"] == f"urn:uuid:{ID}"
+    assert told in problem["detail"]
+    assert problem["error"] == problem["detail"]
+
+
+def test_what_there_is(ask):
+    assert ask("/v1/models") == (200, "application/json", {"models": ["fashion", "together"]})
+    assert ask("/v2")[2] == {"name": "fashion-serve", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
+    for path in ("/v2/models/fashion", "/v2/models/fashion/versions/2.0"):
+        status, _, found = ask(path)
+        assert (status, found["name"], found["versions"]) == (200, "fashion", ["1.0", "2.0"])
+        assert found["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, 28, 28]}]
+
+
+def test_what_is_ready(ask):
+    for path, key in (("/readyz", "ready"), ("/v2/health/ready", "ready"), ("/v2/health/live", "live")):
+        assert ask(path) == (200, "application/json", {key: True})
+    for path in ("/v1/models/fashion", "/v2/models/fashion/ready", "/v2/models/fashion/versions/2.0/ready"):
+        assert ask(path) == (200, "application/json", {"name": "fashion", "ready": True})
+
+
+def test_what_is_not_ready(ask, stub):
+    stub.worker_status = "UNLOADING"
+    assert_problem(ask("/readyz"), 503, "not ready: fashion, together")
+    assert_problem(ask("/v2/health/ready"), 503, "not ready: fashion, together")
+    assert_problem(ask("/v2/models/fashion/ready"), 503, "fashion")
+    assert_problem(ask("/v2/models/fashion"), 503, "not ready")
+    assert ask("/v1/models/fashion") == (200, "application/json", {"name": "fashion", "ready": False})
+    assert ask("/v2/health/live")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/models/nosuch", "/v2/models/nosuch", "/v2/models/nosuch/ready"),
+        *("/v2/models/fashion/versions/9.9", "/v2/models/fashion/versions/9.9/ready"),
+        "/v2/models/fashion/versions/all",
+    ],
+)
+def test_what_is_not_there(ask, path):
+    assert_problem(ask(path), 404, "nosuch" if "nosuch" in path else "fashion")
+
+
+def test_answers_are_used_again(stub):
+    stub.reset()
+    with door(stub, max_age=3600) as ask:
+        assert ask("/readyz")[0] == 200
+        stub.worker_status = "UNLOADING"
+        assert ask("/readyz")[0] == 200
+        # Another question, which nobody has asked before.
+        assert ask("/v2/health/ready")[0] == 503
+        stub.worker_status = "READY"
+        assert ask("/v2/health/ready")[0] == 503
+
+
+@contextlib.contextmanager
+def process(port, upstream):
+    command = [sys.executable, "-m", "serving.frontdoor", "--port", str(port)]
+    with subprocess.Popen([*command, "--inference", upstream, "--management", upstream], cwd=ROOT) as process:
+        assert wait_until(lambda: listens(HOST, port), TIMEOUT)
+        yield
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT) == 0
+
+
+def test_without_torchserve():
+    port, nobody = ports.free(2)
+    with process(port, f"http://{HOST}:{nobody}"):
+        for path in ("/readyz", "/v1/models", "/v2/health/live", "/v2/models/fashion"):
+            assert_problem(get(f"http://{HOST}:{port}{path}"), 503, "TorchServe does not answer")
+
+
+def test_a_port_in_use_is_told(stub, capfd):
+    assert frontdoor.main(["--port", stub.url.rpartition(":")[2]]) == 1
+    assert "frontdoor: [Errno" in capfd.readouterr().err

@@ -1,0 +1,120 @@
+"""What the gateway's configuration is made of, and which settings are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from handlers import limits
+from serving import gateway, service, settings
+from serving.errors import SettingError
+
+KEY = "0123456789abcdef" * 4
+
+
+@pytest.fixture
+def given(tmp_path):
+    return dataclasses.replace(settings.read({}), run=tmp_path / "run", logs=tmp_path / "logs")
+
+
+def key_file(folder, text, mode=0o600):
+    path = folder / "api_keys"
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def test_every_name_of_the_template_has_a_value_and_every_value_a_name(given, tmp_path):
+    asked = set(re.findall(r"\$\{(\w+)\}", gateway.TEMPLATE.read_text()))
+    assert asked == gateway.variables(given, tmp_path, tmp_path).keys()
+
+
+def test_a_name_without_value_is_an_error():
+    assert gateway.render("a ${B} $c ${d}", {"B": "1"}) == "a 1 $c ${d}"
+    with pytest.raises(KeyError, match="NAME"):
+        gateway.render("${NAME}", {})
+
+
+def test_the_configuration_has_the_services_addresses(given, tmp_path):
+    written = gateway.write_config(given, tmp_path).read_text()
+    assert "listen 127.0.0.1:8000;" in written
+    assert "server 127.0.0.1:8080 max_fails=0;" in written
+    assert "server 127.0.0.1:8002 max_fails=0;" in written
+    assert f"client_max_body_size {limits.REQUEST_BYTES};" in written
+    assert "ssl_certificate " not in written
+    for other in (given.management, given.metrics, given.ts_grpc, given.ts_grpc_management):
+        assert str(other.number) not in written
+
+
+def test_keys_are_included_and_not_copied(given, tmp_path):
+    path = key_file(tmp_path, f"# who\n\n{KEY} alice;\n  {KEY[::-1]}\tbob.2;\n")
+    written = gateway.write_config(dataclasses.replace(given, api_keys=path), tmp_path).read_text()
+    assert f'include "{path}";' in written
+    assert KEY not in written
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "no key"),
+        ("# nothing\n", "no key"),
+        (f"\n{KEY} alice\n", "line 2"),
+        (f"{KEY};\n", "line 1"),
+        ("0123 alice;\n", "line 1"),
+        (f"{KEY}g alice;\n", "line 1"),
+        (f'{KEY} "alice";\n', "line 1"),
+        (f"{KEY} nobody;\n", "line 1"),
+        (f"{KEY} alice; default bob;\n", "line 1"),
+        (f"{KEY} alice;\n{KEY.upper()} bob;\n", "line 2"),
+    ],
+    ids=[
+        *("empty", "comments", "no semicolon", "no name", "short", "not hexadecimal", "quoted", "reserved"),
+        *("two entries", "twice"),
+    ],
+)
+def test_unusable_keys_are_told_by_line(given, tmp_path, text, told):
+    path = key_file(tmp_path, text)
+    with pytest.raises(SettingError, match=told) as raised:
+        gateway.write_config(dataclasses.replace(given, api_keys=path), tmp_path)
+    assert str(path) in str(raised.value)
+    assert KEY not in str(raised.value)
+
+
+def test_keys_that_others_can_read_are_refused(given, tmp_path):
+    path = key_file(tmp_path, f"{KEY} alice;\n", 0o644)
+    with pytest.raises(SettingError, match="chmod 600"):
+        gateway.write_config(dataclasses.replace(given, api_keys=path), tmp_path)
+
+
+def test_missing_files_are_told(given, tmp_path):
+    with pytest.raises(SettingError, match=r"FASHION_API_KEYS.*nosuch"):
+        gateway.write_config(dataclasses.replace(given, api_keys=tmp_path / "nosuch"), tmp_path)
+    with pytest.raises(SettingError, match=r"FASHION_CERTIFICATES.*gateway\.crt.*make certs"):
+        gateway.write_config(dataclasses.replace(given, certificates=tmp_path), tmp_path)
+
+
+def test_a_path_that_nginx_would_misread_is_refused(given, tmp_path):
+    with pytest.raises(SettingError, match="nginx cannot use"):
+        gateway.write_config(dataclasses.replace(given, logs=tmp_path / "a$b"), tmp_path)
+
+
+def test_nginx_is_found_where_systems_put_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(gateway, "_SYSTEM_FOLDERS", ())
+    assert gateway.find_nginx() is None
+    program = tmp_path / "nginx"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(gateway, "_SYSTEM_FOLDERS", (str(tmp_path),))
+    assert gateway.find_nginx() == str(program)
+
+
+def test_without_nginx_the_service_runs_without_gateway(given, tmp_path, monkeypatch):
+    given.run.mkdir()
+    monkeypatch.setattr(gateway, "find_nginx", lambda: "nginx")
+    with_gateway = [part.name for part in service.parts(given, [], tmp_path)]
+    assert with_gateway[-2:] == ["front door", "gateway"]
+    monkeypatch.setattr(gateway, "find_nginx", lambda: None)
+    assert [part.name for part in service.parts(given, [], tmp_path)] == with_gateway[:-2]
