@@ -10,13 +10,13 @@ from rich.console import Console
 
 from models import artifacts
 from models.archiving import ArchiveError, archive
-from models.building import EXPORT_CHECKED, build, load_network, quick
 from models.catalog import CATALOG, DEFAULT_VERSION, Entry, UnknownModelError, get
 from models.datasets import DATASETS, DataError
-from models.evaluation import evaluate
 from models.exporting import ExportError, export
-from models.summary import summary
 from models.training import forward, prepare, probabilities
+
+# models.building, evaluation and summary are imported where they are used: their plots and metrics take seconds to
+# import, and packing an unchanged archive, which every `make serve` does, needs none of them.
 
 # Expected failures: one line, no traceback.
 USER_ERRORS = (UnknownModelError, DataError, ExportError, ArchiveError, artifacts.ArtifactError, OSError)
@@ -51,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(entry: Entry, version: str, console: Console, seed: int = 0, short: bool = False) -> None:
+    from models.building import build, quick
+
     settings = quick(entry.training) if short else entry.training
     metrics = build(entry, version, settings, seed, console)
     console.print(
@@ -67,6 +69,9 @@ def _is_trained(entry: Entry, version: str) -> bool:
 
 
 def _evaluate(entry: Entry, version: str) -> str:
+    from models.building import load_network
+    from models.evaluation import evaluate
+
     dataset = DATASETS[entry.dataset]()
     network = load_network(entry, version)
     signature = artifacts.signature(entry.name, version)
@@ -76,10 +81,19 @@ def _evaluate(entry: Entry, version: str) -> str:
 
 
 def _export(entry: Entry, version: str) -> str:
+    from models.building import EXPORT_CHECKED, load_network
+
     examples = prepare(DATASETS[entry.dataset]().test_inputs[:EXPORT_CHECKED], entry.input)
     path = artifacts.folder(entry.name, version) / artifacts.TORCHSCRIPT
     export(load_network(entry, version), examples, entry.activation, path)
     return f"{entry.name} {version}: checked on {len(examples)} examples → {path}"
+
+
+def _summary(entry: Entry, version: str) -> str:
+    from models.building import load_network
+    from models.summary import summary
+
+    return summary(entry, load_network(entry, version) if _is_trained(entry, version) else entry.network())
 
 
 def _archive(entry: Entry, version: str) -> str:
@@ -96,8 +110,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     for entry in [get(name) for name in arguments.names] or list(CATALOG.values()):
         match arguments.command:
             case "summary":
-                trained = _is_trained(entry, version)
-                print(summary(entry, load_network(entry, version) if trained else entry.network()))
+                print(_summary(entry, version))
             case "train":
                 if not (arguments.if_missing and _is_trained(entry, version)):
                     _train(entry, version, console, arguments.seed, arguments.quick)

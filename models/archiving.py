@@ -105,6 +105,23 @@ def _normalise(made: Path, target: Path) -> None:
             packed.writestr(entry, content)
 
 
+def _is_current(entry: Entry, version: str, folder: Path, target: Path) -> bool:
+    """The archive is of this version and newer than all that goes into it."""
+    sources = [
+        *(folder / name for name in (artifacts.TORCHSCRIPT, SIGNATURE, artifacts.GOLDEN)),
+        *HANDLERS.glob("*.py"),
+        *(ROOT / "models" / name for name in ("catalog.py", "archiving.py")),
+    ]
+    try:
+        with zipfile.ZipFile(target) as packed:
+            manifest = json.loads(packed.read(_MANIFEST))
+        newest = max(source.stat().st_mtime_ns for source in sources)
+        current: bool = manifest["model"]["modelVersion"] == version and target.stat().st_mtime_ns > newest
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return False
+    return current and manifest["model"]["modelName"] == entry.name
+
+
 def archive(entry: Entry, version: str, store: Path = MODEL_STORE) -> tuple[Path, bool]:
     """Pack one model version as ``<store>/<model>.mar``.
 
@@ -120,12 +137,15 @@ def archive(entry: Entry, version: str, store: Path = MODEL_STORE) -> tuple[Path
     for name in (artifacts.TORCHSCRIPT, SIGNATURE, artifacts.GOLDEN):
         if not (folder / name).is_file():
             raise ArchiveError(f"{folder / name} is missing; run: make train MODEL={entry.name} VERSION={version}")
-    store.mkdir(parents=True, exist_ok=True)
     target = store / f"{entry.name}.mar"
+    if _is_current(entry, version, folder, target):
+        return target, False
+    store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".archiving-", dir=store) as work:
         fresh = Path(work) / "fresh.mar"
         _normalise(_run_archiver(entry, version, folder, Path(work)), fresh)
         if target.is_file() and target.read_bytes() == fresh.read_bytes():
+            target.touch()
             return target, False
         fresh.replace(target)
     return target, True

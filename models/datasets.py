@@ -19,7 +19,6 @@ import numpy as np
 import requests
 import torch
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from sklearn.datasets import make_blobs
 from torch import Tensor
 
 FASHION_LABELS = (
@@ -248,6 +247,9 @@ def _split(name: str, inputs: Tensor, targets: Tensor, test: int) -> Dataset:
 
 def blobs() -> Dataset:
     """Three Gaussian blobs of four features (scikit-learn ``make_blobs``, seeded): 4,000 and 1,000 examples."""
+    # Its import takes longer than everything else that packing an archive does.
+    from sklearn.datasets import make_blobs
+
     inputs, targets = make_blobs(n_samples=5000, n_features=4, centers=3, cluster_std=1.5, random_state=7)
     return _split(
         "Gaussian blobs", torch.from_numpy(inputs.astype(np.float32)), torch.from_numpy(targets.astype(np.int64)), 1000
