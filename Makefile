@@ -66,7 +66,7 @@ status: $(STAMP) ## models, versions, workers and addresses of the local service
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: test test-conformance lint format
+.PHONY: test test-conformance test-web lint format
 test: archive ## unit and integration tests against a real TorchServe
 	@$(BIN)/python -m pytest
 
@@ -80,6 +80,13 @@ $(CONFORMANCE)/.installed: requirements/conformance.txt $(STAMP)
 test-conformance: archive $(CONFORMANCE)/.installed ## official Triton, KServe and HTTP clients; needs nginx and curl
 	@$(CONFORMANCE)/bin/python -m pytest tests/conformance --ignore tests/conformance/test_kserve.py
 	@$(CONFORMANCE)/bin/python -m pytest tests/conformance/test_kserve.py
+
+$(VENV)/.web-installed: requirements/web.txt $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/web.txt
+	@touch $@
+
+test-web: archive $(VENV)/.web-installed ## the playground in a real browser; needs nginx and chromium
+	@$(BIN)/python -m pytest tests/web
 
 lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff check .
