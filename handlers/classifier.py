@@ -22,7 +22,7 @@ import orjson
 import torch
 from numpy.typing import NDArray
 
-from handlers import decoding, encoding, images, incoming, limits, oip, options, problems, signature, wire
+from handlers import decoding, encoding, images, incoming, limits, oip, optimising, options, problems, signature, wire
 from handlers.decoding import Decoded
 from handlers.incoming import Request
 from handlers.options import Options
@@ -93,7 +93,7 @@ class Classifier:
         self._device = torch.device(f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu")
         path = folder / context.manifest["model"]["serializedFile"]
         self._scripted = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
-        self._network = _optimised(self._scripted, self._device)
+        self._network = optimising.optimise(self._scripted, self._device)
         self._encoder = encoding.Encoder(self._signature.output)
         self._warm_up()
         wire.install()
@@ -264,16 +264,6 @@ class Classifier:
         # TorchScript specialises a network in its first calls, and once more for a batch of another size.
         for count in (1, 2, 1, 2, self._chunk_size):
             self._probabilities([np.zeros((count, *shape), np.uint8 if self.kind == "image" else np.float32)])
-
-
-def _optimised(scripted: torch.jit.ScriptModule, device: torch.device) -> torch.jit.ScriptModule:
-    """The network for predictions alone: it gives no gradients."""
-    frozen: torch.jit.ScriptModule = torch.jit.freeze(scripted)
-    # oneDNN halves the time of convolutions, from some eight images on. Linear layers alone it leaves as they are, but
-    # the other passes that come with it take the bias out of their matrix products, which costs a tenth.
-    if device.type == "cpu" and any(node.kind() == "aten::conv2d" for node in frozen.graph.nodes()):
-        frozen = torch.jit.optimize_for_inference(frozen)
-    return frozen
 
 
 def _check_explainable(count: int, form: str) -> None:

@@ -1,0 +1,58 @@
+"""Networks made quick give the scores of those in the archives."""
+
+import warnings
+
+import pytest
+import torch
+
+from handlers.optimising import optimise
+from models.networks.fashion_convnet import FashionConvNet
+from models.networks.fashion_mlp import FashionMLP
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=[FashionMLP, FashionConvNet])
+def network(request):
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        # TorchScript is in maintenance, and what archives hold.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield torch.jit.script(request.param().eval())
+
+
+def inputs(network, count):
+    shape = (1, 32, 32) if "conv1" in dict(network.named_children()) else (784,)
+    return torch.rand(count, *shape, generator=torch.Generator().manual_seed(count))
+
+
+def kinds(network):
+    return {node.kind() for node in network.graph.nodes()}
+
+
+def test_scores_are_the_same_for_batches_of_every_size(network):
+    quick = optimise(network, CPU)
+    with torch.inference_mode():
+        for count in (1, 2, 1, 2, 7, 64, 300, 1):
+            examples = inputs(network, count)
+            torch.testing.assert_close(quick(examples), network(examples), atol=1e-5, rtol=1e-5)
+
+
+def test_the_network_itself_keeps_its_gradients(network):
+    with torch.inference_mode():
+        optimise(network, CPU)(inputs(network, 2))
+    examples = inputs(network, 2).requires_grad_()
+    network(examples).sum().backward()
+    assert examples.grad.abs().sum() > 0
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
+def test_onednn_takes_over_where_there_are_convolutions():
+    convolutional = optimise(torch.jit.script(FashionConvNet().eval()), CPU)
+    assert "prim::mkldnn_convolution" in kinds(convolutional)
+    assert "aten::linear" in kinds(optimise(torch.jit.script(FashionMLP().eval()), CPU))
+
+
+def test_on_a_gpu_the_network_is_frozen_and_no_more():
+    # The passes for the CPU would move weights to its own layout; the graph shows that without a GPU.
+    assert "aten::conv2d" in kinds(optimise(torch.jit.script(FashionConvNet().eval()), torch.device("cuda:0")))
