@@ -73,7 +73,7 @@ export class ImageCard {
       const [label, probability] = verdict(prediction);
       this.#parts.verdict.replaceChildren(strong(label), ` ${probability}`);
       this.#parts.time.textContent = `${duration(prediction.milliseconds)} round trip`;
-      this.#parts.version.textContent = prediction.version;
+      this.#parts.version.textContent = prediction.version || this.model.version;
       if (prediction.seen) this.#parts.seen.src = prediction.seen;
       this.#bars.show(prediction);
       this.#showAnswer(null);

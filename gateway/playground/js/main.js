@@ -100,7 +100,10 @@ function showModels(models) {
     part(place, "text", HTMLElement).textContent = "";
   }
   for (const [name, card] of cards) {
-    if (!models.some((model) => model.name === name && model.kind === card.model.kind)) {
+    const model = models.find((each) => each.name === name);
+    if (model?.kind === card.model.kind && model.features === card.model.features) {
+      card.model = model;
+    } else {
       card.element.remove();
       cards.delete(name);
     }

@@ -10,7 +10,8 @@ const INTERVAL_SECONDS = 15;
  * @property {"image" | "vector" | "other"} kind
  * @property {number} features how many numbers a vector model takes
  * @property {string} input its input in words, such as `FP32 4`
- * @property {string | null} problem why it cannot be described now, as a sentence; it is asked again
+ * @property {string} version the one that is served; empty where there are several
+ * @property {string | null} problem why it could not be described, as a sentence
  */
 
 /**
@@ -23,11 +24,19 @@ const INTERVAL_SECONDS = 15;
 export function watchModels(onModels, onError) {
   /** @type {Map<string, Model>} */
   let known = new Map();
+  /** @type {Promise<void> | null} */
+  let reading = null;
 
-  async function read() {
+  function read() {
+    // Two at once might end in the wrong order.
+    reading ??= readNow().finally(() => (reading = null));
+    return reading;
+  }
+
+  async function readNow() {
     try {
       const names = await modelNames();
-      const models = await Promise.all(names.map((name) => kept(known.get(name)) ?? model(name)));
+      const models = await Promise.all(names.map((name) => model(name, known.get(name))));
       known = new Map(models.map((each) => [each.name, each]));
       onModels(models);
     } catch (error) {
@@ -47,33 +56,33 @@ export function watchModels(onModels, onError) {
 }
 
 /**
- * @param {Model | undefined} before
- * @returns {Model | undefined} what need not be asked again
- */
-function kept(before) {
-  return before?.problem === null ? before : undefined;
-}
-
-/**
  * @param {string} name
+ * @param {Model | undefined} before what is known of it, which holds while the service cannot say
  * @returns {Promise<Model>}
  */
-async function model(name) {
+async function model(name, before) {
   try {
-    const { inputs } = await describe(name);
+    const { inputs, versions = [] } = await describe(name);
     const [input] = inputs;
     // The first axis is that of the examples.
     const shape = input.shape.slice(1);
-    const words = `${input.datatype} ${shape.join(" × ")}`;
-    if (shape.length === 2 && input.datatype === "UINT8") {
-      return { name, kind: "image", features: 0, input: words, problem: null };
-    }
-    if (shape.length === 1 && shape[0] > 0 && input.datatype.startsWith("FP")) {
-      return { name, kind: "vector", features: shape[0], input: words, problem: null };
-    }
-    return { name, kind: "other", features: 0, input: words, problem: null };
+    const kind = kindOf(input.datatype, shape);
+    const features = kind === "vector" ? shape[0] : 0;
+    const version = versions.length === 1 ? versions[0] : "";
+    return { name, kind, features, input: `${input.datatype} ${shape.join(" × ")}`, version, problem: null };
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
-    return { name, kind: "other", features: 0, input: "", problem: error.message };
+    return before ?? { name, kind: "other", features: 0, input: "", version: "", problem: error.message };
   }
+}
+
+/**
+ * @param {string} datatype
+ * @param {number[]} shape of one example
+ * @returns {Model["kind"]}
+ */
+function kindOf(datatype, shape) {
+  if (shape.length === 2 && datatype === "UINT8") return "image";
+  if (shape.length === 1 && shape[0] > 0 && datatype.startsWith("FP")) return "vector";
+  return "other";
 }

@@ -70,7 +70,7 @@ export class VectorCard {
       const [label, probability] = verdict(prediction);
       this.#verdict.replaceChildren(strong(label), ` ${probability}`);
       this.#time.textContent = `${duration(prediction.milliseconds)} round trip`;
-      this.#version.textContent = prediction.version;
+      this.#version.textContent = prediction.version || this.model.version;
       this.#bars.show(prediction);
       this.#answer.hidden = false;
       showProblem(this.#problem, null);

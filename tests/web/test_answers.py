@@ -1,0 +1,237 @@
+"""What the cards say: probabilities, explanations, times, errors as sentences, and models that come and go."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+import requests
+from playwright.sync_api import expect
+
+from tests import packing
+from tests.web.playground import IMAGE_MODELS, SAMPLES, assert_says, pixels
+
+
+def _sentence(detail: str) -> str:
+    return detail[0].upper() + detail[1:].rstrip(".") + "."
+
+
+def test_models_stand_side_by_side_with_time_and_bars(playground):
+    boxes = [playground.card(model).bounding_box() for model in IMAGE_MODELS]
+    assert boxes[0]["y"] == boxes[1]["y"]
+    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
+    for model in IMAGE_MODELS:
+        answer = playground.prediction(model, (SAMPLES / "t-shirt-top.png").read_bytes())
+        card = playground.card(model)
+        assert re.fullmatch(r"\d+(\.\d+)? m?s round trip", card.locator(".card-time").inner_text())
+        widths = card.locator(".bar-fill").evaluate_all("bars => bars.map(bar => parseFloat(bar.style.width) / 100)")
+        assert widths == pytest.approx(list(answer["probabilities"].values()), abs=1e-6)
+
+
+def test_answers_are_announced(playground):
+    playground.choose_sample("Sneaker")
+    announced = playground.page.locator("#announcement").inner_text()
+    for model in IMAGE_MODELS:
+        assert f"{model}: {playground.verdict(model)}, " in announced
+
+
+def test_version_is_shown(playground):
+    for model in IMAGE_MODELS:
+        described = requests.get(f"{playground.site}/v2/models/{model}", timeout=30).json()
+        expect(playground.card(model).locator(".card-version")).to_have_text(described["versions"][0])
+
+
+def test_explanation_on_request_and_for_the_next_picture(playground):
+    model = "fashion_convnet"
+    card = playground.card(model)
+    heat = card.locator(".view-ask img")
+    expect(heat).to_be_hidden()
+    explain = card.get_by_role("button", name=f"Explain the answer of {model}")
+    explain.click()
+    expect(heat).to_be_visible()
+    expect(explain).to_have_attribute("aria-pressed", "true")
+    _assert_heat_map(playground, model, "t-shirt-top.png")
+    first = heat.get_attribute("src")
+    playground.choose_sample("Sandal")
+    expect(heat).not_to_have_attribute("src", first)
+    _assert_heat_map(playground, model, "sandal.png")
+    # The other model was not asked to explain.
+    expect(playground.card("fashion_mlp").locator(".view-ask img")).to_be_hidden()
+    explain.click()
+    expect(heat).to_be_hidden()
+
+
+def _assert_heat_map(playground, model, sample):
+    file = requests.post(
+        f"{playground.site}/explanations/{model}",
+        data=(SAMPLES / sample).read_bytes(),
+        headers={"Content-Type": "image/png", "Accept": "image/png"},
+        timeout=60,
+    ).content
+    shown = (
+        playground.card(model)
+        .locator(".view-ask img")
+        .evaluate(
+            """async image => {
+            await image.decode();
+            const canvas = document.createElement("canvas");
+            [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+            const context = canvas.getContext("2d");
+            context.drawImage(image, 0, 0);
+            const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
+            return [...data].filter((_, place) => place % 4 < 3);
+        }"""
+        )
+    )
+    assert shown == pixels(file).ravel().tolist()
+
+
+def test_error_is_the_sentence_of_the_problem(playground):
+    playground.watch.expected.add(415)
+    playground.choose_file("notes.txt", b"This is no picture.", "text/plain")
+    for model in IMAGE_MODELS:
+        problem = playground.prediction(model, b"This is no picture.", "text/plain")
+        shown = playground.card(model).locator(".card-problem").first
+        expect(shown).to_contain_text(problem["title"])
+        expect(shown).to_contain_text(_sentence(problem["detail"]))
+        expect(playground.card(model).locator(".card-answer")).to_be_hidden()
+    expect(playground.page.get_by_text("No preview of this file")).to_be_visible()
+    # And the page goes on.
+    playground.choose_sample("Bag")
+    for model in IMAGE_MODELS:
+        expect(playground.card(model).locator(".card-problem").first).to_be_hidden()
+        assert playground.verdict(model)
+
+
+def test_damaged_picture_is_told(playground):
+    playground.watch.expected.add(400)
+    damaged = (SAMPLES / "bag.png").read_bytes()[:200]
+    playground.choose_file("bag.png", damaged, "image/png")
+    for model in IMAGE_MODELS:
+        problem = playground.prediction(model, damaged)
+        assert problem["status"] == 400
+        expect(playground.card(model).locator(".card-problem").first).to_contain_text(_sentence(problem["detail"]))
+
+
+def test_newest_picture_wins(playground):
+    """The answer to an earlier picture that comes late must not replace that to a later one."""
+    held = []
+    playground.page.route("**/predictions/fashion_mlp?*", lambda route: held.append(route), times=1)
+    playground.page.get_by_role("button", name="Sneaker", exact=True).click()
+    playground.page.wait_for_function("document.querySelectorAll('[aria-busy=true]').length > 0")
+    playground.choose_sample("Trouser")
+    assert len(held) == 1
+    for model in IMAGE_MODELS:
+        playground.assert_shows(model, playground.prediction(model, (SAMPLES / "trouser.png").read_bytes()))
+
+
+def test_service_that_cannot_be_reached_is_told_and_asked_again(playground):
+    page = playground.page
+    # With the page's clock stopped it does not ask again by itself.
+    page.clock.install()
+    page.clock.pause_at(datetime.now() + timedelta(hours=1))
+    page.reload()
+    playground.wait_until_open()
+    expect(page.locator("#service")).to_contain_text("4 models")
+    playground.watch.expected.add(0)
+    page.context.set_offline(True)
+    with page.expect_event("requestfailed"):
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    notice = page.locator("#unreachable")
+    expect(notice).to_contain_text(f"The service at {playground.site} cannot be reached.")
+    expect(page.locator("#service")).to_contain_text("No answer")
+    # Answers that are there stay.
+    expect(playground.card("fashion_mlp").locator(".verdict")).to_be_visible()
+    page.context.set_offline(False)
+    notice.get_by_role("button", name="Try again").click()
+    expect(notice).to_be_hidden()
+    expect(page.locator("#service")).to_contain_text("4 models")
+
+
+def test_vector_models_take_numbers(playground):
+    values = [0.5, -1.5, 3.0, 2.0]
+    card = playground.card("blobs_mlp")
+    for number, value in enumerate(values, 1):
+        card.get_by_label(f"Feature {number}").fill(str(value))
+    with playground.answers(("blobs_mlp",)):
+        card.get_by_role("button", name="Predict").click()
+    answer = requests.post(f"{playground.site}/predictions/blobs_mlp", json=values, timeout=30).json()
+    assert playground.verdict("blobs_mlp") == answer["label"]
+    for label, words in playground.bars("blobs_mlp").items():
+        assert_says(words, answer["probabilities"][label])
+
+
+def test_independent_labels_are_all_named(playground):
+    card = playground.card("sigmoid_net")
+    for values, count in (((2, 2, -2), 2), ((-2, -2, 2), 0)):
+        for number, value in enumerate(values, 1):
+            card.get_by_label(f"Feature {number}").fill(str(value))
+        with playground.answers(("sigmoid_net",)):
+            card.get_by_role("button", name="Predict").click()
+        answer = requests.post(f"{playground.site}/predictions/sigmoid_net", json=values, timeout=30).json()
+        assert len(answer["labels"]) == count
+        assert playground.verdict("sigmoid_net") == (", ".join(answer["labels"]) or "No label applies")
+        assert card.locator(".bars .chosen").count() == count
+
+
+@pytest.fixture
+def deploy(place):
+    """Registers an archive of the store at the running service; all are taken away again."""
+    deployed = []
+
+    def deploying(archive: Path, model: str) -> None:
+        answer = requests.post(
+            f"{place.management}/models",
+            params={"url": archive.name, "initial_workers": "1", "synchronous": "true"},
+            timeout=120,
+        )
+        assert answer.ok, answer.text
+        deployed.append((archive, model))
+
+    yield deploying
+    for archive, model in deployed:
+        requests.delete(f"{place.management}/models/{model}", timeout=60)
+        archive.unlink()
+
+
+def test_fifth_model_appears_by_itself(playground, place, deploy):
+    """A new image model answers about the picture that is shown, and a new vector model has its fields."""
+    page = playground.page
+    playground.choose_sample("Sandal")
+    store = place.settings.model_store
+    deploy(_renamed(store / "fashion_convnet.mar", "fashion_again"), "fashion_again")
+    deploy(packing.pack(store), "tiny")
+    playground.look_until("fashion_again", there=True)
+    playground.look_until("tiny", there=True)
+    expect(playground.card("fashion_again").locator(".verdict strong")).to_be_visible()
+    expect(page.locator("#service")).to_contain_text("6 models")
+    answer = playground.prediction("fashion_again", (SAMPLES / "sandal.png").read_bytes())
+    playground.assert_shows("fashion_again", answer)
+    expect(playground.card("tiny").get_by_role("spinbutton")).to_have_count(packing.FEATURES)
+    assert page.locator("#code-model option").all_inner_texts().count("fashion_again") == 1
+    # The next picture is for all three, and a model that is gone leaves.
+    with playground.answers((*IMAGE_MODELS, "fashion_again")):
+        page.get_by_role("button", name="Bag", exact=True).click()
+    requests.delete(f"{place.management}/models/fashion_again", timeout=60)
+    playground.look_until("fashion_again", there=False)
+    expect(playground.card("fashion_mlp")).to_be_visible()
+
+
+def _renamed(archive: Path, model: str) -> Path:
+    """A copy of an archive under another model's name."""
+    target = archive.with_name(f"{model}.mar")
+    with zipfile.ZipFile(archive) as source, zipfile.ZipFile(target, "w") as copy:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "MAR-INF/MANIFEST.json":
+                manifest = json.loads(content)
+                manifest["model"]["modelName"] = model
+                content = json.dumps(manifest).encode()
+            elif name == "signature.json":
+                content = json.dumps({**json.loads(content), "model": model}).encode()
+            copy.writestr(name, content)
+    return target
