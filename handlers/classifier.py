@@ -56,12 +56,11 @@ class _Job(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """One example to be answered with one JSON object, and nothing asked for beside: the usual request."""
+        """One example to be answered with one JSON object, and no options: the usual request."""
         return (
             self.decoded.single
             and self.form == encoding.JSON
             and self.options is options.DEFAULT
-            and self.decoded.envelope == "plain"
             and self.request.task == "predict"
         )
 

@@ -349,6 +349,17 @@ def test_answers_to_torchserves_own_grpc_service_end_the_stream(served):
         assert json.loads(body)
 
 
+def test_one_picture_without_options_is_answered_in_each_form(served):
+    body, octets = PICTURES[0].tobytes(), "application/octet-stream"
+    plain = served(FASHION).json(body, octets)
+    status, kind, _, answer = served(FASHION).one(body, octets, Accept=octets)
+    assert (status, kind) == (200, octets)
+    np.testing.assert_allclose(np.frombuffer(answer, "<f4"), list(plain["probabilities"].values()), atol=1e-7)
+    explained = served(FASHION).json(body, octets, explain="True")
+    assert explained["label"] == plain["label"]
+    assert np.shape(explained["attributions"]) == (28, 28)
+
+
 # --- faults ---
 
 
