@@ -15,7 +15,7 @@ the picture's edge; beside it lie pixels that mix ground and item, and the groun
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ from PIL import Image, ImageFilter
 TOLERANCE = 0.05 * 255 * 3**0.5
 # How far from the ground a pixel may mix item and ground, in pixels of the result.
 MIXED = 0.6
+# Pixels of the picture for one of the result: more of them change nothing, and cost.
+DETAIL = 4
 # Per cent of the difference between the picture and its blurred copy that sharpening adds. More of it takes pictures
 # further from the data set's own.
 SHARPENING = 50
@@ -45,34 +47,78 @@ def convert(picture: Image.Image, shape: tuple[int, int]) -> NDArray[np.uint8]:
     Returns:
         uint8 ``[height, width]`` on a black ground; all black if the picture has one colour only.
     """
-    pixels = np.asarray(picture).astype(np.float32)
-    ground = np.median(pixels[[0, 0, -1, -1], [0, -1, 0, -1]], axis=0)
-    distance = np.sqrt(((pixels - ground) ** 2).sum(2))
-    near = distance <= TOLERANCE
-    rows, columns = np.flatnonzero(~near.all(1)), np.flatnonzero(~near.all(0))
-    if not len(rows):
+    found = _trimmed(picture)
+    if found is None:
         return np.zeros(shape, np.uint8)
-    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-    height, width = shape
-    size = rows[-1] + 1 - rows[0], columns[-1] + 1 - columns[0]
-    scale = min(height / size[0], width / size[1])
-    grey = _on_white(pixels @ GREY, float(ground @ GREY), distance, connected(near), MIXED / scale)
-    item = Image.fromarray(grey[box].clip(0, WHITE).round().astype(np.uint8))
-    item = item.resize((max(round(size[1] * scale), 1), max(round(size[0] * scale), 1)), Image.Resampling.BOX)
+    unit = _unit(found.box, shape)
+    factor = int(unit / DETAIL)
+    if factor > 1:
+        left, top, right, bottom = found.box
+        # A rim of ground stays around the item, in whole steps of the factor, so that the item's edges stay sharp.
+        steps = min(DETAIL, left // factor), min(DETAIL, top // factor)
+        rim = DETAIL * factor
+        around = (left - steps[0] * factor, top - steps[1] * factor, right + rim, bottom + rim)
+        around = (*around[:2], min(around[2], picture.width), min(around[3], picture.height))
+        found = _trimmed(picture.crop(around).reduce(factor)) or found
+        unit = _unit(found.box, shape)
+    left, top, right, bottom = found.box
+    grey = _on_white(found, MIXED * unit)[top:bottom, left:right]
+    item = Image.fromarray(grey.clip(0, WHITE).round().astype(np.uint8))
+    size = max(round(item.width / unit), 1), max(round(item.height / unit), 1)
+    item = item.resize(size, Image.Resampling.BOX)
     item = item.filter(ImageFilter.UnsharpMask(radius=1, percent=SHARPENING, threshold=0))
+    height, width = shape
     result = Image.new("L", (width, height), WHITE)
     result.paste(item, ((width - item.width) // 2, (height - item.height) // 2))
     return WHITE - np.asarray(result)
 
 
-def _on_white(
-    grey: NDArray[np.float32], ground: float, distance: NDArray[np.float32], region: Mask, reach: float
-) -> NDArray[np.float32]:
-    """Replace the ground by white; a mixed pixel's share of ground is told from its neighbours' distance to it."""
+class _Trimmed(NamedTuple):
+    """A picture and where its item is: left, top, right and bottom, the last two beyond it."""
+
+    pixels: NDArray[np.float32]
+    ground: NDArray[np.float32]
+    distance: NDArray[np.float32]
+    box: tuple[int, int, int, int]
+
+
+def _trimmed(picture: Image.Image) -> _Trimmed | None:
+    """Tell the item from the ground by the corners' colour; ``None`` if there is nothing but ground."""
+    pixels = np.asarray(picture).astype(np.float32)
+    ground = _ground(pixels)
+    difference = pixels - ground
+    distance = np.sqrt(np.einsum("ijk,ijk->ij", difference, difference))
+    far = distance > TOLERANCE
+    rows, columns = np.flatnonzero(far.any(1)), np.flatnonzero(far.any(0))
+    if not len(rows):
+        return None
+    box = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    return _Trimmed(pixels, ground, distance, box)
+
+
+def _ground(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The colour of the corner that most of the picture's edge is like, where the item reaches into some corners."""
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]]
+    near = ((corners[:, None] - edge) ** 2).sum(2) <= TOLERANCE**2
+    ground: NDArray[np.float32] = edge[near[near.sum(1).argmax()]].mean(0)
+    return ground
+
+
+def _unit(box: tuple[int, int, int, int], shape: tuple[int, int]) -> float:
+    """How many pixels of a picture make one of the result, if what is in the box shall just fit."""
+    left, top, right, bottom = box
+    return max((bottom - top) / shape[0], (right - left) / shape[1])
+
+
+def _on_white(found: _Trimmed, reach: float) -> NDArray[np.float32]:
+    """The picture in grey with white ground; a mixed pixel's share of it is told from how near its neighbours come."""
+    grey, ground = found.pixels @ GREY, float(found.ground @ GREY)
+    region = connected(found.distance <= TOLERANCE)
     steps = max(round(reach), 1)
-    mixed = spread(region, steps)
-    share = np.where(mixed, 1 - distance / np.maximum(spread(distance, steps), TOLERANCE), 0)
-    return np.where(region, WHITE, grey + share * (WHITE - ground))
+    share = 1 - found.distance / np.maximum(spread(found.distance, steps), TOLERANCE)
+    mended = np.where(spread(region, steps), grey + share * (WHITE - ground), grey)
+    return np.where(region, WHITE, mended)
 
 
 def spread(values: NDArray[Any], steps: int) -> NDArray[Any]:

@@ -13,6 +13,7 @@ import argparse
 import collections
 import contextlib
 import ctypes
+import dataclasses
 import sys
 import tempfile
 import time
@@ -71,8 +72,8 @@ def _outcome(part: Part, request: Request) -> tuple[str, int]:
     except problems.Internal:
         raise
     except problems.Problem as problem:
-        return type(problem).__name__, 1
-    return "decoded", len(decoded.values)
+        return type(problem).__name__, request.examples
+    return "decoded", max(len(decoded.values), request.examples)
 
 
 def check(request: Request, memory: Memory) -> tuple[str, int]:
@@ -106,7 +107,8 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=50_000, help="broken requests to try (default: 50000)")
     parser.add_argument("--seed", type=int, default=0, help="which ones (default: 0)")
     arguments = parser.parse_args()
-    corpus, heavy, memory = mutations.small(), mutations.large(), Memory()
+    corpus, memory = mutations.small(), Memory()
+    heavy = [dataclasses.replace(request, examples=outcome(request)[1]) for request in mutations.large()]
     for request in corpus:
         outcome(request)
     names: collections.Counter[str] = collections.Counter()

@@ -51,13 +51,14 @@ CONTENT_TYPES = (
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A body, and what its headers say of it."""
+    """A body, what its headers say of it, and how many examples it held before it was broken."""
 
     name: str
     body: bytes
     content_type: str
     signature: Signature = IMAGE
     json_length: int | None = None
+    examples: int = 1
 
 
 def _tensor(datatype: str, shape: list[int], **more: object) -> dict[str, object]:

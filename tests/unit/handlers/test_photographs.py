@@ -39,6 +39,24 @@ def test_where_the_item_lies_makes_no_difference(margins):
     )
 
 
+@pytest.mark.parametrize("ground", [(255, 255, 255), (200, 220, 240)], ids=str)
+def test_the_item_may_reach_over_an_edge_and_its_corners(ground):
+    pixels = np.asarray(catalogue(ground, margins=(30, 0, 20, 20))).copy()
+    pixels[-30:] = 120
+    found = photographs.convert(Image.fromarray(pixels), SHAPE)
+    np.testing.assert_array_equal(found[2:20, 6:21], 255 - 120)
+    np.testing.assert_array_equal(found[-2:, 1:26], 255 - 120)
+    assert not found[:20, :2].any()
+
+
+def test_a_little_noise_is_still_one_ground():
+    pixels = np.asarray(catalogue((200, 220, 240))).astype(int)
+    noisy = pixels + np.random.default_rng(0).integers(-5, 6, pixels.shape)
+    found = photographs.convert(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)), SHAPE)
+    clean = photographs.convert(catalogue((200, 220, 240)), SHAPE)
+    assert np.abs(found.astype(int) - clean).max() <= 6
+
+
 def test_how_large_the_item_is_makes_no_difference():
     for scale in (2, 3, 11):
         np.testing.assert_array_equal(
