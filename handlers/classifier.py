@@ -201,7 +201,8 @@ class Classifier:
         self._complete(context, place, request, problems.CONTENT_TYPE)
         if request.way == "grpc_oip":
             return self._oip_refusal(error)
-        return error.body(context.get_request_id(place) or "")
+        # The gateway passes on a client's own id, if it is a UUID, and names the answer by it.
+        return error.body(request.headers.get("x-request-id") or context.get_request_id(place) or "")
 
     def _complete(self, context: Context, place: int, request: Request, content_type: str) -> None:
         context.set_response_content_type(place, content_type)

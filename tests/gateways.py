@@ -6,10 +6,10 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -70,15 +70,27 @@ class Gateway:
         assert processes.wait_until(logged, 10), f"nothing in {self.logs / 'access.log'} about {request_id}"
         return found[0]
 
-    def converse(self, sent: bytes, timeout: float = 10) -> bytes:
-        """Send bytes over a connection of their own and return all that comes until the gateway closes it."""
+    def converse(self, sent: bytes, answers: int = 1, timeout: float = 10) -> bytes:
+        """Send bytes over a connection of their own and return what comes: so many answers, or less if it is closed."""
         with socket.create_connection((HOST, self.port), timeout=timeout) as connection:
             connection.sendall(sent)
             received = b""
             with contextlib.suppress(ConnectionResetError):
-                while more := connection.recv(65536):
+                while not _hold(received, answers) and (more := connection.recv(65536)):
                     received += more
         return received
+
+
+def _hold(received: bytes, answers: int) -> bool:
+    """Whether bytes hold so many whole answers of HTTP."""
+    for _ in range(answers):
+        head, ended, received = received.partition(b"\r\n\r\n")
+        length = re.search(rb"\r\nContent-Length: (\d+)", head)
+        size = int(length[1]) if length else 0
+        if not ended or len(received) < size:
+            return False
+        received = received[size:]
+    return True
 
 
 @contextlib.contextmanager
@@ -115,9 +127,3 @@ def running(base: Settings, folder: Path, **changes: Any) -> Iterator[Gateway]:
             processes.stop(process, 10)
     finally:
         shutil.rmtree(scratch)
-
-
-def wait_for(condition: Any, timeout: float = 30) -> None:
-    """Wait until a condition holds, and fail if it does not within ``timeout`` seconds."""
-    begun = time.monotonic()
-    assert processes.wait_until(condition, timeout), f"not within {time.monotonic() - begun:.0f} s"

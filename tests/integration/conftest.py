@@ -23,7 +23,8 @@ from serving import archives, settings
 from serving.archives import Archive
 from serving.processes import port_is_free
 from serving.settings import ROOT, Settings
-from tests import packing, ports
+from tests import gateways, packing, ports
+from tests.gateways import Gateway
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +146,13 @@ def tiny_service(tmp_path_factory) -> Iterator[Place]:
     place.start()
     yield place
     place.run("stop")
+
+
+@pytest.fixture(scope="session")
+def gateway(service) -> Gateway:
+    """The gateway of ``service``; skips without nginx, but in CI fails."""
+    gateways.required_nginx()
+    return Gateway(service.gateway, service.settings.gateway.number, service.settings.logs)
 
 
 @pytest.fixture

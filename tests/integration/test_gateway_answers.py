@@ -1,0 +1,357 @@
+"""What the gateway makes of requests and answers: forms, queries, headers, problems, ids, compression, connections."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import subprocess
+
+import numpy as np
+import pytest
+import requests
+import yaml
+
+from handlers import limits
+from serving.settings import ROOT
+from tests.gateways import OPENAPI, PROBLEM, routes
+
+EXAMPLE = ROOT / "examples" / "ankle_boot.png"
+BOOT = EXAMPLE.read_bytes()
+ID = "123e4567-e89b-12d3-a456-426614174000"
+JSON = {"Content-Type": "application/json"}
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+TIMEOUT = 60
+
+
+def post(gateway, path="/predictions/fashion_mlp", body=BOOT, **headers):
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    return requests.post(gateway.url + path, data=body, headers=headers, timeout=TIMEOUT)
+
+
+def assert_problem(answer, status, kind, told=""):
+    assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json"), answer.text
+    found = answer.json()
+    assert found.keys() == PROBLEM
+    assert (found["status"], found["type"]) == (status, f"urn:problem-type:fashion-serve:{kind}")
+    assert told in found["detail"]
+    assert found["error"] == found["detail"]
+    assert found["instance"] == "urn:uuid:" + answer.headers["X-Request-Id"]
+
+
+def assert_same(found, expected):
+    """The same prediction; the last digits depend on how many examples the network saw at once."""
+    assert found["label"] == expected["label"]
+    assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
+
+
+# --- Requests ---
+
+
+def test_answers_are_those_of_torchserve(gateway, service):
+    direct = requests.post(service.inference + "/predictions/fashion_mlp", data=BOOT, timeout=TIMEOUT)
+    for path in ("/predictions/fashion_mlp", "/predictions/fashion_mlp/1.0"):
+        assert_same(post(gateway, path, Content_Type="image/png").json(), direct.json())
+
+
+def test_several_files_of_one_name_are_answered_in_order(gateway):
+    blank = io.BytesIO()
+    np.save(blank, np.zeros((28, 28), np.uint8))
+    files = [("image", ("a.png", BOOT, "image/png")), ("image", ("b.npy", blank.getvalue(), "application/x-npy"))]
+    expected = [post(gateway, body=body, Content_Type=kind).json() for _, (_, body, kind) in files]
+    assert expected[0] != expected[1]
+    for order in (1, -1):
+        answer = requests.post(gateway.url + "/predictions/fashion_mlp", files=files[::order], timeout=TIMEOUT)
+        for found, one in zip(answer.json(), expected[::order], strict=True):
+            assert_same(found, one)
+
+
+def test_curls_ways_of_sending(gateway):
+    def curl(*arguments):
+        command = ["curl", "--silent", "--show-error", "--max-time", str(TIMEOUT), "--noproxy", "*", *arguments]
+        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    url = gateway.url + "/predictions/"
+    single = curl(f"{url}fashion_mlp", "--form", f"image=@{EXAMPLE}")
+    assert single["label"] == "Ankle boot"
+    assert curl(f"{url}fashion_mlp", "--data-binary", f"@{EXAMPLE}") == single
+    assert curl(f"{url}fashion_mlp", "--upload-file", str(EXAMPLE), "--request", "POST") == single
+    for found in curl(f"{url}fashion_mlp", "--form", f"a=@{EXAMPLE}", "--form", f"a=@{EXAMPLE}"):
+        assert_same(found, single)
+    # -d announces a form, in which TorchServe would take the + and the = for something else.
+    (found,) = curl(f"{url}blobs_mlp", "--data", '{"instances": [[1e+0, 2, 3, 4]], "a": "b=c"}')["predictions"]
+    assert_same(found, post(gateway, "/predictions/blobs_mlp", b"[1, 2, 3, 4]", **JSON).json())
+
+
+def test_a_body_in_chunks(gateway):
+    whole = post(gateway, Content_Type="image/png")
+    pieces = post(gateway, "/predictions/fashion_mlp?top_k=2", iter([BOOT[:100], BOOT[100:]]), Content_Type="image/png")
+    assert (len(pieces.json()["probabilities"]), len(whole.json()["probabilities"])) == (2, 10)
+    assert pieces.json()["probability"] == whole.json()["probability"]
+    form = {"Content-Type": "multipart/form-data; boundary=x", "Accept": "application/octet-stream"}
+    answer = post(gateway, body=iter([b"--x\r\n\r\n", BOOT, b"\r\n--x--"]), **form)
+    assert np.frombuffer(answer.content, "<f4").shape == (10,)
+    # The handler's own problems, which have the same statuses as nginx's.
+    assert_problem(post(gateway, body=iter([BOOT[:100]]), Content_Type="image/png"), 400, "malformed", "PNG")
+    assert_problem(post(gateway, "/predictions/nosuch", iter([b"x"])), 404, "not-found", "no model nosuch")
+    pixels = iter([bytes(784 * (limits.EXAMPLES + 1))])
+    assert_problem(post(gateway, body=pixels, Content_Type="application/octet-stream"), 413, "too-large", "8193")
+
+
+def test_the_query_reaches_the_handler(gateway):
+    one = post(gateway, "/predictions/fashion_mlp?top_k=1&prepare=none&picture=true", Content_Type="image/png").json()
+    assert list(one["probabilities"]) == ["Ankle boot"]
+    assert one["picture"].startswith("iVBOR")
+    assert_problem(post(gateway, "/predictions/fashion_mlp?top_k=0"), 422, "unprocessable", "top_k")
+    by_label = post(gateway, "/explanations/fashion_mlp?target=Ankle%20boot").json()
+    assert by_label["target"] == 9
+    assert (
+        post(gateway, "/v1/models/blobs_mlp:explain?target=1", b'{"instances": [[1, 2, 3, 4]]}', **JSON).json()[
+            "explanations"
+        ][0]["target"]
+        == 1
+    )
+
+
+def test_headers_that_mean_something_to_a_handler_do_not_reach_it(gateway):
+    expected = post(gateway, Content_Type="image/png").json()
+    for name in ("describe", "explain", "url_path", "url-path", "X-Query", "X-Content-Type", "Describe", "EXPLAIN"):
+        for value in ("True", "top_k=1", "application/json"):
+            answer = requests.post(
+                gateway.url + "/predictions/fashion_mlp",
+                data=BOOT,
+                headers={"Content-Type": "image/png", name: value},
+                timeout=TIMEOUT,
+            )
+            assert_same(answer.json(), expected)
+
+
+def test_every_described_example_is_answered(gateway):
+    sent = 0
+    for path, methods in routes().items():
+        if "POST" not in methods:
+            continue
+        body = OPENAPI["paths"][path]["post"]["requestBody"]
+        if "$ref" in body:
+            body = OPENAPI["components"]["requestBodies"][body["$ref"].rpartition("/")[2]]
+        for example in body["content"]["application/json"]["examples"].values():
+            if "$ref" in example:
+                example = OPENAPI["components"]["examples"][example["$ref"].rpartition("/")[2]]
+            filled = path.replace("{model}", example["x-model"]).replace("{version}", "1.0")
+            answer = post(gateway, filled, json.dumps(example["value"]), **JSON)
+            assert answer.status_code == 200, (filled, example, answer.text)
+            sent += 1
+    assert sent > 20
+
+
+def test_inference_with_binary_tensors(gateway):
+    header = json.dumps(
+        {
+            "inputs": [
+                {
+                    "name": "image",
+                    "shape": [2, 28, 28],
+                    "datatype": "UINT8",
+                    "parameters": {"binary_data_size": 1568},
+                }
+            ],
+            "outputs": [{"name": "probabilities", "parameters": {"binary_data": True}}],
+        }
+    ).encode()
+    headers = {"Inference-Header-Content-Length": str(len(header)), "Content-Type": "application/octet-stream"}
+    for body in (header + bytes(1568), iter([header, bytes(1568)])):
+        answer = post(gateway, "/v2/models/fashion_mlp/versions/1.0/infer", body, **headers)
+        length = int(answer.headers["Inference-Header-Content-Length"])
+        assert json.loads(answer.content[:length])["outputs"][0]["shape"] == [2, 10]
+        assert len(answer.content) == length + 80
+
+
+# --- Answers ---
+
+
+def test_headers_of_an_answer(gateway):
+    headers = post(gateway, Content_Type="image/png").headers
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert headers["Server"] == "nginx"
+    assert headers.keys().isdisjoint({"Pragma", "Expires", "Allow", "Retry-After", "WWW-Authenticate"})
+    assert "Strict-Transport-Security" not in headers
+    # TorchServe's own would come first and be joined to these.
+    assert UUID.fullmatch(headers["X-Request-Id"])
+    page = requests.get(gateway.url, timeout=TIMEOUT).headers
+    assert page["Cache-Control"] == "no-cache"
+    assert page["Content-Security-Policy"].startswith("default-src 'self'; img-src 'self' blob: data:;")
+    assert "unsafe" not in page["Content-Security-Policy"]
+
+
+def test_the_version_that_answered(gateway):
+    assert post(gateway, "/predictions/fashion_mlp/1.0").headers["X-Model-Version"] == "1.0"
+    assert post(gateway, "/v2/models/fashion_mlp/versions/1.0/infer", b"{}").status_code == 422
+    assert "X-Model-Version" not in post(gateway, "/predictions/fashion_mlp/9.9").headers
+
+
+def test_large_json_is_compressed_for_those_who_take_it(gateway):
+    path = gateway.url + "/predictions/fashion_mlp"
+    headers = {"Content-Type": "application/octet-stream", "Accept-Encoding": "gzip"}
+    with requests.post(path, data=bytes(784 * 100), headers=headers, stream=True, timeout=TIMEOUT) as answer:
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert answer.headers["Vary"] == "Accept-Encoding"
+        assert len(json.loads(gzip.decompress(answer.raw.read(decode_content=False)))) == 100
+    headers["Accept-Encoding"] = "identity"
+    assert (
+        "Content-Encoding" not in requests.post(path, data=bytes(784 * 100), headers=headers, timeout=TIMEOUT).headers
+    )
+
+
+def test_a_long_answer_arrives_whole(gateway):
+    answer = post(gateway, body=bytes(784 * limits.EXAMPLES), Content_Type="application/octet-stream")
+    assert len(answer.json()) == limits.EXAMPLES
+
+
+# --- Problems ---
+
+
+def test_problems_of_the_handler_pass(gateway):
+    assert_problem(post(gateway, body=BOOT[:100], Content_Type="image/png"), 400, "malformed", "PNG")
+    assert_problem(post(gateway, Accept="text/html"), 406, "not-acceptable", "text/html")
+    pixels = bytes(784 * (limits.EXAMPLES + 1))
+    assert_problem(post(gateway, body=pixels, Content_Type="application/octet-stream"), 413, "too-large", "8193")
+    assert_problem(post(gateway, Content_Type="audio/ogg"), 415, "unsupported-format", "audio/ogg")
+    assert_problem(post(gateway, body=b"[1, 2]", **JSON), 422, "unprocessable")
+    assert_problem(post(gateway, body=b"--x\r\nA: b", Content_Type="multipart/form-data; boundary=x"), 400, "malformed")
+
+
+def test_problems_of_torchserve_are_told_as_such(gateway):
+    assert_problem(post(gateway, "/predictions/nosuch"), 404, "not-found", "no model nosuch")
+    assert_problem(post(gateway, "/predictions/nosuch/2.0"), 404, "not-found", "no version 2.0 of a model nosuch")
+    assert_problem(
+        post(gateway, "/predictions/fashion_mlp/9.9"), 404, "not-found", "no version 9.9 of a model fashion_mlp"
+    )
+    assert_problem(post(gateway, "/v2/models/nosuch/infer", b"{}"), 404, "not-found", "no model nosuch")
+    for path in ("/v1/models/nosuch", "/v2/models/nosuch", "/v2/models/fashion_mlp/versions/9.9/ready"):
+        assert_problem(requests.get(gateway.url + path, timeout=TIMEOUT), 404, "not-found")
+
+
+def test_problems_of_nginx_are_told_as_such(gateway):
+    assert_problem(post(gateway, "/nosuch"), 404, "not-found", "nothing at this path")
+    assert_problem(post(gateway, Content_Encoding="gzip"), 415, "unsupported-format", "content encoding")
+    assert_problem(post(gateway, Accept="a" * 6500), 431, "too-large", "too long")
+    assert_problem(post(gateway, "/predictions/fashion_mlp?" + "a" * 7000), 431, "too-large", "too long")
+    assert_problem(post(gateway, "/predictions/fashion_mlp?" + "a" * 9000), 414, "too-large", "8192")
+    assert_problem(post(gateway, Cookie="a" * 9000), 431, "too-large")
+    assert_problem(requests.get(gateway.url, headers={"If-Match": '"x"'}, timeout=TIMEOUT), 412, "condition-failed")
+
+
+# What requests cannot send. Each is answered with this status, and the connection is closed.
+RAW = {
+    "noise": (b"\x00\x01\x02\r\n\r\n", 400),
+    "no version": (b"GET\r\n\r\n", 400),
+    "no host": (b"GET / HTTP/1.1\r\n\r\n", 400),
+    "unknown version": (b"GET / HTTP/3.7\r\nHost: x\r\n\r\n", 505),
+    "unknown transfer encoding": (b"POST {} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+    "two lengths": (b"POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab", 400),
+    "a length and chunks": (
+        b"POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        400,
+    ),
+    "negative length": (b"POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+    "broken chunk": (b"POST {} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    "long body": (b"POST {} HTTP/1.1\r\nHost: x\r\nContent-Length: 67108865\r\n\r\n", 413),
+    "long chunk": (b"POST {} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4000001\r\nabc", 413),
+    "control character": (
+        b"POST {} HTTP/1.1\r\nHost: x\r\nAccept: a\x01b\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx",
+        400,
+    ),
+    "zero in the path": (b"GET /v2/models/a%00 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "path above the root": (b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+}
+
+
+@pytest.mark.parametrize(("sent", "status"), RAW.values(), ids=RAW)
+def test_what_is_no_http_is_a_problem_too(gateway, sent, status):
+    answered = gateway.converse(sent.replace(b"{}", b"/predictions/fashion_mlp"))
+    head, _, body = answered.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), answered
+    assert b"\r\nContent-Type: application/problem+json\r\n" in head
+    found = json.loads(body)
+    assert (found.keys(), found["status"]) == (PROBLEM, status)
+    assert found["instance"].removeprefix("urn:uuid:").encode() in head
+
+
+def test_no_answer_names_versions_of_software(gateway):
+    server = requests.get(gateway.url + "/nosuch", timeout=TIMEOUT)
+    for answer in (server, post(gateway), post(gateway, "/predictions/nosuch"), requests.get(gateway.url + "/v2")):
+        assert answer.headers["Server"] == "nginx"
+    written = gateway.converse(b"GET /nosuch HTTP/1.0\r\n\r\n") + gateway.converse(b"GET\r\n\r\n")
+    assert b"nginx/" not in written
+    assert b"<html" not in written
+
+
+# --- Request ids ---
+
+
+def test_a_clients_id_names_its_request(gateway):
+    good = post(gateway, "/predictions/fashion_mlp?top_k=1", X_Request_Id=ID.upper())
+    assert good.headers["X-Request-Id"] == ID.upper()
+    assert_problem(post(gateway, "/predictions/nosuch", X_Request_Id=ID), 404, "not-found")
+    bad = post(gateway, body=BOOT[:100], Content_Type="image/png", X_Request_Id=ID)
+    assert bad.headers["X-Request-Id"] == ID
+    assert_problem(bad, 400, "malformed")
+    assert_problem(
+        requests.get(gateway.url + "/v1/models/no", headers={"X-Request-Id": ID}, timeout=TIMEOUT), 404, "not-found"
+    )
+
+
+@pytest.mark.parametrize("given", ["", "7", ID + "0", ID.replace("-", ""), '"><script>'])
+def test_what_is_no_uuid_is_replaced(gateway, given):
+    answer = post(gateway, "/predictions/nosuch", X_Request_Id=given)
+    assert_problem(answer, 404, "not-found")
+    assert UUID.fullmatch(answer.headers["X-Request-Id"])
+
+
+def test_requests_are_logged_as_json(gateway):
+    answer = post(gateway, "/predictions/fashion_mlp/1.0?top_k=2", Content_Type="image/png", User_Agent='a "b"\n'[:5])
+    entry = gateway.access(answer.headers["X-Request-Id"])
+    assert (entry["status"], entry["upstream_status"]) == (200, "200")
+    assert entry["request"] == "POST /predictions/fashion_mlp/1.0?top_k=2 HTTP/1.1"
+    assert (entry["model"], entry["version"], entry["caller"]) == ("fashion_mlp", "1.0", "anybody")
+    assert (entry["client"], entry["agent"]) == ("127.0.0.1", 'a "b"')
+    assert 0 < float(entry["upstream_seconds"]) <= entry["seconds"] + 0.001
+    assert entry["bytes_in"] > len(BOOT)
+    refused = gateway.access(post(gateway, "/nosuch").headers["X-Request-Id"])
+    assert (refused["status"], refused["upstream_status"]) == (404, "")
+
+
+# --- Connections ---
+
+
+def test_a_connection_is_kept(gateway):
+    with requests.Session() as session:
+        for path, status in (("/v2", 200), ("/nosuch", 404), ("/predictions/nosuch", 405), ("/healthz", 200)):
+            answer = session.get(gateway.url + path, timeout=TIMEOUT)
+            assert (answer.status_code, answer.headers["Connection"]) == (status, "keep-alive")
+
+
+def test_requests_in_a_row_are_answered_in_order(gateway):
+    bodies = [json.dumps([n, 0, 0, 0]).encode() for n in range(8)]
+    expected = [post(gateway, "/predictions/blobs_mlp", body, **JSON).json() for body in bodies]
+    sent = b"".join(
+        b"POST /predictions/blobs_mlp HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        for body in bodies
+    )
+    answered = gateway.converse(sent, answers=len(bodies))
+    assert [json.loads(found) for found in re.findall(rb"\r\n\r\n(\{.*?\}\})", answered)] == expected
+
+
+def test_waiting_for_leave_to_send(gateway):
+    head = b"POST /predictions/fashion_mlp HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+    sent = head + b"Content-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(BOOT) + BOOT
+    answered = gateway.converse(sent, answers=2)
+    assert answered.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200")
+
+
+def test_openapi_is_what_is_served(gateway):
+    assert yaml.safe_load(requests.get(gateway.url + "/docs/openapi.yaml", timeout=TIMEOUT).content) == OPENAPI

@@ -1,0 +1,172 @@
+"""The gateway's route table: what ``openapi.yaml`` describes is there, and nothing else of TorchServe is."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import requests
+
+from tests.gateways import OPENAPI, PROBLEM, routes
+
+MODEL, VERSION = "blobs_mlp", "1.0"
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
+ROUTES = routes()
+TIMEOUT = 60
+
+# TorchServe's paths by its request handlers, which take more than `OPTIONS /` tells: ManagementRequestHandler,
+# InferenceRequestHandler, PrometheusMetricsRequestHandler, ApiDescriptionRequestHandler, TokenAuthorizationHandler,
+# WorkflowMgmtRequestHandler, WorkflowInferenceRequestHandler, OpenInferenceProtocolRequestHandler.
+UPSTREAM = [
+    *("/models", "/models/", "/models/{m}", "/models/{m}/", "/models/{m}/{v}", "/models/{m}/all"),
+    *("/models/{m}/{v}/set-default", "/models/{m}/set-default", "/models?url=x.mar", "/models/{m}?min_worker=0"),
+    *("/models/{m}/invoke", "/invocations", "/invocations?model_name={m}", "/{m}/predict", "/{m}/{v}/predict"),
+    *("/ping", "/api-description", "/metrics", "/metrics?name[]=x", "/token", "/token?type=management"),
+    *("/workflows", "/workflows/x", "/wfpredict/x", "/predictions", "/predictions/", "/explanations"),
+    *("/predictions/{m}/{v}/further", "/v1/models/{m}/{v}", "/v2/models/{m}/explain", "/v2/models", "/v2/"),
+]
+# Other ways to write such a path.
+DISGUISES = [
+    *("//models", "/./models", "/x/../models", "/%6dodels", "/models%2f{m}", "/models/%2e/{m}", "/MODELS"),
+    *("/predictions/..%2f..%2fmodels", "/predictions/{m}/../../models", "/predictions/%2e%2e/models/{m}"),
+    *(
+        "/predictions/{m};/models",
+        "/predictions/{m}%00",
+        "/predictions/{m}%0d%0aX-A:b",
+        "/predictions/{m}%3fx",
+        "/-/ask/v2",
+    ),
+    *("/-/infer", "/-/collect", "/-/problem", "/.well-known/x", "/nginx.conf.template", "/../nginx.conf.template"),
+    *("/docs/../../serving/gateway.py", "/docs/%2e%2e/openapi.yaml", "/js", "/js/", "/index.html/"),
+]
+
+
+def path_of(template):
+    return template.replace("{model}", MODEL).replace("{version}", VERSION).format(m=MODEL, v=VERSION)
+
+
+def ask(gateway, method, path):
+    """Send a path as it is written, which requests would tidy up."""
+    sent = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
+    head, _, body = gateway.converse(sent).partition(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines[1:])
+    return int(lines[0].split()[1]), headers, body
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_a_described_path_is_there(gateway, path):
+    for method in ROUTES[path]:
+        body = b'{"instances": [[1, 2, 3, 4]]}' if method == "POST" else None
+        if path.endswith("/infer"):
+            body = b'{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}'
+        answer = requests.request(
+            method,
+            gateway.url + path_of(path),
+            data=body,
+            headers={"Content-Type": "application/json"},
+            timeout=TIMEOUT,
+        )
+        assert answer.status_code == 200, answer.text
+        described = OPENAPI["paths"][path][method.lower()]["responses"]["200"]
+        if "$ref" in described:
+            described = OPENAPI["components"]["responses"][described["$ref"].rpartition("/")[2]]
+        assert answer.headers["Content-Type"] in described["content"]
+        if path.startswith("/v1") and method == "POST":
+            assert answer.json().keys() <= {"predictions", "explanations"}
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_a_described_path_takes_no_other_method(gateway, path):
+    allowed = [*ROUTES[path], *["HEAD"] * ("GET" in ROUTES[path])]
+    for method in METHODS:
+        if method in allowed:
+            continue
+        answer = requests.request(method, gateway.url + path_of(path), data=b"x", timeout=TIMEOUT)
+        assert answer.status_code == 405, method
+        assert answer.headers["Allow"] == ", ".join(allowed)
+        if method != "HEAD":
+            assert answer.json()["type"] == "urn:problem-type:fashion-serve:method-not-allowed"
+            assert answer.json()["detail"] == f"this path takes {answer.headers['Allow']}"
+
+
+@pytest.mark.parametrize("path", [path for path in ROUTES if "GET" in ROUTES[path]])
+def test_head_gives_the_headers_alone(gateway, path):
+    answer = requests.head(gateway.url + path_of(path), timeout=TIMEOUT)
+    assert (answer.status_code, answer.headers["Content-Type"], answer.content) == (200, "application/json", b"")
+
+
+def _described_by_torchserve(service):
+    for port in (service.inference, service.management, service.metrics):
+        described = requests.options(port + "/", timeout=TIMEOUT).json()
+        for path, methods in described["paths"].items():
+            for method in methods:
+                yield method.upper(), path.replace("{model_name}", MODEL).replace("{model_version}", VERSION)
+
+
+def _registered(service):
+    names = requests.get(service.management + "/models", timeout=TIMEOUT).json()["models"]
+    described = [
+        requests.get(f"{service.management}/models/{n['modelName']}/all", timeout=TIMEOUT).json() for n in names
+    ]
+    return [
+        (
+            version["modelName"],
+            version["modelVersion"],
+            version["minWorkers"],
+            version["maxWorkers"],
+            version["batchSize"],
+        )
+        for version in itertools.chain.from_iterable(described)
+    ]
+
+
+def test_nothing_of_torchserves_other_apis_can_be_reached(gateway, service):
+    ours = {path_of(path) for path in ROUTES}
+    described = {(method, path) for method, path in _described_by_torchserve(service) if path not in ours}
+    # What TorchServe says of itself has the management side in it, or this test would prove nothing.
+    assert {("POST", "/models"), ("DELETE", f"/models/{MODEL}"), ("GET", "/metrics"), ("OPTIONS", "/")} <= described
+    written = [path_of(path) for path in (*UPSTREAM, *DISGUISES)]
+    before = _registered(service)
+    for method, path in sorted({*described, *itertools.product(METHODS, written)}):
+        status, headers, body = ask(gateway, method, path)
+        assert status in (400, 404, 405), (method, path, status)
+        # Files have a method that is allowed; what has none is not there for any.
+        assert status != 405 or path in ("/index.html/",), (method, path)
+        assert headers["content-type"] == "application/problem+json", (method, path)
+        assert method == "HEAD" or b'"status":%d' % status in body, (method, path)
+    assert _registered(service) == before
+
+
+def test_disguised_paths_lead_where_they_say(gateway):
+    for path in ("//v2", "/./v2", "/x/../v2", "/%76%32"):
+        status, _, body = ask(gateway, "GET", path)
+        assert status == 200, path
+        assert b'"name":"fashion-serve"' in body
+
+
+@pytest.mark.parametrize("name", ["a" * 129, "ä", "a b", "-a", "...", "a:b", "a$b", 'a"b', "a|b"])
+def test_what_cannot_be_a_models_name_is_no_path(gateway, name):
+    for path in ("/predictions/{}", "/explanations/{}", "/v1/models/{}:predict", "/v2/models/{}/infer"):
+        answer = requests.post(gateway.url + path.format(requests.utils.quote(name, "")), data=b"x", timeout=TIMEOUT)
+        assert (answer.status_code, answer.json().keys()) == (404, PROBLEM), path
+
+
+def test_pages(gateway):
+    page = requests.get(gateway.url + "/", timeout=TIMEOUT)
+    assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert requests.get(gateway.url + "/index.html", timeout=TIMEOUT).content == page.content
+    assert requests.post(gateway.url + "/", timeout=TIMEOUT).status_code == 405
+    again = requests.get(gateway.url + "/", headers={"If-None-Match": page.headers["ETag"]}, timeout=TIMEOUT)
+    assert again.status_code == 304
+    docs = requests.get(gateway.url + "/docs", timeout=TIMEOUT)
+    assert docs.url == gateway.url + "/docs/"
+    assert docs.headers["Content-Type"] == "text/html; charset=utf-8"
+    for name, content_type in (
+        ("swagger-ui.css", "text/css; charset=utf-8"),
+        ("swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
+        ("start.js", "text/javascript; charset=utf-8"),
+        ("openapi.yaml", "application/yaml"),
+    ):
+        answer = requests.get(f"{gateway.url}/docs/{name}", timeout=TIMEOUT)
+        assert (answer.status_code, answer.headers["Content-Type"]) == (200, content_type)
