@@ -17,7 +17,7 @@ help: ## print this list
 
 # --- set-up -----------------------------------------------------------------------------------------------------------
 
-$(STAMP): requirements/service.txt requirements/models.txt requirements/dev.txt requirements/constraints.txt
+$(STAMP): client/pyproject.toml requirements/service.txt requirements/models.txt requirements/dev.txt requirements/constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.10 to 3.12 or set PYTHON="; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
 		|| { echo "error: $$($(PYTHON) --version) is not Python 3.10 to 3.12; set PYTHON= to one that is"; exit 1; }
@@ -25,7 +25,7 @@ $(STAMP): requirements/service.txt requirements/models.txt requirements/dev.txt 
 		|| { echo "error: Python's venv module is missing; on Debian: sudo apt-get install python3-venv"; exit 1; }
 	@echo "Setting up $(VENV) (once; downloads a few hundred megabytes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements/dev.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements/dev.txt -e ./client
 	@touch $@
 
 .PHONY: setup
