@@ -125,7 +125,8 @@ def _jpeg(body: bytes) -> tuple[int, int, int]:
             place += 2 + max(_number(body, place + 2, 2, ">"), 2)
     else:
         raise _busy("JPEG")
-    if body.count(b"Exif\0\0", 0, place) > 1:
+    # Pillow takes these apart, thousands of resources in each; Photoshop writes one or two.
+    if body.count(b"Photoshop 3.0\0", 0, place) > 8:
         raise _busy("JPEG")
     if not frame:
         raise problems.Malformed("the JPEG image has no frame header before its first scan")
@@ -140,6 +141,8 @@ def _jpeg(body: bytes) -> tuple[int, int, int]:
 
 def _webp(body: bytes) -> tuple[int, int, int]:
     kind = body[12:16]
+    if len(body) > limits.WEBP_LOSSY_BYTES and b"VP8L" not in body:
+        raise problems.TooLarge(f"the lossy WebP file has {len(body)} bytes; the limit is {limits.WEBP_LOSSY_BYTES}")
     if kind == b"VP8X":
         return 1 + _number(body, 24, 3, "<"), 1 + _number(body, 27, 3, "<"), limits.WEBP_PIXELS
     if kind == b"VP8L":

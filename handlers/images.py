@@ -32,10 +32,18 @@ PngImagePlugin.MAX_TEXT_MEMORY = 4 * 1024 * 1024
 # Pillow warns about oddities in files; the log is the operator's, and the file is the caller's.
 warnings.filterwarnings("ignore", module="PIL")
 
+
+class _JpegFile(JpegImagePlugin.JpegImageFile):
+    """A JPEG whose Exif data Pillow does not parse: it would, for a resolution in dots per inch."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
 # Image.open would try these itself, at a tenth of the cost of decoding a small PNG.
 _READERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
     "PNG": PngImagePlugin.PngImageFile,
-    "JPEG": JpegImagePlugin.JpegImageFile,
+    "JPEG": _JpegFile,
     "WEBP": WebPImagePlugin.WebPImageFile,
     "GIF": GifImagePlugin.GifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
@@ -130,14 +138,15 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     image.load()
     if image.mode.startswith("I"):
         values = np.asarray(image)
-        grey = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
+        shallow = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
         clear = image.info.get("transparency")
         if isinstance(clear, int):
-            grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
-        return grey
-    if image.has_transparency_data:
-        return image.convert("LA" if image.mode in ("L", "LA", "1") else "RGBA")
-    return image.convert("L" if image.mode in ("L", "1") else "RGB")
+            shallow.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+        return shallow
+    grey = image.mode in ("L", "LA", "1")
+    wanted = ("LA" if grey else "RGBA") if image.has_transparency_data else ("L" if grey else "RGB")
+    # Pillow would copy a picture that has the mode already, and a large one counts.
+    return image if image.mode == wanted else image.convert(wanted)
 
 
 def _is_grey(picture: Image.Image) -> bool:

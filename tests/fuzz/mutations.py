@@ -154,7 +154,7 @@ def large() -> list[Request]:
     alpha = colours.convert("RGBA")
     alpha.putalpha(Image.fromarray(plane))
     camera = colours.resize((6000, 4000))
-    web = colours.crop((0, 0, 1600, 1500))
+    web = colours.crop((0, 0, 1920, 1080))
     pictures = {
         "PNG large": files.save(colours, compress_level=1),
         "PNG large alpha": files.save(alpha, compress_level=1),

@@ -141,6 +141,14 @@ def test_broken_exif_is_no_orientation(exif):
     np.testing.assert_array_equal(images.decode(file, SHAPE), PICTURE)
 
 
+def test_exif_that_pillow_cannot_read_does_no_harm():
+    entries = b"".join(struct.pack(">HHII", tag, 2, 1, 0) for tag in range(300))
+    exif = b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", 300) + entries
+    file = files.save(PICTURE, "JPEG", quality=95)
+    odd = file[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + file[2:]
+    np.testing.assert_array_equal(images.decode(odd, SHAPE), images.decode(file, SHAPE))
+
+
 def test_prepare_none_only_resizes():
     enlarged = files.save(np.kron(PICTURE, np.ones((5, 5), np.uint8)))
     np.testing.assert_array_equal(images.decode(enlarged, SHAPE, "none"), PICTURE)
@@ -227,6 +235,15 @@ def test_a_file_of_too_many_bytes_is_refused():
         images.decode(files.save(PICTURE) + bytes(limits.IMAGE_BYTES), SHAPE)
 
 
+def test_a_lossy_webp_of_too_many_bytes_is_refused():
+    noise = np.random.default_rng(0).integers(0, 256, (1100, 1100, 3), np.uint8)
+    file = files.save(noise, "WEBP", quality=98)
+    assert len(file) > limits.WEBP_LOSSY_BYTES
+    with pytest.raises(problems.TooLarge, match="lossy"):
+        images.decode(file, SHAPE)
+    assert images.decode(files.save(noise, "WEBP", lossless=True), SHAPE).shape == SHAPE
+
+
 def png_of_pieces() -> bytes:
     pieces = files.chunk(b"teXt", b"a") * (limits.IMAGE_PIECES + 1)
     file = files.save(PICTURE)
@@ -243,11 +260,11 @@ def jpeg_of_padding() -> bytes:
     return file[:2] + b"\xff" * limits.IMAGE_PIECES + file[2:]
 
 
-def jpeg_of_exif() -> bytes:
+def jpeg_of_resources() -> bytes:
     file = files.save(PICTURE, "JPEG")
-    exif = b"Exif\0\0MM\0*" + bytes(50)
-    segment = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
-    return file[:2] + segment * 2 + file[2:]
+    resources = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\x02ab" * 1000
+    segment = b"\xff\xed" + struct.pack(">H", len(resources) + 2) + resources
+    return file[:2] + segment * 20 + file[2:]
 
 
 def jpeg_of_scans() -> bytes:
@@ -264,7 +281,7 @@ def gif_of_pieces() -> bytes:
 
 
 @pytest.mark.parametrize(
-    "make", [png_of_pieces, jpeg_of_pieces, jpeg_of_padding, jpeg_of_exif, jpeg_of_scans, gif_of_pieces]
+    "make", [png_of_pieces, jpeg_of_pieces, jpeg_of_padding, jpeg_of_resources, jpeg_of_scans, gif_of_pieces]
 )
 def test_a_file_that_would_keep_a_parser_busy_is_refused(make):
     with pytest.raises(problems.TooLarge, match="pieces"):
