@@ -61,13 +61,11 @@ def inspect(body: bytes) -> Outline:
     Raises:
         problems.UnsupportedFormat: none of the formats, or a rare form of one (run-length encoded BMP).
         problems.Malformed: one of the formats, but cut short or contradictory.
-        problems.TooLarge: more bytes, pixels or segments than ``handlers.limits`` allows.
+        problems.TooLarge: more pixels or segments than ``handlers.limits`` allows.
     """
     format_ = sniff(body)
     if format_ is None:
         raise problems.UnsupportedFormat("not a PNG, JPEG, WebP, GIF or BMP image")
-    if len(body) > limits.IMAGE_BYTES:
-        raise problems.TooLarge(f"the image file has {len(body)} bytes; the limit is {limits.IMAGE_BYTES}")
     try:
         width, height, limit = _READERS[format_](body)
     except IndexError:

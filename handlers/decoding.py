@@ -24,7 +24,7 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -89,22 +89,32 @@ def decode(
     Raises:
         problems.Problem: whatever is wrong with the request.
     """
-    if len(parts) == 1 and parts[0].content_type.lower().startswith(multipart.CONTENT_TYPE):
-        parts = [Part(*part) for part in multipart.split(*parts[0])]
-    if json_length is not None:
-        if len(parts) != 1:
-            raise problems.Malformed(f"{oip.JSON_LENGTH_HEADER} does not go with multipart/form-data")
-        return _inference(parts[0].body, json_length, signature, prepare)
     if len(parts) == 1:
-        return _decode(parts[0], signature, prepare)
-    if not parts:
-        raise problems.Malformed(f"the request has no content; send {ACCEPTED[signature.input.kind]}")
-    decoded = []
+        form = parts[0].content_type.lower().startswith(multipart.CONTENT_TYPE)
+        if json_length is None:
+            return (
+                _parts(map(Part._make, multipart.split(*parts[0])), signature, prepare)
+                if form
+                else _decode(parts[0], signature, prepare)
+            )
+        if not form:
+            return _inference(parts[0].body, json_length, signature, prepare)
+    if json_length is not None:
+        raise problems.Malformed(f"{oip.JSON_LENGTH_HEADER} goes with one body and not with multipart/form-data")
+    return _parts(parts, signature, prepare)
+
+
+def _parts(parts: Iterable[Part], signature: Signature, prepare: images.Prepare) -> Decoded:
+    decoded: list[Decoded] = []
     count = 0
     for part in parts:
         decoded.append(_decode(part, signature, prepare))
         count += len(decoded[-1].values)
         examples.check_count(count)
+    if not decoded:
+        raise problems.Malformed(f"the request has no content; send {ACCEPTED[signature.input.kind]}")
+    if len(decoded) == 1:
+        return decoded[0]
     if not all(part.envelope == "plain" for part in decoded):
         raise problems.Unprocessable('{"instances": …} and {"inputs": …} cannot be one part of several')
     return Decoded(np.concatenate([part.values for part in decoded]), False)
@@ -125,7 +135,7 @@ def _decode(part: Part, signature: Signature, prepare: images.Prepare) -> Decode
         return _array(npy.read(body), signature)
     if kind == "unknown":
         raise problems.UnsupportedFormat(f"content type {content_type[:80]!r}; send {ACCEPTED[signature.input.kind]}")
-    return _by_content(bytes(body), kind, signature, prepare)
+    return _by_content(body, kind, signature, prepare)
 
 
 @functools.lru_cache(maxsize=256)
@@ -147,22 +157,31 @@ def _kind(content_type: str) -> Literal["octets", "image", "json", "npy", "form"
 
 
 def _by_content(
-    body: bytes, kind: Literal["form", "text", "none"], signature: Signature, prepare: images.Prepare
+    body: Body, kind: Literal["form", "text", "none"], signature: Signature, prepare: images.Prepare
 ) -> Decoded:
-    text = body.strip()
+    # Without a copy of what may be large; white space of more than a kilobyte around a text is none that people send.
+    head, tail = bytes(body[:1024]).lstrip(), bytes(body[-1024:]).rstrip()
     # A first byte alone would take raw pixels that start with 91 for a list.
-    if text[:3] == documents.BYTE_ORDER_MARK or (text and _JSON_ENDS.get(text[0]) == text[-1]):
-        return _json(text, signature, prepare)
+    if head.startswith(documents.BYTE_ORDER_MARK) or (head and tail and _JSON_ENDS.get(head[0]) == tail[-1]):
+        return _json(body, signature, prepare)
     if body.startswith(npy.MAGIC):
         return _array(npy.read(body), signature)
     if containers.sniff(body):
         return _image(body, signature, prepare)
-    if text.startswith(_BASE64_STARTS):
-        return _base64(text.decode("latin-1"), signature, prepare)
+    if head.startswith(_BASE64_STARTS):
+        return _base64(_ascii(body), signature, prepare)
     if kind == "none" and len(body) % _example_bytes(signature) == 0:
         return _octets(body, signature, prepare)
     hint = "; curl sends a file unchanged with --data-binary, not with -d" if kind == "form" else ""
     raise problems.UnsupportedFormat(f"the content is none of the formats; send {ACCEPTED[signature.input.kind]}{hint}")
+
+
+def _ascii(body: Body) -> str:
+    if len(body) > limits.JSON_BYTES:
+        raise problems.TooLarge(
+            f"{len(body)} bytes of base64; the limit is {limits.JSON_BYTES}, so send the file itself"
+        )
+    return body.decode("latin-1")
 
 
 def _array(values: NDArray[Any], signature: Signature) -> Decoded:
@@ -202,30 +221,42 @@ def _image(body: Body, signature: Signature, prepare: images.Prepare) -> Decoded
 def _base64(text: str, signature: Signature, prepare: images.Prepare) -> Decoded:
     if text.startswith("data:"):
         text = text.partition(",")[2]
-    # A form turns + into a space; mail and shells break lines; URLs use - and _.
-    text = "".join(text.replace(" ", "+").split()).replace("-", "+").replace("_", "/").rstrip("=")
-    try:
-        body = binascii.a2b_base64(text + "=" * (-len(text) % 4))
-    except (binascii.Error, ValueError) as error:
-        raise problems.Malformed(f"a string is not base64: {error}") from None
-    # a2b_base64 skips what is not base64, so the length tells whether there was any.
-    if len(body) != len(text) * 3 // 4:
-        raise problems.Malformed("a string is not base64: it holds characters outside its alphabet")
+    body = _from_base64(text)
+    if body is None:
+        # A form turns + into a space; mail and shells break lines; URLs use - and _, and have no = at the end.
+        text = "".join(text.replace(" ", "+").split()).replace("-", "+").replace("_", "/").rstrip("=")
+        body = _from_base64(text + "=" * (-len(text) % 4))
+    if body is None:
+        raise problems.Malformed("a string is not base64")
     return _image(body, signature, prepare)
 
 
+def _from_base64(text: str) -> bytes | None:
+    try:
+        body = binascii.a2b_base64(text)
+    except ValueError:
+        return None
+    # a2b_base64 skips what is not base64, so the length tells whether there was any.
+    return body if len(body) == len(text) * 3 // 4 - text.count("=", -2) else None
+
+
 def _inference(body: Body, json_length: int | None, signature: Signature, prepare: images.Prepare) -> Decoded:
+    if json_length and json_length > limits.JSON_BYTES:
+        raise problems.TooLarge(
+            f"{json_length} bytes of JSON in an inference request; the limit is {limits.JSON_BYTES}"
+        )
     values, request = oip.parse(body, json_length, signature, prepare)
     return Decoded(values, False, request)
 
 
 def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
+    if len(text) > limits.JSON_PIECE_BYTES and (decoded := _long_json(text, signature)):
+        return decoded
+    documents.check_size(text)
     text = documents.without_mark(text)
     # The protocol's own reader parses the text itself; this test keeps most requests from being parsed twice.
     if b'"inputs"' in text and b'"instances"' not in text and text.lstrip()[:1] == b"{":
         return _inference(text, None, signature, prepare)
-    if len(text) > limits.JSON_PIECE_BYTES and (decoded := _long_json(text, signature)):
-        return decoded
     document = documents.load(text)
     reader = _JsonReader(signature, prepare, may_hold_booleans=b"true" in text or b"false" in text)
     if type(document) is dict:
@@ -238,10 +269,15 @@ def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
 
 def _long_json(text: Body, signature: Signature) -> Decoded | None:
     """A long text of nothing but numbers, bare or as ``{"instances": …}``; ``None`` for any other."""
-    instances = _INSTANCES.match(text)
-    inner = bytes(text[instances.end() : text.rindex(b"}")]) if instances and text.rstrip().endswith(b"}") else text
+    start = len(documents.BYTE_ORDER_MARK) if text.startswith(documents.BYTE_ORDER_MARK) else 0
+    end = len(text)
+    instances = _INSTANCES.match(text, start)
+    if instances:
+        start, end = instances.end(), text.rfind(b"}")
+        if end < len(text) - 1024 or text[end + 1 :].strip():
+            return None
     most = limits.EXAMPLES * math.prod(signature.input.shape)
-    values = numbers.from_text(inner, signature.input.kind == "image", most)
+    values = numbers.from_text(text, start, end, signature.input.kind == "image", most)
     if values is None:
         return None
     found = examples.from_array(values, signature)

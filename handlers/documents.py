@@ -24,8 +24,13 @@ def check_size(text: bytes | bytearray) -> None:
     """Refuse a text that would take too much memory once parsed.
 
     Raises:
-        problems.TooLarge: more than ``limits.JSON_VALUES`` stands for.
+        problems.TooLarge: more than ``limits.JSON_BYTES``, or than ``limits.JSON_VALUES`` stands for.
     """
+    if len(text) > limits.JSON_BYTES:
+        raise problems.TooLarge(
+            f"{len(text)} bytes of JSON; the limit is {limits.JSON_BYTES}, but for lists of nothing but numbers. "
+            "Send image files as multipart/form-data, tensors in binary form."
+        )
     # The text of a value and its separator has at least 2 bytes, and no value counts for more than 5.
     if len(text) <= limits.JSON_VALUES // 5:
         return

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from handlers import containers, photographs, problems
+from handlers import containers, limits, photographs, problems
 
 Body = bytes | bytearray | memoryview
 Prepare = Literal["auto", "none", "photo"]
@@ -77,6 +77,8 @@ def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDA
         problems.Malformed: one of them, but damaged or cut short.
         problems.TooLarge: more bytes or pixels than ``handlers.limits`` allows.
     """
+    if len(body) > limits.IMAGE_BYTES:
+        raise problems.TooLarge(f"the image file has {len(body)} bytes; the limit is {limits.IMAGE_BYTES}")
     body = bytes(body)
     outline = containers.inspect(body)
     try:

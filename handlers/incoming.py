@@ -9,10 +9,9 @@ The gateway sends forms as ``application/octet-stream``, so that TorchServe leav
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
-
-import orjson
 
 from handlers import decoding
 from handlers.decoding import Part
@@ -89,4 +88,4 @@ def _bytes(value: Any) -> bytes | bytearray:
         return value
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
-    return orjson.dumps(value)
+    return json.dumps(value).encode()

@@ -36,9 +36,11 @@ WEBP_LOSSY_BYTES = 1024 * 1024
 # Chunks, segments or blocks of an image file; a PNG of 12 MB has 1500 chunks of 8 kB.
 IMAGE_PIECES = 4096
 
-# Numbers in a JSON body that is parsed as a whole: 829 images of 28 x 28. Each takes some 90 bytes until it is a pixel;
-# a string counts for two numbers, a list for one and a half, an object for five or more. A body of nothing but nested
-# lists of numbers, bare or as {"instances": ...}, is parsed in pieces, and EXAMPLES limits it.
+# A JSON body that is parsed as a whole: its bytes, of which two copies are made, and its numbers (829 images of 28 x
+# 28). Each of these takes some 90 bytes until it is a pixel; a string counts for two numbers, a list for one and a half,
+# an object for five or more. A body of nothing but nested lists of numbers, bare or as {"instances": ...}, is parsed in
+# pieces, and EXAMPLES limits it.
+JSON_BYTES = 8 * 1024 * 1024
 JSON_VALUES = 650_000
 JSON_PIECE_BYTES = 1024 * 1024
 

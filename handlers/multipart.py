@@ -8,7 +8,9 @@ Sources: RFC 2046, section 5.1.1 (delimiters), and RFC 7578 (forms). Names of fi
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterator
 
 from handlers import limits, problems
 
@@ -18,8 +20,8 @@ _BOUNDARY = re.compile(r";\s*boundary=(?:\"([^\"]{1,70})\"|([^\s\";,]{1,70}))\s*
 _PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
 
 
-def split(body: bytes | bytearray, content_type: str) -> list[tuple[bytes | bytearray, str]]:
-    """The parts of a body: each its bytes and its content type, empty if it has none.
+def split(body: bytes | bytearray, content_type: str) -> Iterator[tuple[bytes | bytearray, str]]:
+    """The parts of a body, one after the other: each its bytes and its content type, empty if it has none.
 
     Args:
         body: the whole body.
@@ -39,19 +41,18 @@ def split(body: bytes | bytearray, content_type: str) -> list[tuple[bytes | byte
     place = 0 if body.startswith(dashes) else body.find(delimiter) + 2
     if place == 1:
         raise problems.Malformed("the body does not hold the boundary that the content type names")
-    parts: list[tuple[bytes | bytearray, str]] = []
-    while True:
+    for number in itertools.count(1):
         place += len(dashes)
         if body.startswith(b"--", place):
-            return parts
-        if len(parts) == limits.EXAMPLES:
+            return
+        if number > limits.EXAMPLES:
             raise problems.TooLarge(f"more than {limits.EXAMPLES} parts in one request")
         start, kind = _headers(body, place)
         # The line break that ends the headers can begin the delimiter, where a part has no content.
         end = body.find(delimiter, start - 2)
         if end < 0:
-            raise problems.Malformed(f"part {len(parts) + 1} of the form is cut short: no boundary follows it")
-        parts.append((body[start : max(start, end)], kind))
+            raise problems.Malformed(f"part {number} of the form is cut short: no boundary follows it")
+        yield body[start : max(start, end)], kind
         place = end + 2
 
 

@@ -48,11 +48,13 @@ def from_list(nested: list[Any], pixels: bool, may_hold_booleans: bool) -> NDArr
     return _converted(flat, np.dtype(np.float64), may_hold_booleans).reshape(shape)
 
 
-def from_text(text: bytes | bytearray, pixels: bool, most: int) -> NDArray[Any] | None:
+def from_text(text: bytes | bytearray, start: int, end: int, pixels: bool, most: int) -> NDArray[Any] | None:
     """A list of numbers, or of lists of them, parsed piece by piece, so that it takes little more memory than its text.
 
     Args:
-        text: JSON.
+        text: JSON between ``start`` and ``end``.
+        start: where the list starts, or white space before it.
+        end: where it ends, or white space behind it.
         pixels: as in ``from_list``.
         most: the most numbers that are accepted.
 
@@ -62,14 +64,14 @@ def from_text(text: bytes | bytearray, pixels: bool, most: int) -> NDArray[Any] 
     Raises:
         problems.Problem: as ``from_list`` and ``documents.load``; TooLarge for more than ``most`` numbers.
     """
-    opening = _OPENING.match(text)
+    opening = _OPENING.match(text, start, end)
     depth = opening[1].count(b"[") if opening else 0
-    if depth not in _BORDERS or any(other in text for other in _OTHERS):
+    if depth not in _BORDERS or any(text.find(other, start, end) >= 0 for other in _OTHERS):
         return None
-    fractions = not pixels or any(mark in text for mark in (b".", b"e", b"E"))
+    fractions = not pixels or any(text.find(mark, start, end) >= 0 for mark in (b".", b"e", b"E"))
     found: list[NDArray[Any]] = []
     count = 0
-    for piece in _pieces(text, _BORDERS[depth]):
+    for piece in _pieces(text, start, end, _BORDERS[depth]):
         document = documents.load(piece)
         if fractions:
             shape, flat = _flattened(document)
@@ -85,17 +87,17 @@ def from_text(text: bytes | bytearray, pixels: bool, most: int) -> NDArray[Any] 
     return np.concatenate(found)
 
 
-def _pieces(text: bytes | bytearray, border: re.Pattern[bytes]) -> Iterator[bytes]:
-    """JSON lists that together hold the members of the list ``text``, in order."""
-    start = text.index(b"[") + 1
-    while len(text) - start > limits.JSON_PIECE_BYTES:
-        end = border.search(text, start + limits.JSON_PIECE_BYTES // 2)
-        if end is None:
+def _pieces(text: bytes | bytearray, start: int, end: int, border: re.Pattern[bytes]) -> Iterator[bytes]:
+    """JSON lists that together hold the members of the list ``text[start:end]``, in order."""
+    start = text.index(b"[", start) + 1
+    while end - start > limits.JSON_PIECE_BYTES:
+        found = border.search(text, start + limits.JSON_PIECE_BYTES // 2, end)
+        if found is None:
             break
-        yield b"[" + text[start : end.end() - 1] + b"]"
-        start = end.end()
+        yield b"[" + text[start : found.end() - 1] + b"]"
+        start = found.end()
     # The list's own end is part of the last piece.
-    yield b"[" + text[start:]
+    yield b"[" + text[start:end]
 
 
 def _flattened(nested: list[Any]) -> tuple[list[int], list[Any]]:

@@ -428,6 +428,9 @@ TOO_LARGE = {
     "too many rows": (b"[" + b"[" + b"0," * 783 + b"0]" + (b",[" + b"0," * 783 + b"0]") * limits.EXAMPLES + b"]", JSON),
     "too many empty lists": (b"[" + b"[]," * limits.JSON_VALUES + b'""]', JSON),
     "too many objects": (b"[" + b"{}," * limits.JSON_VALUES + b"{}]", JSON),
+    "too many bytes of JSON": (as_json("x" * limits.JSON_BYTES), JSON),
+    "too many bytes of base64": (b"iVBORw0K" + b"A" * limits.JSON_BYTES, "text/plain"),
+    "too many bytes of a picture": (PNG + bytes(limits.IMAGE_BYTES), "image/png"),
     "a picture of many pixels": (files.png_declaring(20_000, 20_000), "image/png"),
 }
 
@@ -454,6 +457,11 @@ def test_unprocessable(body, content_type):
 def test_too_large(body, content_type):
     with pytest.raises(problems.TooLarge):
         decode(body, content_type)
+
+
+def test_the_json_of_a_binary_request_may_be_too_long():
+    with pytest.raises(problems.TooLarge, match="inference request"):
+        decode(bytes(limits.JSON_BYTES + 2), OCTETS, json_length=limits.JSON_BYTES + 1)
 
 
 def test_parts_together_may_be_too_many():

@@ -89,6 +89,9 @@ def test_the_open_inference_protocol_over_grpc_states_json():
 @pytest.mark.parametrize("value", [[[1, 2], [3, 4]], {"instances": [1]}, 5, None, "text"], ids=str)
 def test_what_torchserve_has_decoded_is_encoded_again(value):
     (part,) = sort({"body": value}, **{"Content-Type": "application/json"}).parts
-    assert bytes(part.body) == (
-        value.encode() if isinstance(value, str) else json.dumps(value, separators=(",", ":")).encode()
-    )
+    assert (part.body.decode() if isinstance(value, str) else json.loads(part.body)) == value
+
+
+def test_a_number_that_orjson_cannot_write_is_encoded_again():
+    (part,) = sort({"body": [10**30, float("nan")]}, **{"Content-Type": "application/json"}).parts
+    assert part.body == b"[1000000000000000000000000000000, NaN]"
