@@ -37,7 +37,7 @@ WEBP_LOSSY_BYTES = 1024 * 1024
 IMAGE_PIECES = 4096
 
 # A JSON body that is parsed as a whole: its bytes, of which two copies are made, and its numbers (829 images of 28 x
-# 28). Each of these takes some 90 bytes until it is a pixel; a string counts for two numbers, a list for one and a half,
+# 28). Each takes some 90 bytes until it is a pixel; a string counts for two numbers, a list for one and a half, and
 # an object for five or more. A body of nothing but nested lists of numbers, bare or as {"instances": ...}, is parsed in
 # pieces, and EXAMPLES limits it.
 JSON_BYTES = 8 * 1024 * 1024
