@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import re
 import zipfile
@@ -10,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import requests
+import torch
 from playwright.sync_api import expect
 
+from serving.processes import wait_until
 from tests import packing
 from tests.web.playground import IMAGE_MODELS, SAMPLES, assert_says, pixels
 
@@ -179,7 +183,7 @@ def test_independent_labels_are_all_named(playground):
 
 
 @pytest.fixture
-def deploy(place):
+def deploy(place, site):
     """Registers an archive of the store at the running service; all are taken away again."""
     deployed = []
 
@@ -196,11 +200,16 @@ def deploy(place):
     for archive, model in deployed:
         requests.delete(f"{place.management}/models/{model}", timeout=60)
         archive.unlink()
+    gone = {model for _, model in deployed}
+    # The list of models is a moment old.
+    assert wait_until(lambda: gone.isdisjoint(requests.get(f"{site}/v1/models", timeout=30).json()["models"]), 30)
 
 
 def test_fifth_model_appears_by_itself(playground, place, deploy):
     """A new image model answers about the picture that is shown, and a new vector model has its fields."""
     page = playground.page
+    # Of a model that left a moment ago, and is still in the list.
+    playground.watch.expected.add(404)
     playground.choose_sample("Sandal")
     store = place.settings.model_store
     deploy(_renamed(store / "fashion_convnet.mar", "fashion_again"), "fashion_again")
@@ -219,6 +228,39 @@ def test_fifth_model_appears_by_itself(playground, place, deploy):
     requests.delete(f"{place.management}/models/fashion_again", timeout=60)
     playground.look_until("fashion_again", there=False)
     expect(playground.card("fashion_mlp")).to_be_visible()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_of_many_labels_the_likeliest_are_shown(playground, place, deploy):
+    labels = tuple(f"label {number}" for number in range(30))
+    signature = packing.signature("many", "1.0")
+    signature = dataclasses.replace(signature, output=dataclasses.replace(signature.output, labels=labels))
+    network = io.BytesIO()
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(packing.FEATURES, len(labels)), torch.zeros(1, 3)), network)
+    changes = {"signature.json": signature.to_json().encode(), "model.pt": network.getvalue(), "golden.npz": None}
+    deploy(packing.pack(place.settings.model_store, "many", changes=changes), "many")
+    playground.look_until("many", there=True)
+    with playground.answers(("many",)):
+        playground.card("many").get_by_role("button", name="Predict").click()
+    answer = requests.post(f"{playground.site}/predictions/many?top_k=12", json=[0, 0, 0], timeout=30).json()
+    assert list(playground.bars("many")) == list(answer["probabilities"])
+
+
+def test_models_that_the_page_cannot_ask_are_told(playground):
+    """No image model in the list, and one that the service does not know."""
+    page = playground.page
+    playground.watch.expected.add(404)
+    page.route("**/v1/models", lambda route: route.fulfill(json={"models": ["blobs_mlp", "gone"]}))
+    page.reload()
+    expect(page.locator("#no-image-models")).to_be_visible()
+    expect(playground.card("blobs_mlp")).to_be_visible()
+    problem = requests.get(f"{playground.site}/v2/models/gone", timeout=30).json()
+    expect(page.locator("#other-models")).to_have_text(f"gone: {_sentence(problem['detail'])}")
+    # A model that appears is asked about the picture that is there.
+    page.unroute("**/v1/models")
+    playground.look_until("fashion_mlp", there=True)
+    expect(playground.card("fashion_mlp").locator(".verdict strong")).to_be_visible()
+    expect(page.locator("#no-image-models")).to_be_hidden()
 
 
 def _renamed(archive: Path, model: str) -> Path:
