@@ -47,7 +47,7 @@ def path_of(template):
 
 def ask(gateway, method, path):
     """Send a path as it is written, which requests would tidy up."""
-    sent = f"{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
+    sent = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode()
     head, _, body = gateway.converse(sent).partition(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines[1:])

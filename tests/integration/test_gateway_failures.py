@@ -1,0 +1,210 @@
+"""What the gateway makes of an inference server that fails: another try where it may help, else a problem."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+import requests
+
+from serving import settings
+from serving.processes import wait_until
+from tests import gateways, ports
+from tests.gateways import PROBLEM
+from tests.upstreams import DROP, ScriptedUpstream, answer
+
+TIMEOUT = 60
+TORCHSERVE = b'{"code": %d, "type": "SomeException", "message": "no worker to serve inference request"}'
+
+
+@pytest.fixture(scope="module")
+def upstream():
+    with ScriptedUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def gateway(upstream, tmp_path_factory):
+    """A gateway in front of the scripted server, with nothing in the place of the front door."""
+    base = settings.read({})
+    (nobody,) = ports.free(1)
+    inference = dataclasses.replace(base.inference, number=upstream.port)
+    frontdoor = dataclasses.replace(base.frontdoor, number=nobody)
+    with gateways.running(
+        base, tmp_path_factory.mktemp("gateway"), inference=inference, frontdoor=frontdoor
+    ) as gateway:
+        yield gateway
+
+
+def post(gateway, body=b"body", path="/predictions/m"):
+    return requests.post(gateway.url + path, data=body, headers={"Content-Type": "image/png"}, timeout=TIMEOUT)
+
+
+def failed(status):
+    return answer(status, TORCHSERVE % status, "connection: close")
+
+
+@pytest.mark.parametrize(
+    "first",
+    [DROP, failed(500), failed(503), failed(507), answer(200)[:20]],
+    ids=["reset", "500", "503", "507", "half a head"],
+)
+@pytest.mark.parametrize("body", [b"body", [b"bo", b"dy"]], ids=["whole", "in chunks"])
+def test_a_failure_is_tried_again(gateway, upstream, first, body):
+    upstream.play([first])
+    found = post(gateway, body if type(body) is bytes else iter(body))
+    if (first, type(body)) == (failed(507), list):
+        # Told as 503 from where bodies are whole: the client tries again.
+        assert (found.status_code, found.headers["Retry-After"]) == (503, "1")
+        return
+    assert (found.status_code, found.content) == (200, b"{}")
+    assert len(upstream.requests) == 2
+    for head, received in upstream.requests:
+        assert head.startswith(b"POST /predictions/m HTTP/1.1\r\n")
+        assert received == b"body"
+
+
+@pytest.mark.parametrize(
+    ("failure", "status", "kind", "tries"),
+    [
+        (DROP, 503, "unavailable", 2),
+        (failed(503), 503, "unavailable", 2),
+        (failed(500), 500, "internal", 2),
+        (failed(507), 503, "unavailable", 2),
+        (failed(504), 504, "timeout", 1),
+    ],
+    ids=["reset", "503", "500", "507", "504"],
+)
+def test_tries_are_bounded_and_the_last_failure_is_a_problem(gateway, upstream, failure, status, kind, tries):
+    upstream.play([failure] * 10)
+    found = post(gateway)
+    assert (found.status_code, found.headers["Content-Type"]) == (status, "application/problem+json")
+    assert found.json().keys() == PROBLEM
+    assert (found.json()["status"], found.json()["type"]) == (status, f"urn:problem-type:fashion-serve:{kind}")
+    assert "SomeException" not in found.text
+    assert found.headers.get("Retry-After") == ("1" if status == 503 else None)
+    assert len(upstream.requests) == tries
+    entry = gateway.access(found.headers["X-Request-Id"])
+    assert (entry["status"], len(entry["upstream_status"].replace(" : ", ", ").split(", "))) == (status, tries)
+
+
+@pytest.mark.parametrize("status", [400, 413, 415, 422, 406])
+def test_what_another_try_would_not_help_is_passed_on(gateway, upstream, status):
+    upstream.play([answer(status, b'{"detail": "the handler\'s"}', "x-request-id: 1")])
+    found = post(gateway)
+    assert (found.status_code, found.json()) == (status, {"detail": "the handler's"})
+    assert len(upstream.requests) == 1
+
+
+def test_only_these_headers_reach_torchserve(gateway, upstream):
+    upstream.play([])
+    headers = {
+        "Content-Type": "image/png",
+        "Accept": "application/x-npy",
+        "Inference-Header-Content-Length": "3",
+        "X-Request-Id": "123e4567-e89b-12d3-a456-426614174000",
+        "Authorization": "Bearer secret",
+        "X-API-Key": "secret",
+        "Cookie": "a=b",
+        "X-Query": "top_k=1",
+        "describe": "True",
+        "explain": "True",
+        "X-Forwarded-For": "1.2.3.4",
+        "Accept-Encoding": "gzip",
+    }
+    path = "/v2/models/m/versions/2/infer?a=%20b&c"
+    requests.post(gateway.url + path, data=b"body", headers=headers, timeout=TIMEOUT)
+    requests.post(gateway.url + path, data=iter([b"body"]), headers=headers, timeout=TIMEOUT)
+    assert len(upstream.requests) == 2
+    for head, _ in upstream.requests:
+        line, *sent = head.decode().strip().split("\r\n")
+        assert line == "POST /predictions/m/2 HTTP/1.1"
+        assert sorted(sent) == [
+            "Accept: application/x-npy",
+            "Content-Length: 4",
+            "Content-Type: image/png",
+            "Host: torchserve",
+            "Inference-Header-Content-Length: 3",
+            "X-Query: a=%20b&c",
+            "X-Request-Id: 123e4567-e89b-12d3-a456-426614174000",
+        ]
+
+
+def test_a_form_is_sent_as_what_torchserve_leaves_alone(gateway, upstream):
+    upstream.play([])
+    for content_type in ("Multipart/form-data; boundary=x", "application/x-www-form-urlencoded"):
+        headers = {"Content-Type": content_type, "Accept": ""}
+        for body in (b"a=b", iter([b"a=b"])):
+            requests.post(gateway.url + "/explanations/m", data=body, headers=headers, timeout=TIMEOUT)
+            head, received = upstream.requests[-1]
+            assert head.startswith(b"POST /explanations/m HTTP/1.1\r\n")
+            assert b"\r\nContent-Type: application/octet-stream\r\n" in head
+            assert f"\r\nX-Content-Type: {content_type}\r\n".encode() in head
+            assert received == b"a=b"
+
+
+def test_connections_to_torchserve_are_kept(gateway, upstream):
+    upstream.play([])
+    with requests.Session() as session:
+        for _ in range(20):
+            session.post(gateway.url + "/predictions/m", data=b"x", timeout=TIMEOUT)
+    assert len(upstream.requests) == 20
+    established = [
+        connection
+        for process in [psutil.Process()]
+        for connection in process.net_connections("tcp")
+        if connection.laddr.port == upstream.port and connection.status == psutil.CONN_ESTABLISHED
+    ]
+    # No more than one for each of nginx's workers; earlier tests may have left some.
+    assert len(established) < 20
+
+
+def test_without_a_front_door(gateway):
+    for path in ("/readyz", "/v1/models", "/v2/models/m"):
+        found = requests.get(gateway.url + path, timeout=TIMEOUT)
+        assert (found.status_code, found.json()["type"]) == (503, "urn:problem-type:fashion-serve:unavailable")
+    assert requests.get(gateway.url + "/healthz", timeout=TIMEOUT).json() == {"status": "ok"}
+
+
+def test_without_torchserve(tmp_path):
+    base = settings.read({})
+    (nobody,) = ports.free(1)
+    with gateways.running(base, tmp_path, inference=dataclasses.replace(base.inference, number=nobody)) as gateway:
+        found = post(gateway)
+        assert (found.status_code, found.headers["Retry-After"]) == (503, "1")
+        assert found.json()["type"] == "urn:problem-type:fashion-serve:unavailable"
+
+
+@pytest.mark.parametrize("kill", ["kill", "terminate"])
+def test_a_worker_that_dies_costs_no_request(tiny_service, kill):
+    gateways.required_nginx()
+    url = tiny_service.gateway + "/predictions/tiny"
+    stop = threading.Event()
+
+    def send():
+        statuses = []
+        with requests.Session() as session:
+            while not stop.is_set():
+                answered = session.post(url, json=[1, 2, 3], timeout=TIMEOUT)
+                statuses.append((answered.status_code, answered.text if answered.status_code != 200 else ""))
+        return statuses
+
+    def workers():
+        return [process for process in tiny_service.processes() if "--sock-name" in process.cmdline()]
+
+    with ThreadPoolExecutor() as pool:
+        senders = [pool.submit(send) for _ in range(4)]
+        try:
+            (worker,) = workers()
+            getattr(worker, kill)()
+            assert wait_until(lambda: [each.pid for each in workers()] not in ([], [worker.pid]), TIMEOUT)
+            assert wait_until(
+                lambda: requests.get(tiny_service.gateway + "/readyz", timeout=TIMEOUT).status_code == 200, TIMEOUT
+            )
+        finally:
+            stop.set()
+        found = [status for sender in senders for status in sender.result()]
+    assert {status for status, _ in found} == {200}, [each for each in found if each[0] != 200][:3]

@@ -1,0 +1,89 @@
+"""A server in the place of TorchServe's frontend that breaks in the ways a test asks for."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import struct
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from serving.settings import HOST
+
+DROP = b""
+
+
+def answer(status: int, body: bytes = b"{}", *headers: str) -> bytes:
+    """An HTTP answer as it goes over the wire."""
+    lines = [f"HTTP/1.1 {status} Said", "content-type: application/json", f"content-length: {len(body)}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+class ScriptedUpstream:
+    """Serves on a free port while it is a context manager.
+
+    Attributes:
+        port: where it listens.
+        requests: head and body of each request that has come, in order.
+    """
+
+    def __init__(self) -> None:
+        self._script: list[bytes] = []
+        self._lock = threading.Lock()
+        self.requests: list[tuple[bytes, bytes]] = []
+
+    def play(self, answers: Iterable[bytes]) -> None:
+        """Answer the next requests with these bytes, and all further ones with 200.
+
+        ``DROP`` resets the connection, and a head without an end closes it.
+        """
+        with self._lock:
+            self._script = list(answers)
+            self.requests.clear()
+
+    def next(self, head: bytes, body: bytes) -> bytes:
+        """What to answer to a request."""
+        with self._lock:
+            self.requests.append((head, body))
+            return self._script.pop(0) if self._script else answer(200)
+
+    def __enter__(self) -> ScriptedUpstream:
+        upstream = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self) -> None:
+                while head := _head(self.rfile):
+                    length = next(
+                        (line for line in head.split(b"\r\n") if line.lower().startswith(b"content-len")), b":0"
+                    )
+                    found = upstream.next(head, self.rfile.read(int(length.partition(b":")[2])))
+                    if found is DROP:
+                        # A reset and not an end, as from a process that is killed.
+                        self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        return
+                    self.wfile.write(found)
+                    if b"\r\n\r\n" not in found:
+                        return
+
+        class Server(socketserver.ThreadingTCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+
+        self._server = Server((HOST, 0), Handler)
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _head(file: Any) -> bytes:
+    head = b""
+    while (line := file.readline()) not in (b"", b"\r\n"):
+        head += line
+    return head
