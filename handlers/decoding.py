@@ -254,11 +254,13 @@ def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
         return decoded
     documents.check_size(text)
     text = documents.without_mark(text)
-    # The protocol's own reader parses the text itself; this test keeps most requests from being parsed twice.
-    if b'"inputs"' in text and b'"instances"' not in text and text.lstrip()[:1] == b"{":
+    # The protocol's own reader parses the text itself; this test keeps most requests from being parsed twice. One byte
+    # is looked for many times faster than a word.
+    if b'"' in text and b'"inputs"' in text and b'"instances"' not in text and text.lstrip()[:1] == b"{":
         return _inference(text, None, signature, prepare)
     document = documents.load(text)
-    reader = _JsonReader(signature, prepare, may_hold_booleans=b"true" in text or b"false" in text)
+    may_hold_booleans = b"e" in text and (b"true" in text or b"false" in text)
+    reader = _JsonReader(signature, prepare, may_hold_booleans)
     if type(document) is dict:
         if "instances" in document:
             return Decoded(reader.instances(document["instances"]), False, "predictions")
