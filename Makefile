@@ -66,7 +66,7 @@ status: $(STAMP) ## models, versions, workers and addresses of the local service
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: test test-conformance test-web lint format
+.PHONY: test test-conformance fuzz test-web lint format
 test: archive ## unit and integration tests against a real TorchServe
 	@$(BIN)/python -m pytest
 
@@ -80,6 +80,9 @@ $(CONFORMANCE)/.installed: requirements/conformance.txt $(STAMP)
 test-conformance: archive $(CONFORMANCE)/.installed ## official Triton, KServe and HTTP clients; needs nginx and curl
 	@$(CONFORMANCE)/bin/python -m pytest tests/conformance --ignore tests/conformance/test_kserve.py
 	@$(CONFORMANCE)/bin/python -m pytest tests/conformance/test_kserve.py
+
+fuzz: $(STAMP) ## hand 50,000 broken requests to the decoders; a minute or two
+	@$(BIN)/python -m tests.fuzz.decoders --count 50000
 
 $(VENV)/.web-installed: requirements/web.txt $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/web.txt
