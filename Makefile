@@ -64,6 +64,10 @@ restart: archive ## stop, pack and start again
 status: $(STAMP) ## models, versions, workers and addresses of the local service
 	@$(BIN)/python -m serving status
 
+.PHONY: certs
+certs: ## make a local certificate authority and a certificate for TLS, in keys/; needs openssl
+	@gateway/certs.sh
+
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 .PHONY: test test-conformance fuzz test-web lint format
