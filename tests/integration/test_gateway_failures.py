@@ -86,9 +86,12 @@ def test_tries_are_bounded_and_the_last_failure_is_a_problem(gateway, upstream, 
     assert (found.json()["status"], found.json()["type"]) == (status, f"urn:problem-type:fashion-serve:{kind}")
     assert "SomeException" not in found.text
     assert found.headers.get("Retry-After") == ("1" if status == 503 else None)
-    assert len(upstream.requests) == tries
+    # nginx does not count a try over a connection that it had kept and that was broken.
+    most = tries + (failure is DROP)
+    assert tries <= len(upstream.requests) <= most
     entry = gateway.access(found.headers["X-Request-Id"])
-    assert (entry["status"], len(entry["upstream_status"].replace(" : ", ", ").split(", "))) == (status, tries)
+    assert entry["status"] == status
+    assert tries <= len(entry["upstream_status"].replace(" : ", ", ").split(", ")) <= most
 
 
 @pytest.mark.parametrize("status", [400, 413, 415, 422, 406])

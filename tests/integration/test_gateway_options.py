@@ -1,0 +1,270 @@
+"""What the gateway can be told: keys, TLS, a rate, a canary; each with an nginx of its own before the same service."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+import ssl
+import subprocess
+
+import pytest
+import requests
+
+from serving import gateway as gateway_config
+from serving.processes import wait_until
+from serving.settings import HOST, ROOT, Canary
+from tests import gateways
+from tests.gateways import PROBLEM, routes
+
+ALICE, BOB = "a1" * 32, "B2" * 16
+TIMEOUT = 60
+BODY = {"json": [1, 2, 3], "timeout": TIMEOUT}
+OPEN = ("/", "/docs/", "/docs/openapi.yaml", "/healthz", "/readyz", "/v2", "/v2/health/live", "/v2/health/ready")
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    path = tmp_path_factory.mktemp("keys") / "api_keys"
+    path.write_text(f"# who may ask\n{ALICE} alice;\n{BOB}  bob;\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("certificates") / "keys"
+    subprocess.run([ROOT / "gateway" / "certs.sh", folder], check=True, capture_output=True)
+    return folder
+
+
+# --- Keys ---
+
+
+@pytest.fixture(scope="module")
+def guarded(tiny_service, keys, tmp_path_factory):
+    with gateways.running(tiny_service.settings, tmp_path_factory.mktemp("guarded"), api_keys=keys) as gateway:
+        yield gateway
+
+
+def closed_paths():
+    for path, methods in routes().items():
+        if path not in OPEN:
+            for method in methods:
+                yield method, path.replace("{model}", "tiny").replace("{version}", "1.0")
+
+
+@pytest.mark.parametrize(("method", "path"), list(closed_paths()))
+def test_paths_of_models_ask_for_a_key(guarded, method, path):
+    def ask(**headers):
+        return requests.request(method, guarded.url + path, headers=headers, **BODY)
+
+    missing = ask()
+    assert (missing.status_code, missing.json().keys()) == (401, PROBLEM)
+    assert missing.json()["type"] == "urn:problem-type:fashion-serve:unauthenticated"
+    assert missing.headers["WWW-Authenticate"] == 'Bearer realm="fashion-serve"'
+    wrong = ask(**{"X-API-Key": ALICE[:-1] + "0"})
+    assert (wrong.status_code, wrong.json().keys()) == (403, PROBLEM)
+    assert wrong.json()["type"] == "urn:problem-type:fashion-serve:forbidden"
+    assert "WWW-Authenticate" not in wrong.headers
+    for headers in ({"X-API-Key": ALICE}, {"Authorization": f"Bearer {BOB}"}, {"Authorization": f"bearer  {ALICE}"}):
+        assert ask(**headers).status_code not in (401, 403)
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_pages_and_health_ask_for_none(guarded, path):
+    assert requests.get(guarded.url + path, timeout=TIMEOUT).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"X-API-Key": ""}, 401),
+        ({"Authorization": "Basic YTpi"}, 401),
+        ({"Authorization": "Bearer"}, 401),
+        ({"Authorization": f"Bearer {ALICE} {BOB}"}, 401),
+        ({"Authorization": ALICE}, 401),
+        ({"X-API-Key": "alice"}, 403),
+        ({"X-API-Key": "default"}, 403),
+        ({"X-API-Key": "anybody"}, 403),
+        ({"X-API-Key": ALICE + "0"}, 403),
+        ({"X-API-Key": ALICE[:-1]}, 403),
+        ({"X-API-Key": "0", "Authorization": f"Bearer {ALICE}"}, 403),
+    ],
+)
+def test_what_is_no_key(guarded, headers, status):
+    answer = requests.post(guarded.url + "/predictions/tiny", headers=headers, **BODY)
+    assert answer.status_code == status
+
+
+def test_chunks_need_a_key_too(guarded):
+    for key, status in ((None, 401), ("0", 403), (ALICE, 200)):
+        answer = requests.post(
+            guarded.url + "/predictions/tiny",
+            data=iter([b"[1, ", b"2, 3]"]),
+            headers={"Content-Type": "application/json", "X-API-Key": key},
+            timeout=TIMEOUT,
+        )
+        assert answer.status_code == status
+
+
+def test_callers_are_logged_by_name_and_keys_not_at_all(guarded):
+    for key, name in ((ALICE, "alice"), (BOB.lower(), "bob"), (None, "nobody"), ("f" * 64, "")):
+        answer = requests.post(guarded.url + "/predictions/tiny", headers={"X-API-Key": key}, **BODY)
+        assert guarded.access(answer.headers["X-Request-Id"])["caller"] == name
+    logged = (guarded.logs / "access.log").read_text() + (guarded.logs / "gateway.log").read_text()
+    assert not any(key.lower() in logged.lower() for key in (ALICE, BOB))
+
+
+# --- TLS ---
+
+
+@pytest.fixture(scope="module")
+def encrypted(tiny_service, certificates, tmp_path_factory):
+    with gateways.running(tiny_service.settings, tmp_path_factory.mktemp("tls"), certificates=certificates) as gateway:
+        yield gateway
+
+
+def test_tls(encrypted, certificates):
+    trusted = {"verify": str(certificates / "ca.crt"), "timeout": TIMEOUT}
+    assert encrypted.url.startswith("https://")
+    answer = requests.post(encrypted.url + "/predictions/tiny", json=[1, 2, 3], **trusted)
+    assert answer.status_code == 200
+    assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert requests.get(encrypted.url.replace(HOST, "localhost") + "/readyz", **trusted).status_code == 200
+    in_chunks = requests.post(encrypted.url + "/predictions/tiny", data=iter([b"[1,", b"2,3]"]), **trusted)
+    assert in_chunks.json() == answer.json()
+
+
+def test_a_certificate_of_an_unknown_authority_is_refused(encrypted):
+    with pytest.raises(requests.exceptions.SSLError):
+        requests.get(encrypted.url + "/healthz", timeout=TIMEOUT)
+
+
+def test_without_tls_the_port_says_so(encrypted):
+    found = requests.get(f"http://{HOST}:{encrypted.port}/healthz", timeout=TIMEOUT)
+    assert (found.status_code, found.headers["Content-Type"]) == (400, "application/problem+json")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1:DeprecationWarning")
+def test_versions_of_tls(encrypted, certificates, version):
+    context = ssl.create_default_context(cafile=certificates / "ca.crt")
+    # Clients that are set up so would take old versions and weak ciphers.
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = context.maximum_version = version
+
+    def handshake():
+        plain = socket.create_connection((HOST, encrypted.port), timeout=TIMEOUT)
+        with context.wrap_socket(plain, server_hostname="localhost") as connection:
+            return connection.version()
+
+    if version is ssl.TLSVersion.TLSv1_1:
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            handshake()
+    else:
+        assert handshake() == version.name.replace("_", ".")
+
+
+def test_certificates_are_not_overwritten(certificates):
+    before = (certificates / "gateway.crt").read_bytes()
+    again = subprocess.run([ROOT / "gateway" / "certs.sh", certificates], capture_output=True, text=True)
+    assert again.returncode == 1
+    assert again.stderr.startswith(f"error: {certificates}/gateway.crt is there already")
+    assert (certificates / "gateway.crt").read_bytes() == before
+    for name in ("ca.key", "gateway.key"):
+        assert (certificates / name).stat().st_mode & 0o077 == 0
+
+
+# --- Rate ---
+
+
+def test_more_than_the_rate_is_refused(tiny_service, keys, tmp_path):
+    with gateways.running(tiny_service.settings, tmp_path, api_keys=keys, rate_limit=5) as gateway:
+
+        def ask(key, path="/predictions/tiny", method="POST"):
+            return requests.request(method, gateway.url + path, headers={"X-API-Key": key}, **BODY)
+
+        answers = [ask(ALICE) for _ in range(60)]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert answers[0].status_code == 200
+        assert refused
+        assert {answer.status_code for answer in answers} == {200, 429}
+        assert refused[0].headers["Retry-After"] == "1"
+        assert refused[0].json().keys() == PROBLEM
+        assert refused[0].json()["type"] == "urn:problem-type:fashion-serve:rate-limited"
+        # Each caller has a rate of its own, and pages and the gateway's own health have none.
+        assert ask(BOB).status_code == 200
+        assert {requests.get(gateway.url + "/healthz", timeout=TIMEOUT).status_code for _ in range(30)} == {200}
+        assert {requests.get(gateway.url + "/", timeout=TIMEOUT).status_code for _ in range(30)} == {200}
+        assert wait_until(lambda: ask(ALICE).status_code == 200, 10)
+
+
+def test_a_rate_without_keys_is_each_addresss(tiny_service, tmp_path):
+    with gateways.running(tiny_service.settings, tmp_path, rate_limit=5) as gateway:
+        for chunked in (False, True):
+            found = set()
+            for _ in range(30):
+                body = {"data": iter([b"[1, 2, 3]"])} if chunked else {"json": [1, 2, 3]}
+                found.add(requests.post(gateway.url + "/predictions/tiny", timeout=TIMEOUT, **body).status_code)
+            assert 429 in found
+            assert found <= {200, 429}
+
+
+def test_without_a_rate_nobody_is_refused(tiny_service):
+    gateways.required_nginx()
+    with requests.Session() as session:
+        assert {session.get(tiny_service.gateway + "/v2", timeout=TIMEOUT).status_code for _ in range(300)} == {200}
+
+
+# --- Canary ---
+
+
+def test_a_share_goes_to_the_canary(tiny_service, tmp_path):
+    # The other version is not there, so that what is sent to it shows.
+    canary = Canary("tiny", "2.0", 30)
+    with gateways.running(tiny_service.settings, tmp_path, canary=canary) as gateway, requests.Session() as session:
+
+        def ask(path):
+            answer = session.post(gateway.url + path, **BODY)
+            return answer.status_code, answer.json().get("detail", "")
+
+        found = [ask("/predictions/tiny") for _ in range(400)]
+        sent = [detail for status, detail in found if status == 404]
+        assert {status for status, _ in found} == {200, 404}
+        # 120 in the mean; further off than 60 to 180 once in some 10^10 runs.
+        assert 60 < len(sent) < 180
+        assert {ask("/predictions/tiny/1.0")[0] for _ in range(40)} == {200}
+        assert {ask("/v1/models/tiny:predict")[0] for _ in range(60)} == {200, 404}
+
+
+def test_the_canary_is_named_in_the_answer(tiny_service, tmp_path):
+    with (
+        gateways.running(tiny_service.settings, tmp_path, canary=Canary("tiny", "1.0", 100)) as gateway,
+        requests.Session() as session,
+    ):
+        for path in ("/predictions/tiny", "/explanations/tiny"):
+            answer = session.post(gateway.url + path, **BODY)
+            assert (answer.status_code, answer.headers["X-Model-Version"]) == (200, "1.0")
+            assert gateway.access(answer.headers["X-Request-Id"])["version"] == "1.0"
+
+
+# --- All of it ---
+
+
+@pytest.mark.parametrize("name", ["plain", "keys", "certificates", "rate", "canary", "everything"])
+def test_nginx_finds_nothing_wrong(tiny_service, keys, certificates, tmp_path, name):
+    changes = {
+        "keys": {"api_keys": keys},
+        "certificates": {"certificates": certificates},
+        "rate": {"rate_limit": 100},
+        "canary": {"canary": Canary("tiny", "2.0", 0.01)},
+        "plain": {},
+    }
+    changes["everything"] = {key: value for change in changes.values() for key, value in change.items()}
+    nginx = gateways.required_nginx()
+    given = dataclasses.replace(tiny_service.settings, run=tmp_path, logs=tmp_path, **changes[name])
+    command = gateway_config.command(nginx, gateway_config.write_config(given, tmp_path))
+    tested = subprocess.run([*command, "-t"], capture_output=True, text=True)
+    assert tested.returncode == 0, tested.stderr
+    assert "[warn]" not in tested.stderr
+    assert "[error]" not in tested.stderr
