@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from handlers import documents, examples, limits, problems
 
-# One list, or one that holds lists, or one that holds lists of lists: where a member of the outermost list ends.
-_BORDERS = {1: re.compile(rb","), 2: re.compile(rb"\]\s*,"), 3: re.compile(rb"\]\s*\]\s*,")}
+# Lists in a list, and lists of lists in a list: where a member of the outermost list ends.
+_BORDERS = {2: re.compile(rb"\]\s*,"), 3: re.compile(rb"\]\s*\]\s*,")}
 _OPENING = re.compile(rb"\s*((?:\[\s*)+)")
 # A member of another type, or what cannot be told from one without parsing.
 _OTHERS = (b'"', b"{", b"true", b"false", b"null")
@@ -49,7 +49,7 @@ def from_list(nested: list[Any], pixels: bool, may_hold_booleans: bool) -> NDArr
 
 
 def from_text(text: bytes | bytearray, start: int, end: int, pixels: bool, most: int) -> NDArray[Any] | None:
-    """A list of numbers, or of lists of them, parsed piece by piece, so that it takes little more memory than its text.
+    """A list of lists of numbers, parsed piece by piece, so that it takes little more memory than its text.
 
     Args:
         text: JSON between ``start`` and ``end``.
@@ -59,7 +59,7 @@ def from_text(text: bytes | bytearray, start: int, end: int, pixels: bool, most:
         most: the most numbers that are accepted.
 
     Returns:
-        uint8 pixels or float32; ``None`` if the text may hold anything else than numbers.
+        uint8 pixels or float32; ``None`` if the text is, or may hold, anything else.
 
     Raises:
         problems.Problem: as ``from_list`` and ``documents.load``; TooLarge for more than ``most`` numbers.
