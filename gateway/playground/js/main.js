@@ -27,6 +27,8 @@ import { VectorCard } from "./vector_card.js";
 /** The picture on the stage, and the one that the models are asked about: that one or the drawing. */
 let given = /** @type {Picture | null} */ (null);
 let asked = /** @type {Picture | null} */ (null);
+/** Counts what people give, for a drawing takes a moment to become a file, and may then be no longer the newest. */
+let turn = 0;
 
 /** @type {Map<string, ImageCard | VectorCard>} */
 const cards = new Map();
@@ -64,7 +66,10 @@ function takePicture(picture) {
 /** @param {boolean} settled */
 async function takeDrawing(settled) {
   if (pad.empty) return;
-  ask({ blob: await pad.png(), name: "drawing.png", caption: "Drawing", own: false }, settled);
+  turn += 1;
+  const mine = turn;
+  const blob = await pad.png();
+  if (mine === turn) ask({ blob, name: "drawing.png", caption: "Drawing", own: false }, settled);
 }
 
 /** @param {HTMLElement} tab */
@@ -81,6 +86,7 @@ function showPanel(tab) {
  * @param {boolean} settled false while it is being drawn
  */
 async function ask(picture, settled) {
+  turn += 1;
   asked = picture;
   complain("");
   samples.mark(picture);
