@@ -29,6 +29,8 @@ from handlers.options import Options
 
 logger = logging.getLogger(__name__)
 
+VERSION_HEADER = "X-Model-Version"
+
 
 class Context(Protocol):
     """The part of ``ts.context.Context`` that a handler uses."""
@@ -206,6 +208,8 @@ class Classifier:
 
     def _complete(self, context: Context, place: int, request: Request, content_type: str) -> None:
         context.set_response_content_type(place, content_type)
+        # A gateway that splits requests between versions cannot know which one a default led to.
+        context.set_response_header(place, VERSION_HEADER, self._signature.version)
         if request.way == "grpc":
             # GRPCJob loses its worker over an answer to StreamPredictions without this header.
             context.set_response_header(place, "ts_stream_next", "false")

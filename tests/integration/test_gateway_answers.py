@@ -188,6 +188,7 @@ def test_headers_of_an_answer(gateway):
 
 def test_the_version_that_answered(gateway):
     assert post(gateway, "/predictions/fashion_mlp/1.0").headers["X-Model-Version"] == "1.0"
+    assert post(gateway, "/predictions/fashion_mlp").headers["X-Model-Version"] == "1.0"
     assert post(gateway, "/v2/models/fashion_mlp/versions/1.0/infer", b"{}").status_code == 422
     assert "X-Model-Version" not in post(gateway, "/predictions/fashion_mlp/9.9").headers
 
