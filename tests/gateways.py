@@ -10,7 +10,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,12 +94,15 @@ def _hold(received: bytes, answers: int) -> bool:
 
 
 @contextlib.contextmanager
-def running(base: Settings, folder: Path, **changes: Any) -> Iterator[Gateway]:
+def running(
+    base: Settings, folder: Path, directives: Mapping[str, str] | None = None, **changes: Any
+) -> Iterator[Gateway]:
     """Run a gateway of its own, on a free port, in front of the service with these settings.
 
     Args:
         base: settings of the service.
         folder: where the gateway writes.
+        directives: values of nginx's directives that are different for this gateway.
         changes: settings that are different for this gateway.
     """
     nginx = required_nginx()
@@ -115,7 +118,12 @@ def running(base: Settings, folder: Path, **changes: Any) -> Iterator[Gateway]:
     # A folder of a test can have too long a path for a socket.
     scratch = Path(tempfile.mkdtemp(prefix="gateway-"))
     try:
-        command = gateway.command(nginx, gateway.write_config(given, scratch))
+        config = gateway.write_config(given, scratch)
+        for name, value in (directives or {}).items():
+            text, found = re.subn(rf"^( *{name}) [^;]+;", rf"\1 {value};", config.read_text(), flags=re.MULTILINE)
+            assert found == 1, f"{name} is {found} times in {config}"
+            config.write_text(text)
+        command = gateway.command(nginx, config)
         process = processes.spawn("gateway", command, os.environ, given.run, given.logs / "gateway.log")
         try:
             started = processes.wait_until(lambda: not process.alive or processes.listens(HOST, port), 10)

@@ -181,6 +181,17 @@ def test_without_torchserve(tmp_path):
         assert found.json()["type"] == "urn:problem-type:fashion-serve:unavailable"
 
 
+def test_clients_that_dawdle_are_left(upstream, tmp_path):
+    base = settings.read({})
+    inference = dataclasses.replace(base.inference, number=upstream.port)
+    times = {"client_header_timeout": "1s", "client_body_timeout": "1s"}
+    head = b"POST /predictions/m HTTP/1.1\r\nHost: x\r\n"
+    with gateways.running(base, tmp_path, times, inference=inference) as gateway:
+        for sent in (head, head + b"Content-Length: 10\r\n\r\nabc", head + b"Transfer-Encoding: chunked\r\n\r\n9\r\na"):
+            # Without the limits nothing would come within the helper's own ten seconds.
+            assert gateway.converse(sent) == b""
+
+
 @pytest.mark.parametrize("kill", ["kill", "terminate"])
 def test_a_worker_that_dies_costs_no_request(tiny_service, kill):
     gateways.required_nginx()
