@@ -182,7 +182,7 @@ def test_headers_of_an_answer(gateway):
     assert UUID.fullmatch(headers["X-Request-Id"])
     page = requests.get(gateway.url, timeout=TIMEOUT).headers
     assert page["Cache-Control"] == "no-cache"
-    assert page["Content-Security-Policy"].startswith("default-src 'self'; img-src 'self' blob: data:;")
+    assert page["Content-Security-Policy"].startswith("default-src 'self'; style-src 'self'; img-src 'self' blob: ")
     assert "unsafe" not in page["Content-Security-Policy"]
 
 
