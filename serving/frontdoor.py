@@ -16,10 +16,8 @@ that probes cost TorchServe next to nothing. Only the gateway calls here, with p
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
-import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -31,8 +29,7 @@ import orjson
 from aiohttp import web
 
 from handlers import problems
-from serving import settings
-from serving.errors import ServingError
+from serving import side_process
 from serving.grpc_errors import CallError
 from serving.grpc_service import NAME, VERSION
 from serving.grpc_upstream import Upstream
@@ -190,33 +187,9 @@ async def serve(host: str, port: int, inference: str, management: str, stop: asy
             await runner.cleanup()
 
 
-async def _serve_until_signal(arguments: argparse.Namespace) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await serve(arguments.host, arguments.port, arguments.inference, arguments.management, stop)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
-    try:
-        defaults = settings.read()
-    except ServingError as error:
-        print(f"frontdoor: {error}", file=sys.stderr)
-        return 1
-    parser = argparse.ArgumentParser(prog="python -m serving.frontdoor", description=__doc__.partition("\n")[0])
-    parser.add_argument("--host", default=settings.HOST, help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=defaults.frontdoor.number, help="port to listen on (%(default)s)")
-    parser.add_argument("--inference", default=defaults.inference.url, help="TorchServe's inference API (%(default)s)")
-    parser.add_argument("--management", default=defaults.management.url, help="its management API (%(default)s)")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    try:
-        asyncio.run(_serve_until_signal(parser.parse_args(argv)))
-    except OSError as error:
-        print(f"frontdoor: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return side_process.run("frontdoor", __doc__.partition("\n")[0], lambda given: given.frontdoor, serve, argv)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ SIGTERM and SIGINT end it: calls in flight get ``GRACE`` seconds. It logs to std
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -21,8 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from handlers import limits
-from serving import settings
-from serving.errors import ServingError
+from serving import side_process
 from serving.grpc_service import PROTOCOL, Service, add_to
 from serving.grpc_upstream import Upstream
 
@@ -98,33 +95,9 @@ async def _set_health(checks: health.aio.HealthServicer, ready: bool) -> None:
         await checks.set(name, status)
 
 
-async def _serve_until_signal(arguments: argparse.Namespace) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    await serve(arguments.host, arguments.port, arguments.inference, arguments.management, stop)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
-    try:
-        defaults = settings.read()
-    except ServingError as error:
-        print(f"grpc_bridge: {error}", file=sys.stderr)
-        return 1
-    parser = argparse.ArgumentParser(prog="python -m serving.grpc_bridge", description=__doc__.partition("\n")[0])
-    parser.add_argument("--host", default=settings.HOST, help="address to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=defaults.grpc.number, help="port to listen on (%(default)s)")
-    parser.add_argument("--inference", default=defaults.inference.url, help="TorchServe's inference API (%(default)s)")
-    parser.add_argument("--management", default=defaults.management.url, help="its management API (%(default)s)")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    try:
-        asyncio.run(_serve_until_signal(parser.parse_args(argv)))
-    except OSError as error:
-        print(f"grpc_bridge: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return side_process.run("grpc_bridge", __doc__.partition("\n")[0], lambda given: given.grpc, serve, argv)
 
 
 if __name__ == "__main__":
