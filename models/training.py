@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from handlers.signature import Input
+from models.augmentation import Batches
 from models.catalog import Entry, Training
 from models.datasets import Dataset
 
@@ -100,29 +101,6 @@ def fit_temperature(scores: Tensor, targets: Tensor) -> float:
     return log_temperature.exp().item()
 
 
-def _augmenter(settings: Training, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-    """Mirrors and shifts a batch of images [N, ..., H, W]; the draws come from the CPU, the same for every device."""
-
-    def augment(batch: Tensor) -> Tensor:
-        count, device = len(batch), batch.device
-        if settings.shift:
-            reach = settings.shift
-            height, width = batch.shape[-2:]
-            moves = torch.randint(0, 2 * reach + 1, (2, count, 1), generator=generator).to(device)
-            rows = (torch.arange(height, device=device) + moves[0] - reach).clamp(0, height - 1)
-            columns = (torch.arange(width, device=device) + moves[1] - reach).clamp(0, width - 1)
-            images = batch.reshape(count, height, width)
-            every = torch.arange(count, device=device)[:, None, None]
-            batch = images[every, rows[:, :, None], columns[:, None, :]].reshape(batch.shape)
-        if settings.flip:
-            mirrored = torch.rand(count, generator=generator) < 0.5
-            mirrored = mirrored.to(device).reshape(-1, *[1] * (batch.dim() - 1))
-            batch = torch.where(mirrored, batch.flip(-1), batch)
-        return batch
-
-    return augment
-
-
 def _add_dropout(network: nn.Module, rates: dict[str, float]) -> None:
     """Drop out the inputs of the named layers while training."""
 
@@ -175,7 +153,8 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
     torch.use_deterministic_algorithms(True, warn_only=True)
     generator = torch.Generator().manual_seed(seed)
 
-    network = entry.network().to(device)
+    network: nn.Module = entry.network().to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     targets = dataset.train_targets.to(device)
     inputs = prepare(dataset.train_inputs, _spatial(entry.input)).to(device)
     order = torch.randperm(len(inputs), generator=generator).to(device)
@@ -186,7 +165,7 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
     steps = len(kept) // settings.batch_size
     optimizer, schedule = _optimizer(network, settings, steps * settings.epochs)
     _add_dropout(network, settings.dropout)
-    augment = _augmenter(settings, generator)
+    batches = Batches(inputs, settings, generator)
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging or 0.0))  # type: ignore[no-untyped-call]
 
     history: list[Epoch] = []
@@ -208,7 +187,7 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
             total = torch.zeros((), device=device)
             for step in range(steps):
                 chosen = shuffled[step * settings.batch_size : (step + 1) * settings.batch_size]
-                batch = augment(inputs[chosen]).reshape(-1, *entry.input.network_shape)
+                batch = batches[chosen].reshape(-1, *entry.input.network_shape)
                 loss = loss_of(network(batch), targets[chosen], entry.activation)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,64 @@
+"""Augmented images are whole ones, moved and mirrored, every way as often as another."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from models.augmentation import Batches
+from models.catalog import CATALOG
+
+SETTINGS = dataclasses.replace(CATALOG["fashion_mlp"].training, flip=True, shift=1)
+COUNT = 3600
+
+
+@pytest.fixture
+def images():
+    return torch.rand(5, 6, 7, generator=torch.Generator().manual_seed(0))
+
+
+def batches(images, **changes):
+    return Batches(images, dataclasses.replace(SETTINGS, **changes), torch.Generator().manual_seed(1))
+
+
+def moved(image, down, across):
+    """The image seen through a window that lies lower and further right, its edges repeated outwards."""
+    height, width = image.shape
+    rows = (torch.arange(height) + down).clamp(0, height - 1)
+    columns = (torch.arange(width) + across).clamp(0, width - 1)
+    return image[rows][:, columns]
+
+
+def test_every_way_of_moving_and_mirroring_comes_equally_often(images):
+    drawn = batches(images)[torch.full((COUNT,), 3)]
+    ways = [
+        moved(image, down, across)
+        for image in (images[3], images[3].flip(-1))
+        for down in (-1, 0, 1)
+        for across in (-1, 0, 1)
+    ]
+    counts = [int((drawn == way).all(-1).all(-1).sum()) for way in ways]
+    assert sum(counts) == COUNT
+    # 200 expected of each; five standard deviations are 69.
+    assert all(131 < count < 269 for count in counts)
+
+
+def test_each_number_gives_its_own_image(images):
+    chosen = torch.tensor([4, 0, 0, 2])
+    drawn = batches(images, flip=False)[chosen]
+    for number, image in zip(chosen, drawn, strict=True):
+        assert any(
+            torch.equal(image, moved(images[number], down, across)) for down in (-1, 0, 1) for across in (-1, 0, 1)
+        )
+
+
+def test_mirroring_alone_moves_nothing(images):
+    drawn = batches(images, shift=0)[torch.full((100,), 1)]
+    mirrored = (drawn == images[1].flip(-1)).all(-1).all(-1)
+    assert mirrored.any()
+    assert torch.equal(drawn[~mirrored], images[1].expand(int((~mirrored).sum()), -1, -1))
+
+
+def test_without_augmentation_vectors_come_as_they_are():
+    vectors = torch.rand(5, 4)
+    assert torch.equal(batches(vectors, flip=False, shift=0)[torch.tensor([2, 1])], vectors[[2, 1]])
