@@ -94,7 +94,7 @@ class Classifier:
         self._device = torch.device(f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu")
         path = folder / context.manifest["model"]["serializedFile"]
         self._scripted = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
-        self._network = optimising.optimise(self._scripted, self._device)
+        self._network = optimising.Optimised(self._scripted, self._device)
         self._encoder = encoding.Encoder(self._signature.output)
         self._warm_up()
         wire.install()

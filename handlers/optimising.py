@@ -2,19 +2,67 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from torch import Tensor
 
 
-def optimise(network: torch.jit.ScriptModule, device: torch.device) -> torch.jit.ScriptModule:
-    """A frozen copy of a network that is in evaluation mode; its scores are the same within rounding.
+class Optimised:
+    """Computes a network's scores as quickly as can be; they are the same within rounding.
+
+    Attributes:
+        single: what computes one example alone, for which oneDNN's packed weights take up to twice as long.
+        several: what computes more.
+    """
+
+    def __init__(self, network: torch.jit.ScriptModule, device: torch.device) -> None:
+        """Take a network in evaluation mode that is on ``device``.
+
+        The network itself keeps its gradients, so that explanations are computed with it.
+        """
+        self.single: torch.jit.ScriptModule = torch.jit.freeze(network)
+        self.several = self.single
+        if device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            self.several = torch.jit.freeze(network)
+            if any(node.kind() == "aten::conv2d" for node in self.several.graph.nodes()):
+                self.several = torch.jit.optimize_for_inference(self.several)
+            else:
+                _pack_linear_layers(self.several.graph)
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Scores float32 ``[N, labels]`` of prepared inputs float32 ``[N, *network_shape]``."""
+        scores: Tensor = (self.single if len(inputs) == 1 else self.several)(inputs)
+        return scores
+
+
+def _pack_linear_layers(graph: Any) -> None:
+    """Have oneDNN compute the linear layers, each together with a ReLU that follows, on weights in its own layout.
+
+    ``torch.jit.optimize_for_inference`` does that for networks with convolutions alone. Packed weights take half the
+    time that MKL takes with those of a frozen graph.
 
     Args:
-        network: keeps its gradients, which the copy need not have, so explanations are computed with it.
-        device: where the network is.
+        graph: of a frozen network, changed in place; a ``torch._C.Graph``, for which torch's type hints leave out much.
     """
-    frozen: torch.jit.ScriptModule = torch.jit.freeze(network)
-    # From about eight images on, oneDNN takes half the time for convolutions. Linear layers alone stay as they are
-    # there, but other passes part them from their biases, which costs a tenth.
-    if device.type == "cpu" and any(node.kind() == "aten::conv2d" for node in frozen.graph.nodes()):
-        frozen = torch.jit.optimize_for_inference(frozen)
-    return frozen
+    scalars = torch._C.ListType(torch._C.OptionalType(torch._C.NumberType.get()))
+    for linear in [node for node in graph.nodes() if node.kind() == "aten::linear"]:
+        inputs, weight, bias = linear.inputs()
+        users = [use.user for use in linear.output().uses()]
+        relu = users[0] if len(users) == 1 and users[0].kind() == "aten::relu" else None
+
+        packed = graph.create("prim::ConstantMKLDNNTensor", 1)
+        packed.t_("value", torch.ops.mkldnn._reorder_linear_weight(weight.toIValue().detach()))
+        no_scalars = graph.create("prim::ListConstruct", [], 1)
+        no_scalars.output().setType(scalars)
+        activation, no_algorithm = graph.insertConstant("relu" if relu else "none"), graph.insertConstant("")
+        arguments = [inputs, packed.output(), bias, activation, no_scalars.output(), no_algorithm]
+        together = graph.create("mkldnn::_linear_pointwise", arguments, 1)
+        for node in (packed, no_scalars, together):
+            node.insertBefore(linear)
+        for value in (activation, no_algorithm):
+            value.node().moveBefore(together)
+        (relu or linear).output().replaceAllUsesWith(together.output())
+        if relu:
+            relu.destroy()
+        linear.destroy()

@@ -5,14 +5,16 @@ import warnings
 import pytest
 import torch
 
-from handlers.optimising import optimise
+from handlers.optimising import Optimised
 from models.networks.fashion_convnet import FashionConvNet
 from models.networks.fashion_mlp import FashionMLP
+from models.networks.sigmoid_net import SigmoidNet
 
 CPU = torch.device("cpu")
+SHAPES = {"FashionMLP": (784,), "FashionConvNet": (1, 32, 32), "SigmoidNet": (3,)}
 
 
-@pytest.fixture(params=[FashionMLP, FashionConvNet])
+@pytest.fixture(params=[FashionMLP, FashionConvNet, SigmoidNet])
 def network(request):
     torch.manual_seed(0)
     with warnings.catch_warnings():
@@ -22,7 +24,7 @@ def network(request):
 
 
 def inputs(network, count):
-    shape = (1, 32, 32) if "conv1" in dict(network.named_children()) else (784,)
+    shape = SHAPES[network.original_name]
     return torch.rand(count, *shape, generator=torch.Generator().manual_seed(count))
 
 
@@ -31,7 +33,7 @@ def kinds(network):
 
 
 def test_scores_are_the_same_for_batches_of_every_size(network):
-    quick = optimise(network, CPU)
+    quick = Optimised(network, CPU)
     with torch.inference_mode():
         for count in (1, 2, 1, 2, 7, 64, 300, 1):
             examples = inputs(network, count)
@@ -40,19 +42,30 @@ def test_scores_are_the_same_for_batches_of_every_size(network):
 
 def test_the_network_itself_keeps_its_gradients(network):
     with torch.inference_mode():
-        optimise(network, CPU)(inputs(network, 2))
+        Optimised(network, CPU)(inputs(network, 2))
     examples = inputs(network, 2).requires_grad_()
     network(examples).sum().backward()
     assert examples.grad.abs().sum() > 0
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN")
-def test_onednn_takes_over_where_there_are_convolutions():
-    convolutional = optimise(torch.jit.script(FashionConvNet().eval()), CPU)
-    assert "prim::mkldnn_convolution" in kinds(convolutional)
-    assert "aten::linear" in kinds(optimise(torch.jit.script(FashionMLP().eval()), CPU))
+@pytest.mark.parametrize(
+    ("network", "replaced", "by"),
+    [
+        (FashionConvNet, "aten::conv2d", "prim::mkldnn_convolution"),
+        (FashionMLP, "aten::linear", "mkldnn::_linear_pointwise"),
+        (SigmoidNet, "aten::linear", "mkldnn::_linear_pointwise"),
+    ],
+)
+def test_onednn_computes_several_examples_and_not_one(network, replaced, by):
+    quick = Optimised(torch.jit.script(network().eval()), CPU)
+    assert replaced in kinds(quick.single)
+    assert by in kinds(quick.several)
+    assert replaced not in kinds(quick.several)
 
 
 def test_on_a_gpu_the_network_is_frozen_and_no_more():
     # The passes for the CPU would move weights to its own layout; the graph shows that without a GPU.
-    assert "aten::conv2d" in kinds(optimise(torch.jit.script(FashionConvNet().eval()), torch.device("cuda:0")))
+    quick = Optimised(torch.jit.script(FashionConvNet().eval()), torch.device("cuda:0"))
+    assert quick.several is quick.single
+    assert "aten::conv2d" in kinds(quick.single)
