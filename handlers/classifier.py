@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -22,7 +23,20 @@ import orjson
 import torch
 from numpy.typing import NDArray
 
-from handlers import decoding, encoding, images, incoming, limits, oip, optimising, options, problems, signature, wire
+from handlers import (
+    decoding,
+    encoding,
+    images,
+    incoming,
+    limits,
+    metrics,
+    oip,
+    optimising,
+    options,
+    problems,
+    signature,
+    wire,
+)
 from handlers.decoding import Decoded
 from handlers.incoming import Request
 from handlers.options import Options
@@ -96,6 +110,7 @@ class Classifier:
         self._scripted = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
         self._network = optimising.Optimised(self._scripted, self._device)
         self._encoder = encoding.Encoder(self._signature.output)
+        self._recorder = metrics.open_recorder(self._signature)
         self._warm_up()
         wire.install()
         # A line for each request, from here or from TorchServe's modules, is read and matched by the frontend.
@@ -104,8 +119,16 @@ class Classifier:
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
         """Answer a batch: one body for each request, with its status and content type set in ``context``."""
+        batch = self._batch = metrics.Batch()
+        answers = self._answers(data, context, batch)
+        if self._recorder:
+            self._recorder.add(batch)
+        return answers
+
+    def _answers(self, data: Sequence[Mapping[str, Any]], context: Context, batch: metrics.Batch) -> list[bytes]:
         answers = [b""] * len(data)
         jobs: list[_Job] = []
+        began = time.perf_counter()
         for place, body in enumerate(data):
             request = incoming.sort(body, context.get_all_request_header(place))
             try:
@@ -117,12 +140,14 @@ class Classifier:
                 answers[place] = self._refuse(context, place, request, error)
         if not jobs:
             return answers
+        decoded = time.perf_counter()
         try:
             probabilities = self._probabilities([job.decoded.values for job in jobs])
         except Exception as error:
             for job in jobs:
                 answers[job.place] = self._refuse(context, job.place, job.request, error)
             return answers
+        inferred = time.perf_counter()
         all_finite = bool(np.isfinite(probabilities).all())
         starts = list(itertools.accumulate((len(job.decoded.values) for job in jobs), initial=0))
         # To write all plain answers at once takes a third of the time of one after another.
@@ -137,8 +162,11 @@ class Classifier:
                     self._complete(context, job.place, job.request, encoding.JSON)
                 else:
                     answers[job.place] = self._answer(context, job, probabilities[start:stop])
+                batch.answered.append(metrics.content_type(job.request, job.decoded.envelope))
             except Exception as error:
                 answers[job.place] = self._refuse(context, job.place, job.request, error)
+        batch.seconds = (decoded - began, inferred - decoded, time.perf_counter() - inferred)
+        batch.probabilities = probabilities
         return answers
 
     def _read(self, place: int, request: Request) -> _Job:
@@ -199,6 +227,7 @@ class Classifier:
             _exit_if_lost(error)
             logger.error("A request failed by a fault of this service", exc_info=error)
             error = problems.Internal("the service failed on this request; its log has the reason")
+        self._batch.refused.append((metrics.content_type(request), type(error)))
         context.set_response_status(error.status, error.phrase, place)
         self._complete(context, place, request, problems.CONTENT_TYPE)
         if request.way == "grpc_oip":

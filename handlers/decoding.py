@@ -124,7 +124,7 @@ def _decode(part: Part, signature: Signature, prepare: images.Prepare) -> Decode
     body, content_type = part
     if not body:
         raise problems.Malformed(f"the request has an empty body; send {ACCEPTED[signature.input.kind]}")
-    kind = _kind(content_type)
+    kind = kind_of(content_type)
     if kind == "octets":
         return _octets(body, signature, prepare)
     if kind == "image":
@@ -139,7 +139,8 @@ def _decode(part: Part, signature: Signature, prepare: images.Prepare) -> Decode
 
 
 @functools.lru_cache(maxsize=256)
-def _kind(content_type: str) -> Literal["octets", "image", "json", "npy", "form", "text", "none", "unknown"]:
+def kind_of(content_type: str) -> Literal["octets", "image", "json", "npy", "form", "text", "none", "unknown"]:
+    """The way to read a body of this content type, which may have parameters."""
     name = content_type.partition(";")[0].strip().lower()
     if name == "application/octet-stream":
         return "octets"

@@ -1,0 +1,333 @@
+"""What a worker counts of its own work, in a file that another process reads while it counts.
+
+    Classifier.handle ──► Batch ──► Recorder, four times a second ──► <folder>/<model>-<version>-<n>.counts
+                                                                        └──► serving/worker_counts.py ──► Prometheus
+
+TorchServe's way for a handler's metrics is a printed line for each observation, which Java takes apart with a regular
+expression. Here an observation is a place in a list, and adding up hundreds of them at once takes numpy as long as
+one. Figures of both, and of ``prometheus_client``, are in ``docs/monitoring.md``.
+
+A file begins with one line of JSON, padded with spaces to a multiple of eight bytes, which says what the float64
+numbers after it are. A worker locks the first file of its model and version that nobody holds and counts on from the
+numbers in it, so that a worker's death loses no counts and leaves no files behind.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import fcntl
+import functools
+import itertools
+import json
+import logging
+import math
+import mmap
+import os
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handlers import decoding, encoding, multipart, problems
+from handlers.incoming import Request
+from handlers.problems import Problem
+from handlers.signature import Signature
+
+logger = logging.getLogger(__name__)
+
+# The folder of the files; a worker without it counts nothing.
+VARIABLE = "FASHION_COUNTS_DIR"
+SUFFIX = ".counts"
+
+# Seconds between two times of adding up. Longer would let the serving thread wait longer for the other.
+_INTERVAL = 0.25
+
+STAGES = ("decode", "inference", "encode")
+FORMATS = (
+    *("png", "jpeg", "webp", "gif", "bmp", "image", "raw", "npy", "json", "oip", "kserve_v1", "multipart"),
+    *("form", "text", "none", "unknown"),
+)
+_FAULTS: tuple[type[Problem], ...] = (
+    problems.Malformed,
+    problems.NotAcceptable,
+    problems.TooLarge,
+    problems.UnsupportedFormat,
+    problems.Unprocessable,
+)
+STATUSES = ("200", *(str(fault.status) for fault in _FAULTS), str(problems.Internal.status))
+REASONS = tuple(fault.type.removeprefix(problems.TYPE_PREFIX) for fault in _FAULTS)
+
+_STAGE_BOUNDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BATCH_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
+_CONFIDENCE_BOUNDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
+
+# Content types of what a body's own content type does not tell.
+_OIP = "application/x-oip"
+_KSERVE_V1 = "application/x-kserve-v1"
+_IMAGES = {"image/jpg": "jpeg", "image/x-ms-bmp": "bmp", "image/x-bmp": "bmp"}
+
+
+class Family(NamedTuple):
+    """What one metric is, as the first line of a file has it.
+
+    Attributes:
+        name, kind, help: as Prometheus names them.
+        labels: names of the labels, beside model and version.
+        series: the labels' values, one entry for each series.
+        bounds: upper bounds of a histogram's buckets, rising; one more bucket takes the rest.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...]
+    series: tuple[tuple[str, ...], ...]
+    bounds: tuple[float, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows: one for each series. Columns: its value, or the buckets' counts and the sum of what was observed."""
+        return len(self.series), len(self.bounds) + 2 if self.kind == "histogram" else 1
+
+
+def families(signature: Signature) -> tuple[Family, ...]:
+    """Everything that a worker of this model counts."""
+    return (
+        Family(
+            "fashion_requests_total",
+            "counter",
+            "Requests that the handler answered, by input format and status.",
+            ("format", "status"),
+            tuple(itertools.product(FORMATS, STATUSES)),
+        ),
+        Family(
+            "fashion_rejected_total",
+            "counter",
+            "Requests refused for what they are, by the type of the problem.",
+            ("reason",),
+            tuple((reason,) for reason in REASONS),
+        ),
+        Family(
+            "fashion_stage_seconds",
+            "histogram",
+            "Seconds that a request's batch took in each stage, once for each request.",
+            ("stage",),
+            tuple((stage,) for stage in STAGES),
+            _STAGE_BOUNDS,
+        ),
+        Family("fashion_batch_requests", "histogram", "Requests in one batch.", (), ((),), _BATCH_BOUNDS),
+        Family("fashion_examples_total", "counter", "Images or vectors that went through the network.", (), ((),)),
+        Family(
+            "fashion_predictions_total",
+            "counter",
+            "Examples decided for each label; sigmoid models decide for any number of labels.",
+            ("label",),
+            tuple((label,) for label in signature.output.labels),
+        ),
+        Family(
+            "fashion_confidence",
+            "histogram",
+            "Probability of what the model decided; for sigmoid models the mean over the labels.",
+            (),
+            ((),),
+            _CONFIDENCE_BOUNDS,
+        ),
+        Family("fashion_model_info", "gauge", "1 for each version.", ("kind",), ((signature.input.kind,),)),
+        Family("fashion_model_accuracy", "gauge", "Share of the test set that the version decides rightly.", (), ((),)),
+    )
+
+
+@dataclasses.dataclass
+class Batch:
+    """One call of the handler.
+
+    Attributes:
+        answered: for each request that got its answer, what ``content_type`` says of it.
+        refused: the same for each other request, with the kind of its problem.
+        seconds: how long the batch took in each of ``STAGES``; nothing where no request came to its end.
+        probabilities: float32 ``[N, labels]``, if the network was asked.
+    """
+
+    answered: list[str] = dataclasses.field(default_factory=list)
+    refused: list[tuple[str, type[Problem]]] = dataclasses.field(default_factory=list)
+    seconds: tuple[float, float, float] | None = None
+    probabilities: NDArray[np.float32] | None = None
+
+
+def content_type(request: Request, envelope: object = "plain") -> str:
+    """What a request's format is told by: a content type, or what stands for one.
+
+    Args:
+        request: one of a batch.
+        envelope: that of ``decoding.Decoded``, as far as the request could be decoded.
+    """
+    parts = request.parts
+    if envelope != "plain":
+        return _KSERVE_V1 if envelope == "predictions" else _OIP
+    if len(parts) == 1:
+        return parts[0].content_type
+    return multipart.CONTENT_TYPE if parts else ""
+
+
+@functools.lru_cache(maxsize=256)
+def format_of(content_type: str) -> str:
+    """The member of ``FORMATS`` for what the function ``content_type`` gave."""
+    if content_type == _OIP:
+        return "oip"
+    if content_type == _KSERVE_V1:
+        return "kserve_v1"
+    if content_type.lower().startswith(multipart.CONTENT_TYPE):
+        return "multipart"
+    kind = decoding.kind_of(content_type)
+    if kind == "octets":
+        return "raw"
+    if kind != "image":
+        return kind
+    name = content_type.partition(";")[0].strip().lower()
+    subtype = _IMAGES.get(name, name.removeprefix("image/"))
+    return subtype if subtype in FORMATS[:5] else "image"
+
+
+class Recorder:
+    """Counts the batches of one worker.
+
+    Args:
+        folder: of the files; made when needed.
+        signature: of the model that the worker serves.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path, signature: Signature) -> None:
+        described = families(signature)
+        self._activation = signature.output.activation
+        header = _header(signature, described)
+        sizes = [math.prod(family.shape) for family in described]
+        self._file, numbers = _claim(folder, f"{signature.model}-{signature.version}", header, sum(sizes))
+        ends = list(itertools.accumulate(sizes))
+        self._counts = {
+            family.name: numbers[end - size : end].reshape(family.shape)
+            for family, size, end in zip(described, sizes, ends, strict=True)
+        }
+        self._counts["fashion_model_info"][:] = 1
+        self._counts["fashion_model_accuracy"][:] = signature.scored.get("test_accuracy", math.nan)
+        self._batches: collections.deque[Batch] = collections.deque()
+
+    def add(self, batch: Batch) -> None:
+        """Count a batch, within a quarter of a second."""
+        self._batches.append(batch)
+
+    def start(self) -> None:
+        """Begin to add up what is counted, until the process ends."""
+        threading.Thread(target=self._run, name="metrics", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(_INTERVAL)
+            try:
+                self.add_up()
+            except Exception:
+                logger.exception("Some requests could not be counted")
+
+    def add_up(self) -> None:
+        """Write what was counted since the last time to the file."""
+        batches = [self._batches.popleft() for _ in range(len(self._batches))]
+        if not batches:
+            return
+        self._add_requests(batches)
+        sizes = np.array([len(batch.answered) + len(batch.refused) for batch in batches], np.float64)
+        # Descriptions alone make an empty batch.
+        _observe(self._counts["fashion_batch_requests"][0], _BATCH_BOUNDS, sizes[sizes > 0])
+        timed = [batch.seconds is not None for batch in batches]
+        seconds = np.array([batch.seconds for batch in batches if batch.seconds], np.float64).reshape(-1, len(STAGES))
+        for counts, took in zip(self._counts["fashion_stage_seconds"], seconds.T, strict=True):
+            _observe(counts, _STAGE_BOUNDS, took, sizes[timed])
+        found = [batch.probabilities for batch in batches if batch.probabilities is not None]
+        if found:
+            self._add_decisions(np.concatenate(found))
+
+    def _add_requests(self, batches: Sequence[Batch]) -> None:
+        requests = self._counts["fashion_requests_total"].reshape(len(FORMATS), len(STATUSES))
+        answered = collections.Counter(itertools.chain.from_iterable(batch.answered for batch in batches))
+        for told, count in answered.items():
+            requests[FORMATS.index(format_of(told)), 0] += count
+        for told, problem in itertools.chain.from_iterable(batch.refused for batch in batches):
+            requests[FORMATS.index(format_of(told)), STATUSES.index(str(problem.status))] += 1
+            reason = problem.type.removeprefix(problems.TYPE_PREFIX)
+            if reason in REASONS:
+                self._counts["fashion_rejected_total"][REASONS.index(reason), 0] += 1
+
+    def _add_decisions(self, probabilities: NDArray[np.float32]) -> None:
+        # One request's values can be too large for the network; one NaN would make the sum NaN for good.
+        finite = probabilities[np.isfinite(probabilities).all(1)]
+        if self._activation == "softmax":
+            decided = np.bincount(finite.argmax(1), minlength=finite.shape[1])
+            confidence = finite.max(1)
+        else:
+            decided = (finite >= encoding.THRESHOLD).sum(0)
+            confidence = np.maximum(finite, 1 - finite).mean(1)
+        self._counts["fashion_examples_total"] += len(finite)
+        self._counts["fashion_predictions_total"][:, 0] += decided
+        _observe(self._counts["fashion_confidence"][0], _CONFIDENCE_BOUNDS, confidence)
+
+
+def open_recorder(signature: Signature) -> Recorder | None:
+    """A recorder at work, in the folder that the environment names; ``None`` without one, or if it cannot be used."""
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        return None
+    try:
+        recorder = Recorder(Path(folder), signature)
+    except OSError as error:
+        logger.warning("This worker's requests are not counted: %s=%s cannot be used: %s", VARIABLE, folder, error)
+        return None
+    recorder.start()
+    return recorder
+
+
+def _observe(
+    counts: NDArray[np.float64],
+    bounds: Sequence[float],
+    values: NDArray[Any],
+    weights: NDArray[np.float64] | None = None,
+) -> None:
+    """Add values to a histogram: ``counts`` are its buckets, each with its upper bound, and then its sum."""
+    buckets = np.bincount(np.searchsorted(bounds, values), weights, minlength=len(bounds) + 1)
+    counts[:-1] += buckets
+    counts[-1] += values.sum(dtype=np.float64) if weights is None else values @ weights
+
+
+def _header(signature: Signature, described: Sequence[Family]) -> bytes:
+    content = {
+        "model": signature.model,
+        "version": signature.version,
+        "families": [family._asdict() for family in described],
+    }
+    text = json.dumps(content, separators=(",", ":")).encode()
+    return text + b" " * (-(len(text) + 1) % 8) + b"\n"
+
+
+def _claim(folder: Path, stem: str, header: bytes, count: int) -> tuple[BinaryIO, NDArray[np.float64]]:
+    """The first file that no worker holds, locked for as long as it stays open, and the ``count`` numbers in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in itertools.count():
+        file = (folder / f"{stem}-{place}{SUFFIX}").open("a+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            file.close()
+    file.seek(0)
+    if file.read(len(header)) != header or os.fstat(file.fileno()).st_size != len(header) + 8 * count:
+        # Of an archive that was packed anew under the same version, or cut short.
+        file.truncate(0)
+        file.write(header + bytes(8 * count))
+        file.flush()
+    numbers: NDArray[np.float64] = np.frombuffer(mmap.mmap(file.fileno(), 0), np.float64, count, len(header))
+    return file, numbers
