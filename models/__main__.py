@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--if-missing", action="store_true", help="leave versions alone that are trained already")
     command("evaluate", "score a trained version on the test set again", many=True)
     command("export", "write the TorchScript file of a trained version again", many=True)
-    packing = command("archive", "pack a trained version as model_store/<model>.mar", many=True)
+    packing = command("archive", "pack a trained version into model_store/", many=True)
     packing.add_argument("--train-missing", action="store_true", help="first train what is not trained yet")
     return parser
 

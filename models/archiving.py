@@ -1,4 +1,4 @@
-"""Artifact to archive: ``model_store/<model>.mar``, made by torch-model-archiver.
+"""Artifact to archive: ``model_store/<model>.mar``, made by torch-model-archiver, and its entry in the store's index.
 
 Equal contents give byte-identical archives.
 """
@@ -15,8 +15,8 @@ import zipfile
 from pathlib import Path
 
 from handlers.signature import FILE_NAME as SIGNATURE
-from models import artifacts
-from models.catalog import Entry
+from models import artifacts, model_index
+from models.catalog import DEFAULT_VERSION, Entry
 
 ROOT = Path(__file__).parent.parent
 HANDLERS = ROOT / "handlers"
@@ -105,8 +105,13 @@ def _normalise(made: Path, target: Path) -> None:
             packed.writestr(entry, content)
 
 
+def file_name(model: str, version: str) -> str:
+    """``<model>.mar`` for the first version, ``<model>-<version>.mar`` for any other: versions lie side by side."""
+    return f"{model}.mar" if version == DEFAULT_VERSION else f"{model}-{version}.mar"
+
+
 def _is_current(entry: Entry, version: str, folder: Path, target: Path) -> bool:
-    """The archive is of this version and newer than all that goes into it."""
+    """The archive is of this version, as the index has it, and newer than all that goes into it."""
     sources = [
         *(folder / name for name in (artifacts.TORCHSCRIPT, SIGNATURE, artifacts.GOLDEN)),
         *HANDLERS.glob("*.py"),
@@ -119,11 +124,11 @@ def _is_current(entry: Entry, version: str, folder: Path, target: Path) -> bool:
         current: bool = manifest["model"]["modelVersion"] == version and target.stat().st_mtime_ns > newest
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return False
-    return current and manifest["model"]["modelName"] == entry.name
+    return current and manifest["model"]["modelName"] == entry.name and model_index.lists(target.parent, target)
 
 
 def archive(entry: Entry, version: str, store: Path = MODEL_STORE) -> tuple[Path, bool]:
-    """Pack one model version as ``<store>/<model>.mar``.
+    """Pack one model version into ``store``, under its ``file_name``, and list it in the store's index.
 
     Returns:
         The archive's path, and whether its bytes changed.
@@ -137,15 +142,17 @@ def archive(entry: Entry, version: str, store: Path = MODEL_STORE) -> tuple[Path
     for name in (artifacts.TORCHSCRIPT, SIGNATURE, artifacts.GOLDEN):
         if not (folder / name).is_file():
             raise ArchiveError(f"{folder / name} is missing; run: make train MODEL={entry.name} VERSION={version}")
-    target = store / f"{entry.name}.mar"
+    target = store / file_name(entry.name, version)
     if _is_current(entry, version, folder, target):
         return target, False
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".archiving-", dir=store) as work:
         fresh = Path(work) / "fresh.mar"
         _normalise(_run_archiver(entry, version, folder, Path(work)), fresh)
-        if target.is_file() and target.read_bytes() == fresh.read_bytes():
+        changed = not target.is_file() or target.read_bytes() != fresh.read_bytes()
+        if changed:
+            fresh.replace(target)
+        else:
             target.touch()
-            return target, False
-        fresh.replace(target)
-    return target, True
+    model_index.record(store, target, entry.name, version, entry.accuracy_floor)
+    return target, changed

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from handlers import signature
 from handlers.signature import Signature, SignatureError
+from serving import model_index
 from serving.errors import ArchiveError
+from serving.model_index import Listed
 
 MANIFEST = "MAR-INF/MANIFEST.json"
 GOLDEN = "golden.npz"
-SUFFIX = ".mar"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,20 +105,26 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def read_store(folder: Path) -> list[Archive]:
-    """All archives of a model store, by file name.
+def read_listed(entry: Listed) -> Archive:
+    """Read an archive that the model store's index lists, after its digest was found right.
 
     Raises:
-        ArchiveError: there is none, one cannot be used, or two hold the same version of a model.
+        ArchiveError: it is missing, not what was packed, cannot be used, or holds another version than the index says.
     """
-    archives = [read(path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
-    if not archives:
-        raise ArchiveError(f"{folder} holds no archive; run: make archive")
-    seen: dict[tuple[str, str], Path] = {}
-    for archive in archives:
-        other = seen.setdefault((archive.model, archive.version), archive.path)
-        if other != archive.path:
-            raise ArchiveError(
-                f"{other} and {archive.path} both hold {archive.model} {archive.version}; remove one of them"
-            )
-    return archives
+    model_index.verify(entry)
+    archive = read(entry.path)
+    if (archive.model, archive.version) != (entry.model, entry.version):
+        raise ArchiveError(
+            f"{entry.path} holds {archive.model} {archive.version}, {model_index.NAME} says {entry.model} "
+            f"{entry.version}; run: make archive MODEL={entry.model} VERSION={entry.version}"
+        )
+    return archive
+
+
+def read_store(folder: Path) -> list[Archive]:
+    """All archives that a model store's index lists, by model and version.
+
+    Raises:
+        ArchiveError: there is none, or one cannot be used.
+    """
+    return [read_listed(entry) for entry in model_index.read(folder)]

@@ -9,7 +9,10 @@ Each message says what is wrong and what to do; ``python -m serving`` prints it 
     ├── AlreadyRunningError the service runs already
     ├── BusyError           another command is starting or stopping the service
     ├── StartError          a process ended, or was not ready in time; nothing is left running
-    └── UnreachableError    the management API does not answer
+    ├── StateError          the file that says which versions are live cannot be read or written
+    ├── RolloutError        a version may not go live, or did not; the live one is as it was
+    ├── UnreachableError    the management API does not answer
+    └── RefusedError        the management API will not do what it was asked for
 """
 
 from __future__ import annotations
@@ -43,5 +46,17 @@ class StartError(ServingError):
     """A process ended while starting, or was not ready in time; what had been started is stopped again."""
 
 
+class StateError(ServingError):
+    """The file that says which versions are live cannot be read or written."""
+
+
+class RolloutError(ServingError):
+    """A version may not go live, or did not; the live one is as it was."""
+
+
 class UnreachableError(ServingError):
     """The management API does not answer."""
+
+
+class RefusedError(ServingError):
+    """The management API will not do what it was asked for."""

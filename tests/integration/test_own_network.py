@@ -76,4 +76,4 @@ def test_a_fifth_network_is_served(copy, tmp_path):
         assert answered.json()["label"] == "Ankle boot"
     finally:
         run("serving", "stop")
-    assert [path.name for path in (copy / "model_store").iterdir()] == ["fashion_linear.mar"]
+    assert [path.name for path in (copy / "model_store").glob("*.mar")] == ["fashion_linear.mar"]

