@@ -1,4 +1,4 @@
-"""What a worker counts of its own work, in a file that another process reads while it counts.
+"""What a worker counts of its own work.
 
     Classifier.handle ──► Batch ──► Recorder, four times a second ──► <folder>/<model>-<version>-<n>.counts
                                                                         └──► serving/worker_counts.py ──► Prometheus
@@ -7,33 +7,29 @@ TorchServe's way for a handler's metrics is a printed line for each observation,
 expression. Here an observation is a place in a list, and adding up hundreds of them at once takes numpy as long as
 one. Figures of both, and of ``prometheus_client``, are in ``docs/monitoring.md``.
 
-A file begins with one line of JSON, padded with spaces to a multiple of eight bytes, which says what the float64
-numbers after it are. A worker locks the first file of its model and version that nobody holds and counts on from the
-numbers in it, so that a worker's death loses no counts and leaves no files behind.
+What is counted stands in ``families`` alone; the reader learns it from the file (``handlers/counts.py``).
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import fcntl
 import functools
 import itertools
-import json
 import logging
 import math
-import mmap
 import os
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handlers import decoding, encoding, multipart, problems
+from handlers.counts import Counts, Family
 from handlers.incoming import Request
 from handlers.problems import Problem
 from handlers.signature import Signature
@@ -42,8 +38,6 @@ logger = logging.getLogger(__name__)
 
 # The folder of the files; a worker without it counts nothing.
 VARIABLE = "FASHION_COUNTS_DIR"
-SUFFIX = ".counts"
-
 # Seconds between two times of adding up. Longer would let the serving thread wait longer for the other.
 _INTERVAL = 0.25
 
@@ -70,29 +64,6 @@ _CONFIDENCE_BOUNDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999,
 _OIP = "application/x-oip"
 _KSERVE_V1 = "application/x-kserve-v1"
 _IMAGES = {"image/jpg": "jpeg", "image/x-ms-bmp": "bmp", "image/x-bmp": "bmp"}
-
-
-class Family(NamedTuple):
-    """What one metric is, as the first line of a file has it.
-
-    Attributes:
-        name, kind, help: as Prometheus names them.
-        labels: names of the labels, beside model and version.
-        series: the labels' values, one entry for each series.
-        bounds: upper bounds of a histogram's buckets, rising; one more bucket takes the rest.
-    """
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    labels: tuple[str, ...]
-    series: tuple[tuple[str, ...], ...]
-    bounds: tuple[float, ...] = ()
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows: one for each series. Columns: its value, or the buckets' counts and the sum of what was observed."""
-        return len(self.series), len(self.bounds) + 2 if self.kind == "histogram" else 1
 
 
 def families(signature: Signature) -> tuple[Family, ...]:
@@ -205,16 +176,9 @@ class Recorder:
     """
 
     def __init__(self, folder: Path, signature: Signature) -> None:
-        described = families(signature)
+        self._file = Counts(folder, signature.model, signature.version, families(signature))
+        self._counts = self._file.numbers
         self._activation = signature.output.activation
-        header = _header(signature, described)
-        sizes = [math.prod(family.shape) for family in described]
-        self._file, numbers = _claim(folder, f"{signature.model}-{signature.version}", header, sum(sizes))
-        ends = list(itertools.accumulate(sizes))
-        self._counts = {
-            family.name: numbers[end - size : end].reshape(family.shape)
-            for family, size, end in zip(described, sizes, ends, strict=True)
-        }
         self._counts["fashion_model_info"][:] = 1
         self._counts["fashion_model_accuracy"][:] = signature.scored.get("test_accuracy", math.nan)
         self._batches: collections.deque[Batch] = collections.deque()
@@ -301,33 +265,3 @@ def _observe(
     buckets = np.bincount(np.searchsorted(bounds, values), weights, minlength=len(bounds) + 1)
     counts[:-1] += buckets
     counts[-1] += values.sum(dtype=np.float64) if weights is None else values @ weights
-
-
-def _header(signature: Signature, described: Sequence[Family]) -> bytes:
-    content = {
-        "model": signature.model,
-        "version": signature.version,
-        "families": [family._asdict() for family in described],
-    }
-    text = json.dumps(content, separators=(",", ":")).encode()
-    return text + b" " * (-(len(text) + 1) % 8) + b"\n"
-
-
-def _claim(folder: Path, stem: str, header: bytes, count: int) -> tuple[BinaryIO, NDArray[np.float64]]:
-    """The first file that no worker holds, locked for as long as it stays open, and the ``count`` numbers in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for place in itertools.count():
-        file = (folder / f"{stem}-{place}{SUFFIX}").open("a+b")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            file.close()
-    file.seek(0)
-    if file.read(len(header)) != header or os.fstat(file.fileno()).st_size != len(header) + 8 * count:
-        # Of an archive that was packed anew under the same version, or cut short.
-        file.truncate(0)
-        file.write(header + bytes(8 * count))
-        file.flush()
-    numbers: NDArray[np.float64] = np.frombuffer(mmap.mmap(file.fileno(), 0), np.float64, count, len(header))
-    return file, numbers

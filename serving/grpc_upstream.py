@@ -114,6 +114,15 @@ class Upstream:
                 return names
             page = f"&next_page_token={listed['nextPageToken']}"
 
+    async def described(self) -> list[dict[str, Any]]:
+        """The management API's description of every version of every model, its queue included.
+
+        Raises:
+            CallError: TorchServe does not tell.
+        """
+        found = await asyncio.gather(*(self._managed(f"/models/{name}/all") for name in await self.names()))
+        return [model for versions in found for model in versions]
+
     async def _managed(self, path: str) -> Any:
         async with self._session.get(self._management + path, timeout=_timeout(MANAGEMENT_TIMEOUT)) as answer:
             read = await answer.read()
