@@ -28,7 +28,7 @@ class Batches:
             self._windows = both.unfold(2, height, 1).unfold(3, width, 1)
 
     def __getitem__(self, chosen: Tensor) -> Tensor:
-        """Those that ``chosen`` (int64 ``[M]``) names, drawn anew: float32 ``[M, ...]``, images always ``[M, H, W]``."""
+        """Those that ``chosen``, int64 ``[M]``, names, anew: float32 ``[M, ...]``, images always ``[M, H, W]``."""
         if not (self._flip or self._reach):
             return self._inputs[chosen]
         count, device = len(chosen), chosen.device
