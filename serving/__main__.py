@@ -154,6 +154,10 @@ def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handle
 def _variables() -> str:
     defaults = settings.read({})
     described = [(port.variable, f"port: {port.name}", str(port.number)) for port in defaults.ports] + [
+        ("FASHION_LISTEN", "address to listen on", defaults.listen),
+        ("FASHION_TORCHSERVE_HOST", "where TorchServe is found", defaults.inference.host),
+        ("FASHION_FRONTDOOR_HOST", "where the front door is found", defaults.frontdoor.host),
+        ("FASHION_GRPC_HOST", "where the gRPC bridge is found", defaults.grpc.host),
         ("FASHION_MODEL_STORE", "folder of the archives", str(defaults.model_store)),
         ("FASHION_RUN_DIR", "folder of the running service's state", str(defaults.run)),
         ("FASHION_LOG_DIR", "folder of its logs", str(defaults.logs)),

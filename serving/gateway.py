@@ -17,10 +17,11 @@ from pathlib import Path
 
 from handlers import limits
 from serving.errors import SettingError
-from serving.settings import ROOT, Canary, Settings
+from serving.settings import ROOT, Canary, Port, Settings
 
 PAGES = ROOT / "gateway"
 TEMPLATE = PAGES / "nginx.conf.template"
+GRPC_TEMPLATE = PAGES / "grpc.conf.template"
 MISSING = "nginx is not installed; Debian: sudo apt-get install nginx, macOS: brew install nginx"
 
 # Not on the PATH of ordinary users on Debian.
@@ -80,10 +81,12 @@ def variables(settings: Settings, folder: Path, scratch: Path) -> dict[str, str]
     canary = settings.canary or _NO_CANARY
     # Any rate will do where it is not used.
     rate = str(settings.rate_limit or 1)
-    return {
+    values = {
         "USER": _user(),
-        "LISTEN": settings.gateway.address + (" ssl" if settings.certificates else ""),
+        "LISTEN": _listening(settings, settings.gateway),
         "TLS": _tls(settings.certificates) if settings.certificates else "",
+        "GRPC_LISTEN": _listening(settings, settings.grpc),
+        "GRPC_BRIDGE": settings.grpc.address,
         "INFERENCE": settings.inference.address,
         "FRONTDOOR": settings.frontdoor.address,
         "RUN": _quotable(folder),
@@ -100,6 +103,9 @@ def variables(settings: Settings, folder: Path, scratch: Path) -> dict[str, str]
         "CANARY_VERSION": canary.version,
         "CANARY_PERCENT": f"{canary.percent:.2f}",
     }
+    # Where the bridge is on this machine, callers reach it without the gateway.
+    apart = settings.grpc.host != settings.gateway.host
+    return {**values, "GRPC": render(GRPC_TEMPLATE.read_text(), values) if apart else ""}
 
 
 def command(nginx: str, config: Path) -> list[str]:
@@ -110,6 +116,10 @@ def command(nginx: str, config: Path) -> list[str]:
         config: what ``write_config`` wrote.
     """
     return [nginx, "-p", str(config.parent), "-c", str(config), "-e", "stderr", "-g", "daemon off;"]
+
+
+def _listening(settings: Settings, port: Port) -> str:
+    return f"{settings.listen}:{port.number}" + (" ssl" if settings.certificates else "")
 
 
 def _quotable(path: Path) -> str:

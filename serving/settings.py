@@ -1,7 +1,8 @@
 """Ports, addresses and folders of the local service: the one place that names them.
 
-Everything listens on the loopback address; only the gateway is meant for callers. Each value can be changed by an
-environment variable; ``python -m serving --help`` lists them.
+Everything listens on the loopback address, and is looked for there; only the gateway is meant for callers. In
+containers each process listens on its own network's addresses and finds the others by name. Each value can be changed
+by an environment variable; ``python -m serving --help`` lists them.
 """
 
 from __future__ import annotations
@@ -41,6 +42,13 @@ def _path(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
+def _host(text: str) -> str:
+    # What nginx's configuration, config.properties and URLs take as it is.
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", text):
+        raise ValueError
+    return text
+
+
 def _rate(text: str) -> int:
     rate = int(text)
     if rate < 1:
@@ -73,6 +81,7 @@ _KINDS: dict[Callable[[str], object], str] = {
     _port: "a port number from 1 to 65535",
     _seconds: "a number of seconds above 0",
     _path: "the path of a file or folder",
+    _host: "a host name or an IPv4 address",
     _rate: "a whole number of requests a second, 1 or more",
     _canary: "model, version and percentage, such as fashion_mlp:2.0:10",
 }
@@ -107,16 +116,18 @@ class Port:
         name: what listens there, in a word or two.
         variable: the environment variable that changes it.
         number: 1 to 65535.
+        host: where others find it.
     """
 
     name: str
     variable: str
     number: int
+    host: str = HOST
 
     @property
     def address(self) -> str:
         """``host:port``."""
-        return f"{HOST}:{self.number}"
+        return f"{self.host}:{self.number}"
 
     @property
     def url(self) -> str:
@@ -141,6 +152,7 @@ class Settings:
         certificates: folder of ``gateway.crt`` and ``gateway.key``, which make the gateway speak TLS.
         rate_limit: requests a second that the gateway takes from one client; ``None`` for any number.
         canary: the split of requests between two versions of a model, if there is one.
+        listen: the address that the processes of this machine, or of this container, listen on.
     """
 
     gateway: Port
@@ -159,6 +171,7 @@ class Settings:
     certificates: Path | None
     rate_limit: int | None
     canary: Canary | None
+    listen: str
 
     @property
     def ports(self) -> tuple[Port, ...]:
@@ -181,18 +194,23 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         SettingError: a variable cannot be used, or two ports are the same.
     """
 
-    def port(name: str, variable: str, default: int) -> Port:
-        return Port(name, variable, setting(variable, _port, default, environment))
+    def host(variable: str) -> str:
+        return setting(variable, _host, HOST, environment)
+
+    def port(name: str, variable: str, default: int, host: str = HOST) -> Port:
+        return Port(name, variable, setting(variable, _port, default, environment), host)
+
+    torchserve = host("FASHION_TORCHSERVE_HOST")
 
     settings = Settings(
         gateway=port("gateway", "FASHION_GATEWAY_PORT", 8000),
-        grpc=port("gRPC", "FASHION_GRPC_PORT", 8001),
-        frontdoor=port("front door", "FASHION_FRONTDOOR_PORT", 8002),
-        inference=port("inference", "FASHION_INFERENCE_PORT", 8080),
-        management=port("management", "FASHION_MANAGEMENT_PORT", 8081),
-        metrics=port("metrics", "FASHION_METRICS_PORT", 8082),
-        ts_grpc=port("TorchServe gRPC", "FASHION_TS_GRPC_PORT", 7070),
-        ts_grpc_management=port("TorchServe gRPC management", "FASHION_TS_GRPC_MANAGEMENT_PORT", 7071),
+        grpc=port("gRPC", "FASHION_GRPC_PORT", 8001, host("FASHION_GRPC_HOST")),
+        frontdoor=port("front door", "FASHION_FRONTDOOR_PORT", 8002, host("FASHION_FRONTDOOR_HOST")),
+        inference=port("inference", "FASHION_INFERENCE_PORT", 8080, torchserve),
+        management=port("management", "FASHION_MANAGEMENT_PORT", 8081, torchserve),
+        metrics=port("metrics", "FASHION_METRICS_PORT", 8082, torchserve),
+        ts_grpc=port("TorchServe gRPC", "FASHION_TS_GRPC_PORT", 7070, torchserve),
+        ts_grpc_management=port("TorchServe gRPC management", "FASHION_TS_GRPC_MANAGEMENT_PORT", 7071, torchserve),
         model_store=setting("FASHION_MODEL_STORE", _path, ROOT / "model_store", environment),
         run=setting("FASHION_RUN_DIR", _path, ROOT / "run", environment),
         logs=setting("FASHION_LOG_DIR", _path, ROOT / "logs", environment),
@@ -201,6 +219,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         certificates=setting("FASHION_CERTIFICATES", _path, None, environment),
         rate_limit=setting("FASHION_RATE_LIMIT", _rate, None, environment),
         canary=setting("FASHION_CANARY", _canary, None, environment),
+        listen=host("FASHION_LISTEN"),
     )
     taken: dict[int, Port] = {}
     for each in settings.ports:

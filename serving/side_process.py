@@ -44,7 +44,7 @@ def run(name: str, description: str, port: Callable[[Settings], Port], serve: Se
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     parser = argparse.ArgumentParser(prog=f"python -m serving.{name}", description=description)
-    parser.add_argument("--host", default=settings.HOST, help="address to listen on (%(default)s)")
+    parser.add_argument("--host", default=defaults.listen, help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=port(defaults).number, help="port to listen on (%(default)s)")
     parser.add_argument("--inference", default=defaults.inference.url, help="TorchServe's inference API (%(default)s)")
     parser.add_argument("--management", default=defaults.management.url, help="its management API (%(default)s)")

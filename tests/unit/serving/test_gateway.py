@@ -27,7 +27,8 @@ def key_file(folder, text, mode=0o600):
 
 
 def test_every_name_of_the_template_has_a_value_and_every_value_a_name(given, tmp_path):
-    asked = set(re.findall(r"\$\{(\w+)\}", gateway.TEMPLATE.read_text()))
+    text = gateway.TEMPLATE.read_text() + gateway.GRPC_TEMPLATE.read_text()
+    asked = set(re.findall(r"\$\{(\w+)\}", text))
     assert asked == gateway.variables(given, tmp_path, tmp_path).keys()
 
 
@@ -46,6 +47,16 @@ def test_the_configuration_has_the_services_addresses(given, tmp_path):
     assert "ssl_certificate " not in written
     for other in (given.management, given.metrics, given.ts_grpc, given.ts_grpc_management):
         assert str(other.number) not in written
+
+
+def test_the_gateway_passes_on_grpc_where_the_bridge_is_on_another_host(given, tmp_path):
+    assert "grpc_pass" not in gateway.write_config(given, tmp_path).read_text()
+    bridge = dataclasses.replace(given.grpc, host="bridge")
+    apart = dataclasses.replace(given, grpc=bridge, listen="0.0.0.0")
+    written = gateway.write_config(apart, tmp_path).read_text()
+    assert "listen 0.0.0.0:8000;" in written
+    assert "listen 0.0.0.0:8001 http2;" in written
+    assert "grpc_pass grpc://bridge:8001;" in written
 
 
 def test_keys_are_included_and_not_copied(given, tmp_path):

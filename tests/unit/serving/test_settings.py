@@ -68,6 +68,21 @@ def test_variables_of_the_gateway(tmp_path):
     assert settings.read({"FASHION_CERTIFICATES": str(tmp_path)}).gateway_url == "https://127.0.0.1:8000"
 
 
+def test_variables_of_containers():
+    given = settings.read(
+        {
+            "FASHION_LISTEN": "0.0.0.0",
+            "FASHION_TORCHSERVE_HOST": "torchserve",
+            "FASHION_FRONTDOOR_HOST": "10.0.0.2",
+            "FASHION_GRPC_HOST": "grpc",
+        }
+    )
+    assert given.listen == "0.0.0.0"
+    assert (given.inference.url, given.management.url) == ("http://torchserve:8080", "http://torchserve:8081")
+    assert (given.frontdoor.address, given.grpc.address) == ("10.0.0.2:8002", "grpc:8001")
+    assert given.gateway_url == "http://127.0.0.1:8000"
+
+
 def test_relative_folder_is_taken_from_here(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert settings.read({"FASHION_LOG_DIR": "here"}).logs == tmp_path / "here"
@@ -87,6 +102,9 @@ def test_relative_folder_is_taken_from_here(monkeypatch, tmp_path):
         ("FASHION_START_TIMEOUT", "inf"),
         ("FASHION_START_TIMEOUT", "soon"),
         ("FASHION_RUN_DIR", ""),
+        ("FASHION_LISTEN", ""),
+        ("FASHION_TORCHSERVE_HOST", "torchserve:8080"),
+        ("FASHION_GRPC_HOST", "a b"),
         ("FASHION_RATE_LIMIT", "0"),
         ("FASHION_RATE_LIMIT", "1.5"),
         ("FASHION_CANARY", ""),
