@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import mmap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -98,7 +99,8 @@ def _add(found: dict[str, Family], header: dict[str, Any], numbers: list[float])
             place += len(columns)
             if described["kind"] == "histogram":
                 _add_histogram(family, labels, described["bounds"], columns)
-            else:
+            elif not math.isnan(columns[0]):
+                # A gauge that nobody knows, such as the accuracy of an archive that does not tell.
                 family.add(columns[0], **labels)
 
 

@@ -1,0 +1,106 @@
+"""A whole handler tells its recorder what it did with each request."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from handlers import metrics
+from handlers.signature import Signature
+from serving import worker_counts
+from serving.processes import wait_until
+from tests.unit.handlers import files
+from tests.unit.handlers.signatures import FASHION, VECTOR
+from tests.unit.handlers.test_classifier import Served, _log_levels  # noqa: F401 (a fixture)
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """Serves a signature's model; returns the handler's worker and what its counts are."""
+    monkeypatch.setenv(metrics.VARIABLE, str(tmp_path / "counts"))
+
+    def serve(signature: Signature):
+        worker = Served(signature, tmp_path / "model")
+
+        def count():
+            worker.handler._recorder.add_up()
+            return {
+                (sample.name, *(value for name, value in sample.labels.items() if name not in ("model", "version"))): (
+                    sample.value
+                )
+                for family in worker_counts.read(tmp_path / "counts")
+                for sample in family.samples
+            }
+
+        return worker, count
+
+    return serve
+
+
+def test_counts_a_mixed_batch(served):
+    worker, count = served(FASHION)
+    picture = files.texture(seed=1)
+    raw = picture.tobytes()
+    instances = json.dumps({"instances": [picture.tolist()]}).encode()
+    inference = {
+        "inputs": [{"name": "image", "shape": [1, 28, 28], "datatype": "UINT8", "data": picture.ravel().tolist()}]
+    }
+    headers = {"explain": "False", "Host": "x"}
+    requests = [
+        (files.save(picture), {**headers, "Content-Type": "image/png"}),
+        (raw, {**headers, "Content-Type": "application/octet-stream"}),
+        (raw * 3, {**headers, "Content-Type": "application/octet-stream", "Accept": "application/x-npy"}),
+        (instances, {**headers, "Content-Type": "application/json"}),
+        (json.dumps(inference).encode(), {**headers, "Content-Type": "application/json"}),
+        (b"{", {**headers, "Content-Type": "application/json"}),
+        (raw[:-1], {**headers, "Content-Type": "application/octet-stream"}),
+        (raw, {**headers, "Content-Type": "application/zip"}),
+    ]
+    statuses = [answer[0] for answer in worker.batch(*requests)]
+    assert statuses == [200, 200, 200, 200, 200, 400, 422, 415]
+    found = count()
+    assert {key[1:]: value for key, value in found.items() if key[0] == "fashion_requests_total" and value} == {
+        ("png", "200"): 1,
+        ("raw", "200"): 2,
+        ("kserve_v1", "200"): 1,
+        ("oip", "200"): 1,
+        ("json", "400"): 1,
+        ("raw", "422"): 1,
+        ("unknown", "415"): 1,
+    }
+    assert {key[1]: value for key, value in found.items() if key[0] == "fashion_rejected_total" and value} == {
+        "malformed": 1,
+        "unprocessable": 1,
+        "unsupported-format": 1,
+    }
+    assert found["fashion_examples_total",] == 7
+    assert sum(value for key, value in found.items() if key[0] == "fashion_predictions_total") == 7
+    assert found["fashion_batch_requests_sum",] == 8
+    for stage in metrics.STAGES:
+        assert found["fashion_stage_seconds_count", stage] == 8
+        assert 0 < found["fashion_stage_seconds_sum", stage] < 60
+
+
+def test_counts_a_fault_of_the_service(served, monkeypatch):
+    worker, count = served(VECTOR)
+
+    def fail(_):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(worker.handler, "_probabilities", fail)
+    assert worker.one(np.zeros(4, "<f4").tobytes(), "application/octet-stream")[0] == 500
+    found = count()
+    assert found["fashion_requests_total", "raw", "500"] == 1
+    assert found["fashion_examples_total",] == 0
+    assert found["fashion_stage_seconds_count", "decode"] == 0
+
+
+def test_counts_by_itself_within_a_moment(served):
+    worker, count = served(VECTOR)
+    recorder = worker.handler._recorder
+    worker.one(np.zeros(4, "<f4").tobytes(), "application/octet-stream")
+    # The thread that adds up is the only one that empties the queue here.
+    assert wait_until(lambda: not recorder._batches, 10)
+    assert wait_until(lambda: count()["fashion_requests_total", "raw", "200"] == 1, 10)
