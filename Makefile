@@ -4,6 +4,8 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VERSION ?= 1.0
+# Tuned for throughput or realtime: see PROFILES in models/catalog.py.
+PROFILE ?= throughput
 # All models of the catalog unless one is named.
 MODEL ?=
 
@@ -37,8 +39,8 @@ setup: $(STAMP) ## make the virtual environment with every pinned package
 train: $(STAMP) ## train all models, or one: MODEL=name VERSION=1.0
 	@$(BIN)/python -m models train $(MODEL) --version $(VERSION)
 
-archive: $(STAMP) ## pack model_store/<model>.mar, training first what is not trained; MODEL= VERSION=
-	@$(BIN)/python -m models archive $(MODEL) --version $(VERSION) --train-missing
+archive: $(STAMP) ## pack model_store/<model>.mar, training first what is not trained; MODEL= VERSION= PROFILE=
+	@$(BIN)/python -m models archive $(MODEL) --version $(VERSION) --profile $(PROFILE) --train-missing
 
 summary: $(STAMP) ## print a network's structure and parameters: MODEL=name
 	@test -n "$(MODEL)" || { echo "error: name a model: make summary MODEL=fashion_mlp"; exit 2; }
@@ -47,7 +49,7 @@ summary: $(STAMP) ## print a network's structure and parameters: MODEL=name
 # --- the local service ------------------------------------------------------------------------------------------------
 
 .PHONY: serve stop restart status
-serve: archive ## from a bare clone to a running service that answers predictions
+serve: archive ## from a bare clone to a running service that answers predictions; PROFILE=realtime for few callers
 	@if $(BIN)/python -m serving status >/dev/null 2>&1; then \
 		$(BIN)/python -m serving status; \
 		echo "The service runs already; 'make restart' takes up new archives."; \

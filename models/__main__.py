@@ -10,7 +10,7 @@ from rich.console import Console
 
 from models import artifacts
 from models.archiving import ArchiveError, archive
-from models.catalog import CATALOG, DEFAULT_VERSION, Entry, UnknownModelError, get
+from models.catalog import CATALOG, DEFAULT_VERSION, PROFILES, Entry, UnknownModelError, get
 from models.datasets import DATASETS, DataError
 from models.exporting import ExportError, export
 from models.training import forward, prepare, probabilities
@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     command("export", "write the TorchScript file of a trained version again", many=True)
     packing = command("archive", "pack a trained version into model_store/", many=True)
     packing.add_argument("--train-missing", action="store_true", help="first train what is not trained yet")
+    packing.add_argument("--profile", choices=PROFILES, default=PROFILES[0], help="(default: %(default)s)")
     return parser
 
 
@@ -96,8 +97,8 @@ def _summary(entry: Entry, version: str) -> str:
     return summary(entry, load_network(entry, version) if _is_trained(entry, version) else entry.network())
 
 
-def _archive(entry: Entry, version: str) -> str:
-    path, changed = archive(entry, version)
+def _archive(entry: Entry, version: str, profile: str) -> str:
+    path, changed = archive(entry, version, profile=profile)
     return f"{entry.name} {version}: {'packed' if changed else 'unchanged'} → {path}"
 
 
@@ -121,7 +122,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             case "archive":
                 if arguments.train_missing and not _is_trained(entry, version):
                     _train(entry, version, console)
-                print(_archive(entry, version))
+                print(_archive(entry, version, arguments.profile))
 
 
 def main() -> int:

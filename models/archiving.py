@@ -16,7 +16,7 @@ from pathlib import Path
 
 from handlers.signature import FILE_NAME as SIGNATURE
 from models import artifacts, model_index
-from models.catalog import DEFAULT_VERSION, Entry
+from models.catalog import DEFAULT_VERSION, PROFILES, Entry
 
 ROOT = Path(__file__).parent.parent
 HANDLERS = ROOT / "handlers"
@@ -25,6 +25,7 @@ MODEL_STORE = Path(os.environ.get("FASHION_MODEL_STORE", ROOT / "model_store"))
 # The oldest date that a zip file can hold: archives must not differ by when they were made.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _MANIFEST = "MAR-INF/MANIFEST.json"
+_CONFIG = "model-config.yaml"
 # TorchServe warns of a manifest without this field.
 _CREATED = "01/01/1980 00:00:00"
 
@@ -53,9 +54,9 @@ def check_quality(entry: Entry, version: str) -> float:
     return accuracy
 
 
-def model_config(entry: Entry) -> str:
-    """The archive's ``model-config.yaml``: what TorchServe reads of the catalog."""
-    serving = entry.serving
+def model_config(entry: Entry, profile: str) -> str:
+    """The archive's ``model-config.yaml``: what TorchServe reads of the catalog, under one of its ``PROFILES``."""
+    serving = entry.serving.under(profile)
     return (
         f"minWorkers: {serving.workers}\n"
         f"maxWorkers: {serving.workers}\n"
@@ -65,15 +66,15 @@ def model_config(entry: Entry) -> str:
     )
 
 
-def _run_archiver(entry: Entry, version: str, folder: Path, work: Path) -> Path:
+def _run_archiver(entry: Entry, version: str, profile: str, folder: Path, work: Path) -> Path:
     extra = work / "extra"
     shutil.copytree(
         HANDLERS, extra / "handlers", ignore=shutil.ignore_patterns("__pycache__", "*.pyc", f"{entry.handler}.py")
     )
     for name in (SIGNATURE, artifacts.GOLDEN):
         shutil.copy(folder / name, extra / name)
-    config = work / "model-config.yaml"
-    config.write_text(model_config(entry))
+    config = work / _CONFIG
+    config.write_text(model_config(entry, profile))
     temporary = work / "tmp"
     temporary.mkdir()
     command = [
@@ -110,8 +111,8 @@ def file_name(model: str, version: str) -> str:
     return f"{model}.mar" if version == DEFAULT_VERSION else f"{model}-{version}.mar"
 
 
-def _is_current(entry: Entry, version: str, folder: Path, target: Path) -> bool:
-    """The archive is of this version, as the index has it, and newer than all that goes into it."""
+def _is_current(entry: Entry, version: str, profile: str, folder: Path, target: Path) -> bool:
+    """The archive is of this version and profile, as the index has it, and newer than all that goes into it."""
     sources = [
         *(folder / name for name in (artifacts.TORCHSCRIPT, SIGNATURE, artifacts.GOLDEN)),
         *HANDLERS.glob("*.py"),
@@ -120,15 +121,22 @@ def _is_current(entry: Entry, version: str, folder: Path, target: Path) -> bool:
     try:
         with zipfile.ZipFile(target) as packed:
             manifest = json.loads(packed.read(_MANIFEST))
+            config = packed.read(_CONFIG).decode()
         newest = max(source.stat().st_mtime_ns for source in sources)
-        current: bool = manifest["model"]["modelVersion"] == version and target.stat().st_mtime_ns > newest
+        current = target.stat().st_mtime_ns > newest and config == model_config(entry, profile)
+        named = manifest["model"]["modelName"], manifest["model"]["modelVersion"]
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return False
-    return current and manifest["model"]["modelName"] == entry.name and model_index.lists(target.parent, target)
+    return current and named == (entry.name, version) and model_index.lists(target.parent, target)
 
 
-def archive(entry: Entry, version: str, store: Path = MODEL_STORE) -> tuple[Path, bool]:
+def archive(entry: Entry, version: str, store: Path = MODEL_STORE, profile: str = PROFILES[0]) -> tuple[Path, bool]:
     """Pack one model version into ``store``, under its ``file_name``, and list it in the store's index.
+
+    Args:
+        entry, version: what to pack.
+        store: the model store, made when needed.
+        profile: one of the catalog's ``PROFILES``.
 
     Returns:
         The archive's path, and whether its bytes changed.
@@ -143,12 +151,12 @@ def archive(entry: Entry, version: str, store: Path = MODEL_STORE) -> tuple[Path
         if not (folder / name).is_file():
             raise ArchiveError(f"{folder / name} is missing; run: make train MODEL={entry.name} VERSION={version}")
     target = store / file_name(entry.name, version)
-    if _is_current(entry, version, folder, target):
+    if _is_current(entry, version, profile, folder, target):
         return target, False
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".archiving-", dir=store) as work:
         fresh = Path(work) / "fresh.mar"
-        _normalise(_run_archiver(entry, version, folder, Path(work)), fresh)
+        _normalise(_run_archiver(entry, version, profile, folder, Path(work)), fresh)
         changed = not target.is_file() or target.read_bytes() != fresh.read_bytes()
         if changed:
             fresh.replace(target)

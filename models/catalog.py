@@ -21,6 +21,12 @@ from models.networks.sigmoid_net import SigmoidNet
 
 DEFAULT_VERSION = "1.0"
 
+# What a service is tuned for, chosen with PROFILE= (`make serve PROFILE=realtime`) and packed into the archives:
+# throughput: TorchServe gathers requests into batches as each entry's `serving` says. Most requests a second; a lone
+#   caller waits `max_batch_delay_ms` for others that do not come.
+# realtime: every request goes to a worker by itself and at once. Least latency for few callers at a time.
+PROFILES = ("throughput", "realtime")
+
 
 class UnknownModelError(Exception):
     """A name that the catalog does not list; the message lists those that it does."""
@@ -70,6 +76,10 @@ class Serving:
     batch_size: int = 16
     max_batch_delay_ms: int = 1
     response_timeout_s: int = 30
+
+    def under(self, profile: str) -> Serving:
+        """These settings as one of ``PROFILES`` changes them."""
+        return dataclasses.replace(self, batch_size=1) if profile == "realtime" else self
 
 
 @dataclasses.dataclass(frozen=True)

@@ -158,3 +158,19 @@ def test_the_summary_shows_structure_shapes_and_first_values():
 
 def test_list_names_the_catalog():
     assert command("list").stdout.split() == list(CATALOG)
+
+
+@pytest.mark.usefixtures("blobs_artifact")
+def test_the_realtime_profile_sends_each_request_to_a_worker_by_itself(tmp_path):
+    def packed(profile):
+        path, changed = archive(ENTRY, "1.0", tmp_path, profile)
+        with zipfile.ZipFile(path) as opened:
+            return changed, opened.read("model-config.yaml").decode()
+
+    changed, throughput = packed("throughput")
+    assert changed
+    assert "batchSize: 16\n" in throughput
+    changed, realtime = packed("realtime")
+    assert changed
+    assert realtime == throughput.replace("batchSize: 16\n", "batchSize: 1\n")
+    assert packed("realtime") == (False, realtime)
