@@ -31,7 +31,7 @@ import requests
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench import reporting, wrk
+from bench import local, reporting, wrk
 from models.datasets import fashion_mnist
 from serving.settings import ROOT
 from tests import ports
@@ -332,32 +332,15 @@ def running(name: str, table: Table, setting: Setting, body: bytes, expected: in
 
 @contextmanager
 def ours(table: Table, profile: str, body: bytes, expected: int) -> Iterator[Server]:
-    """This service with its defaults and a profile, asked at TorchServe's own port."""
-    names = ["GATEWAY", "GRPC", "FRONTDOOR", "INFERENCE", "MANAGEMENT", "METRICS", "TS_GRPC", "TS_GRPC_MANAGEMENT"]
-    with tempfile.TemporaryDirectory() as folder:
-        numbers = dict(zip(names, ports.free(len(names)), strict=True))
-        environment = {
-            **os.environ,
-            **{f"FASHION_{name}_PORT": str(port) for name, port in numbers.items()},
-            "FASHION_RUN_DIR": f"{folder}/run",
-            "FASHION_LOG_DIR": f"{folder}/logs",
-            "PROFILE": profile,
-        }
-        command = [sys.executable, "-m", "serving"]
-        begun = subprocess.run([*command, "start"], cwd=ROOT, env=environment, capture_output=True, text=True)
-        if begun.returncode:
-            raise PeerError(begun.stderr.strip() or begun.stdout.strip())
+    """This service under a profile, asked at TorchServe's own port, as the others have no gateway either."""
+    with local.service([table.model], profile) as service:
+        packed, headers = _plain(body, table.form)
+        server = Server(f"{service.inference}/predictions/{table.model}", headers, packed, list(service.processes))
+        _await(server, _best, expected, Path(os.devnull))
         try:
-            state = json.loads(Path(folder, "run", "service.json").read_text())
-            roots = [psutil.Process(process["pid"]) for process in state["processes"]]
-            packed, headers = _plain(body, table.form)
-            url = f"http://127.0.0.1:{numbers['INFERENCE']}/predictions/{table.model}"
-            server = Server(url, headers, packed, roots)
-            _await(server, _best, expected, Path(folder, "logs", "frontend.out"))
             yield server
         finally:
             server.signal(signal.SIGCONT)
-            subprocess.run([*command, "stop"], cwd=ROOT, env=environment, capture_output=True, check=True)
 
 
 def _tune(name: str, table: Table, body: bytes, expected: int) -> tuple[Setting, dict[str, float]]:
@@ -468,7 +451,7 @@ def main() -> int:
                     for c, f in server["connections"].items()
                 ]
                 print(f"{name:<28} {server['setting']:<18} {'  '.join(cells)}")
-    except (wrk.LoadError, PeerError) as error:
+    except (wrk.LoadError, PeerError, local.ServiceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

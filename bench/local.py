@@ -1,0 +1,93 @@
+"""A service of its own for a measurement: the archives it needs, on free ports, started and stopped like any other."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from serving.settings import ROOT
+from tests import ports
+
+_PORTS = ("GATEWAY", "GRPC", "FRONTDOOR", "INFERENCE", "MANAGEMENT", "METRICS", "TS_GRPC", "TS_GRPC_MANAGEMENT")
+
+
+class ServiceError(Exception):
+    """The service did not start; the message is its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Service:
+    """One that runs.
+
+    Attributes:
+        inference: address of TorchServe's own port, without a slash at the end.
+        gateway: address of the gateway.
+        management: address of the management API.
+        processes: what was started, in order; the first is TorchServe's frontend, whose children are the workers.
+    """
+
+    inference: str
+    gateway: str
+    management: str
+    processes: tuple[psutil.Process, ...]
+
+
+@contextmanager
+def service(
+    models: Sequence[str], profile: str = "throughput", beside: Callable[[str], None] | None = None
+) -> Iterator[Service]:
+    """A service of some trained models; nothing of it is left behind the block.
+
+    Args:
+        models: names of the catalog.
+        profile: one of the catalog's ``PROFILES``.
+        beside: called with the address of TorchServe's own port, in a thread, as the start begins.
+
+    Raises:
+        ServiceError: it did not start.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        numbers = dict(zip(_PORTS, ports.free(len(_PORTS)), strict=True))
+        variables = {
+            **os.environ,
+            **{f"FASHION_{name}_PORT": str(port) for name, port in numbers.items()},
+            "FASHION_MODEL_STORE": f"{folder}/store",
+            "FASHION_RUN_DIR": f"{folder}/run",
+            "FASHION_LOG_DIR": f"{folder}/logs",
+        }
+        address = {name: f"http://127.0.0.1:{number}" for name, number in numbers.items()}
+
+        def run(*command: str) -> None:
+            done = subprocess.run(
+                [sys.executable, "-m", *command], cwd=ROOT, env=variables, capture_output=True, text=True
+            )
+            if done.returncode:
+                raise ServiceError(done.stderr.strip() or done.stdout.strip())
+
+        run("models", "archive", *models, "--profile", profile)
+        watcher = threading.Thread(target=beside, args=(address["INFERENCE"],)) if beside else None
+        if watcher:
+            watcher.start()
+        try:
+            run("serving", "start")
+            if watcher:
+                watcher.join()
+            state = json.loads(Path(folder, "run", "service.json").read_text())
+            yield Service(
+                address["INFERENCE"],
+                address["GATEWAY"],
+                address["MANAGEMENT"],
+                tuple(psutil.Process(process["pid"]) for process in state["processes"]),
+            )
+        finally:
+            run("serving", "stop")

@@ -1,0 +1,67 @@
+"""Memory: proportional set size of TorchServe and the workers of both image models, after 50,000 and 100,000 requests.
+
+    python -m bench.memory         part of make bench; needs wrk and Linux; about a minute
+
+Pages that processes share count once, divided among them, so that the sum is what the machine has less of.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import psutil
+
+from bench import local, reporting, wrk
+from models.datasets import fashion_mnist
+
+MODELS = ("fashion_mlp", "fashion_convnet")
+REQUESTS = 50_000
+CONNECTIONS = 64
+
+
+def pss(process: psutil.Process) -> int:
+    """Proportional set size in bytes."""
+    return int(process.memory_full_info().pss)
+
+
+def _measure(frontend: psutil.Process) -> dict[str, float]:
+    workers = frontend.children(recursive=True)
+    found = {"frontend": pss(frontend) / 1e6, "workers": sum(map(pss, workers)) / 1e6}
+    return {**found, "all": sum(found.values()), "processes": 1 + len(workers)}
+
+
+def main() -> int:
+    body = fashion_mnist().test_inputs[0].numpy().tobytes()
+    headers = {"Content-Type": "application/octet-stream"}
+    found: dict[str, dict[str, float]] = {}
+    try:
+        with local.service(MODELS) as service:
+            frontend = service.processes[0]
+            found["after the start"] = _measure(frontend)
+            for target in (REQUESTS, 2 * REQUESTS):
+                answered = dict.fromkeys(MODELS, 0)
+                while sum(answered.values()) < REQUESTS:
+                    for model in MODELS:
+                        print(
+                            f"\r{sum(answered.values()):,} of {REQUESTS:,} towards {target:,}", end="", file=sys.stderr
+                        )
+                        load = wrk.run(f"{service.inference}/predictions/{model}", CONNECTIONS, 1, body, headers)
+                        answered[model] += int(load.rate)
+                found[f"after {target:,} requests"] = _measure(frontend)
+    except (wrk.LoadError, local.ServiceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(file=sys.stderr)
+    first, second = (found[f"after {target:,} requests"]["all"] for target in (REQUESTS, 2 * REQUESTS))
+    rows = [
+        [name, *(f"{megabytes[key]:,.0f}" for key in ("frontend", "workers", "all"))]
+        for name, megabytes in found.items()
+    ]
+    print(reporting.table(["", "frontend MB", "workers MB", "all MB"], rows))
+    print(f"growth from {REQUESTS:,} to {2 * REQUESTS:,} requests: {second / first - 1:+.1%}")
+    print(f"→ {reporting.write('memory', {'megabytes': found, 'growth': second / first - 1})}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
