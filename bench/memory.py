@@ -42,9 +42,8 @@ def main() -> int:
                 answered = dict.fromkeys(MODELS, 0)
                 while sum(answered.values()) < REQUESTS:
                     for model in MODELS:
-                        print(
-                            f"\r{sum(answered.values()):,} of {REQUESTS:,} towards {target:,}", end="", file=sys.stderr
-                        )
+                        done = target - REQUESTS + sum(answered.values())
+                        print(f"\r{done:,} of {2 * REQUESTS:,} requests", end="", file=sys.stderr)
                         load = wrk.run(f"{service.inference}/predictions/{model}", CONNECTIONS, 1, body, headers)
                         answered[model] += int(load.rate)
                 found[f"after {target:,} requests"] = _measure(frontend)

@@ -16,8 +16,7 @@ from collections.abc import Sequence
 import requests
 
 from bench import local, reporting
-from models.catalog import FASHION_LABELS
-from models.datasets import fashion_mnist
+from models.datasets import FASHION_LABELS, fashion_mnist
 from serving.settings import ROOT
 
 MODELS = ("fashion_mlp", "fashion_convnet")

@@ -48,7 +48,8 @@ class Predictor:
     def decode(self, body: bytes) -> NDArray[np.uint8]:
         """One grey image, uint8 ``[height, width]``."""
         if self._is_png:
-            return np.asarray(Image.open(io.BytesIO(body)))
+            pixels: NDArray[np.uint8] = np.asarray(Image.open(io.BytesIO(body)), np.uint8)
+            return pixels
         return np.frombuffer(body, np.uint8).reshape(self._input["shape"])
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
