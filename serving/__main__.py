@@ -1,4 +1,4 @@
-"""``python -m serving start|stop|restart|status|prepare``: the local service.
+"""``python -m serving start|stop|restart|status|prepare``: the local service; ``deploy`` and others: what is live.
 
 Exit codes: 0 done, or ready; 1 failed, or running but not ready; 2 wrong usage; 3 not running (``status`` alone).
 """
@@ -19,7 +19,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from serving import gateway, service, settings
+from serving import gateway, rollout_commands, service, settings, supervisor, versions
 from serving.archives import Archive
 from serving.errors import ServingError
 from serving.service import Report, Status
@@ -72,7 +72,7 @@ def _addresses(given: Settings) -> list[tuple[str, str]]:
 def _start(given: Settings, foreground: bool) -> int:
     begun = time.monotonic()
     with _progress() as report:
-        state, archives = service.start(given, report)
+        _, archives = service.start(given, report)
     try:
         names = ", ".join(f"{archive.model} {archive.version}" for archive in archives)
         _console.print(f"Ready after {time.monotonic() - begun:.1f} s: {names}", markup=False)
@@ -80,7 +80,9 @@ def _start(given: Settings, foreground: bool) -> int:
             _console.print(f"  {name:<11} {address}", markup=False)
         _console.print(f"Try: {example_command(given, archives)}", markup=False)
         if foreground:
-            service.wait(given, state)
+            supervisor.watch(given, lambda doing: _console.print(doing, markup=False))
+        else:
+            supervisor.begin(given)
     finally:
         if foreground:
             _on_signals(signal.SIG_IGN)
@@ -113,6 +115,7 @@ def _show(status: Status, given: Settings) -> None:
             name = f"{model.name} {model.version}, worker {worker.id}{' (GPU)' * worker.gpu}"
             table.add_row(name, str(worker.pid), _megabytes(worker.pid), "ready" if worker.ready else "loading")
     _console.print(table)
+    _console.print(versions.table(given, status.models or []))
     addresses = Table("API", "address")
     for name, address in _addresses(given):
         addresses.add_row(name, address)
@@ -140,6 +143,13 @@ def _prepare(given: Settings) -> int:
     return 0
 
 
+def _roll_out(asked: argparse.Namespace, given: Settings) -> int:
+    with _progress() as report:
+        done = rollout_commands.run(asked, given, report)
+    _console.print(done, markup=False)
+    return 0
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     # Once: a second Ctrl-C must not break off the stop that the first one asked for.
     _on_signals(signal.SIG_IGN)
@@ -164,7 +174,7 @@ def _variables() -> str:
         ("FASHION_API_KEYS", "file of the keys that the gateway asks for", "none, so anybody may ask"),
         ("FASHION_CERTIFICATES", "folder of gateway.crt and gateway.key", "none, so no TLS"),
         ("FASHION_RATE_LIMIT", "requests a second that one client may send to the gateway", "any number"),
-        ("FASHION_CANARY", "MODEL:VERSION:PERCENT, requests that go to a version nobody asked for", "none"),
+        ("FASHION_TOKENS", "1 has TorchServe ask for tokens of its own on every API", "0"),
         ("FASHION_START_TIMEOUT", "seconds that one process may take to be ready", f"{defaults.start_timeout:g}"),
     ]
     lines = [f"  {name:<32} {meaning} (default {default})" for name, meaning, default in described]
@@ -191,6 +201,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
             command.add_argument(
                 "--foreground", action="store_true", help="stay, and stop everything on SIGTERM or Ctrl-C"
             )
+    rollout_commands.add(commands)
     return parser.parse_args(arguments)
 
 
@@ -207,6 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _status(given)
         if asked.command == "prepare":
             return _prepare(given)
+        if asked.command in rollout_commands.NAMES:
+            return _roll_out(asked, given)
         if asked.command == "restart":
             service.stop(given)
         return _start(given, asked.foreground)

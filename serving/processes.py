@@ -32,11 +32,13 @@ class ProcessId:
         name: what it is to the service.
         pid: its number; it leads a process group of the same number.
         created: when it started, seconds since 1970.
+        stop_signal: what asks it to end.
     """
 
     name: str
     pid: int
     created: float
+    stop_signal: int = signal.SIGTERM
 
     @property
     def alive(self) -> bool:
@@ -57,7 +59,15 @@ class ProcessId:
             return False
 
 
-def spawn(name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path, output: Path) -> ProcessId:
+def spawn(
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    output: Path,
+    append: bool = False,
+    stop_signal: int = signal.SIGTERM,
+) -> ProcessId:
     """Start a process in a session of its own, so that neither Ctrl-C nor a closed terminal reaches it.
 
     Args:
@@ -65,9 +75,11 @@ def spawn(name: str, command: Sequence[str], environment: Mapping[str, str], fol
         command: program and arguments.
         environment: all its variables.
         folder: its working directory.
-        output: file that takes its standard output and error; what was in it is lost.
+        output: file that takes its standard output and error.
+        append: keep what was in that file.
+        stop_signal: what asks it to end.
     """
-    with output.open("wb") as log:
+    with output.open("ab" if append else "wb") as log:
         child = subprocess.Popen(
             command,
             env=dict(environment),
@@ -81,7 +93,7 @@ def spawn(name: str, command: Sequence[str], environment: Mapping[str, str], fol
         created = psutil.Process(child.pid).create_time()
     except psutil.NoSuchProcess:
         created = time.time()
-    return ProcessId(name, child.pid, created)
+    return ProcessId(name, child.pid, created, stop_signal)
 
 
 def wait_until(condition: Callable[[], bool], timeout: float) -> bool:
@@ -113,7 +125,7 @@ def stop(process: ProcessId, grace: float) -> bool:
 
     Args:
         process: leader of its group, as ``spawn`` starts it; it may be gone while others of the group live.
-        grace: seconds it gets to end by itself after SIGTERM.
+        grace: seconds it gets to end by itself after the signal that asks it to.
 
     Returns:
         Whether there was anything left to end.
@@ -121,7 +133,7 @@ def stop(process: ProcessId, grace: float) -> bool:
     found = process.alive
     if found:
         with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGTERM)
+            os.kill(process.pid, process.stop_signal)
         wait_until(lambda: not process.alive, grace)
     members = _group(process)
     # Again and again: what is killed may have started another process just before.

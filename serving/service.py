@@ -5,8 +5,9 @@ A start takes these steps, and ends what it has started when one of them fails o
     nobody else is at it ─► not running yet ─► live archives whole ─► ports free ─► each part: spawn, wait until ready
 
 What is loaded is what ``run/live.json`` says (``serving/live.py``), and only if its digest is the one that the model
-store's index has. Parts start in the order of ``parts`` and stop in the reverse one. Nobody stays behind to
-supervise: the state is in ``run/service.json``, and any later command finds the processes again from there.
+store's index has. Parts start in the order of ``parts`` and stop in the reverse one. The state is in
+``run/service.json``, and any later command finds the processes again from there; ``serving/supervisor.py`` watches
+them and starts again what has ended.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from serving import archives as archive_files
-from serving import gateway, jvm, live, model_index, processes
+from serving import gateway, gateway_live, jvm, live, model_index, processes
 from serving.archives import Archive
 from serving.errors import AlreadyRunningError, BusyError, PortInUseError, StartError, UnreachableError
 from serving.live import Live
@@ -51,6 +53,7 @@ class Part:
         ports: where it listens.
         probe: called again and again while it starts: ``None`` when it is ready, else what is still going on;
             raises ``StartError`` when it never will be.
+        stop_signal: what asks it to end with all requests answered.
     """
 
     name: str
@@ -60,6 +63,13 @@ class Part:
     output: Path
     ports: tuple[Port, ...]
     probe: Callable[[ProcessId], str | None]
+    stop_signal: int = signal.SIGTERM
+
+    def spawn(self, append: bool = False) -> ProcessId:
+        """Start it; what its output file holds is lost or, with ``append``, kept."""
+        return processes.spawn(
+            *(self.name, self.command, self.environment, self.folder, self.output), append, self.stop_signal
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +146,21 @@ def _frontend(settings: Settings, archives: Sequence[Archive], scratch: Path, re
             *(settings.inference, settings.management, settings.metrics),
             *(settings.ts_grpc, settings.ts_grpc_management),
         ),
-        probe=FrontendProbe(settings, archives),
+        probe=_probe(settings, archives),
     )
+
+
+def _probe(settings: Settings, archives: Sequence[Archive]) -> Callable[[ProcessId], str | None]:
+    frontend = FrontendProbe(settings, archives)
+
+    def look(process: ProcessId) -> str | None:
+        doing = frontend(process)
+        if doing is None:
+            # A frontend that starts again has other keys than the gateway, which may run already, knows.
+            gateway_live.apply(settings, live.read(settings.run), drained=False)
+        return doing
+
+    return look
 
 
 def _grpc_bridge(settings: Settings) -> Part:
@@ -179,6 +202,8 @@ def _gateway(settings: Settings, scratch: Path, nginx: str) -> Part:
         output=settings.logs / "gateway.log",
         ports=(settings.gateway,),
         probe=lambda _: None if processes.listens(HOST, settings.gateway.number) else "starting the gateway",
+        # SIGTERM would break off what nginx is answering.
+        stop_signal=signal.SIGQUIT,
     )
 
 
@@ -217,7 +242,7 @@ def start(settings: Settings, report: Report, record: Path | None = None) -> tup
             planned = parts(settings, archives, state.scratch, record)
             _check_ports(planned)
             for part in planned:
-                process = processes.spawn(part.name, part.command, part.environment, part.folder, part.output)
+                process = part.spawn()
                 state = dataclasses.replace(state, processes=(*state.processes, process))
                 _write_state(settings, state)
                 _await(part, process, report, settings.start_timeout)
@@ -277,22 +302,64 @@ def status(settings: Settings) -> Status:
         return Status(state, None)
 
 
-def wait(settings: Settings, state: State) -> None:
-    """Return when another command has stopped the service.
+def add(settings: Settings, process: ProcessId) -> None:
+    """Make a process one of the service's, to be stopped before the others."""
+    with _lock(settings, timeout=_GRACE):
+        state = _read_state(settings)
+        if state is None:
+            # Stopped by another command in between.
+            processes.stop(process, _GRACE)
+        else:
+            _write_state(settings, dataclasses.replace(state, processes=(*state.processes, process)))
+
+
+def ended(settings: Settings) -> list[str] | None:
+    """The names of the processes that have ended by themselves; ``None`` when the service is stopped."""
+    state = _read_state(settings)
+    return None if state is None else [process.name for process in state.processes if not process.alive]
+
+
+def revive(settings: Settings, report: Report) -> list[str]:
+    """Start again the parts that have ended, TorchServe with what is live now, and wait until they are ready.
+
+    Args:
+        settings: as for ``start``.
+        report: told what is going on, whenever that changes.
+
+    Returns:
+        Their names; none if nothing has ended, or if the service is stopped.
 
     Raises:
-        StartError: a process ended by itself; the others still run.
+        BusyError, ArchiveError, StateError, PortInUseError: nothing was started.
+        StartError: a part did not become ready; it is stopped again.
     """
-    while True:
-        ended = [process for process in state.processes if not process.alive]
-        if ended:
-            break
-        time.sleep(processes.POLL)
-    # A stop by another command holds the lock until it has removed the state.
-    with _lock(settings, timeout=_GRACE):
-        if _read_state(settings) == state:
-            name = ended[0].name
-            raise StartError(f"{name} ended by itself; its logs are in {settings.logs}")
+    revived = []
+    with _lock(settings, timeout=settings.start_timeout + _GRACE):
+        state = _read_state(settings)
+        gone = [process.name for process in state.processes if not process.alive] if state else []
+        if state is None or not gone:
+            return []
+        _, archives = live_archives(settings, report)
+        for part in parts(settings, archives, state.scratch):
+            if part.name not in gone:
+                continue
+            report(f"{part.name} ended by itself; starting it again")
+            (before,) = [process for process in state.processes if process.name == part.name]
+            # Its children may have outlived it, and hold what it needs.
+            processes.stop(before, 0)
+            _check_ports([part])
+            process = part.spawn(append=True)
+            state = dataclasses.replace(
+                state, processes=tuple(process if each is before else each for each in state.processes)
+            )
+            _write_state(settings, state)
+            try:
+                _await(part, process, report, settings.start_timeout)
+            except BaseException:
+                processes.stop(process, _GRACE)
+                raise
+            revived.append(part.name)
+    return revived
 
 
 def prepare(settings: Settings, report: Report) -> Path:

@@ -31,7 +31,7 @@ def _read_until(process: subprocess.Popen[str], text: str) -> str:
 
 def test_started_service_has_its_processes(tiny_service):
     commands = [" ".join(process.cmdline()) for process in tiny_service.processes()]
-    parts = ["org.pytorch.serve.ModelServer", "model_service_worker.py", "serving.grpc_bridge"]
+    parts = ["org.pytorch.serve.ModelServer", "model_service_worker.py", "serving.grpc_bridge", "serving.supervisor"]
     if gateway.find_nginx():
         # nginx itself hides the variables by which the others are found.
         parts.append("serving.frontdoor")
@@ -112,11 +112,32 @@ def test_interrupt_while_loading_ends_start(place):
     place.assert_nothing_left(scratch)
 
 
-def test_killed_frontend_takes_workers_along_and_next_start_cleans_up(place):
+def test_killed_frontend_is_started_again(place):
+    packing.pack(place.settings.model_store)
+    place.start()
+    before = place.state()
+    frontend = before["processes"][0]
+    os.kill(frontend["pid"], signal.SIGKILL)
+    assert wait_until(lambda: place.state()["processes"][0]["pid"] != frontend["pid"], 30)
+    assert wait_until(lambda: place.run("status").returncode == 0, 30)
+    assert place.state()["processes"][1:] == before["processes"][1:]
+    workers = [each for each in place.processes() if "model_service_worker" in str(each.cmdline())]
+    assert len(workers) == 1
+    answer = requests.post(f"{place.inference}/predictions/tiny", json=[1, 2, 3], timeout=10)
+    assert answer.status_code == 200
+    log = (place.settings.logs / "supervisor.log").read_text()
+    assert "TorchServe ended by itself; starting it again" in log
+    assert "ready again after" in log
+    assert place.run("stop").returncode == 0
+    place.assert_nothing_left(before["scratch"])
+
+
+def test_start_cleans_up_after_frontend_and_supervisor_were_killed(place):
     packing.pack(place.settings.model_store)
     place.start()
     state = place.state()
-    os.kill(state["processes"][0]["pid"], signal.SIGKILL)
+    for process in (state["processes"][-1], state["processes"][0]):
+        os.kill(process["pid"], signal.SIGKILL)
     # Nobody is there to end the workers: they must see for themselves that the frontend is gone.
     assert wait_until(
         lambda: not [each for each in place.processes() if "model_service_worker" in str(each.cmdline())], 30
@@ -127,15 +148,31 @@ def test_killed_frontend_takes_workers_along_and_next_start_cleans_up(place):
     assert not Path(state["scratch"]).exists()
 
 
-def test_killed_frontend_ends_foreground_service(place):
+def test_foreground_service_starts_its_killed_frontend_again(place):
     packing.pack(place.settings.model_store)
-    supervisor = place.begin("start", "--foreground")
-    _read_until(supervisor, "Try: ")
+    foreground = place.begin("start", "--foreground")
+    _read_until(foreground, "Try: ")
     state = place.state()
     os.kill(state["processes"][0]["pid"], signal.SIGKILL)
-    rest, _ = supervisor.communicate(timeout=60)
-    assert supervisor.returncode == 1
-    assert "TorchServe ended by itself" in rest
+    assert "TorchServe ended by itself" in _read_until(foreground, "ready again")
+    assert place.run("status").returncode == 0
+    foreground.send_signal(signal.SIGTERM)
+    rest, _ = foreground.communicate(timeout=60)
+    assert (foreground.returncode, rest) == (0, "stopped\n")
+    place.assert_nothing_left(state["scratch"])
+
+
+def test_supervisor_gives_up_on_an_archive_that_is_gone(place):
+    (archive,) = [packing.pack(place.settings.model_store)]
+    foreground = place.begin("start", "--foreground")
+    _read_until(foreground, "Try: ")
+    state = place.state()
+    Path(archive).unlink()
+    os.kill(state["processes"][0]["pid"], signal.SIGKILL)
+    rest, _ = foreground.communicate(timeout=90)
+    assert foreground.returncode == 1
+    assert rest.splitlines()[-1].startswith("error: TorchServe could not be kept running after 5 attempts")
+    assert "is missing" in rest.splitlines()[-1]
     place.assert_nothing_left(state["scratch"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import socket
 import sys
 
@@ -167,9 +168,76 @@ def test_stop_where_nothing_ever_ran_makes_no_folder(given):
     assert not given.run.exists()
 
 
-def test_wait_tells_a_part_that_ended_by_itself(given, plan):
-    plan(("first", SLEEPS, _ready))
+def test_only_what_has_ended_is_revived(given, plan):
+    plan(("first", SLEEPS, _ready), ("second", SLEEPS, _ready))
+    before, _ = service.start(given, _silent)
+    assert service.ended(given) == []
+    processes.stop(before.processes[0], 5)
+    assert service.ended(given) == ["first"]
+    said = []
+    assert service.revive(given, said.append) == ["first"]
+    assert said == ["first ended by itself; starting it again"]
+    after = service.status(given).state
+    assert [process.name for process in after.processes] == ["first", "second"]
+    assert after.whole
+    assert after.processes[0].pid != before.processes[0].pid
+    assert after.processes[1] == before.processes[1]
+    assert service.revive(given, said.append) == []
+
+
+def test_revived_part_keeps_what_it_said_before(given, plan):
+    plan(("first", "print('hello', flush=True);" + SLEEPS, _ready))
+    state, _ = service.start(given, _silent)
+    output = given.logs / "first.log"
+    assert processes.wait_until(lambda: output.read_text() == "hello\n", 10)
+    processes.stop(state.processes[0], 5)
+    service.revive(given, _silent)
+    assert processes.wait_until(lambda: output.read_text() == "hello\nhello\n", 10)
+
+
+def test_part_that_is_not_revived_is_stopped_again(given, plan):
+    attempts = []
+
+    def probe(process):
+        attempts.append(process)
+        return None if len(attempts) == 1 else "thinking"
+
+    plan(("first", SLEEPS, probe))
     state, _ = service.start(given, _silent)
     processes.stop(state.processes[0], 5)
-    with pytest.raises(StartError, match="first ended by itself"):
-        service.wait(given, state)
+    with pytest.raises(StartError, match="was not ready"):
+        service.revive(dataclasses.replace(given, start_timeout=0.2), _silent)
+    assert not attempts[-1].alive
+    assert service.ended(given) == ["first"]
+
+
+def test_nothing_is_revived_where_nothing_runs(given, plan):
+    plan(("first", SLEEPS, _ready))
+    service.start(given, _silent)
+    service.stop(given)
+    assert service.ended(given) is None
+    assert service.revive(given, _silent) == []
+
+
+def test_process_added_to_a_stopped_service_is_stopped(given, plan):
+    plan(("first", SLEEPS, _ready))
+    service.start(given, _silent)
+    service.stop(given)
+    late = processes.spawn("late", [sys.executable, "-c", SLEEPS], os.environ, given.run, given.run / "late.log")
+    service.add(given, late)
+    assert not late.alive
+    assert service.status(given).state is None
+
+
+def test_part_is_asked_to_end_by_its_own_signal(given, plan, monkeypatch):
+    program = (
+        "import signal, time; signal.signal(signal.SIGQUIT, lambda *_: (print('asked', flush=True), exit()));"
+        "print('set', flush=True); time.sleep(600)"
+    )
+    output = given.logs / "first.log"
+    plan(("first", program, lambda _: None if output.read_text() else "starting"))
+    planned = service.parts()
+    monkeypatch.setattr(service, "parts", lambda *_: [dataclasses.replace(planned[0], stop_signal=signal.SIGQUIT)])
+    service.start(given, _silent)
+    service.stop(given)
+    assert output.read_text() == "set\nasked\n"

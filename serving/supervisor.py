@@ -1,0 +1,96 @@
+"""The service's own watch: a process that ended by itself is started again.
+
+    python -m serving.supervisor        left behind by `python -m serving start`, which with --foreground watches itself
+
+    look ─► all run ─► look again
+      └───► some ended ─► wait, longer each time ─► start them again, as the start did ─► look again
+                                                          └─ for the last time in vain ─► give up, and say why
+
+What TorchServe loads when it starts again is what is live then (``run/live.json``). The workers are TorchServe's own
+to watch.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from serving import processes, service, settings
+from serving.errors import ServingError, StartError
+from serving.processes import ProcessId
+from serving.service import Report
+from serving.settings import ROOT, Settings
+
+NAME = "supervisor"
+
+logger = logging.getLogger("serving.supervisor")
+
+# Seconds to wait before each attempt in a row; after the last one it gives up.
+DELAYS = (0.0, 1.0, 2.0, 4.0, 8.0)
+# Seconds that all must run for the next attempt to be a first one again.
+SETTLED = 60.0
+# Seconds between two looks.
+_LOOK = 0.2
+
+
+def watch(given: Settings, report: Report, delays: Sequence[float] = DELAYS, settled: float = SETTLED) -> None:
+    """Start again what ends, until another command stops the service.
+
+    Args:
+        given: the service.
+        report: told what is going on, whenever that changes.
+        delays: seconds to wait before each attempt in a row.
+        settled: seconds after which attempts are counted anew.
+
+    Raises:
+        StartError: the last attempt was in vain.
+    """
+    attempts, last, reason = 0, float("-inf"), "it ended again each time"
+    while (ended := service.ended(given)) is not None:
+        if not ended:
+            time.sleep(_LOOK)
+            continue
+        if time.monotonic() - last > settled:
+            attempts, reason = 0, "it ended again each time"
+        if attempts == len(delays):
+            raise StartError(
+                f"{' and '.join(ended)} could not be kept running after {attempts} attempts ({reason}); the logs are "
+                f"in {given.logs}, make restart tries anew"
+            )
+        time.sleep(delays[attempts])
+        attempts += 1
+        begun = time.monotonic()
+        try:
+            if service.revive(given, report):
+                report(f"ready again after {time.monotonic() - begun:.1f} s")
+        except ServingError as error:
+            reason = str(error)
+            report(f"attempt {attempts} of {len(delays)}: {reason}")
+        last = time.monotonic()
+
+
+def begin(given: Settings) -> ProcessId:
+    """Start a supervisor in the background, for a service that has just been started; it logs to ``supervisor.log``."""
+    process = processes.spawn(
+        NAME, [sys.executable, "-m", "serving.supervisor"], os.environ, ROOT, given.logs / "supervisor.log"
+    )
+    service.add(given, process)
+    return process
+
+
+def main() -> int:
+    """Watch the service that the environment's settings name; the exit code."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        watch(settings.read(), logger.info)
+    except ServingError as error:
+        logger.critical("%s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
