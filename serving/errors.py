@@ -11,6 +11,7 @@ Each message says what is wrong and what to do; ``python -m serving`` prints it 
     ├── StartError          a process ended, or was not ready in time; nothing is left running
     ├── StateError          the file that says which versions are live cannot be read or written
     ├── RolloutError        a version may not go live, or did not; the live one is as it was
+    ├── TokenError          TorchServe's tokens are not where they should be
     ├── UnreachableError    the management API does not answer
     └── RefusedError        the management API will not do what it was asked for
 """
@@ -52,6 +53,10 @@ class StateError(ServingError):
 
 class RolloutError(ServingError):
     """A version may not go live, or did not; the live one is as it was."""
+
+
+class TokenError(ServingError):
+    """TorchServe's tokens are not where they should be."""
 
 
 class UnreachableError(ServingError):

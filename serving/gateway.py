@@ -17,7 +17,7 @@ from pathlib import Path
 
 from handlers import limits
 from serving.errors import SettingError
-from serving.settings import ROOT, Canary, Port, Settings
+from serving.settings import ROOT, Port, Settings
 
 PAGES = ROOT / "gateway"
 TEMPLATE = PAGES / "nginx.conf.template"
@@ -31,8 +31,6 @@ _VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
 _UNQUOTABLE = re.compile(r"[\"$\\\n]")
 _KEY = re.compile(r"(?P<key>[0-9a-fA-F]{32,128})\s+(?P<caller>[A-Za-z][A-Za-z0-9._-]{0,63});")
 _RESERVED = ("anybody", "nobody", "default", "hostnames", "include", "volatile")
-# No model has this name.
-_NO_CANARY = Canary("-", "-", 1.0)
 
 
 def find_nginx() -> str | None:
@@ -78,7 +76,6 @@ def variables(settings: Settings, folder: Path, scratch: Path) -> dict[str, str]
     Raises:
         SettingError: as for ``write_config``.
     """
-    canary = settings.canary or _NO_CANARY
     # Any rate will do where it is not used.
     rate = str(settings.rate_limit or 1)
     values = {
@@ -90,6 +87,7 @@ def variables(settings: Settings, folder: Path, scratch: Path) -> dict[str, str]
         "INFERENCE": settings.inference.address,
         "FRONTDOOR": settings.frontdoor.address,
         "RUN": _quotable(folder),
+        "LIVE": _quotable(live_folder(settings)),
         "SOCKET": _quotable(scratch / "gateway.sock"),
         "PAGES": _quotable(PAGES),
         "SWAGGER_UI": _quotable(_swagger_ui()),
@@ -99,13 +97,15 @@ def variables(settings: Settings, folder: Path, scratch: Path) -> dict[str, str]
         "LIMITED": "on" if settings.rate_limit else "off",
         "RATE": rate,
         "BURST": rate,
-        "CANARY_MODEL": canary.model,
-        "CANARY_VERSION": canary.version,
-        "CANARY_PERCENT": f"{canary.percent:.2f}",
     }
     # Where the bridge is on this machine, callers reach it without the gateway.
     apart = settings.grpc.host != settings.gateway.host
     return {**values, "GRPC": render(GRPC_TEMPLATE.read_text(), values) if apart else ""}
+
+
+def live_folder(settings: Settings) -> Path:
+    """Where the files are that change while the gateway runs."""
+    return settings.run / "gateway" / "live"
 
 
 def command(nginx: str, config: Path) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import requests
 
-from serving.errors import UnreachableError
+from serving.errors import RefusedError, UnreachableError
 
 # Models in one answer; TorchServe gives at most 100.
 _PAGE = "100"
@@ -75,17 +76,23 @@ def _model(described: dict[str, Any]) -> Model:
     )
 
 
+# Who asks, or nobody where no token is asked for: called for each request, as a token may be exchanged at any time.
+Token = Callable[[], str | None]
+
+
 class Management:
     """The management API at one address.
 
     Args:
-        url: its address, without a slash at the end.
-        timeout: seconds to wait for a connection, and for an answer.
+        url: the address, without a slash at the end.
+        timeout: seconds for one answer.
+        token: gives the bearer token to send; ``None`` where TorchServe asks for none.
     """
 
-    def __init__(self, url: str, timeout: float = 10.0) -> None:
+    def __init__(self, url: str, timeout: float = 10.0, token: Token | None = None) -> None:
         self._url = url
         self._timeout = timeout
+        self._token = token
         self._session = requests.Session()
         # A proxy from the environment cannot reach this machine's loopback address.
         self._session.trust_env = False
@@ -114,10 +121,75 @@ class Management:
         found = [_model(described) for name in self.names() for described in self._get(f"/models/{name}/all")]
         return sorted(found, key=lambda model: (model.name, model.version))
 
+    def describe(self, name: str, version: str | None = None) -> Model | None:
+        """One version of a model, the default one if none is named; ``None`` where it is not registered.
+
+        Raises:
+            UnreachableError: no answer, or one that is not TorchServe's.
+        """
+        answer = self._ask("GET", f"/models/{name}" + (f"/{version}" if version else ""))
+        if answer.status_code == requests.codes.not_found:
+            return None
+        return _model(_content(self._url, answer)[0])
+
+    def register(self, archive: str) -> None:
+        """Register an archive of the model store and start its workers; returns before these are ready.
+
+        Args:
+            archive: the file's name.
+
+        Raises:
+            UnreachableError: no answer.
+            RefusedError: TorchServe will not; the message has its reason.
+        """
+        # Not synchronous: that would hold up one of the few threads that answer predictions too.
+        self._change("POST", "/models", {"url": archive})
+
+    def set_default(self, name: str, version: str) -> None:
+        """Make a registered version the one that answers requests that ask for none.
+
+        Raises:
+            UnreachableError, RefusedError: as for ``register``.
+        """
+        self._change("PUT", f"/models/{name}/{version}/set-default")
+
+    def unregister(self, name: str, version: str) -> None:
+        """End a version's workers. Requests in its queue get no answer, so it must be drained before.
+
+        Raises:
+            UnreachableError, RefusedError: as for ``register``.
+        """
+        self._change("DELETE", f"/models/{name}/{version}")
+
     def _get(self, path: str, query: dict[str, str] | None = None) -> Any:
+        return _content(self._url, self._ask("GET", path, query))
+
+    def _change(self, method: str, path: str, query: dict[str, str] | None = None) -> None:
+        answer = self._ask(method, path, query)
+        if not answer.ok:
+            raise RefusedError(f"TorchServe refused {method} {path}: {_reason(answer)}")
+
+    def _ask(self, method: str, path: str, query: dict[str, str] | None = None) -> requests.Response:
+        token = self._token() if self._token else None
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            answer = self._session.get(self._url + path, params=query, timeout=self._timeout)
-            answer.raise_for_status()
-            return answer.json()
-        except (requests.RequestException, ValueError) as error:
+            return self._session.request(method, self._url + path, params=query, headers=headers, timeout=self._timeout)
+        except requests.RequestException as error:
             raise UnreachableError(f"the management API at {self._url} does not answer: {error}") from error
+
+
+def _content(url: str, answer: requests.Response) -> Any:
+    try:
+        answer.raise_for_status()
+        return answer.json()
+    except (requests.RequestException, ValueError) as error:
+        if "Token Auth" in answer.text:
+            raise UnreachableError(f"the management API at {url} asks for a token, or for another one") from error
+        raise UnreachableError(f"the management API at {url} does not answer as TorchServe does: {error}") from error
+
+
+def _reason(answer: requests.Response) -> str:
+    try:
+        return f"{answer.json()['message']} ({answer.status_code})"
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.text[:200]} ({answer.status_code})"

@@ -54,7 +54,7 @@ def worker_lines(path: Path, worker: str, count: int = _LOG_LINES) -> str:
     return ""
 
 
-def _settled_lines(path: Path, worker: str) -> str:
+def settled_lines(path: Path, worker: str) -> str:
     """``worker_lines`` of a worker that has just ended: the frontend writes its last lines a moment later."""
     lines = worker_lines(path, worker)
     for _ in range(10):
@@ -65,20 +65,27 @@ def _settled_lines(path: Path, worker: str) -> str:
     return lines
 
 
-def check_prediction(url: str, archive: Archive, golden: Golden) -> None:
+def check_prediction(
+    url: str, archive: Archive, golden: Golden, count: int = _EXAMPLES, token: str | None = None
+) -> None:
     """Ask for predictions of known answers.
 
     Args:
         url: the inference API.
         archive: the model version to ask.
         golden: its known answers.
+        count: how many of them, at most.
+        token: the bearer token that the API asks for, if it does.
 
     Raises:
         StartError: no answer, another status than 200, or other probabilities.
     """
     who = f"{archive.model} {archive.version}"
     body = io.BytesIO()
-    np.save(body, golden.inputs[:_EXAMPLES])
+    np.save(body, golden.inputs[:count])
+    headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     with requests.Session() as session:
         # A proxy from the environment cannot reach this machine's loopback address.
         session.trust_env = False
@@ -86,14 +93,14 @@ def check_prediction(url: str, archive: Archive, golden: Golden) -> None:
             answer = session.post(
                 f"{url}/predictions/{archive.model}/{archive.version}",
                 data=body.getvalue(),
-                headers={"Content-Type": "application/x-npy", "Accept": "application/x-npy"},
+                headers=headers,
                 timeout=_ANSWER_TIMEOUT,
             )
         except requests.RequestException as error:
             raise StartError(f"{who} does not answer: {error}") from error
     if answer.status_code != 200:
         raise StartError(f"{who} answered a known input with {answer.status_code}: {answer.text[:500]}")
-    wanted = golden.probabilities[:_EXAMPLES]
+    wanted = golden.probabilities[:count]
     given = np.load(io.BytesIO(answer.content), allow_pickle=False)
     if given.shape != wanted.shape or not np.allclose(given, wanted, rtol=0, atol=_TOLERANCE):
         raise StartError(
@@ -165,5 +172,5 @@ class FrontendProbe:
             log = self._settings.logs / "workers.log"
             raise StartError(
                 f"a worker of {model.name} {model.version} ended while it loaded the model; the end of what it "
-                f"printed ({log}):\n{_settled_lines(log, worker.id)}"
+                f"printed ({log}):\n{settled_lines(log, worker.id)}"
             )

@@ -56,25 +56,8 @@ def _rate(text: str) -> int:
     return rate
 
 
-@dataclasses.dataclass(frozen=True)
-class Canary:
-    """A version that gets a share of the requests for its model that ask for no version.
-
-    Attributes:
-        model, version: as registered.
-        percent: above 0, at most 100; two decimals count.
-    """
-
-    model: str
-    version: str
-    percent: float
-
-
-def _canary(text: str) -> Canary:
-    found = re.fullmatch(r"(\w[\w.-]*):(\w[\w.-]*):(\d{1,3}(?:\.\d{1,2})?)", text, re.ASCII)
-    if not found or not 0 < float(found[3]) <= 100:
-        raise ValueError
-    return Canary(found[1], found[2], float(found[3]))
+def _switch(text: str) -> bool:
+    return {"0": False, "1": True}[text]
 
 
 _KINDS: dict[Callable[[str], object], str] = {
@@ -83,7 +66,7 @@ _KINDS: dict[Callable[[str], object], str] = {
     _path: "the path of a file or folder",
     _host: "a host name or an IPv4 address",
     _rate: "a whole number of requests a second, 1 or more",
-    _canary: "model, version and percentage, such as fashion_mlp:2.0:10",
+    _switch: "1 for yes or 0 for no",
 }
 
 
@@ -104,7 +87,7 @@ def setting(name: str, kind: Callable[[str], T], default: T, environment: Mappin
         return default
     try:
         return kind(text)
-    except ValueError:
+    except (ValueError, KeyError):
         raise SettingError(f"{name}={text!r} cannot be used: it must be {_KINDS[kind]}") from None
 
 
@@ -151,7 +134,7 @@ class Settings:
         api_keys: file of the keys that the gateway asks for; ``None`` lets everybody in.
         certificates: folder of ``gateway.crt`` and ``gateway.key``, which make the gateway speak TLS.
         rate_limit: requests a second that the gateway takes from one client; ``None`` for any number.
-        canary: the split of requests between two versions of a model, if there is one.
+        tokens: TorchServe asks for tokens of its own on every API (``serving/tokens.py``).
         listen: the address that the processes of this machine, or of this container, listen on.
     """
 
@@ -170,7 +153,7 @@ class Settings:
     api_keys: Path | None
     certificates: Path | None
     rate_limit: int | None
-    canary: Canary | None
+    tokens: bool
     listen: str
 
     @property
@@ -180,6 +163,11 @@ class Settings:
             *(self.gateway, self.grpc, self.frontdoor, self.inference, self.management, self.metrics),
             *(self.ts_grpc, self.ts_grpc_management),
         )
+
+    @property
+    def key_file(self) -> Path:
+        """Where TorchServe leaves its tokens: it writes them into its working directory."""
+        return self.run / "key_file.json"
 
     @property
     def gateway_url(self) -> str:
@@ -218,7 +206,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         api_keys=setting("FASHION_API_KEYS", _path, None, environment),
         certificates=setting("FASHION_CERTIFICATES", _path, None, environment),
         rate_limit=setting("FASHION_RATE_LIMIT", _rate, None, environment),
-        canary=setting("FASHION_CANARY", _canary, None, environment),
+        tokens=setting("FASHION_TOKENS", _switch, False, environment),
         listen=host("FASHION_LISTEN"),
     )
     taken: dict[int, Port] = {}

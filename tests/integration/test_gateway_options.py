@@ -11,8 +11,10 @@ import pytest
 import requests
 
 from serving import gateway as gateway_config
+from serving import gateway_live
+from serving.live import Canary, Live
 from serving.processes import wait_until
-from serving.settings import HOST, ROOT, Canary
+from serving.settings import HOST, ROOT
 from tests import gateways
 from tests.gateways import PROBLEM, routes
 
@@ -219,10 +221,16 @@ def test_without_a_rate_nobody_is_refused(tiny_service):
 # --- Canary ---
 
 
+def _share(folder, *canaries):
+    """Have a gateway with this folder find canaries of the model ``tiny`` and others."""
+    state = {model: Live("1.0", canary=Canary(version, percent)) for model, version, percent in canaries}
+    gateway_live.write(folder / "gateway" / "live", state, key=None)
+
+
 def test_a_share_goes_to_the_canary(tiny_service, tmp_path):
     # The other version is not there, so that what is sent to it shows.
-    canary = Canary("tiny", "2.0", 30)
-    with gateways.running(tiny_service.settings, tmp_path, canary=canary) as gateway, requests.Session() as session:
+    _share(tmp_path / "run", ("another", "3.0", 100), ("tiny", "2.0", 30))
+    with gateways.running(tiny_service.settings, tmp_path) as gateway, requests.Session() as session:
 
         def ask(path):
             answer = session.post(gateway.url + path, **BODY)
@@ -238,10 +246,8 @@ def test_a_share_goes_to_the_canary(tiny_service, tmp_path):
 
 
 def test_the_canary_is_named_in_the_answer(tiny_service, tmp_path):
-    with (
-        gateways.running(tiny_service.settings, tmp_path, canary=Canary("tiny", "1.0", 100)) as gateway,
-        requests.Session() as session,
-    ):
+    _share(tmp_path / "run", ("tiny", "1.0", 100))
+    with gateways.running(tiny_service.settings, tmp_path) as gateway, requests.Session() as session:
         for path in ("/predictions/tiny", "/explanations/tiny"):
             answer = session.post(gateway.url + path, **BODY)
             assert (answer.status_code, answer.headers["X-Model-Version"]) == (200, "1.0")
@@ -257,9 +263,11 @@ def test_nginx_finds_nothing_wrong(tiny_service, keys, certificates, tmp_path, n
         "keys": {"api_keys": keys},
         "certificates": {"certificates": certificates},
         "rate": {"rate_limit": 100},
-        "canary": {"canary": Canary("tiny", "2.0", 0.01)},
+        "canary": {},
         "plain": {},
     }
+    if name in ("canary", "everything"):
+        _share(tmp_path, ("tiny", "2.0", 0.01), ("other", "1.0", 100))
     changes["everything"] = {key: value for change in changes.values() for key, value in change.items()}
     nginx = gateways.required_nginx()
     given = dataclasses.replace(tiny_service.settings, run=tmp_path, logs=tmp_path, **changes[name])

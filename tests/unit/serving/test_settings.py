@@ -62,8 +62,9 @@ def test_variables_change_ports_and_folders(tmp_path):
 
 
 def test_variables_of_the_gateway(tmp_path):
-    given = settings.read({"FASHION_CANARY": "fashion_mlp:2.0:12.5", "FASHION_RATE_LIMIT": "100"})
-    assert (given.canary, given.rate_limit) == (settings.Canary("fashion_mlp", "2.0", 12.5), 100)
+    given = settings.read({"FASHION_TOKENS": "1", "FASHION_RATE_LIMIT": "100"})
+    assert (given.tokens, given.rate_limit) == (True, 100)
+    assert not settings.read({"FASHION_TOKENS": "0"}).tokens
     assert given.gateway_url == "http://127.0.0.1:8000"
     assert settings.read({"FASHION_CERTIFICATES": str(tmp_path)}).gateway_url == "https://127.0.0.1:8000"
 
@@ -107,11 +108,9 @@ def test_relative_folder_is_taken_from_here(monkeypatch, tmp_path):
         ("FASHION_GRPC_HOST", "a b"),
         ("FASHION_RATE_LIMIT", "0"),
         ("FASHION_RATE_LIMIT", "1.5"),
-        ("FASHION_CANARY", ""),
-        ("FASHION_CANARY", "fashion_mlp:2.0"),
-        ("FASHION_CANARY", "fashion_mlp:2.0:0"),
-        ("FASHION_CANARY", "fashion_mlp:2.0:101"),
-        ("FASHION_CANARY", "fashion mlp:2.0:10"),
+        ("FASHION_TOKENS", ""),
+        ("FASHION_TOKENS", "yes"),
+        ("FASHION_TOKENS", "false"),
     ],
 )
 def test_unusable_value_is_named(name, text):
