@@ -9,6 +9,7 @@
     /v1/models/{model}                                 {"name", "ready"}
     /v2/models/{model}[/versions/{version}]            the Open Inference Protocol's metadata, by the handler
     /v2/models/{model}[/versions/{version}]/ready      {"name", "ready"}
+    /metrics                                           what Prometheus asks for; the gateway does not lead there
 
 What is not ready is 503 and what is not there 404, both ``application/problem+json``. Answers may be a second old, so
 that probes cost TorchServe next to nothing. Only the gateway calls here, with paths that it has checked.
@@ -29,10 +30,11 @@ import orjson
 from aiohttp import web
 
 from handlers import problems
-from serving import side_process
+from serving import settings, side_process
 from serving.grpc_errors import CallError
 from serving.grpc_service import NAME, VERSION
 from serving.grpc_upstream import Upstream
+from serving.watching import Watch
 
 logger = logging.getLogger("serving.frontdoor")
 
@@ -166,7 +168,7 @@ class FrontDoor:
 
 
 async def serve(host: str, port: int, inference: str, management: str, stop: asyncio.Event) -> None:
-    """Answer until ``stop`` is set.
+    """Answer until ``stop`` is set; where the metrics come from is in the environment's settings.
 
     Args:
         host, port: where to listen.
@@ -176,8 +178,12 @@ async def serve(host: str, port: int, inference: str, management: str, stop: asy
     Raises:
         OSError: the address cannot be listened on.
     """
+    given = settings.read()
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-        application = FrontDoor(Upstream(session, inference, management)).application()
+        upstream = Upstream(session, inference, management)
+        application = FrontDoor(upstream).application()
+        watch = Watch(session, upstream, given.counts, f"{given.gateway_status.url}/status")
+        application.router.add_get("/metrics", watch.answer)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=_GRACE)
         await runner.setup()
         try:

@@ -82,6 +82,7 @@ def variables(settings: Settings, folder: Path, scratch: Path) -> dict[str, str]
         "USER": _user(),
         "LISTEN": _listening(settings, settings.gateway),
         "TLS": _tls(settings.certificates) if settings.certificates else "",
+        "STATUS_LISTEN": f"{settings.listen}:{settings.gateway_status.number}",
         "GRPC_LISTEN": _listening(settings, settings.grpc),
         "GRPC_BRIDGE": settings.grpc.address,
         "INFERENCE": settings.inference.address,

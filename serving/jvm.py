@@ -20,6 +20,7 @@ from serving.archives import Archive
 from serving.settings import ROOT, Port, Settings
 
 CONFIG = ROOT / "config.properties"
+METRICS_CONFIG = Path(__file__).with_name("metrics.yaml")
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 
 # The largest body is 64 MiB (max_request_size) and lies in memory about three times on its way (gathered, as the
@@ -91,6 +92,7 @@ def write_config(settings: Settings, archives: Sequence[Archive]) -> Path:
         f"grpc_inference_port={settings.ts_grpc.number}\n"
         f"grpc_management_address={settings.listen}\n"
         f"grpc_management_port={settings.ts_grpc_management.number}\n"
+        f"metrics_config={METRICS_CONFIG}\n"
         f"load_models={','.join(archive.path.name for archive in archives)}\n"
     )
     return path

@@ -25,14 +25,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from serving import archives as archive_files
-from serving import gateway, gateway_live, jvm, live, model_index, processes
+from serving import gateway, gateway_live, jvm, live, model_index, processes, worker_counts
 from serving.archives import Archive
 from serving.errors import AlreadyRunningError, BusyError, PortInUseError, StartError, UnreachableError
 from serving.live import Live
 from serving.management import Management, Model
 from serving.processes import ProcessId
 from serving.readiness import FrontendProbe, last_lines
-from serving.settings import HOST, ROOT, Port, Settings
+from serving.settings import COUNTS_VARIABLE, HOST, ROOT, Port, Settings
 
 # Seconds that a part gets to stop by itself: TorchServe takes 2 to 4, and some 10 when it also writes a class cache.
 _GRACE = 60.0
@@ -139,7 +139,7 @@ def _frontend(settings: Settings, archives: Sequence[Archive], scratch: Path, re
     return Part(
         name="TorchServe",
         command=jvm.command(settings, jvm.write_config(settings, archives), scratch, record),
-        environment=jvm.environment(scratch),
+        environment={**jvm.environment(scratch), COUNTS_VARIABLE: str(settings.counts)},
         folder=settings.run,
         output=settings.logs / "frontend.out",
         ports=(
@@ -200,7 +200,7 @@ def _gateway(settings: Settings, scratch: Path, nginx: str) -> Part:
         environment=dict(os.environ),
         folder=settings.run,
         output=settings.logs / "gateway.log",
-        ports=(settings.gateway,),
+        ports=(settings.gateway, settings.gateway_status),
         probe=lambda _: None if processes.listens(HOST, settings.gateway.number) else "starting the gateway",
         # SIGTERM would break off what nginx is answering.
         stop_signal=signal.SIGQUIT,
@@ -422,6 +422,7 @@ def _end(settings: Settings, state: State) -> bool:
     for process in reversed(state.processes):
         found |= processes.stop(process, _GRACE)
     shutil.rmtree(state.scratch, ignore_errors=True)
+    worker_counts.clear(settings.counts)
     _state_path(settings).unlink(missing_ok=True)
     return found
 

@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
+# Where workers count what they do; as in handlers/metrics.py, which the gateway's container does not have.
+COUNTS_VARIABLE = "FASHION_COUNTS_DIR"
 
 
 def _port(text: str) -> int:
@@ -125,11 +127,13 @@ class Settings:
     Attributes:
         gateway, grpc: the public side (HTTP, Open Inference Protocol over gRPC).
         frontdoor: what answers for the gateway about models and readiness.
+        gateway_status: nginx's own numbers, for those who watch the service.
         inference, management, metrics: TorchServe's HTTP APIs.
         ts_grpc, ts_grpc_management: TorchServe's own gRPC APIs.
         model_store: folder of the archives (``.mar``).
         run: folder of the running service's state; made when needed.
         logs: folder of its logs; made when needed.
+        counts: folder in which workers count; made when needed.
         start_timeout: seconds that one process may take to be ready.
         api_keys: file of the keys that the gateway asks for; ``None`` lets everybody in.
         certificates: folder of ``gateway.crt`` and ``gateway.key``, which make the gateway speak TLS.
@@ -141,6 +145,7 @@ class Settings:
     gateway: Port
     grpc: Port
     frontdoor: Port
+    gateway_status: Port
     inference: Port
     management: Port
     metrics: Port
@@ -149,6 +154,7 @@ class Settings:
     model_store: Path
     run: Path
     logs: Path
+    counts: Path
     start_timeout: float
     api_keys: Path | None
     certificates: Path | None
@@ -160,8 +166,8 @@ class Settings:
     def ports(self) -> tuple[Port, ...]:
         """All ports, the public ones first."""
         return (
-            *(self.gateway, self.grpc, self.frontdoor, self.inference, self.management, self.metrics),
-            *(self.ts_grpc, self.ts_grpc_management),
+            *(self.gateway, self.grpc, self.frontdoor, self.gateway_status),
+            *(self.inference, self.management, self.metrics, self.ts_grpc, self.ts_grpc_management),
         )
 
     @property
@@ -189,19 +195,22 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         return Port(name, variable, setting(variable, _port, default, environment), host)
 
     torchserve = host("FASHION_TORCHSERVE_HOST")
+    run = setting("FASHION_RUN_DIR", _path, ROOT / "run", environment)
 
     settings = Settings(
         gateway=port("gateway", "FASHION_GATEWAY_PORT", 8000),
         grpc=port("gRPC", "FASHION_GRPC_PORT", 8001, host("FASHION_GRPC_HOST")),
         frontdoor=port("front door", "FASHION_FRONTDOOR_PORT", 8002, host("FASHION_FRONTDOOR_HOST")),
+        gateway_status=port("gateway status", "FASHION_GATEWAY_STATUS_PORT", 8003, host("FASHION_GATEWAY_HOST")),
         inference=port("inference", "FASHION_INFERENCE_PORT", 8080, torchserve),
         management=port("management", "FASHION_MANAGEMENT_PORT", 8081, torchserve),
         metrics=port("metrics", "FASHION_METRICS_PORT", 8082, torchserve),
         ts_grpc=port("TorchServe gRPC", "FASHION_TS_GRPC_PORT", 7070, torchserve),
         ts_grpc_management=port("TorchServe gRPC management", "FASHION_TS_GRPC_MANAGEMENT_PORT", 7071, torchserve),
         model_store=setting("FASHION_MODEL_STORE", _path, ROOT / "model_store", environment),
-        run=setting("FASHION_RUN_DIR", _path, ROOT / "run", environment),
+        run=run,
         logs=setting("FASHION_LOG_DIR", _path, ROOT / "logs", environment),
+        counts=setting(COUNTS_VARIABLE, _path, run / "counts", environment),
         start_timeout=setting("FASHION_START_TIMEOUT", _seconds, 120.0, environment),
         api_keys=setting("FASHION_API_KEYS", _path, None, environment),
         certificates=setting("FASHION_CERTIFICATES", _path, None, environment),

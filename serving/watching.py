@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from aiohttp import web
 
 from serving import worker_counts
-from serving.exposition import Family, gauge, render
+from serving.exposition import CONTENT_TYPE, Family, gauge, render
 from serving.grpc_errors import CallError
 from serving.grpc_upstream import Upstream
 
@@ -48,6 +49,10 @@ class Watch:
         self._upstream = upstream
         self._counts = counts
         self._gateway = gateway
+
+    async def answer(self, _request: web.Request) -> web.Response:
+        """Answer ``GET /metrics``."""
+        return web.Response(body=await self.page(), headers={"Content-Type": CONTENT_TYPE})
 
     async def page(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -106,10 +106,11 @@ def running(
         changes: settings that are different for this gateway.
     """
     nginx = required_nginx()
-    (port,) = ports.free(1)
+    port, status = ports.free(2)
     given = dataclasses.replace(
         base,
         gateway=dataclasses.replace(base.gateway, number=port),
+        gateway_status=dataclasses.replace(base.gateway_status, number=status),
         run=folder / "run",
         logs=folder / "logs",
         **changes,

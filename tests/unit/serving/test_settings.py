@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers import limits
+from handlers import limits, metrics
 from serving import jvm, settings
 from serving.errors import SettingError
 
@@ -22,6 +22,7 @@ def test_defaults_are_the_documented_ports():
         "gateway": 8000,
         "gRPC": 8001,
         "front door": 8002,
+        "gateway status": 8003,
         "inference": 8080,
         "management": 8081,
         "metrics": 8082,
@@ -38,6 +39,11 @@ def test_defaults_are_those_of_config_properties():
     assert written["grpc_inference_address"] == written["grpc_management_address"] == settings.HOST
     assert int(written["grpc_inference_port"]) == given.ts_grpc.number
     assert int(written["grpc_management_port"]) == given.ts_grpc_management.number
+
+
+def test_workers_count_where_the_front_door_reads(tmp_path):
+    assert settings.COUNTS_VARIABLE == metrics.VARIABLE
+    assert settings.read({"FASHION_RUN_DIR": str(tmp_path)}).counts == tmp_path / "counts"
 
 
 def test_config_properties_takes_what_handlers_take():
