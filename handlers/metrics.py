@@ -91,6 +91,14 @@ def families(signature: Signature) -> tuple[Family, ...]:
             tuple((stage,) for stage in STAGES),
             _STAGE_BOUNDS,
         ),
+        Family(
+            "fashion_handler_seconds",
+            "histogram",
+            "Seconds that a request's batch took in all stages, once for each request.",
+            (),
+            ((),),
+            _STAGE_BOUNDS,
+        ),
         Family("fashion_batch_requests", "histogram", "Requests in one batch.", (), ((),), _BATCH_BOUNDS),
         Family("fashion_examples_total", "counter", "Images or vectors that went through the network.", (), ((),)),
         Family(
@@ -212,6 +220,7 @@ class Recorder:
         seconds = np.array([batch.seconds for batch in batches if batch.seconds], np.float64).reshape(-1, len(STAGES))
         for counts, took in zip(self._counts["fashion_stage_seconds"], seconds.T, strict=True):
             _observe(counts, _STAGE_BOUNDS, took, sizes[timed])
+        _observe(self._counts["fashion_handler_seconds"][0], _STAGE_BOUNDS, seconds.sum(1), sizes[timed])
         found = [batch.probabilities for batch in batches if batch.probabilities is not None]
         if found:
             self._add_decisions(np.concatenate(found))

@@ -90,6 +90,8 @@ def test_observes_stages_once_for_each_request(tmp_path):
     assert [bucket("inference", bound) for bound in ("0.01", "0.025", "+Inf")] == [0, 3, 3]
     assert [bucket("encode", bound) for bound in ("0.0005", "0.001", "10", "+Inf")] == [0, 1, 1, 3]
     assert (total("encode", "count"), total("encode", "sum")) == (3, pytest.approx(40.001))
+    assert found["fashion_handler_seconds_bucket{le=0.025,model=fashion,version=1.0}"] == 1
+    assert found["fashion_handler_seconds_sum{model=fashion,version=1.0}"] == pytest.approx(40.0613)
 
 
 def test_observes_batches(tmp_path):
