@@ -164,6 +164,7 @@ def _on_signals(handler: Callable[[int, FrameType | None], None] | signal.Handle
 def _variables() -> str:
     defaults = settings.read({})
     described = [(port.variable, f"port: {port.name}", str(port.number)) for port in defaults.ports] + [
+        ("FASHION_DEVICE_TYPE", "what workers must compute on, cpu or gpu", "a GPU where there is one"),
         ("FASHION_LISTEN", "address to listen on", defaults.listen),
         ("FASHION_TORCHSERVE_HOST", "where TorchServe is found", defaults.inference.host),
         ("FASHION_FRONTDOOR_HOST", "where the front door is found", defaults.frontdoor.host),

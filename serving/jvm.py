@@ -94,6 +94,7 @@ def write_config(settings: Settings, archives: Sequence[Archive]) -> Path:
         f"grpc_management_port={settings.ts_grpc_management.number}\n"
         f"metrics_config={METRICS_CONFIG}\n"
         f"load_models={','.join(archive.path.name for archive in archives)}\n"
+        + ("number_of_gpu=0\n" if settings.device_type == "cpu" else "")
     )
     return path
 

@@ -127,7 +127,8 @@ class FrontendProbe:
         """What is still going on, or ``None`` when everything is ready.
 
         Raises:
-            StartError: an archive was refused, a worker ended while loading, or a prediction was wrong.
+            StartError: an archive was refused, a worker ended while loading or is not on the GPU that it must be on,
+                or a prediction was wrong.
         """
         try:
             models = self._management.models()
@@ -145,6 +146,8 @@ class FrontendProbe:
         loading = [f"{model.name} {model.version}" for model in models if not model.ready]
         if loading:
             return f"loading {', '.join(loading)} ({len(models) - len(loading)} of {len(models)} models ready)"
+        if self._settings.device_type == "gpu" and not all(worker.gpu for model in models for worker in model.workers):
+            raise StartError("FASHION_DEVICE_TYPE=gpu, but TorchServe finds no GPU here; does nvidia-smi work?")
         for archive in self._archives:
             if archive.golden:
                 check_prediction(self._settings.inference.url, archive, archive.golden)

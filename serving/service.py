@@ -129,13 +129,14 @@ def parts(settings: Settings, archives: Sequence[Archive], scratch: Path, record
         scratch: its folder for temporary files.
         record: write TorchServe's class cache there at the stop.
     """
-    planned = [_frontend(settings, archives, scratch, record), _grpc_bridge(settings)]
+    planned = [frontend(settings, archives, scratch, record), _grpc_bridge(settings)]
     if nginx := gateway.find_nginx():
         planned += [_frontdoor(settings), _gateway(settings, scratch, nginx)]
     return planned
 
 
-def _frontend(settings: Settings, archives: Sequence[Archive], scratch: Path, record: Path | None) -> Part:
+def frontend(settings: Settings, archives: Sequence[Archive], scratch: Path, record: Path | None = None) -> Part:
+    """TorchServe's frontend; the arguments are those of ``parts``."""
     return Part(
         name="TorchServe",
         command=jvm.command(settings, jvm.write_config(settings, archives), scratch, record),

@@ -62,12 +62,19 @@ def _switch(text: str) -> bool:
     return {"0": False, "1": True}[text]
 
 
+def _device(text: str) -> str:
+    if text not in ("cpu", "gpu"):
+        raise ValueError
+    return text
+
+
 _KINDS: dict[Callable[[str], object], str] = {
     _port: "a port number from 1 to 65535",
     _seconds: "a number of seconds above 0",
     _path: "the path of a file or folder",
     _host: "a host name or an IPv4 address",
     _rate: "a whole number of requests a second, 1 or more",
+    _device: "cpu or gpu",
     _switch: "1 for yes or 0 for no",
 }
 
@@ -139,6 +146,7 @@ class Settings:
         certificates: folder of ``gateway.crt`` and ``gateway.key``, which make the gateway speak TLS.
         rate_limit: requests a second that the gateway takes from one client; ``None`` for any number.
         tokens: TorchServe asks for tokens of its own on every API (``serving/tokens.py``).
+        device_type: what workers must compute on, ``cpu`` or ``gpu``; ``None`` for a GPU where TorchServe finds one.
         listen: the address that the processes of this machine, or of this container, listen on.
     """
 
@@ -160,6 +168,7 @@ class Settings:
     certificates: Path | None
     rate_limit: int | None
     tokens: bool
+    device_type: str | None
     listen: str
 
     @property
@@ -216,6 +225,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         certificates=setting("FASHION_CERTIFICATES", _path, None, environment),
         rate_limit=setting("FASHION_RATE_LIMIT", _rate, None, environment),
         tokens=setting("FASHION_TOKENS", _switch, False, environment),
+        device_type=setting("FASHION_DEVICE_TYPE", _device, None, environment),
         listen=host("FASHION_LISTEN"),
     )
     taken: dict[int, Port] = {}

@@ -104,3 +104,10 @@ def test_scratch_folder_is_private_and_its_path_short(monkeypatch, tmp_path):
         assert scratch.stat().st_mode & 0o777 == 0o700
     finally:
         shutil.rmtree(scratch)
+
+
+@pytest.mark.parametrize(("device", "entries"), [(None, 0), ("gpu", 0), ("cpu", 1)])
+def test_a_machines_gpus_are_hidden_where_workers_must_compute_on_the_cpu(given, tmp_path, device, entries):
+    tmp_path.joinpath("run").mkdir(exist_ok=True)
+    asked = dataclasses.replace(given, run=tmp_path / "run", device_type=device)
+    assert jvm.write_config(asked, []).read_text().splitlines().count("number_of_gpu=0") == entries

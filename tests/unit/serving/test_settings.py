@@ -110,6 +110,7 @@ def test_relative_folder_is_taken_from_here(monkeypatch, tmp_path):
         ("FASHION_START_TIMEOUT", "soon"),
         ("FASHION_RUN_DIR", ""),
         ("FASHION_LISTEN", ""),
+        ("FASHION_DEVICE_TYPE", "cuda"),
         ("FASHION_TORCHSERVE_HOST", "torchserve:8080"),
         ("FASHION_GRPC_HOST", "a b"),
         ("FASHION_RATE_LIMIT", "0"),

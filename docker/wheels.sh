@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Fill wheelhouse/<device> with the wheels that the images are built from: requirements/service.txt, resolved and pinned.
+#
+#   docker/wheels.sh cpu|gpu
+#
+# The images have Debian 12's Python 3.11 on Linux, whatever runs here. cpu asks PyTorch's own index for the CPU build
+# of torch, which is a tenth of the size; gpu takes the build that everybody gets, which carries CUDA.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+device=${1:-}
+python=${PYTHON:-.venv/bin/python}
+cpu_index=https://download.pytorch.org/whl/cpu
+
+if [[ $device != cpu && $device != gpu ]]; then
+    echo "error: usage: $0 cpu|gpu" >&2
+    exit 2
+fi
+case $(uname -m) in
+arm64 | aarch64) machine=aarch64 ;;
+x86_64 | amd64) machine=x86_64 ;;
+*)
+    echo "error: torch has no wheels for $(uname -m)" >&2
+    exit 1
+    ;;
+esac
+
+folder=wheelhouse/$device
+digest=$(cat requirements/service.txt requirements/constraints.txt "$0" | "$python" -c \
+    'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
+if [ -f "$folder/.complete" ] && [ "$(cat "$folder/.complete")" = "$digest $machine" ]; then
+    exit 0
+fi
+
+rm -rf "$folder"
+mkdir -p "$folder"
+download() {
+    local platforms=()
+    for tag in 2_28 2_27 2_17 2_12 2_5; do platforms+=(--platform "manylinux_${tag}_$machine"); done
+    for tag in 2014 2010 1; do platforms+=(--platform "manylinux${tag}_$machine"); done
+    "$python" -m pip download --quiet --disable-pip-version-check --dest "$folder" --only-binary=:all: \
+        --python-version 3.11 --implementation cp --abi cp311 --abi abi3 --abi none "${platforms[@]}" --platform any "$@"
+}
+
+echo "Filling $folder (once; a few hundred megabytes, gpu a few gigabytes)"
+if [ "$device" = cpu ]; then
+    # First and alone, and found again below: that index holds old versions of other packages too.
+    download --no-deps --extra-index-url "$cpu_index" "$(grep '^torch==' requirements/service.txt)"
+fi
+download --find-links "$folder" -r requirements/service.txt
+if [ "$device" = gpu ] && ! compgen -G "$folder/nvidia_*.whl" >/dev/null; then
+    echo "error: pip found a build of torch without CUDA; see that its settings (pip config list) name no CPU build" >&2
+    exit 1
+fi
+echo "$digest $machine" >"$folder/.complete"

@@ -1,0 +1,1 @@
+"""What runs in containers alone: what keeps TorchServe, what becomes the gateway, and a health check."""
