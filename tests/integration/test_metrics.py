@@ -1,0 +1,154 @@
+"""What a running service tells those who watch it: the front door's metrics, and TorchServe's own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+
+import pytest
+import requests
+
+from serving.processes import wait_until
+from tests import gateways, packing
+from tests.integration.conftest import Place
+
+TIMEOUT = 10
+# Seconds until a worker that was killed takes requests again.
+RECOVERY = 60
+_SAMPLE = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})? (\S+)")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)",?')
+
+
+def samples(url: str) -> dict[tuple[str, ...], float]:
+    """Every sample of a page of metrics: its name and label values to its value."""
+    answer = requests.get(url, timeout=TIMEOUT)
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    found = {}
+    for line in answer.text.splitlines():
+        if line.startswith("#") or not line:
+            continue
+        name, labels, value = _SAMPLE.fullmatch(line).groups()
+        key = (name, *(value for label, value in _LABEL.findall(labels or "") if label.lower() != "hostname"))
+        assert key not in found, line
+        found[key] = float(value)
+    return found
+
+
+def ask(place: Place, body: bytes, content_type: str, times: int = 1, model: str = "tiny") -> None:
+    for _ in range(times):
+        requests.post(f"{place.gateway}/predictions/{model}", body, headers={"Content-Type": content_type}, timeout=10)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nginx():
+    # The front door is there for the gateway.
+    gateways.required_nginx()
+
+
+def test_counts_what_the_handler_did(tiny_service):
+    url = f"{tiny_service.settings.frontdoor.url}/metrics"
+    before = samples(url)
+    ask(tiny_service, b"[1, 2, 3]", "application/json", 3)
+    ask(tiny_service, bytes(12), "application/octet-stream", 2)
+    ask(tiny_service, b"[1, 2]", "application/json")
+    ask(tiny_service, b"{", "application/json")
+    expected = {
+        ("fashion_requests_total", "tiny", "1.0", "json", "200"): 3,
+        ("fashion_requests_total", "tiny", "1.0", "raw", "200"): 2,
+        ("fashion_requests_total", "tiny", "1.0", "json", "422"): 1,
+        ("fashion_requests_total", "tiny", "1.0", "json", "400"): 1,
+        ("fashion_rejected_total", "tiny", "1.0", "unprocessable"): 1,
+        ("fashion_rejected_total", "tiny", "1.0", "malformed"): 1,
+        ("fashion_examples_total", "tiny", "1.0"): 5,
+        ("fashion_batch_requests_sum", "tiny", "1.0"): 7,
+        ("fashion_confidence_count", "tiny", "1.0"): 5,
+    }
+
+    def grown():
+        after = samples(url)
+        return {key: after[key] - before[key] for key in expected}
+
+    assert wait_until(lambda: grown() == expected, TIMEOUT), grown()
+    after = samples(url)
+    for stage in ("decode", "inference", "encode"):
+        buckets = [
+            value for key, value in after.items() if key[:4] == ("fashion_stage_seconds_bucket", "tiny", "1.0", stage)
+        ]
+        assert buckets == sorted(buckets)
+        assert buckets[-1] == after["fashion_stage_seconds_count", "tiny", "1.0", stage] > 0
+    assert after["fashion_model_info", "tiny", "1.0", "vector"] == 1
+
+
+def test_tells_of_workers_queues_and_the_gateway(tiny_service):
+    ask(tiny_service, b"[1, 2, 3]", "application/json")
+    found = samples(f"{tiny_service.settings.frontdoor.url}/metrics")
+    assert found["fashion_torchserve_up",] == 1
+    assert found["fashion_workers_ready", "tiny", "1.0"] == found["fashion_workers_wanted", "tiny", "1.0"] == 1
+    assert found["fashion_queue_requests", "tiny", "1.0"] == 0
+    assert found["fashion_queue_capacity", "tiny", "1.0"] > 1
+    assert found["nginx_up",] == 1
+    assert found["nginx_http_requests_total",] > 0
+    assert found["nginx_connections_active",] >= 1
+
+
+def test_torchserve_tells_of_queue_times_and_starts_of_workers(tiny_service):
+    ask(tiny_service, b"[1, 2, 3]", "application/json")
+    found = samples(f"{tiny_service.metrics}/metrics")
+    assert found["ts_inference_requests_total", "tiny", "default"] > 0
+    assert found["ts_queue_latency_microseconds", "tiny", "default"] > 0
+    assert found["QueueTime_count", "Host"] > 0
+    assert found["Requests2XX", "Host"] > 0
+    (starts,) = (value for key, value in found.items() if key[0] == "WorkerLoadTime_count")
+    assert starts >= 1
+
+
+def test_callers_cannot_reach_the_metrics(tiny_service):
+    for path in ("/metrics", "/status", "/-/ask/metrics", "/-/status"):
+        assert requests.get(tiny_service.gateway + path, timeout=TIMEOUT).status_code == 404
+    status = tiny_service.settings.gateway_status.url
+    assert requests.get(f"{status}/status", timeout=TIMEOUT).status_code == 200
+    assert requests.get(f"{status}/predictions/tiny", timeout=TIMEOUT).status_code == 404
+
+
+def test_a_killed_worker_shows_and_its_counts_stay(place):
+    packing.pack(place.settings.model_store)
+    place.start()
+    url, metrics = f"{place.settings.frontdoor.url}/metrics", f"{place.metrics}/metrics"
+    answered = ("fashion_requests_total", "tiny", "1.0", "json", "200")
+
+    def starts():
+        return sum(value for key, value in samples(metrics).items() if key[0] == "WorkerLoadTime_count")
+
+    # The start itself has asked the model for answers that it knows.
+    before = samples(url)[answered]
+    ask(place, b"[1, 2, 3]", "application/json")
+    assert wait_until(lambda: samples(url)[answered] == before + 1, TIMEOUT)
+    assert starts() == 1
+    described = requests.get(f"{place.management}/models/tiny", timeout=TIMEOUT).json()
+    os.kill(described[0]["workers"][0]["pid"], signal.SIGKILL)
+    assert wait_until(lambda: starts() == 2, RECOVERY)
+    assert wait_until(lambda: samples(url)["fashion_workers_ready", "tiny", "1.0"] == 1, RECOVERY)
+    ask(place, b"[1, 2, 3]", "application/json")
+    assert wait_until(lambda: samples(url)[answered] == before + 2, TIMEOUT)
+    assert len(list(place.settings.counts.iterdir())) == 1
+    place.run("stop")
+    assert list(place.settings.counts.iterdir()) == []
+
+
+def test_tells_that_torchserve_and_the_gateway_are_gone(place):
+    packing.pack(place.settings.model_store)
+    place.start()
+    url = f"{place.settings.frontdoor.url}/metrics"
+    pids = {process["name"]: process["pid"] for process in place.state()["processes"]}
+    # Nobody is to start them again meanwhile.
+    for name, pid in pids.items():
+        if name != "front door":
+            os.kill(pid, signal.SIGSTOP if name == "supervisor" else signal.SIGKILL)
+    try:
+        assert wait_until(lambda: samples(url)["fashion_torchserve_up",] == 0, TIMEOUT)
+        assert samples(url)["nginx_up",] == 0
+    finally:
+        if "supervisor" in pids:
+            os.kill(pids["supervisor"], signal.SIGCONT)
