@@ -142,8 +142,9 @@ class Management:
             UnreachableError: no answer.
             RefusedError: TorchServe will not; the message has its reason.
         """
-        # Not synchronous: that would hold up one of the few threads that answer predictions too.
-        self._change("POST", "/models", {"url": archive})
+        # Synchronous, which is what TorchServe does unless told otherwise, would keep one of the few threads that
+        # answer predictions waiting until the network is loaded: some requests would take seconds.
+        self._change("POST", "/models", {"url": archive, "synchronous": "false"})
 
     def set_default(self, name: str, version: str) -> None:
         """Make a registered version the one that answers requests that ask for none.
