@@ -19,7 +19,7 @@ import aiohttp
 from aiohttp import web
 
 from serving import worker_counts
-from serving.exposition import CONTENT_TYPE, Family, gauge, render
+from serving.exposition import CONTENT_TYPE, Family, Sample, gauge, render
 from serving.grpc_errors import CallError
 from serving.grpc_upstream import Upstream
 
@@ -58,6 +58,12 @@ class Watch:
         """All metrics in Prometheus' text format."""
         models, status = await asyncio.gather(self._models(), self._status())
         counted = await asyncio.to_thread(worker_counts.read, self._counts)
+        if models is not None:
+            # A version that is no longer served has counts, which stay what they are, but is no fact of the present.
+            served = {(model["modelName"], model["modelVersion"]) for model in models}
+            for family in counted:
+                if family.kind == "gauge":
+                    family.samples = [each for each in family.samples if _version(each) in served]
         return render([*counted, *torchserve_families(models), *nginx_families(status)])
 
     async def _models(self) -> list[dict[str, Any]] | None:
@@ -72,6 +78,10 @@ class Watch:
                 return await answer.text() if answer.status == 200 else None
         except (aiohttp.ClientError, asyncio.TimeoutError):
             return None
+
+
+def _version(sample: Sample) -> tuple[str, str]:
+    return sample.labels["model"], sample.labels["version"]
 
 
 def torchserve_families(models: list[dict[str, Any]] | None) -> list[Family]:

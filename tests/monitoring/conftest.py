@@ -1,0 +1,36 @@
+"""One service with one Prometheus, shared by the tests, after half a minute of traffic and the loss of a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from monitoring.prometheus import Prometheus
+from serving import settings
+from serving.processes import wait_until
+from tests import gateways
+from tests.integration.conftest import Place, make_place
+from tests.monitoring import watched
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory) -> Iterator[Place]:
+    """The repository's archives, served; ``make archive`` must have built them."""
+    gateways.required_nginx()
+    place = make_place(tmp_path_factory.mktemp("service"), settings.read().model_store)
+    place.start()
+    yield place
+    place.run("stop")
+
+
+@pytest.fixture(scope="session")
+def prometheus(place, tmp_path_factory) -> Iterator[Prometheus]:
+    """What has watched the service while it answered, failed and lost a worker; it goes on while tests run."""
+    with watched.traffic(place), watched.prometheus(place, tmp_path_factory.mktemp("prometheus") / "run") as found:
+        watched.lose_worker(place, "blobs_mlp")
+        # A counter's first value is no increase, so a second failure makes the first rate of failures.
+        watched.lose_worker(place, "blobs_mlp")
+        failures = f"rate(Requests5XX[{watched.INTERVAL}]) > 0"
+        assert wait_until(lambda: bool(found.now(failures)), watched.TIMEOUT)
+        yield found

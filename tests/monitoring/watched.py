@@ -1,0 +1,143 @@
+"""A service under real traffic, and a real Prometheus that watches it as ``monitoring/prometheus.yml`` says."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+import yaml
+
+from monitoring import dashboard
+from monitoring.prometheus import Prometheus, QueryError
+from serving import processes
+from serving.processes import wait_until
+from serving.settings import HOST, ROOT
+from tests import ports
+from tests.integration.conftest import Place
+
+# Seconds between two scrapes, and what Grafana's $__rate_interval is by that.
+SCRAPE = 1
+INTERVAL = "10s"
+# Scrapes after which every rate has a value.
+SCRAPES = 15
+TIMEOUT = 60
+
+
+def program(name: str) -> str:
+    """A program of Debian's package ``prometheus``; the tests here fail without it."""
+    found = shutil.which(name)
+    if found is None:
+        pytest.fail(f"{name} is missing; on Debian: sudo apt-get install prometheus")
+    return found
+
+
+@contextlib.contextmanager
+def prometheus(place: Place, folder: Path) -> Iterator[Prometheus]:
+    """A Prometheus that watches the service at ``place`` every second."""
+    config = yaml.safe_load((dashboard.FOLDER / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": f"{SCRAPE}s", "evaluation_interval": f"{SCRAPE}s"}
+    config["rule_files"] = [str(dashboard.FOLDER / "alerts.yml")]
+    here = {"torchserve:8082": place.settings.metrics.address, "frontdoor:8002": place.settings.frontdoor.address}
+    for job in config["scrape_configs"]:
+        for static in job["static_configs"]:
+            static["targets"] = [here[target] for target in static["targets"]]
+    folder.mkdir(parents=True)
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    (port,) = ports.free(1)
+    command = [
+        program("prometheus"),
+        *(f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"),
+        f"--web.listen-address={HOST}:{port}",
+    ]
+    process = processes.spawn("Prometheus", command, os.environ, folder, folder / "prometheus.log")
+    try:
+        found = Prometheus(f"http://{HOST}:{port}")
+
+        def ready() -> bool:
+            with contextlib.suppress(QueryError):
+                return bool(found.now(f"sum_over_time(up[1m]) >= {SCRAPES}"))
+            return False
+
+        assert wait_until(ready, TIMEOUT), (folder / "prometheus.log").read_text()
+        yield found
+    finally:
+        processes.stop(process, 10)
+
+
+@contextlib.contextmanager
+def traffic(place: Place) -> Iterator[None]:
+    """Requests of every kind to every model, right and wrong ones, one after another, as long as this lasts."""
+    over = threading.Event()
+    thread = threading.Thread(target=_send, args=(place, over))
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _send(place: Place, over: threading.Event) -> None:
+    shirt = (ROOT / "examples" / "ankle_boot.png").read_bytes()
+    noise = np.random.default_rng(1).integers(0, 256, (8, 28, 28), dtype=np.uint8)
+    tensor = {"name": "image", "shape": [1, 28, 28], "datatype": "UINT8", "data": noise[0].ravel().tolist()}
+    session = requests.Session()
+    session.trust_env = False
+
+    def post(model: str, **given: object) -> None:
+        # What a lost worker does to requests is not what is tried here.
+        with contextlib.suppress(requests.RequestException):
+            session.post(f"{place.gateway}/predictions/{model}", timeout=10, **given)
+
+    octets = {"Content-Type": "application/octet-stream"}
+    while not over.is_set():
+        for model in ("fashion_mlp", "fashion_convnet"):
+            post(model, data=shirt, headers={"Content-Type": "image/png"})
+            post(model, data=noise.tobytes(), headers=octets)
+            post(model, json={"instances": [noise[0].tolist()]})
+            post(model, json={"inputs": [tensor]})
+            post(model, files={"image": shirt})
+            post(model, data=b"\x89PNG\r\n\x1a\nand no more", headers={"Content-Type": "image/png"})
+            post(model, data=b"x" * 783, headers=octets)
+            post(model, data=b"x", headers={"Content-Type": "application/zip"})
+        post("blobs_mlp", json=[0.5, -1.5, 3.0, 2.0])
+        post("sigmoid_net", json=[[0.1, 0.2, 0.3]] * 4)
+
+
+def lose_worker(place: Place, model: str) -> None:
+    """Kill a worker while it has a request, which so fails, and wait until the next one is ready."""
+
+    def worker() -> dict[str, object]:
+        (described,) = requests.get(f"{place.management}/models/{model}", timeout=TIMEOUT).json()
+        return described["workers"][0]
+
+    pid = int(worker()["pid"])
+    os.kill(pid, signal.SIGSTOP)
+    statuses: list[int] = []
+
+    def ask() -> None:
+        # Past the gateway, which would ask once more.
+        answer = requests.post(f"{place.inference}/predictions/{model}", json=[0.5, -1.5, 3.0, 2.0], timeout=TIMEOUT)
+        statuses.append(answer.status_code)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+
+    def waits() -> bool:
+        (described,) = requests.get(f"{place.management}/models/{model}", timeout=TIMEOUT).json()
+        return bool(described["jobQueueStatus"]["pendingRequests"] == 0)
+
+    assert wait_until(waits, TIMEOUT)
+    os.kill(pid, signal.SIGKILL)
+    asking.join(TIMEOUT)
+    assert statuses, "the request to a killed worker has no answer"
+    assert statuses[0] >= 500
+    assert wait_until(lambda: worker()["status"] == "READY" and worker()["pid"] != pid, TIMEOUT)
