@@ -97,6 +97,10 @@ $(VENV)/.web-installed: requirements/web.txt $(STAMP)
 test-web: archive $(VENV)/.web-installed ## the playground in a real browser; needs nginx and chromium
 	@$(BIN)/python -m pytest tests/web
 
+.PHONY: test-monitoring
+test-monitoring: archive ## alerts and dashboard with a real Prometheus; needs nginx and Debian's prometheus
+	@$(BIN)/python -m pytest tests/monitoring
+
 lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
