@@ -80,8 +80,8 @@ class Record:
     """What came of the calls: totals, latencies, and both over time.
 
     Outcomes of calls are ``ok``, ``wrong`` (an answer that was not right), ``refused`` (429 or 503 to the last try),
-    ``unconnected`` (no connection, or one that broke, at the last try), ``late`` (no answer in time) and ``status N``.
-    Outcomes of tries are the same, but with every status by its number.
+    ``unconnected`` (no connection for the last try), ``broken`` (the connection ended during it), ``late`` (no answer
+    in time) and ``status N``. Outcomes of tries are the same, but with every status by its number.
     """
 
     def __init__(self) -> None:
@@ -244,8 +244,10 @@ class Load:
                 connection = await Connection.open(self._plan.host, self._plan.port)
                 self._open.add(connection)
             reply = await connection.ask(asked.sent)
-        except (OSError, BrokenError):
-            outcome, error = "unconnected", errors.ConnectError("broken")
+        except OSError:
+            outcome, error = "unconnected", errors.ConnectError("no connection")
+        except BrokenError:
+            outcome, error = "broken", errors.ConnectError("broken")
         except TooLateError:
             outcome, error = "late", errors.AnswerTimeoutError("late")
         else:
@@ -335,6 +337,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             asked = await _learn(host, port, read[0].model, given.picture)
         else:
             asked = questions.make(read, given.form or ["raw"])
+        print("asking", flush=True)
         plan = Plan(host, port, asked, given.connections, given.seconds, given.rate, given.retries, given.timeout)
         return await run(plan)
 

@@ -1,0 +1,99 @@
+"""Descriptors and memory run out: what has too little says so in its log, and goes on when there is enough again."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+import sys
+
+import numpy as np
+import psutil
+import pytest
+import requests
+
+from serving.processes import wait_until
+from serving.settings import HOST
+from tests.chaos import scenes
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of another process")
+
+
+def _predict(scene, images: int = 1) -> int:
+    return requests.post(
+        f"{scene.place.gateway}/predictions/{scenes.MODEL}",
+        data=np.zeros((images, 784), np.uint8).tobytes(),
+        headers={"Content-Type": "application/octet-stream"},
+        timeout=30,
+    ).status_code
+
+
+@contextlib.contextmanager
+def _limited(process: psutil.Process, what: int, value: int):
+    """Give a process less, for a while."""
+    before = process.rlimit(what)
+    process.rlimit(what, (value, before[1]))
+    try:
+        yield
+    finally:
+        process.rlimit(what, before)
+
+
+@contextlib.contextmanager
+def _connections(port: int, count: int):
+    """Open so many connections, or as many as are taken."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            connection = stack.enter_context(socket.socket())
+            connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                connection.connect((HOST, port))
+        yield
+
+
+@pytest.mark.parametrize("who", ["gateway", "frontend"])
+def test_exhausted_descriptors(shared_scene, who):
+    scene = shared_scene
+    settings = scene.place.settings
+    if who == "gateway":
+        (pid,) = [each["pid"] for each in scene.place.state()["processes"] if each["name"] == "gateway"]
+        limited, port, log = psutil.Process(pid).children(), settings.gateway.number, settings.logs / "gateway.log"
+    else:
+        limited, port, log = [scene.frontend()], settings.inference.number, settings.logs / "frontend.log"
+    assert _predict(scene) == 200
+    load = scene.load(scene.long_enough(short=8, full=12), "--connections", "8")
+    with contextlib.ExitStack() as stack:
+        for process in limited:
+            stack.enter_context(_limited(process, resource.RLIMIT_NOFILE, process.num_fds() + 10))
+        load.event("descriptors run out")
+        with _connections(port, 300):
+            assert wait_until(lambda: "Too many open files" in log.read_text(), 30)
+        load.event("they are back")
+    assert wait_until(lambda: _predict(scene) == 200, 30)
+    result = load.result()
+    scenes.keep(f"descriptors-{who}", f"No descriptors left for the {who}", result)
+    # What connections there are go on; a new one is retried.
+    assert set(scenes.failed(result)) <= {"refused", "unconnected", "broken"}
+    assert result["series"][-2]["calls"].keys() == {"ok"}
+    assert sum(scenes.failed(result).values()) <= 0.01 * sum(result["calls"].values())
+
+
+def test_worker_without_memory(shared_scene):
+    scene = shared_scene
+    worker = scene.workers()[0]
+    log = scene.place.settings.logs / "workers.log"
+    load = scene.load(scene.long_enough(short=8, full=12), "--connections", "8")
+    with _limited(worker, resource.RLIMIT_AS, worker.memory_info().vms + 2**20):
+        load.event("no more memory for a worker")
+        # Some of them go to that worker, and take more than it may have.
+        statuses = {_predict(scene, 8192) for _ in range(12)}
+        assert wait_until(lambda: "emory" in log.read_text(), 30)
+    load.event("enough again")
+    assert wait_until(lambda: _predict(scene, 8192) == 200, scenes.PATIENCE)
+    result = load.result()
+    scenes.keep("worker-memory", "A worker that gets no more memory", result, statuses=sorted(statuses))
+    assert statuses <= {200, 500, 503}
+    assert "wrong" not in result["calls"]
+    assert set(scenes.failed(result)) <= {"status 500", "refused"}
+    scene.await_ready()
+    assert all(_predict(scene) == 200 for _ in range(20))

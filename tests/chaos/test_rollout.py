@@ -1,0 +1,36 @@
+"""Versions change under load: deploy, rollback, canary, promote, abort."""
+
+from __future__ import annotations
+
+from serving.processes import wait_until
+from tests.chaos import scenes
+
+
+def test_versions_change_and_no_request_is_lost(prepared, tmp_path, rate):
+    place, live = prepared
+    place.start()
+    # The same network with softer answers: an answer shows which version gave it.
+    new = scenes.variant(live, place.settings.model_store, "1.1", sharpness=0.5)
+    scene = scenes.Scene(place, [live, new], tmp_path, rate(place, [live]), 0)
+    load = scene.load(600)
+    assert wait_until(lambda: load.running, 5)
+    for command in (
+        ["deploy", scenes.MODEL, "1.1"],
+        ["rollback", scenes.MODEL],
+        ["canary", scenes.MODEL, "1.1", "--percent", "30"],
+        ["abort", scenes.MODEL],
+        ["canary", scenes.MODEL, "1.1", "--percent", "30"],
+        ["promote", scenes.MODEL],
+    ):
+        load.event(" ".join(word for word in command if word != scenes.MODEL))
+        done = place.run(*command, "--grace", "1")
+        assert done.returncode == 0, done.stderr
+    load.event("done")
+    load.stop()
+    result = load.result()
+    scenes.keep("rollout", "Deploy, rollback, canary, abort, canary, promote", result)
+    assert scenes.failed(result) == {}
+    assert result["tries"].keys() == {"ok"}
+    assert result["versions"].keys() == {"1.0", "1.1"}
+    if scenes.FULL:
+        assert result["calls"]["ok"] >= scenes.REQUESTS

@@ -1,0 +1,103 @@
+"""The service is told to end, or loses its frontend."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import requests
+
+from serving.processes import wait_until
+from tests.chaos import scenes
+from tests.chaos.scenes import Scene
+
+# Seconds: from the kill of a frontend until it is ready again, and from SIGTERM to the end.
+REVIVED = 10.0
+ENDED = 10.0
+
+
+def test_sigterm_answers_what_is_in_flight(prepared, tmp_path, rate):
+    place, archive = prepared
+    service = place.begin("start", "--foreground")
+    assert service.stdout is not None
+    assert any("Try: " in line for line in service.stdout)
+    scene = Scene(place, [archive], tmp_path, rate(place, [archive]), 0)
+    images = np.zeros((4096, 784), np.uint8)
+
+    def ask_much() -> int:
+        # Takes some tenths of a second, so that it is in flight when the signal comes.
+        headers = {"Content-Type": "application/octet-stream"}
+        url = f"{place.gateway}/predictions/{scenes.MODEL}"
+        return requests.post(url, data=images.tobytes(), headers=headers, timeout=30).status_code
+
+    load = scene.load(scene.long_enough(short=60, full=60), "--retries", "0")
+    before = 3 if not scenes.FULL else scenes.REQUESTS / scene.rate + 1
+    begun = time.time()
+    assert wait_until(lambda: time.time() - begun > before, before + 5)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(ask_much) for _ in range(8)]
+        frontend = place.settings.gateway.number
+        assert wait_until(lambda: _established(frontend) >= 8, 10)
+        told = load.event("SIGTERM")
+        service.send_signal(signal.SIGTERM)
+        answered = [each.result() for each in asked]
+    service.communicate(timeout=60)
+    took = time.time() - told
+    load.event("ended")
+    # New connections are refused by now, which every call counts until the load is stopped.
+    load.stop()
+    result = load.result()
+    scenes.keep("sigterm", "SIGTERM of the service", result, ended_seconds=round(took, 2), in_flight=answered)
+    assert answered == [200] * 8
+    assert service.returncode == 0
+    assert set(result["tries"]) <= {"ok", "unconnected", "broken"}
+    # A keep-alive connection that nginx ends while the next request is on its way: one for each connection at most.
+    assert result["tries"].get("broken", 0) <= result["connections"]
+    if scenes.FULL:
+        assert result["calls"]["ok"] >= scenes.REQUESTS
+        assert took <= ENDED
+
+
+def _established(port: int) -> int:
+    """Connections to a port of this machine that are open."""
+    import psutil
+
+    return sum(
+        connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port
+        for connection in psutil.net_connections("tcp")
+        if connection.family == socket.AF_INET
+    )
+
+
+def test_killed_frontend_is_back_and_no_answer_is_wrong(scene):
+    load = scene.load(scene.long_enough(short=14, full=24))
+    begun = time.time()
+    assert wait_until(lambda: time.time() - begun > 3, 10)
+    frontend = scene.frontend()
+    killed = load.event("kill -9 of the frontend")
+    frontend.kill()
+    assert wait_until(lambda: scene.place.state()["processes"][0]["pid"] != frontend.pid, scenes.PATIENCE)
+    assert wait_until(lambda: requests.get(scene.place.gateway + "/readyz", timeout=5).status_code == 200, 60)
+    took = time.time() - killed
+    load.event("ready")
+    result = load.result()
+    lasted = scenes.seconds_since(result, killed, ["refused", "unconnected", "broken"])
+    scenes.keep(
+        "frontend-killed",
+        "kill -9 of TorchServe's frontend",
+        result,
+        ready_seconds=round(took, 2),
+        failures_until_seconds=round(lasted, 2),
+    )
+    # All that may fail is what a caller may try again.
+    assert set(scenes.failed(result)) <= {"refused", "unconnected", "broken"}
+    start = int((killed - result["started"]) / result["interval"])
+    assert all(set(entry["calls"]) <= {"ok"} for entry in result["series"][:start])
+    assert any(entry["calls"].get("ok") for entry in result["series"][-8:])
+    if scenes.FULL:
+        assert took <= REVIVED
+        # Calls that began within the window may be given up after their last try, four seconds later.
+        assert lasted <= took + 5
