@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,29 +116,27 @@ def _send(place: Place, over: threading.Event) -> None:
 def lose_worker(place: Place, model: str) -> None:
     """Kill a worker while it has a request, which so fails, and wait until the next one is ready."""
 
-    def worker() -> dict[str, object]:
-        (described,) = requests.get(f"{place.management}/models/{model}", timeout=TIMEOUT).json()
-        return described["workers"][0]
+    def described() -> Any:
+        return requests.get(f"{place.management}/models/{model}", timeout=TIMEOUT).json()[0]
 
-    pid = int(worker()["pid"])
+    def worker() -> Any:
+        return described()["workers"][0]
+
+    pid = worker()["pid"]
     os.kill(pid, signal.SIGSTOP)
-    statuses: list[int] = []
-
-    def ask() -> None:
-        # Past the gateway, which would ask once more.
-        answer = requests.post(f"{place.inference}/predictions/{model}", json=[0.5, -1.5, 3.0, 2.0], timeout=TIMEOUT)
-        statuses.append(answer.status_code)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-
-    def waits() -> bool:
-        (described,) = requests.get(f"{place.management}/models/{model}", timeout=TIMEOUT).json()
-        return bool(described["jobQueueStatus"]["pendingRequests"] == 0)
-
-    assert wait_until(waits, TIMEOUT)
-    os.kill(pid, signal.SIGKILL)
-    asking.join(TIMEOUT)
-    assert statuses, "the request to a killed worker has no answer"
-    assert statuses[0] >= 500
+    # The first goes to the stopped worker, the next one waits behind it. Past the gateway, which would ask once more.
+    asking = [threading.Thread(target=_ask, args=(place, model)) for _ in range(2)]
+    for thread in asking:
+        thread.start()
+    try:
+        assert wait_until(lambda: described()["jobQueueStatus"]["pendingRequests"] > 0, TIMEOUT)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        for thread in asking:
+            thread.join(TIMEOUT)
     assert wait_until(lambda: worker()["status"] == "READY" and worker()["pid"] != pid, TIMEOUT)
+
+
+def _ask(place: Place, model: str) -> None:
+    with contextlib.suppress(requests.RequestException):
+        requests.post(f"{place.inference}/predictions/{model}", json=[0.5, -1.5, 3.0, 2.0], timeout=TIMEOUT)
