@@ -158,9 +158,7 @@ def archive(entry: Entry, version: str, store: Path = MODEL_STORE, profile: str 
         fresh = Path(work) / "fresh.mar"
         _normalise(_run_archiver(entry, version, profile, folder, Path(work)), fresh)
         changed = not target.is_file() or target.read_bytes() != fresh.read_bytes()
-        if changed:
-            fresh.replace(target)
-        else:
+        if not changed:
             target.touch()
-    model_index.record(store, target, entry.name, version, entry.accuracy_floor)
+        model_index.record(store, target, entry.name, version, entry.accuracy_floor, fresh if changed else None)
     return target, changed

@@ -75,7 +75,9 @@ class Serving:
     workers: int = 1
     batch_size: int = 16
     max_batch_delay_ms: int = 1
-    response_timeout_s: int = 30
+    # A batch of sixteen single images takes milliseconds and the largest bulk request about a second. Twice 15 s is the
+    # gateway's limit for two tries, so that what a hung worker had taken is still answered by another one.
+    response_timeout_s: int = 15
 
     def under(self, profile: str) -> Serving:
         """These settings as one of ``PROFILES`` changes them."""

@@ -44,7 +44,7 @@ def lists(store: Path, path: Path) -> bool:
     return isinstance(entry, dict) and entry.get("sha256") == digest(path)
 
 
-def record(store: Path, path: Path, model: str, version: str, accuracy_floor: float) -> None:
+def record(store: Path, path: Path, model: str, version: str, accuracy_floor: float, fresh: Path | None = None) -> None:
     """Enter an archive, in place of what the index said of its name.
 
     Args:
@@ -52,18 +52,22 @@ def record(store: Path, path: Path, model: str, version: str, accuracy_floor: fl
         path: the archive.
         model, version: as in its manifest.
         accuracy_floor: the catalog's, under which the version may not go live.
+        fresh: what is to take the archive's place, on the same disk; it does so when the new index is written, so that
+            a full disk leaves archive and index as they were.
 
     Raises:
-        OSError: the index cannot be written; it is as it was.
+        OSError: the index cannot be written; it is as it was, and so is the archive.
     """
-    entry = {"model": model, "version": version, "sha256": digest(path), "accuracy_floor": accuracy_floor}
+    entry = {"model": model, "version": version, "sha256": digest(fresh or path), "accuracy_floor": accuracy_floor}
     with _locked(store):
-        fresh = store / f".{NAME}.new"
+        index = store / f".{NAME}.new"
         try:
-            fresh.write_text(json.dumps({**read(store), path.name: entry}, indent=2, sort_keys=True) + "\n")
-            fresh.replace(store / NAME)
+            index.write_text(json.dumps({**read(store), path.name: entry}, indent=2, sort_keys=True) + "\n")
+            if fresh:
+                fresh.replace(path)
+            index.replace(store / NAME)
         finally:
-            fresh.unlink(missing_ok=True)
+            index.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -224,6 +224,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if asked.command in rollout_commands.NAMES:
             return _roll_out(asked, given)
         if asked.command == "restart":
+            # What could not start again must go on.
+            service.live_archives(given, lambda _: None)
             service.stop(given)
         return _start(given, asked.foreground)
     except ServingError as error:

@@ -30,6 +30,8 @@ _HEAP = "1g"
 
 _OPTIONS = (
     f"-Xmx{_HEAP}",
+    # A frontend without memory answers nothing and ends nothing: the supervisor starts a new one.
+    "-XX:+ExitOnOutOfMemoryError",
     # Netty does both; Java 25 would print a warning for each.
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",

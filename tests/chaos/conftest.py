@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from models import catalog
-from serving import settings
 from tests import gateways
 from tests.chaos import scenes
 from tests.chaos.scenes import Scene
@@ -19,8 +18,7 @@ TIMEOUT = catalog.get(scenes.MODEL).serving.response_timeout_s if scenes.FULL el
 
 
 def _pack(store: Path) -> Path:
-    source = settings.read().model_store / f"{scenes.MODEL}.mar"
-    return scenes.variant(source, store, responseTimeout=TIMEOUT)
+    return scenes.variant(scenes.source(), store, responseTimeout=TIMEOUT)
 
 
 @pytest.fixture(scope="session")

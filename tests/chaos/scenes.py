@@ -26,6 +26,7 @@ import psutil
 from bench import reporting
 from models import model_index
 from models.archiving import file_name
+from serving import settings
 from serving.management import Management, Model
 from serving.processes import wait_until
 from serving.settings import ROOT
@@ -42,6 +43,11 @@ PATIENCE = 60.0
 
 MODEL = "fashion_mlp"
 RESULTS = reporting.RESULTS / "chaos.json"
+
+
+def source() -> Path:
+    """The archive that all others are made from; ``make archive`` must have built it."""
+    return settings.read().model_store / f"{MODEL}.mar"
 
 
 def variant(

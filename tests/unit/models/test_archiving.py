@@ -45,7 +45,7 @@ def test_an_archive_holds_what_a_worker_needs(tmp_path):
         "maxWorkers: 1",
         "batchSize: 16",
         "maxBatchDelay: 1",
-        "responseTimeout: 30",
+        "responseTimeout: 15",
     ]
     signature = signatures.read(unpacked / "signature.json")
     golden = np.load(unpacked / "golden.npz")

@@ -41,7 +41,7 @@ def test_a_name_without_value_is_an_error():
 def test_the_configuration_has_the_services_addresses(given, tmp_path):
     written = gateway.write_config(given, tmp_path).read_text()
     assert "listen 127.0.0.1:8000;" in written
-    assert "server 127.0.0.1:8080 max_fails=0;" in written
+    assert "server 127.0.0.1:8080 max_fails=0 max_conns=256;" in written
     assert "server 127.0.0.1:8002 max_fails=0;" in written
     assert f"client_max_body_size {limits.REQUEST_BYTES};" in written
     assert "ssl_certificate " not in written

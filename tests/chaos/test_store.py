@@ -1,0 +1,176 @@
+"""The model store is damaged, gone, full or read-only: the live version goes on, and whoever changes it is told why."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from serving.settings import ROOT
+from tests.chaos import disks, scenes
+from tests.chaos.scenes import Scene
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def _corrupt(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(byte ^ 0xFF for byte in content[middle : middle + 64])
+    path.write_bytes(content)
+
+
+def _other_version(path: Path) -> None:
+    other = scenes.variant(path, path.parent / "elsewhere", "9.9")
+    other.replace(path)
+
+
+def _no_archive(path: Path) -> None:
+    path.write_text("not an archive\n")
+
+
+def _not_listed(path: Path) -> None:
+    index = path.parent / "index.json"
+    entries = json.loads(index.read_text())
+    del entries[path.name]
+    index.write_text(json.dumps(entries))
+
+
+def _gone(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "truncated": (_truncate, "is not what was packed"),
+    "corrupt": (_corrupt, "is not what was packed"),
+    "of another version": (_other_version, "is not what was packed"),
+    "not an archive": (_no_archive, "is not what was packed"),
+    "not in the index": (_not_listed, "does not list"),
+    "gone with its store": (_gone, "holds no archive"),
+}
+
+
+def _goes_on(scene: Scene, load: scenes.Load) -> None:
+    """The live version answers, also from a worker that is new."""
+    victim = scene.workers()[0]
+    load.event("kill -9 of a worker")
+    victim.kill()
+    scene.await_ready()
+    assert scene.place.run("status").returncode == 0
+
+
+def test_damaged_archives(shared_scene):
+    scene = shared_scene
+    store = scene.place.settings.model_store
+    kept = scene.folder / "kept"
+    shutil.copytree(store, kept)
+    new = scenes.variant(scene.archives[0], kept, "1.1", sharpness=0.5)
+    # The load reads its right answers from a place that nobody damages.
+    scene = Scene(scene.place, [kept / scene.archives[0].name], scene.folder, scene.rate, 0)
+    load = scene.load(600)
+    before = scene.place.state()["processes"]
+    said = {}
+    try:
+        for name, (damage, expected) in DAMAGE.items():
+            for file, command in ((scene.archives[0].name, ["restart"]), (new.name, ["deploy", scenes.MODEL, "1.1"])):
+                shutil.rmtree(store, ignore_errors=True)
+                shutil.copytree(kept, store)
+                damage(store / file)
+                load.event(name)
+                refused = scene.place.run(*command)
+                assert refused.returncode == 1, (name, command, refused.stdout)
+                assert refused.stderr.startswith("error: "), refused.stderr
+                assert refused.stderr.count("\n") == 1, refused.stderr
+                said[f"{name}, {command[0]}"] = refused.stderr.strip()
+                assert expected in refused.stderr or "1.1" in refused.stderr, (name, command, refused.stderr)
+                assert [model.version for model in scene.management.models()] == ["1.0"]
+            _goes_on(scene, load)
+        assert scene.place.state()["processes"] == before
+    finally:
+        load.stop()
+        result = load.result()
+        shutil.rmtree(store, ignore_errors=True)
+        shutil.copytree(kept, store)
+    scenes.keep("store", "Archives that are damaged, unlisted or gone", result, said=said)
+    assert scenes.failed(result) == {}
+
+
+def _archive(store: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "models", "archive", scenes.MODEL],
+        cwd=ROOT,
+        env={**os.environ, "FASHION_MODEL_STORE": str(store)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("room", ["none", "some", "enough, but read-only"])
+def test_archiving_without_room_leaves_the_store_as_it_was(tmp_path, room):
+    with disks.small(tmp_path / "store", "12m") as store:
+        old = scenes.variant(scenes.source(), store)
+        # Another archive than the one that would be made.
+        before = {path.name: path.read_bytes() for path in store.iterdir()}
+        if room == "enough, but read-only":
+            with disks.read_only(store):
+                failed = _archive(store)
+        else:
+            filling = disks.fill(store)
+            if room == "some":
+                os.truncate(filling, filling.stat().st_size - 4 * 2**20)
+            failed = _archive(store)
+            filling.unlink()
+        assert failed.returncode == 1, failed.stdout
+        assert failed.stderr.splitlines()[-1].startswith("error: "), failed.stderr
+        assert "Traceback" not in failed.stderr
+        assert {path.name: path.read_bytes() for path in store.iterdir()} == before
+        assert zipfile.ZipFile(old).testzip() is None
+        assert _archive(store).returncode == 0
+
+
+def test_deploying_without_room_leaves_the_live_version(prepared, tmp_path, rate):
+    place, live = prepared
+    with disks.small(place.settings.run, "2m"):
+        place.start()
+        new = scenes.variant(live, place.settings.model_store, "1.1", sharpness=0.5)
+        scene = Scene(place, [live], tmp_path, rate(place, [live]), 0)
+        load = scene.load(600)
+        filling = disks.fill(place.settings.run)
+        load.event("no room for the state")
+        refused = place.run("deploy", scenes.MODEL, "1.1", "--grace", "0")
+        load.stop()
+        result = load.result()
+        assert refused.returncode == 1, refused.stdout
+        assert "live.json cannot be written" in refused.stderr
+        assert [model.version for model in scene.management.models()] == ["1.0"]
+        assert scenes.failed(result) == {}
+        filling.unlink()
+        assert place.run("deploy", scenes.MODEL, "1.1", "--grace", "0").returncode == 0
+        assert new.exists()
+        place.run("stop")
+
+
+def test_logging_without_room_costs_no_request(prepared, tmp_path, rate):
+    place, live = prepared
+    with disks.small(place.settings.logs, "4m"):
+        place.start()
+        scene = Scene(place, [live], tmp_path, rate(place, [live]), 0)
+        load = scene.load(scene.long_enough(short=6, full=16))
+        disks.fill(place.settings.logs)
+        load.event("no room for logs")
+        _goes_on(scene, load)
+        result = load.result()
+        scenes.keep("logs-full", "The disk of the logs is full", result)
+        assert scenes.failed(result) == {}
+        stopped = place.run("stop")
+        assert stopped.returncode == 0, stopped.stderr
