@@ -72,7 +72,7 @@ certs: ## make a local certificate authority and a certificate for TLS, in keys/
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: test test-conformance fuzz test-web lint format
+.PHONY: test test-conformance fuzz test-web chaos lint format
 test: archive ## unit and integration tests against a real TorchServe
 	@$(BIN)/python -m pytest
 
@@ -96,6 +96,9 @@ $(VENV)/.web-installed: requirements/web.txt $(STAMP)
 
 test-web: archive $(VENV)/.web-installed ## the playground in a real browser; needs nginx and chromium
 	@$(BIN)/python -m pytest tests/web
+
+chaos: archive ## every fault at full length under load, with figures and charts; 20 minutes; needs nginx
+	@CHAOS=full $(BIN)/python -m pytest tests/chaos
 
 .PHONY: test-monitoring
 test-monitoring: archive ## alerts and dashboard with a real Prometheus; needs nginx and Debian's prometheus
