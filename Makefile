@@ -70,6 +70,36 @@ status: $(STAMP) ## models, versions, workers and addresses of the local service
 certs: ## make a local certificate authority and a certificate for TLS, in keys/; needs openssl
 	@gateway/certs.sh
 
+# --- the service in containers ----------------------------------------------------------------------------------------
+
+# cpu or gpu; without it gpu where nvidia-smi works.
+DEVICE ?=
+# 1: put the archives into the image. 1: with Prometheus and Grafana.
+BAKE ?=
+MONITORING ?=
+COMPOSE := $(if $(DEVICE),FASHION_DEVICE=$(DEVICE)) docker/compose
+BAKED := $(if $(BAKE),FASHION_TARGET=baked FASHION_SUFFIX=-baked)
+
+.PHONY: wheels image up down logs ps
+wheels: $(STAMP) ## fill wheelhouse/ for the images: DEVICE=cpu|gpu
+	@docker/wheels.sh $(or $(DEVICE),$$(docker/device))
+
+image: wheels $(if $(BAKE),archive) ## build the images: DEVICE=cpu|gpu, BAKE=1 puts the archives in
+	@$(BAKED) $(COMPOSE) build --quiet
+	@docker images --filter reference='fashion-serve-*' --format 'table {{.Repository}}\t{{.Tag}}\t{{.Size}}'
+
+up: archive image ## from a bare clone to the service in containers: DEVICE=cpu|gpu MONITORING=1
+	@$(if $(DEVICE),FASHION_DEVICE=$(DEVICE)) docker/up $(if $(MONITORING),--profile monitoring)
+
+down: ## stop and remove the containers; what is live is kept
+	@$(COMPOSE) --profile monitoring down
+
+logs: ## follow the containers' logs
+	@$(COMPOSE) --profile monitoring logs --follow --tail 100
+
+ps: ## the containers and whether they are healthy
+	@$(COMPOSE) --profile monitoring ps --all
+
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 .PHONY: test test-conformance fuzz test-web chaos lint format
@@ -103,6 +133,14 @@ chaos: archive ## every fault at full length under load, with figures and charts
 .PHONY: test-monitoring
 test-monitoring: archive ## alerts and dashboard with a real Prometheus; needs nginx and Debian's prometheus
 	@$(BIN)/python -m pytest tests/monitoring
+
+$(VENV)/.containers-installed: requirements/containers.txt $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/containers.txt
+	@touch $@
+
+.PHONY: test-containers
+test-containers: archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## the service in containers; needs docker
+	@$(BIN)/python -m pytest tests/containers
 
 lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Real services on free ports, with folders of their own.
 
-``service`` serves the repository's trained models and is shared by all tests: leave it as it was. ``tiny_service``
+``service`` serves the repository's trained models and is shared by all tests: leave it as it was. ``FASHION_URL``, such
+as http://127.0.0.1:8000, names the gateway of one that runs already, which is used in its place. ``tiny_service``
 serves one linear layer, is up sooner, and is shared too. ``place`` is a place to start a service of one's own.
 """
 
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -108,6 +110,15 @@ class Place:
         assert not Path(scratch).exists()
 
 
+class Elsewhere(Place):
+    """A service that runs already, of which nothing but the gateway can be reached."""
+
+    @property
+    def inference(self) -> str:
+        """The gateway too: it answers as TorchServe does."""
+        return self.gateway
+
+
 def make_place(folder: Path, model_store: Path) -> Place:
     """A place with free ports and folders of its own under ``folder``."""
     base = settings.read({})
@@ -125,6 +136,10 @@ def make_place(folder: Path, model_store: Path) -> Place:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory) -> Iterator[Place]:
     """The repository's archives, served; ``make archive`` must have built them."""
+    if elsewhere := os.environ.get("FASHION_URL"):
+        environment = {"FASHION_GATEWAY_PORT": str(urlsplit(elsewhere).port)}
+        yield Elsewhere(environment, settings.read(environment))
+        return
     place = make_place(tmp_path_factory.mktemp("service"), settings.read().model_store)
     place.start()
     yield place
@@ -151,7 +166,8 @@ def tiny_service(tmp_path_factory) -> Iterator[Place]:
 @pytest.fixture(scope="session")
 def gateway(service) -> Gateway:
     """The gateway of ``service``; skips without nginx, but in CI fails."""
-    gateways.required_nginx()
+    if not isinstance(service, Elsewhere):
+        gateways.required_nginx()
     return Gateway(service.gateway, service.settings.gateway.number, service.settings.logs)
 
 

@@ -1,0 +1,197 @@
+"""What containers do when they are killed, told to end, flooded, or cannot work at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+import requests
+from composing import SERVICES, TORCHSERVE, inspect, run, wait_until
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from load import Load
+
+from handlers import limits
+from serving.settings import ROOT
+from tests import packing
+
+RECOVERY = 10.0
+BULK = np.random.default_rng(1).integers(0, 256, (limits.EXAMPLES, 28 * 28), np.uint8).tobytes()
+RAW = {"Content-Type": "application/octet-stream", "Accept": "application/octet-stream"}
+
+
+def grpc_serves(stack) -> bool:
+    with grpc.insecure_channel(f"127.0.0.1:{stack.grpc_port}", [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
+        except grpc.RpcError:
+            return False
+    return answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def serves(stack) -> bool:
+    return stack.is_ready() and grpc_serves(stack)
+
+
+def send_bulk(stack, model: str = "fashion_convnet") -> requests.Response:
+    return requests.post(f"{stack.url}/predictions/{model}", data=BULK, headers=RAW, timeout=120)
+
+
+def restarts(stack, service: str) -> int:
+    return stack.inspect(service)["RestartCount"]
+
+
+def while_busy(stack, act: Callable[[], object], count: int = 6) -> list[requests.Response]:
+    """Send bulk requests, act as soon as the worker computes, and return the answers."""
+    worker = "cat /proc/[0-9]*/stat 2>/dev/null | awk '{total += $14} END {print total}'"
+    before = int(stack.inside("torchserve", worker))
+    with ThreadPoolExecutor(count) as pool:
+        sent = [pool.submit(send_bulk, stack) for _ in range(count)]
+        # Ten hundredths of a second: the first has been read and is being computed.
+        wait_until(lambda: int(stack.inside("torchserve", worker)) > before + 10, 30, "a worker computes")
+        act()
+        return [each.result() for each in sent]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_killed_service_is_ready_again_in_time(ready, service):
+    before = restarts(ready, service)
+    pid = ready.inspect(service)["State"]["Pid"]
+    # As the kernel does, for want of memory for one. `docker kill` tells the engine to leave the container stopped.
+    os.kill(pid, signal.SIGKILL)
+    begun = time.monotonic()
+    wait_until(lambda: restarts(ready, service) > before, RECOVERY, f"{service} is started again")
+    wait_until(lambda: serves(ready), RECOVERY - (time.monotonic() - begun), f"{service} is ready again")
+    print(f"{service}: ready again after {time.monotonic() - begun:.1f} s")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_killed_by_hand_is_brought_back_by_compose(ready, service):
+    run("docker", "kill", "--signal", "KILL", ready.container(service))
+    begun = time.monotonic()
+    ready.compose("up", "--detach", "--no-deps", service)
+    wait_until(lambda: serves(ready), RECOVERY, f"{service} is ready again")
+    print(f"{service}: ready again after {time.monotonic() - begun:.1f} s")
+
+
+def test_the_container_ends_with_its_frontend(ready):
+    before = restarts(ready, "torchserve")
+    ready.inside("torchserve", "kill -9 $(cat /proc/[0-9]*/stat | awk '$2 == \"(java)\" {print $1}')")
+    wait_until(lambda: restarts(ready, "torchserve") > before, 10, "the container starts again")
+    assert "ended by itself, with -9" in ready.compose("logs", "--no-log-prefix", "torchserve")
+    wait_until(lambda: serves(ready), 30, "the service is ready again")
+
+
+def test_sigterm_under_load_loses_no_request(ready):
+    with Load(ready.url) as load:
+        wait_until(lambda: load.answered > 200, 30, "load")
+        # As an update does it: the container is stopped with SIGTERM, removed, and made anew.
+        ready.compose("up", "--detach", "--wait", "--no-deps", "--force-recreate", "torchserve")
+        after = load.answered
+        wait_until(lambda: load.answered > after + 200, 30, "load")
+    print(dict(load.outcomes))
+    assert load.wrong == {}
+    assert load.outcomes["right"] == load.answered
+
+
+def test_sigterm_finishes_what_is_in_flight(ready):
+    name = ready.container("torchserve")
+    answers = while_busy(ready, lambda: run("docker", "kill", "--signal", "TERM", name))
+    assert [(answer.status_code, len(answer.content)) for answer in answers] == [(200, limits.EXAMPLES * 10 * 4)] * 6
+    wait_until(lambda: not inspect(name)["State"]["Running"], 30, "the container ends")
+    assert inspect(name)["State"]["ExitCode"] == 0
+    assert "nothing left to answer" in ready.compose("logs", "--no-log-prefix", "torchserve")
+
+
+def test_a_container_that_ends_is_not_ready_from_the_first_moment(ready):
+    ended = threading.Event()
+
+    def stop() -> None:
+        run("docker", "stop", ready.container("torchserve"))
+        ended.set()
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
+    try:
+        gone = "test -e /state/ready || echo gone"
+        wait_until(lambda: ended.is_set() or "gone" in ready.inside("torchserve", gone, check=False), 10, "not ready")
+    finally:
+        stopping.join()
+    assert inspect(ready.container("torchserve"))["State"]["ExitCode"] == 0
+
+
+def test_a_gateway_that_ends_answers_what_it_has_begun(ready):
+    name = ready.container("gateway")
+    answers = while_busy(ready, lambda: run("docker", "kill", "--signal", "QUIT", name), count=3)
+    assert [answer.status_code for answer in answers] == [200] * 3
+    wait_until(lambda: not inspect(name)["State"]["Running"], 30, "the container ends")
+    assert inspect(name)["State"]["ExitCode"] == 0
+
+
+def test_a_flood_of_bulk_requests_stays_within_the_memory_limit(ready):
+    before = restarts(ready, "torchserve")
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(
+            pool.map(lambda number: send_bulk(ready, ("fashion_mlp", "fashion_convnet")[number % 2]), range(96))
+        )
+    statuses = {answer.status_code for answer in answers}
+    assert statuses <= {200, 503}
+    assert 200 in statuses
+    script = "cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null"
+    killed = [line for line in ready.inside("torchserve", script, check=False).splitlines() if "oom_kill " in line]
+    assert killed == ["oom_kill 0"]
+    peak = ready.inside(
+        "torchserve",
+        "cat /sys/fs/cgroup/memory.peak /sys/fs/cgroup/memory/memory.max_usage_in_bytes 2>/dev/null",
+        check=False,
+    )
+    print(f"most memory: {int(peak.splitlines()[0]) / 2**30:.1f} GB")
+    assert restarts(ready, "torchserve") == before
+    assert serves(ready)
+
+
+def start_alone(store: Path, *options: str) -> tuple[int, str]:
+    """Run the image with a model store of its own to its end: the exit code, and what it printed."""
+    name = run(
+        *("docker", "run", "--detach", "--read-only", "--tmpfs", "/tmp:exec", "--tmpfs", "/state:uid=10001"),
+        *("--volume", f"{store}:/models:ro", *options, TORCHSERVE),
+    ).strip()
+    try:
+        wait_until(lambda: not inspect(name)["State"]["Running"], 60, "the container ends")
+        return inspect(name)["State"]["ExitCode"], run("docker", "logs", name)
+    finally:
+        run("docker", "rm", "--force", name)
+
+
+def test_a_container_without_archives_ends(tmp_path):
+    tmp_path.chmod(0o755)
+    code, said = start_alone(tmp_path)
+    assert code == 1
+    assert "holds no archive" in said
+    assert "Traceback" not in said
+
+
+def test_a_container_whose_workers_cannot_start_ends(tmp_path):
+    store = tmp_path / "store"
+    broken = "raise RuntimeError('cannot start, for a test')\n"
+    packing.pack(store, changes={"vector_classifier.py": broken.encode()})
+    tmp_path.chmod(0o755)
+    store.chmod(0o755)
+    code, said = start_alone(store)
+    assert code == 1
+    assert "ended while it loaded the model" in said
+
+
+def test_a_container_that_must_have_a_gpu_ends_without():
+    code, said = start_alone(
+        ROOT / "model_store", "--env", "FASHION_DEVICE_TYPE=gpu", "--env", "NVIDIA_VISIBLE_DEVICES=void"
+    )
+    assert code == 1
+    assert "TorchServe finds no GPU here" in said
