@@ -30,7 +30,7 @@ import orjson
 from aiohttp import web
 
 from handlers import problems
-from serving import settings, side_process
+from serving import settings, side_process, tokens
 from serving.grpc_errors import CallError
 from serving.grpc_service import NAME, VERSION
 from serving.grpc_upstream import Upstream
@@ -180,7 +180,7 @@ async def serve(host: str, port: int, inference: str, management: str, stop: asy
     """
     given = settings.read()
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-        upstream = Upstream(session, inference, management)
+        upstream = Upstream(session, inference, management, tokens.given_by(given))
         application = FrontDoor(upstream).application()
         watch = Watch(session, upstream, given.counts, f"{given.gateway_status.url}/status")
         application.router.add_get("/metrics", watch.answer)

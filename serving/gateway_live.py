@@ -15,12 +15,11 @@ from pathlib import Path
 
 import psutil
 
-from serving import processes
+from serving import processes, tokens
 from serving.errors import RolloutError
 from serving.gateway import live_folder
 from serving.live import Live
 from serving.settings import Settings
-from serving.tokens import Keys
 
 SPLIT, SHARES, KEY = "split.conf", "canary.map", "key.conf"
 
@@ -89,7 +88,8 @@ def apply(settings: Settings, state: Mapping[str, Live], drained: bool = True) -
         RolloutError: the gateway did not take it up.
         TokenError: TorchServe's key is not to be found.
     """
-    key = Keys(settings.key_file).inference() if settings.tokens else None
+    keys = tokens.given_by(settings)
+    key = keys.inference() if keys else None
     if not write(live_folder(settings), state, key):
         return True
     return reload(settings.run / "gateway" / "nginx.pid", drained)

@@ -19,7 +19,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from handlers import limits
-from serving import side_process
+from serving import settings, side_process, tokens
 from serving.grpc_service import PROTOCOL, Service, add_to
 from serving.grpc_upstream import Upstream
 
@@ -48,7 +48,7 @@ async def serve(host: str, port: int, inference: str, management: str, stop: asy
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=CALLS), cookie_jar=aiohttp.DummyCookieJar()
     ) as session:
-        upstream = Upstream(session, inference, management)
+        upstream = Upstream(session, inference, management, tokens.given_by(settings.read()))
         server = grpc.aio.server(
             maximum_concurrent_rpcs=CALLS,
             options=[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from typing import Any
 
@@ -11,7 +12,11 @@ import grpc
 import orjson
 
 from serving import grpc_errors
+from serving.errors import TokenError
 from serving.grpc_errors import CallError
+from serving.tokens import Keys, Kind
+
+logger = logging.getLogger("serving.grpc_upstream")
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
@@ -28,10 +33,14 @@ class Upstream:
     Args:
         session: reuses connections; whoever made it closes it.
         inference, management: the addresses, without a slash at the end.
+        keys: its tokens; ``None`` where it asks for none.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, inference: str, management: str) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, inference: str, management: str, keys: Keys | None = None
+    ) -> None:
         self._session = session
+        self._keys = keys
         self._inference = inference
         self._management = management
 
@@ -92,7 +101,11 @@ class Upstream:
             CallError: any answer but a good one.
         """
         url = self._inference + "/predictions" + _path(name, version)
-        headers = {"Content-Type": "application/octet-stream", JSON_LENGTH_HEADER: str(json_length)}
+        headers = {
+            "Content-Type": "application/octet-stream",
+            JSON_LENGTH_HEADER: str(json_length),
+            **self._authorization("inference"),
+        }
         async with self._session.post(url, data=body, headers=headers, timeout=_timeout(timeout)) as answer:
             read = await answer.read()
             if answer.status != 200:
@@ -124,11 +137,21 @@ class Upstream:
         return [model for versions in found for model in versions]
 
     async def _managed(self, path: str) -> Any:
-        async with self._session.get(self._management + path, timeout=_timeout(MANAGEMENT_TIMEOUT)) as answer:
+        headers, timeout = self._authorization("management"), _timeout(MANAGEMENT_TIMEOUT)
+        async with self._session.get(self._management + path, headers=headers, timeout=timeout) as answer:
             read = await answer.read()
             if answer.status != 200:
                 raise grpc_errors.from_http(answer.status, read)
             return orjson.loads(read)
+
+    def _authorization(self, kind: Kind) -> dict[str, str]:
+        if self._keys is None:
+            return {}
+        try:
+            return {"Authorization": f"Bearer {self._keys.of(kind)}"}
+        except TokenError as error:
+            logger.warning("%s", error)
+            raise CallError(grpc.StatusCode.UNAVAILABLE, "TorchServe has left no tokens yet") from error
 
 
 def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:

@@ -64,6 +64,11 @@ def cache_path() -> Path:
     return Path(sys.prefix) / "var" / f"fashion-serve-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.aot"
 
 
+# Ten years in minutes, as TorchServe's default of an hour would end the service after one: the keys live as long as
+# the frontend's process, and `python -m serving rotate` exchanges them.
+_TOKENS = "disable_token_authorization=false\ntoken_expiration_min=5256000\n"
+
+
 def make_scratch() -> Path:
     """A new private folder for what TorchServe unpacks and for its workers' sockets, with a short path."""
     base = tempfile.gettempdir()
@@ -96,6 +101,7 @@ def write_config(settings: Settings, archives: Sequence[Archive]) -> Path:
         f"grpc_management_port={settings.ts_grpc_management.number}\n"
         f"metrics_config={METRICS_CONFIG}\n"
         f"load_models={','.join(archive.path.name for archive in archives)}\n"
+        + _TOKENS * settings.tokens
         + ("number_of_gpu=0\n" if settings.device_type == "cpu" else "")
     )
     return path

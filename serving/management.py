@@ -8,7 +8,9 @@ from typing import Any
 
 import requests
 
-from serving.errors import RefusedError, UnreachableError
+from serving import tokens
+from serving.errors import RefusedError, TokenError, UnreachableError
+from serving.settings import Settings
 
 # Models in one answer; TorchServe gives at most 100.
 _PAGE = "100"
@@ -78,6 +80,12 @@ def _model(described: dict[str, Any]) -> Model:
 
 # Who asks, or nobody where no token is asked for: called for each request, as a token may be exchanged at any time.
 Token = Callable[[], str | None]
+
+
+def of_service(settings: Settings) -> Management:
+    """The management API of the service with these settings, with its token where it asks for one."""
+    keys = tokens.given_by(settings)
+    return Management(settings.management.url, token=keys.management if keys else None)
 
 
 class Management:
@@ -171,7 +179,10 @@ class Management:
             raise RefusedError(f"TorchServe refused {method} {path}: {_reason(answer)}")
 
     def _ask(self, method: str, path: str, query: dict[str, str] | None = None) -> requests.Response:
-        token = self._token() if self._token else None
+        try:
+            token = self._token() if self._token else None
+        except TokenError as error:
+            raise UnreachableError(f"the management API at {self._url} cannot be asked: {error}") from error
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             return self._session.request(method, self._url + path, params=query, headers=headers, timeout=self._timeout)

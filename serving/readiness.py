@@ -16,9 +16,10 @@ import numpy as np
 import psutil
 import requests
 
+from serving import management, tokens
 from serving.archives import Archive, Golden
 from serving.errors import StartError, UnreachableError
-from serving.management import Management, Model, Worker
+from serving.management import Model, Worker
 from serving.processes import ProcessId
 from serving.settings import Settings
 
@@ -120,7 +121,8 @@ class FrontendProbe:
     def __init__(self, settings: Settings, archives: Sequence[Archive]) -> None:
         self._settings = settings
         self._archives = archives
-        self._management = Management(settings.management.url)
+        self._management = management.of_service(settings)
+        self._keys = tokens.given_by(settings)
         self._seen: dict[str, set[int]] = {}
 
     def __call__(self, frontend: ProcessId) -> str | None:
@@ -150,7 +152,8 @@ class FrontendProbe:
             raise StartError("FASHION_DEVICE_TYPE=gpu, but TorchServe finds no GPU here; does nvidia-smi work?")
         for archive in self._archives:
             if archive.golden:
-                check_prediction(self._settings.inference.url, archive, archive.golden)
+                token = self._keys.inference() if self._keys else None
+                check_prediction(self._settings.inference.url, archive, archive.golden, token=token)
         return None
 
     def _running_workers(self, frontend: ProcessId) -> dict[str, int]:

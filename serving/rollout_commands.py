@@ -1,4 +1,4 @@
-"""``python -m serving deploy|rollback|canary|promote|abort``: rollouts from the command line."""
+"""``python -m serving deploy|rollback|canary|promote|abort|rotate``: what is live, from the command line."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from serving import gateway, gateway_live, rollout
+from serving import gateway, gateway_live, live, management, rollout, tokens
 from serving.errors import RolloutError, SettingError
 from serving.live import Live
 from serving.management import Management
 from serving.rollout import Report, Target
 from serving.settings import Settings
-from serving.tokens import Keys
+from serving.tokens import Keys, Kind
 
-NAMES = ("deploy", "rollback", "canary", "promote", "abort")
+NAMES = ("deploy", "rollback", "canary", "promote", "abort", "rotate")
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add the five commands to a parser's."""
+    """Add these commands to a parser's."""
     for name, text in (
         ("deploy", "make a version live, after every check, with no request lost"),
         ("rollback", "make the version live that was live before"),
@@ -42,6 +42,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         command.add_argument("--management", metavar="URL", help="management API of a TorchServe on another machine")
         command.add_argument("--inference", metavar="URL", help="its inference API")
         command.add_argument("--token-file", type=Path, metavar="FILE", help="a copy of its key_file.json")
+    rotate = commands.add_parser("rotate", help="exchange one of TorchServe's tokens", description="Exchange a token.")
+    rotate.add_argument("kind", choices=("inference", "management"), help="of which API")
 
 
 def run(asked: argparse.Namespace, given: Settings, report: Report) -> str:
@@ -58,6 +60,8 @@ def run(asked: argparse.Namespace, given: Settings, report: Report) -> str:
     Raises:
         ServingError: nothing has changed; or, as the message says, all that is left to do is to tidy up.
     """
+    if asked.command == "rotate":
+        return _rotate(given, asked.kind, report)
     target = _target(asked, given)
     if asked.command == "deploy":
         rollout.deploy(target, asked.model, asked.version, report)
@@ -77,9 +81,9 @@ def _target(asked: argparse.Namespace, given: Settings) -> Target:
     if not asked.management:
         if asked.inference or asked.token_file:
             raise RolloutError("--inference and --token-file go with --management")
-        keys = Keys(given.key_file) if given.tokens else None
+        keys = tokens.given_by(given)
         return Target(
-            management=Management(given.management.url, token=keys.management if keys else None),
+            management=management.of_service(given),
             inference=given.inference.url,
             token=keys.inference if keys else None,
             model_store=given.model_store,
@@ -103,6 +107,18 @@ def _target(asked: argparse.Namespace, given: Settings) -> Target:
         grace=asked.grace,
         split=None,
     )
+
+
+def _rotate(given: Settings, kind: Kind, report: Report) -> str:
+    keys = tokens.given_by(given)
+    if keys is None:
+        raise RolloutError("TorchServe asks for no tokens: FASHION_TOKENS=1 is not set")
+    report(f"exchanging the {kind} key")
+    keys.exchange(given.management.url, kind)
+    # Until nginx has the new key, which takes some hundredths of a second, what it sends on is refused.
+    if kind == "inference" and not gateway_live.apply(given, live.read(given.run), drained=False):
+        return f"the {kind} key is new; no gateway runs here that must know"
+    return f"the {kind} key is new"
 
 
 def _url(text: str) -> str:

@@ -25,11 +25,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from serving import archives as archive_files
-from serving import gateway, gateway_live, jvm, live, model_index, processes, worker_counts
+from serving import gateway, gateway_live, jvm, live, management, model_index, processes, worker_counts
 from serving.archives import Archive
 from serving.errors import AlreadyRunningError, BusyError, PortInUseError, StartError, UnreachableError
 from serving.live import Live
-from serving.management import Management, Model
+from serving.management import Model
 from serving.processes import ProcessId
 from serving.readiness import FrontendProbe, last_lines
 from serving.settings import COUNTS_VARIABLE, HOST, ROOT, Port, Settings
@@ -298,7 +298,7 @@ def status(settings: Settings) -> Status:
     if state is None or not state.alive:
         return Status(None, None)
     try:
-        return Status(state, Management(settings.management.url).models())
+        return Status(state, management.of_service(settings).models())
     except UnreachableError:
         return Status(state, None)
 
@@ -423,6 +423,7 @@ def _end(settings: Settings, state: State) -> bool:
     for process in reversed(state.processes):
         found |= processes.stop(process, _GRACE)
     shutil.rmtree(state.scratch, ignore_errors=True)
+    settings.key_file.unlink(missing_ok=True)
     worker_counts.clear(settings.counts)
     _state_path(settings).unlink(missing_ok=True)
     return found

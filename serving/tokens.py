@@ -15,9 +15,15 @@ from typing import Any, Literal
 import requests
 
 from serving.errors import RefusedError, TokenError, UnreachableError
+from serving.settings import Settings
 
 Kind = Literal["management", "inference"]
 _ANSWER_TIMEOUT = 10.0
+
+
+def given_by(settings: Settings) -> Keys | None:
+    """The keys of the service with these settings; ``None`` where TorchServe asks for none."""
+    return Keys(settings.key_file) if settings.tokens else None
 
 
 class Keys:
@@ -31,20 +37,20 @@ class Keys:
         self._path = path
         self._read: tuple[int, dict[str, Any]] | None = None
 
-    def management(self) -> str:
-        """The key of the management API.
+    def of(self, kind: Kind) -> str:
+        """The key of one API.
 
         Raises:
-            TokenError: the file is missing or holds no keys.
+            TokenError: the file is missing or holds no such key.
         """
+        return self._key(kind)
+
+    def management(self) -> str:
+        """The key of the management API; raises as ``of`` does."""
         return self._key("management")
 
     def inference(self) -> str:
-        """The key of the inference API.
-
-        Raises:
-            TokenError: as for ``management``.
-        """
+        """The key of the inference API; raises as ``of`` does."""
         return self._key("inference")
 
     def exchange(self, url: str, kind: Kind) -> None:
@@ -55,7 +61,7 @@ class Keys:
             kind: which key.
 
         Raises:
-            TokenError: as for ``management``.
+            TokenError: as for ``of``.
             UnreachableError, RefusedError: TorchServe does not answer, or will not.
         """
         before = self._key(kind)

@@ -29,10 +29,10 @@ from contextlib import suppress
 import psutil
 
 from serving import archives as archive_files
-from serving import jvm, live, service, settings, worker_counts
+from serving import jvm, live, management, service, settings, tokens, worker_counts
 from serving.archives import Archive
 from serving.errors import ServingError, StartError, UnreachableError
-from serving.management import Management, Model
+from serving.management import Model
 from serving.processes import ProcessId
 from serving.readiness import check_prediction
 from serving.service import Part
@@ -68,7 +68,8 @@ class Keeper:
     def __init__(self, given: Settings, stopping: threading.Event) -> None:
         self._given = given
         self._stopping = stopping
-        self._management = Management(given.management.url)
+        self._management = management.of_service(given)
+        self._keys = tokens.given_by(given)
         self._ready = given.run / READY
         self._asked = -math.inf
         self._workers: set[tuple[str, int]] = set()
@@ -159,7 +160,8 @@ class Keeper:
         for version in versions & self._archives.keys():
             archive = self._archives[version]
             if archive.golden:
-                check_prediction(self._given.inference.url, archive, archive.golden, count=_EXAMPLES)
+                token = self._keys.inference() if self._keys else None
+                check_prediction(self._given.inference.url, archive, archive.golden, _EXAMPLES, token)
 
     def _check_alive(self, child: subprocess.Popen[bytes]) -> None:
         if child.poll() is not None:

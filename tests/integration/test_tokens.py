@@ -1,0 +1,145 @@
+"""TorchServe's own tokens, end to end: made by a start, used by every part, exchanged, made anew with the frontend."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import signal
+
+import grpc
+import pytest
+import requests
+
+from serving import settings
+from serving.oip_proto import open_inference_pb2 as oip
+from serving.processes import wait_until
+from serving.tokens import Keys
+from tests import gateways, packing
+from tests.integration.conftest import make_place
+
+VECTOR = [1, 2, 3]
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A service that asks for tokens, with ``tiny`` 1.0 live and 1.1 in its model store."""
+    gateways.required_nginx()
+    folder = tmp_path_factory.mktemp("tokens")
+    place = make_place(folder, folder / "model_store")
+    environment = {**place.environment, "FASHION_TOKENS": "1"}
+    place = dataclasses.replace(place, environment=environment, settings=settings.read(environment))
+    packing.pack(place.settings.model_store)
+    place.start()
+    packing.pack(place.settings.model_store, version="1.1")
+    yield place
+    place.run("stop")
+    assert not place.settings.key_file.exists()
+
+
+@pytest.fixture
+def keys(guarded):
+    return Keys(guarded.settings.key_file)
+
+
+def _status(url: str, token: str | None = None, **request: object) -> int:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    method = "POST" if request else "GET"
+    return requests.request(method, url, headers=headers, timeout=10, **request).status_code
+
+
+def _predicts(guarded) -> bool:
+    answer = requests.post(f"{guarded.gateway}/predictions/tiny", json=VECTOR, timeout=10)
+    return answer.status_code == 200
+
+
+def test_nobody_without_the_right_token_is_answered(guarded, keys):
+    right = {
+        f"{guarded.inference}/predictions/tiny": keys.inference(),
+        f"{guarded.management}/models": keys.management(),
+    }
+    for url, token in right.items():
+        request = {"json": VECTOR} if "predictions" in url else {}
+        assert _status(url, token, **request) == 200
+        for wrong in (None, "x", token[:-1], *(set(right.values()) - {token})):
+            assert _status(url, wrong, **request) == 400, wrong
+    assert _status(f"{guarded.management}/models", None, params={"url": "tiny-1.1.mar"}) == 400
+    assert _status(f"{guarded.management}/token?type=management", keys.management()) == 400
+
+
+def test_only_the_owner_may_read_the_keys(guarded):
+    secret = [guarded.settings.key_file, guarded.settings.run / "gateway" / "live" / "key.conf"]
+    assert [path.stat().st_mode & 0o777 for path in secret] == [0o600, 0o600]
+
+
+def test_callers_of_the_gateway_need_no_token(guarded):
+    assert _predicts(guarded)
+    # What a client sends as its own key is not passed on.
+    assert _status(f"{guarded.gateway}/predictions/tiny", "mine", json=VECTOR) == 200
+    chunks = requests.post(
+        f"{guarded.gateway}/predictions/tiny",
+        data=iter([b"[1, 2,", b" 3]"]),
+        headers={"Content-Type": "application/json"},
+        timeout=10,
+    )
+    assert chunks.status_code == 200
+    for path in ("/readyz", "/v1/models", "/v2/models/tiny", "/v2/models/tiny/ready"):
+        assert _status(guarded.gateway + path) == 200, path
+
+
+def test_callers_over_grpc_need_no_token(guarded):
+    tensor = oip.ModelInferRequest.InferInputTensor(name="features", datatype="FP32", shape=[1, 3])
+    tensor.contents.fp32_contents.extend(VECTOR)
+    with grpc.insecure_channel(guarded.grpc) as channel:
+        call = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            oip.ModelInferRequest.SerializeToString,
+            oip.ModelInferResponse.FromString,
+        )
+        answer = call(oip.ModelInferRequest(model_name="tiny", inputs=[tensor]), timeout=10)
+    assert (answer.model_name, answer.model_version) == ("tiny", "1.0")
+
+
+def test_rollouts_use_the_tokens(guarded, tmp_path):
+    for command in (("deploy", "tiny", "1.1"), ("rollback", "tiny")):
+        ran = guarded.run(*command, "--grace", "0.5")
+        assert ran.returncode == 0, ran.stderr
+    elsewhere = ("--management", guarded.management, "--inference", guarded.inference, "--grace", "0.5")
+    environment = {"FASHION_TOKENS": "0", "FASHION_RUN_DIR": str(tmp_path)}
+    ran = guarded.run("deploy", "tiny", "1.1", *elsewhere, **environment)
+    assert (ran.returncode, "asks for a token" in ran.stderr) == (1, True)
+    for command in (("deploy", "tiny", "1.1"), ("rollback", "tiny")):
+        ran = guarded.run(*command, *elsewhere, "--token-file", str(guarded.settings.key_file), **environment)
+        assert ran.returncode == 0, ran.stderr
+
+
+def test_exchanged_keys_are_taken_up(guarded, keys):
+    before = keys.inference(), keys.management()
+    for kind in ("inference", "management"):
+        ran = guarded.run("rotate", kind)
+        assert ran.returncode == 0, ran.stderr
+    assert _status(f"{guarded.inference}/ping", before[0]) == 400
+    assert _status(f"{guarded.management}/models", before[1]) == 400
+    assert _status(f"{guarded.inference}/ping", keys.inference()) == 200
+    assert guarded.run("status").returncode == 0
+    assert wait_until(lambda: _predicts(guarded), 10)
+    assert wait_until(lambda: _status(f"{guarded.gateway}/v2/models/tiny") == 200, 10)
+
+
+def test_frontend_that_starts_again_has_new_keys_and_all_know_them(guarded, keys):
+    before = keys.inference()
+    (frontend,) = [each for each in guarded.state()["processes"] if each["name"] == "TorchServe"]
+    os.kill(frontend["pid"], signal.SIGKILL)
+
+    def whole() -> bool:
+        with contextlib.suppress(Exception):
+            return keys.inference() != before and _predicts(guarded) and guarded.run("status").returncode == 0
+        return False
+
+    assert wait_until(whole, 60)
+    assert wait_until(lambda: _status(f"{guarded.gateway}/v1/models") == 200, 10)
+
+
+def test_without_tokens_there_is_nothing_to_exchange(guarded):
+    ran = guarded.run("rotate", "inference", FASHION_TOKENS="0")
+    assert (ran.returncode, "FASHION_TOKENS=1 is not set" in ran.stderr) == (1, True)
