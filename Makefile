@@ -66,6 +66,32 @@ restart: archive ## stop, pack and start again
 status: $(STAMP) ## models, versions, workers and addresses of the local service
 	@$(BIN)/python -m serving status
 
+# --- what is live -----------------------------------------------------------------------------------------------------
+
+# 1: the service in containers, in place of the local one. The share of a canary.
+CONTAINERS ?=
+PERCENT ?= 10
+ROLLOUT = $(if $(CONTAINERS),docker/compose exec -T torchserve python,$(BIN)/python) -m serving
+
+.PHONY: deploy rollback canary promote abort named
+named: $(STAMP)
+	@test -n "$(MODEL)" || { echo "error: name a model, such as MODEL=fashion_mlp"; exit 2; }
+
+deploy: named ## make a version live, after every check and with no request lost: MODEL=name VERSION=1.1
+	@$(ROLLOUT) deploy $(MODEL) $(VERSION)
+
+rollback: named ## make the version live that was live before: MODEL=name
+	@$(ROLLOUT) rollback $(MODEL)
+
+canary: named ## give a version a share of the requests: MODEL=name VERSION=1.1 PERCENT=10
+	@$(ROLLOUT) canary $(MODEL) $(VERSION) --percent $(PERCENT)
+
+promote: named ## make the canary the live version: MODEL=name
+	@$(ROLLOUT) promote $(MODEL)
+
+abort: named ## end the canary: MODEL=name
+	@$(ROLLOUT) abort $(MODEL)
+
 .PHONY: certs
 certs: ## make a local certificate authority and a certificate for TLS, in keys/; needs openssl
 	@gateway/certs.sh
@@ -151,12 +177,29 @@ format: $(STAMP) ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+# --- measurements -----------------------------------------------------------------------------------------------------
+
+.PHONY: bench bench-peers
+bench: archive ## measure this service: concurrency, forms, bulk, gateway, start, memory, training; needs wrk and nginx
+	@for part in sweep bulk gateway client start memory training decoding wire; do $(BIN)/python -m bench.$$part || exit 1; done
+
+PEERS := mosec triton litserve mlserver bentoml ray fastapi torchserve
+bench/peers/.venv-%/.installed: bench/peers/requirements/%.txt bench/peers/requirements/predictor.txt
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# A server that cannot be installed is reported as missing.
+bench-peers: archive ## measure seven other servers beside this one; needs wrk, 9 GB and half an hour
+	@$(MAKE) --no-print-directory --keep-going $(PEERS:%=bench/peers/.venv-%/.installed) || true
+	@$(BIN)/python -m bench.compare && $(BIN)/python -m bench.charts
+
 # --- undo -------------------------------------------------------------------------------------------------------------
 
 .PHONY: clean distclean
 clean: ## stop the service; remove archives, logs and caches, keep what was trained
 	@test ! -x $(BIN)/python || $(BIN)/python -m serving stop 2>/dev/null || true
-	@rm -rf model_store/*.mar logs run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf model_store/*.mar model_store/index.json model_store/.index.lock logs run .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the virtual environment, downloaded data and everything trained

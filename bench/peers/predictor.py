@@ -47,10 +47,12 @@ class Predictor:
 
     def decode(self, body: bytes) -> NDArray[np.uint8]:
         """One grey image, uint8 ``[height, width]``."""
+        pixels: NDArray[np.uint8]
         if self._is_png:
-            pixels: NDArray[np.uint8] = np.asarray(Image.open(io.BytesIO(body)), np.uint8)
-            return pixels
-        return np.frombuffer(body, np.uint8).reshape(self._input["shape"])
+            pixels = np.asarray(Image.open(io.BytesIO(body)), np.uint8)
+        else:
+            pixels = np.frombuffer(body, np.uint8).reshape(self._input["shape"])
+        return pixels
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities float32 ``[N, labels]`` of images uint8 ``[N, height, width]``."""
