@@ -88,7 +88,9 @@ def _run_archiver(entry: Entry, version: str, profile: str, folder: Path, work: 
     ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(temporary)})
     made = work / f"{entry.name}.mar"
     if ran.returncode or not made.is_file():
-        raise ArchiveError(f"torch-model-archiver failed for {entry.name}: {ran.stderr.strip() or ran.stdout.strip()}")
+        # The last line says why; those before it are a traceback.
+        reason = (ran.stderr.strip() or ran.stdout.strip() or "it said nothing").splitlines()[-1]
+        raise ArchiveError(f"torch-model-archiver failed for {entry.name}: {reason}")
     return made
 
 

@@ -21,6 +21,14 @@ def _pack(store: Path) -> Path:
     return scenes.variant(scenes.source(), store, responseTimeout=TIMEOUT)
 
 
+@pytest.fixture(autouse=True)
+def _loads_end() -> Iterator[None]:
+    """A test that fails must not leave its load behind."""
+    yield
+    while scenes.begun:
+        scenes.begun.pop().kill()
+
+
 @pytest.fixture(scope="session")
 def rate(tmp_path_factory) -> Callable[[Place, list[Path]], float]:
     """Half of what a service answers, measured once; in the short form a number that any machine reaches."""

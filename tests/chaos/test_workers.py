@@ -21,12 +21,7 @@ def test_killed_workers_cost_no_request(shared_scene):
         victim = scene.workers()[number % 2]
         killed = load.event("kill -9 of a worker")
         victim.kill()
-
-        def replaced(gone: int = victim.pid) -> bool:
-            model = scene.model()
-            return model.ready and gone not in [worker.pid for worker in model.workers]
-
-        assert wait_until(replaced, scenes.PATIENCE)
+        scene.await_replaced(victim)
         back.append(time.time() - killed)
         if number < kills - 1:
             # The next kill, five seconds after the last.
@@ -52,12 +47,7 @@ def test_hung_worker_is_replaced_and_the_other_goes_on(shared_scene):
     victim = scene.workers()[0]
     hung = load.event("SIGSTOP of a worker")
     victim.send_signal(signal.SIGSTOP)
-
-    def replaced() -> bool:
-        model = scene.model()
-        return model.ready and victim.pid not in [worker.pid for worker in model.workers]
-
-    assert wait_until(replaced, scenes.PATIENCE)
+    scene.await_replaced(victim)
     took = time.time() - hung
     load.event("replaced")
     result = load.result()
