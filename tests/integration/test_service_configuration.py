@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import struct
+import zipfile
 
 import psutil
 import pytest
@@ -39,7 +40,11 @@ def test_everything_listens_on_loopback_alone(tiny_service):
         "FILE://{folder}/other.mar",
         "file:{folder}/other.mar",
         "{folder}/other.mar",
+        "file:///etc/passwd",
+        "/etc/passwd",
         "../other.mar",
+        "../../../../../../etc/passwd",
+        "..%2f..%2f{folder}/other.mar",
         "../../{folder}/other.mar",
         "s3://bucket/other.mar",
         "ftp://{outside}/other.mar",
@@ -58,6 +63,45 @@ def test_archives_come_from_the_model_store_alone(tiny_service, tmp_path, url):
             outside.accept()
     assert Management(tiny_service.management).names() == ["tiny"]
     assert not (tiny_service.settings.model_store / "other.mar").exists()
+
+
+def test_workflows_come_from_nowhere_else_either(tiny_service):
+    with socket.socket() as outside:
+        outside.bind((HOST, 0))
+        outside.listen()
+        outside.settimeout(0)
+        url = f"http://{HOST}:{outside.getsockname()[1]}/flow.war"
+        answer = requests.post(f"{tiny_service.management}/workflows", params={"url": url}, timeout=30)
+        assert 400 <= answer.status_code < 500, answer.text
+        with pytest.raises(BlockingIOError):
+            outside.accept()
+
+
+def test_link_out_of_the_model_store_shows_nothing(tiny_service):
+    link = tiny_service.settings.model_store / "link.mar"
+    link.symlink_to("/etc/passwd")
+    try:
+        answer = requests.post(f"{tiny_service.management}/models", params={"url": link.name}, timeout=30)
+        assert answer.status_code >= 400
+        assert "root:" not in answer.text
+        assert Management(tiny_service.management).names() == ["tiny"]
+        # By the tools it cannot be brought in at all: the index does not list it.
+        assert tiny_service.run("deploy", "link", "1.0").returncode == 1
+    finally:
+        link.unlink()
+
+
+def test_folder_outside_the_model_store_can_be_registered(tiny_service, tmp_path):
+    """TorchServe's hole, which no setting closes: who reaches the management API can load what lies on the machine."""
+    with zipfile.ZipFile(packing.pack(tmp_path, "outside")) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    asked = {"url": str(tmp_path / "unpacked")}
+    answer = requests.post(f"{tiny_service.management}/models", params=asked, timeout=60)
+    try:
+        assert answer.status_code == 200
+    finally:
+        requests.delete(f"{tiny_service.management}/models/outside", timeout=60)
+    # So nobody but this machine reaches it, and with tokens nobody without one (test_tokens.py).
 
 
 def test_archive_of_the_model_store_can_be_registered_by_name(tiny_service, tmp_path, monkeypatch):
