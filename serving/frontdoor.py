@@ -30,7 +30,8 @@ import orjson
 from aiohttp import web
 
 from handlers import problems
-from serving import settings, side_process, tokens
+from serving import gateway, settings, side_process, tokens
+from serving.gateway_answers import GatewayAnswers
 from serving.grpc_errors import CallError
 from serving.grpc_service import NAME, VERSION
 from serving.grpc_upstream import Upstream
@@ -182,13 +183,16 @@ async def serve(host: str, port: int, inference: str, management: str, stop: asy
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         upstream = Upstream(session, inference, management, tokens.given_by(given))
         application = FrontDoor(upstream).application()
-        watch = Watch(session, upstream, given.counts, f"{given.gateway_status.url}/status")
+        answers = GatewayAnswers(gateway.answers(given))
+        watch = Watch(session, upstream, given.counts, answers, f"{given.gateway_status.url}/status")
         application.router.add_get("/metrics", watch.answer)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=_GRACE)
         await runner.setup()
         try:
             await web.TCPSite(runner, host, port).start()
+            counting = asyncio.create_task(answers.run())
             await stop.wait()
+            counting.cancel()
         finally:
             await runner.cleanup()
 

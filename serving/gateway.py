@@ -92,6 +92,7 @@ def variables(settings: Settings, folder: Path, scratch: Path) -> dict[str, str]
         "SOCKET": _quotable(scratch / "gateway.sock"),
         "PAGES": _quotable(PAGES),
         "SWAGGER_UI": _quotable(_swagger_ui()),
+        "ANSWERS": _quotable(answers(settings)),
         "ACCESS_LOG": _quotable(settings.logs / "access.log"),
         "BODY_BYTES": str(limits.REQUEST_BYTES),
         "CALLERS": _callers(settings.api_keys) if settings.api_keys else "default anybody;",
@@ -107,6 +108,11 @@ def variables(settings: Settings, folder: Path, scratch: Path) -> dict[str, str]
 def live_folder(settings: Settings) -> Path:
     """Where the files are that change while the gateway runs."""
     return settings.run / "gateway" / "live"
+
+
+def answers(settings: Settings) -> Path:
+    """Where nginx writes a line for each answer, for ``serving/gateway_answers.py``."""
+    return settings.run / "gateway" / "answers.log"
 
 
 def command(nginx: str, config: Path) -> list[str]:

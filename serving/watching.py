@@ -2,6 +2,7 @@
 
     workers' files (serving/worker_counts.py)     requests, stages, decisions
     TorchServe's management API                   workers, queues
+    nginx's lines (serving/gateway_answers.py)    statuses and times that callers got
     nginx's stub_status                           connections and requests of the gateway
 
 TorchServe's frontend has metrics of its own on its metrics port. Nothing here waits longer than a scrape may; what
@@ -20,6 +21,7 @@ from aiohttp import web
 
 from serving import worker_counts
 from serving.exposition import CONTENT_TYPE, Family, Sample, gauge, render
+from serving.gateway_answers import GatewayAnswers
 from serving.grpc_errors import CallError
 from serving.grpc_upstream import Upstream
 
@@ -41,13 +43,22 @@ class Watch:
         session: reuses connections; whoever made it closes it.
         upstream: TorchServe's APIs.
         counts: the folder of the workers' files.
+        answers: what nginx writes of its answers.
         gateway: address of nginx's status page.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, upstream: Upstream, counts: Path, gateway: str) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        upstream: Upstream,
+        counts: Path,
+        answers: GatewayAnswers,
+        gateway: str,
+    ) -> None:
         self._session = session
         self._upstream = upstream
         self._counts = counts
+        self._answers = answers
         self._gateway = gateway
 
     async def answer(self, _request: web.Request) -> web.Response:
@@ -58,13 +69,14 @@ class Watch:
         """All metrics in Prometheus' text format."""
         models, status = await asyncio.gather(self._models(), self._status())
         counted = await asyncio.to_thread(worker_counts.read, self._counts)
+        await asyncio.to_thread(self._answers.count)
         if models is not None:
             # A version that is no longer served has counts, which stay what they are, but is no fact of the present.
             served = {(model["modelName"], model["modelVersion"]) for model in models}
             for family in counted:
                 if family.kind == "gauge":
                     family.samples = [each for each in family.samples if _version(each) in served]
-        return render([*counted, *torchserve_families(models), *nginx_families(status)])
+        return render([*counted, *torchserve_families(models), *self._answers.families(), *nginx_families(status)])
 
     async def _models(self) -> list[dict[str, Any]] | None:
         try:

@@ -11,6 +11,7 @@ from aiohttp import web
 from handlers.metrics import Recorder
 from serving import exposition, watching
 from serving.exposition import Family
+from serving.gateway_answers import GatewayAnswers
 from serving.grpc_upstream import Upstream
 from serving.settings import HOST
 from serving.watching import Watch
@@ -33,6 +34,8 @@ def described(model, version="1.0", ready=1, wanted=1, pending=0):
 
 def page(folder, models=None, status=None):
     """The page's lines without comments; ``None`` stands for what does not answer."""
+
+    answers = GatewayAnswers(folder / "answers.log")
 
     async def ask():
         (port,) = ports.free(1)
@@ -61,7 +64,7 @@ def page(folder, models=None, status=None):
         try:
             async with aiohttp.ClientSession() as session:
                 url = f"http://{HOST}:{port}"
-                return await Watch(session, Upstream(session, url, url), folder, f"{url}/status").page()
+                return await Watch(session, Upstream(session, url, url), folder, answers, f"{url}/status").page()
         finally:
             await runner.cleanup()
 
@@ -95,7 +98,18 @@ def test_tells_of_nginx(tmp_path):
 
 @pytest.mark.parametrize("status", [None, "", "Active connections: many"], ids=repr)
 def test_tells_who_does_not_answer(tmp_path, status):
-    assert page(tmp_path / "missing", status=status) == ["fashion_torchserve_up 0", "nginx_up 0"]
+    lines = page(tmp_path / "missing", status=status)
+    assert [line for line in lines if not line.startswith("fashion_gateway")] == [
+        "fashion_torchserve_up 0",
+        "nginx_up 0",
+    ]
+
+
+def test_tells_what_callers_got(tmp_path):
+    (tmp_path / "answers.log").write_text("503 0.002\n")
+    lines = page(tmp_path)
+    assert 'fashion_gateway_requests_total{status="503"} 1' in lines
+    assert 'fashion_gateway_seconds_bucket{le="0.0025"} 1' in lines
 
 
 def test_facts_of_versions_that_are_no_longer_served_are_left_out(tmp_path):
@@ -140,6 +154,8 @@ def test_a_scrape_waits_for_no_hanging_torchserve(tmp_path, monkeypatch):
 
     async def ask():
         async with aiohttp.ClientSession() as session:
-            return await Watch(session, Hanging(), tmp_path, f"http://{HOST}:9/status").page()
+            return await Watch(
+                session, Hanging(), tmp_path, GatewayAnswers(tmp_path / "answers.log"), f"http://{HOST}:9/status"
+            ).page()
 
     assert b"fashion_torchserve_up 0" in asyncio.run(ask())
