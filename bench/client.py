@@ -1,6 +1,6 @@
 """The Python client in bulk, beside wrk with the same body: images a second through the gateway.
 
-    python -m bench.client         needs the running service with its gateway (make serve) and wrk; about two minutes
+    python -m bench.client         part of make bench; needs wrk and nginx; about two minutes
 
 Both send pieces of 1,024 images as ``.npy`` over as many connections and take ``.npy`` answers, in turn; figures are
 medians of the rounds. The client also builds the pieces and joins the answers, which wrk does not.
@@ -16,9 +16,8 @@ import time
 import numpy as np
 from fashion_client import FashionClient, FashionError
 
-from bench import reporting, wrk
+from bench import local, reporting, wrk
 from models.datasets import fashion_mnist
-from serving import settings
 
 MODEL = "fashion_mlp"
 PIECE = 1024
@@ -29,7 +28,6 @@ SECONDS = 4
 
 
 def main() -> int:
-    url = settings.read().gateway.url
     images = fashion_mnist().test_inputs.numpy()
     bulk = np.resize(images, (PIECE * PIECES, *images.shape[1:]))
     buffer = io.BytesIO()
@@ -37,18 +35,18 @@ def main() -> int:
     headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
     rates: dict[str, list[float]] = {"wrk": [], "client": []}
     try:
-        with FashionClient(url, in_flight=IN_FLIGHT) as client:
+        with local.service([MODEL]) as service, FashionClient(service.gateway, in_flight=IN_FLIGHT) as client:
             client.predict(bulk[: 8 * PIECE], model=MODEL)
             for turn in range(1, ROUNDS + 1):
                 print(f"\rround {turn}/{ROUNDS}", end="", file=sys.stderr)
-                load = wrk.run(f"{url}/predictions/{MODEL}", IN_FLIGHT, SECONDS, buffer.getvalue(), headers)
+                load = wrk.run(f"{service.gateway}/predictions/{MODEL}", IN_FLIGHT, SECONDS, buffer.getvalue(), headers)
                 if load.failed:
                     raise wrk.LoadError(f"{load.failed} of wrk's requests failed")
                 rates["wrk"].append(load.rate * PIECE)
                 begun = time.perf_counter()
                 client.predict(bulk, model=MODEL)
                 rates["client"].append(len(bulk) / (time.perf_counter() - begun))
-    except (wrk.LoadError, FashionError) as error:
+    except (wrk.LoadError, local.ServiceError, FashionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(file=sys.stderr)
