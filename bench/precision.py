@@ -1,0 +1,85 @@
+"""The MLP at other precisions: time an image, accuracy, and how far probabilities move from those of float32.
+
+    python -m bench.precision      part of make bench; a minute; of use on processors with AVX-512 BF16 and VNNI
+
+bfloat16 and dynamic int8 (``torch.ao.quantization.quantize_dynamic``) are computed by oneDNN and FBGEMM.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from bench import reporting
+from handlers.optimising import Optimised
+from models import artifacts, catalog
+from models.building import load_network
+from models.datasets import fashion_mnist
+from models.training import prepare
+
+MODEL = "fashion_mlp"
+BATCHES = (16, 64, 256)
+ROUNDS = 7
+
+
+def _ways(network: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+    path = artifacts.folder(MODEL, catalog.DEFAULT_VERSION) / artifacts.TORCHSCRIPT
+    scripted = torch.jit.load(str(path)).eval()  # type: ignore[no-untyped-call]
+    half = load_network(catalog.get(MODEL), catalog.DEFAULT_VERSION).to(torch.bfloat16)
+    with warnings.catch_warnings():
+        # In maintenance, like TorchScript, and what TorchScript takes.
+        warnings.simplefilter("ignore")
+        quantize = torch.ao.quantization.quantize_dynamic
+        quantized = quantize(network, {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
+        int8 = torch.jit.freeze(torch.jit.script(quantized.eval()))
+        bfloat16 = torch.jit.freeze(torch.jit.script(half.eval()))
+    return {
+        "float32, frozen": torch.jit.freeze(scripted),
+        "float32, packed (as served)": Optimised(scripted, torch.device("cpu")),
+        "bfloat16": lambda inputs: bfloat16(inputs.to(torch.bfloat16)).float(),
+        "int8, dynamic": int8,
+    }
+
+
+def _microseconds(call: Callable[[Tensor], Tensor], inputs: Tensor) -> float:
+    for _ in range(20):
+        call(inputs)
+    times = []
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        for _ in range(50):
+            call(inputs)
+        times.append((time.perf_counter() - begun) / 50)
+    return statistics.median(times) / len(inputs) * 1e6
+
+
+def main() -> int:
+    torch.set_num_threads(1)
+    entry, dataset = catalog.get(MODEL), fashion_mnist()
+    inputs = prepare(dataset.test_inputs, entry.input)
+    temperature = artifacts.signature(MODEL, catalog.DEFAULT_VERSION).output.temperature
+    results, rows = {}, []
+    reference: Tensor | None = None
+    with torch.inference_mode():
+        for name, call in _ways(load_network(entry, catalog.DEFAULT_VERSION)).items():
+            probabilities = (call(inputs) / temperature).softmax(1)
+            reference = probabilities if reference is None else reference
+            accuracy = (probabilities.argmax(1) == dataset.test_targets).float().mean().item()
+            moved = (probabilities - reference).abs().max().item()
+            times = {batch: _microseconds(call, inputs[:batch]) for batch in BATCHES}
+            results[name] = {"test_accuracy": accuracy, "largest_difference": moved, "microseconds_an_image": times}
+            rows.append([name, f"{accuracy:.4f}", f"{moved:.1e}", *(f"{times[batch]:.1f}" for batch in BATCHES)])
+    titles = ["precision", "accuracy", "largest difference", *(f"us an image, batch {batch}" for batch in BATCHES)]
+    print(reporting.table(titles, rows))
+    print(f"→ {reporting.write('precision', results)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
