@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,13 @@ def _points(result: dict[str, Any]) -> dict[str, list[float]]:
         found["failed"].append(failed / span)
         found["retried"].append(sum(count for outcome, count in tries if outcome != "ok") / span)
         for name in ("p50", "p99"):
-            found[name].append(max((entry["latency_ms"].get(name, 0.0) for entry in entries), default=0.0))
+            # A gap in the line where nothing was answered.
+            found[name].append(max((entry["latency_ms"].get(name, math.nan) for entry in entries), key=_or_nothing))
     return found
+
+
+def _or_nothing(value: float) -> float:
+    return -1.0 if math.isnan(value) else value
 
 
 def draw(path: Path, title: str, result: dict[str, Any]) -> None:
@@ -75,7 +81,7 @@ def draw(path: Path, title: str, result: dict[str, Any]) -> None:
             )
     for axes in (counts, times):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8, loc="center right")
+        axes.legend(fontsize=8, loc="best")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)

@@ -125,6 +125,12 @@ class Load:
         """Whether calls are still made."""
         return self._process.poll() is None
 
+    def settle(self, seconds: float = 3.0) -> None:
+        """Let it run for a while, so that what comes next shows beside what was before."""
+        until = time.monotonic() + seconds
+        assert wait_until(lambda: time.monotonic() > until, seconds + 10)
+        assert self.running
+
     def event(self, what: str) -> float:
         """Remember that something was done just now; the time, as ``time.time`` has it."""
         self._events.append((time.time(), what))

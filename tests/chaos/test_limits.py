@@ -63,7 +63,8 @@ def test_exhausted_descriptors(shared_scene, who):
     else:
         limited, port, log = [scene.frontend()], settings.inference.number, settings.logs / "frontend.log"
     assert _predict(scene) == 200
-    load = scene.load(scene.long_enough(short=8, full=12), "--connections", "8")
+    load = scene.load(scene.long_enough(short=9, full=14), "--connections", "8")
+    load.settle()
     with contextlib.ExitStack() as stack:
         for process in limited:
             stack.enter_context(_limited(process, resource.RLIMIT_NOFILE, process.num_fds() + 10))
@@ -84,7 +85,8 @@ def test_worker_without_memory(shared_scene):
     scene = shared_scene
     worker = scene.workers()[0]
     log = scene.place.settings.logs / "workers.log"
-    load = scene.load(scene.long_enough(short=8, full=12), "--connections", "8")
+    load = scene.load(scene.long_enough(short=9, full=14), "--connections", "8")
+    load.settle()
     with _limited(worker, resource.RLIMIT_AS, worker.memory_info().vms + 2**20):
         load.event("no more memory for a worker")
         # Some of them go to that worker, and take more than it may have.

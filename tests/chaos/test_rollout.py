@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from serving.processes import wait_until
 from tests.chaos import scenes
 
 
@@ -13,7 +12,7 @@ def test_versions_change_and_no_request_is_lost(prepared, tmp_path, rate):
     new = scenes.variant(live, place.settings.model_store, "1.1", sharpness=0.5)
     scene = scenes.Scene(place, [live, new], tmp_path, rate(place, [live]), 0)
     load = scene.load(600)
-    assert wait_until(lambda: load.running, 5)
+    load.settle()
     for command in (
         ["deploy", scenes.MODEL, "1.1"],
         ["rollback", scenes.MODEL],

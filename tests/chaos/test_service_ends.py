@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import psutil
 import requests
 
 from serving.processes import wait_until
@@ -34,9 +35,7 @@ def test_sigterm_answers_what_is_in_flight(prepared, tmp_path, rate):
         return requests.post(url, data=images.tobytes(), headers=headers, timeout=30).status_code
 
     load = scene.load(scene.long_enough(short=60, full=60), "--retries", "0")
-    before = 3 if not scenes.FULL else scenes.REQUESTS / scene.rate + 1
-    begun = time.time()
-    assert wait_until(lambda: time.time() - begun > before, before + 5)
+    load.settle(scenes.REQUESTS / scene.rate + 1 if scenes.FULL else 3)
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(ask_much) for _ in range(8)]
         frontend = place.settings.gateway.number
@@ -63,8 +62,6 @@ def test_sigterm_answers_what_is_in_flight(prepared, tmp_path, rate):
 
 def _established(port: int) -> int:
     """Connections to a port of this machine that are open."""
-    import psutil
-
     return sum(
         connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port
         for connection in psutil.net_connections("tcp")
@@ -74,8 +71,7 @@ def _established(port: int) -> int:
 
 def test_killed_frontend_is_back_and_no_answer_is_wrong(scene):
     load = scene.load(scene.long_enough(short=14, full=24))
-    begun = time.time()
-    assert wait_until(lambda: time.time() - begun > 3, 10)
+    load.settle()
     frontend = scene.frontend()
     killed = load.event("kill -9 of the frontend")
     frontend.kill()

@@ -166,7 +166,8 @@ def test_logging_without_room_costs_no_request(prepared, tmp_path, rate):
     with disks.small(place.settings.logs, "4m"):
         place.start()
         scene = Scene(place, [live], tmp_path, rate(place, [live]), 0)
-        load = scene.load(scene.long_enough(short=6, full=16))
+        load = scene.load(scene.long_enough(short=9, full=16))
+        load.settle()
         disks.fill(place.settings.logs)
         load.event("no room for logs")
         _goes_on(scene, load)

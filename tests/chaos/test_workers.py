@@ -14,7 +14,8 @@ BACK = 3.0
 
 def test_killed_workers_cost_no_request(shared_scene):
     scene = shared_scene
-    load = scene.load(scene.long_enough(short=8, full=64))
+    load = scene.load(scene.long_enough(short=10, full=66))
+    load.settle()
     back = []
     kills = 12 if scenes.FULL else 1
     for number in range(kills):
@@ -42,8 +43,8 @@ def test_killed_workers_cost_no_request(shared_scene):
 def test_hung_worker_is_replaced_and_the_other_goes_on(shared_scene):
     scene = shared_scene
     timeout = scene.response_timeout
-    load = scene.load(scene.long_enough(short=timeout + 6, full=30))
-    assert wait_until(lambda: load.running, 5)
+    load = scene.load(scene.long_enough(short=timeout + 9, full=30))
+    load.settle()
     victim = scene.workers()[0]
     hung = load.event("SIGSTOP of a worker")
     victim.send_signal(signal.SIGSTOP)
