@@ -311,8 +311,9 @@ def _switch(
     """Make ``after`` the state, in TorchServe and in the file; both or neither."""
     report(f"switching {model} to {after.version}")
     try:
-        target.management.set_default(model, after.version)
+        # The file first: without room for it no request goes to the new version at all.
         live.write(target.state, {**state, model: after})
+        target.management.set_default(model, after.version)
     except BaseException:
         with suppress(ServingError):
             if before:

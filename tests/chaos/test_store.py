@@ -143,8 +143,7 @@ def test_deploying_without_room_leaves_the_live_version(prepared, tmp_path, rate
     with disks.small(place.settings.run, "2m"):
         place.start()
         new = scenes.variant(live, place.settings.model_store, "1.1", sharpness=0.5)
-        # The new version is the default for a moment, until its state cannot be written.
-        scene = Scene(place, [live, new], tmp_path, rate(place, [live]), 0)
+        scene = Scene(place, [live], tmp_path, rate(place, [live]), 0)
         load = scene.load(600)
         filling = disks.fill(place.settings.run)
         load.event("no room for the state")
