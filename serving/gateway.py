@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from handlers import limits
+from serving import gateway_live
 from serving.errors import SettingError
 from serving.settings import ROOT, Port, Settings
 
@@ -51,6 +52,9 @@ def write_config(settings: Settings, scratch: Path) -> Path:
     """
     folder = settings.run / "gateway"
     folder.mkdir(parents=True, exist_ok=True)
+    if not (live_folder(settings) / gateway_live.NAME).exists():
+        # TorchServe's start writes what holds.
+        gateway_live.write(live_folder(settings), gateway_live.render({}, None))
     path = folder / "nginx.conf"
     path.write_text(render(TEMPLATE.read_text(), variables(settings, folder, scratch)))
     return path
@@ -88,7 +92,7 @@ def variables(settings: Settings, folder: Path, scratch: Path) -> dict[str, str]
         "INFERENCE": settings.inference.address,
         "FRONTDOOR": settings.frontdoor.address,
         "RUN": _quotable(folder),
-        "LIVE": _quotable(live_folder(settings)),
+        "LIVE": _quotable(live_folder(settings) / gateway_live.NAME),
         "SOCKET": _quotable(scratch / "gateway.sock"),
         "PAGES": _quotable(PAGES),
         "SWAGGER_UI": _quotable(_swagger_ui()),

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from serving import gateway, gateway_live, live, management, rollout, tokens
+from serving import gateway, gateway_reload, live, management, rollout, tokens
 from serving.errors import RolloutError, SettingError
 from serving.live import Live
 from serving.management import Management
 from serving.rollout import Report, Target
-from serving.settings import Settings
+from serving.settings import HOST, Settings
 from serving.tokens import Keys, Kind
 
 NAMES = ("deploy", "rollback", "canary", "promote", "abort", "rotate")
@@ -82,6 +82,7 @@ def _target(asked: argparse.Namespace, given: Settings) -> Target:
         if asked.inference or asked.token_file:
             raise RolloutError("--inference and --token-file go with --management")
         keys = tokens.given_by(given)
+        elsewhere = given.gateway_status.host != HOST
         return Target(
             management=management.of_service(given),
             inference=given.inference.url,
@@ -91,7 +92,7 @@ def _target(asked: argparse.Namespace, given: Settings) -> Target:
             logs=given.logs,
             start_timeout=given.start_timeout,
             grace=asked.grace,
-            split=(lambda state: _split(given, state)) if gateway.find_nginx() else None,
+            split=(lambda state: _split(given, state)) if elsewhere or gateway.find_nginx() else None,
         )
     if not asked.inference:
         raise RolloutError("--management needs --inference too: the known answers are asked for there")
@@ -116,7 +117,7 @@ def _rotate(given: Settings, kind: Kind, report: Report) -> str:
     report(f"exchanging the {kind} key")
     keys.exchange(given.management.url, kind)
     # Until nginx has the new key, which takes some hundredths of a second, what it sends on is refused.
-    if kind == "inference" and not gateway_live.apply(given, live.read(given.run), drained=False):
+    if kind == "inference" and not gateway_reload.apply(given, live.read(given.run), wait=False):
         return f"the {kind} key is new; no gateway runs here that must know"
     return f"the {kind} key is new"
 
@@ -128,5 +129,5 @@ def _url(text: str) -> str:
 
 
 def _split(given: Settings, state: Mapping[str, Live]) -> None:
-    if not gateway_live.apply(given, state):
+    if not gateway_reload.apply(given, state):
         raise RolloutError("the gateway does not run; see: make status")

@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from serving import archives as archive_files
-from serving import gateway, gateway_live, jvm, live, management, model_index, processes, worker_counts
+from serving import gateway, gateway_reload, jvm, live, management, model_index, processes, worker_counts
 from serving.archives import Archive
 from serving.errors import AlreadyRunningError, BusyError, PortInUseError, StartError, UnreachableError
 from serving.live import Live
@@ -158,7 +158,7 @@ def _probe(settings: Settings, archives: Sequence[Archive]) -> Callable[[Process
         doing = frontend(process)
         if doing is None:
             # A frontend that starts again has other keys than the gateway, which may run already, knows.
-            gateway_live.apply(settings, live.read(settings.run), drained=False)
+            gateway_reload.apply(settings, live.read(settings.run), wait=False)
         return doing
 
     return look

@@ -1,15 +1,40 @@
 """The gateway in a container: write nginx's configuration, and become nginx.
 
-python -m serving.containers.gateway
+    python -m serving.containers.gateway
+
+A child process stays behind that tells nginx of changes in the folder that it shares with TorchServe's container, where
+rollouts write (``serving/gateway_live.py``).
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
+from pathlib import Path
 
-from serving import gateway, settings
+from serving import gateway, gateway_live, settings
 from serving.errors import ServingError
+
+# Seconds between two looks.
+_LOOK = 0.2
+
+
+def watch(path: Path, nginx: int) -> None:
+    """Send SIGHUP to nginx whenever a file has changed, until nginx has ended.
+
+    Args:
+        path: the file.
+        nginx: the number of its master process, which this process is a child of.
+    """
+    seen = path.read_bytes()
+    while os.getppid() == nginx:
+        time.sleep(_LOOK)
+        now = path.read_bytes()
+        if now != seen:
+            os.kill(nginx, signal.SIGHUP)
+            seen = now
 
 
 def main() -> int:
@@ -23,6 +48,12 @@ def main() -> int:
     except ServingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    this = os.getpid()
+    if os.fork() == 0:
+        # It must not take part in nginx's ways to end: it ends when nginx has.
+        signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+        watch(gateway.live_folder(given) / gateway_live.NAME, this)
+        os._exit(0)
     os.execv(nginx, gateway.command(nginx, config))
     raise AssertionError("nginx has taken this process's place")
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import socket
 import ssl
 import subprocess
+import sys
 
+import psutil
 import pytest
 import requests
 
 from serving import gateway as gateway_config
-from serving import gateway_live
+from serving import gateway_live, gateway_reload, settings
 from serving.live import Canary, Live
-from serving.processes import wait_until
+from serving.processes import listens, wait_until
 from serving.settings import HOST, ROOT
-from tests import gateways
+from tests import gateways, ports
 from tests.gateways import PROBLEM, routes
 
 ALICE, BOB = "a1" * 32, "B2" * 16
@@ -224,7 +227,7 @@ def test_without_a_rate_nobody_is_refused(tiny_service):
 def _share(folder, *canaries):
     """Have a gateway with this folder find canaries of the model ``tiny`` and others."""
     state = {model: Live("1.0", canary=Canary(version, percent)) for model, version, percent in canaries}
-    gateway_live.write(folder / "gateway" / "live", state, key=None)
+    gateway_live.write(folder / "gateway" / "live", gateway_live.render(state, None))
 
 
 def test_a_share_goes_to_the_canary(tiny_service, tmp_path):
@@ -252,6 +255,34 @@ def test_the_canary_is_named_in_the_answer(tiny_service, tmp_path):
             answer = session.post(gateway.url + path, **BODY)
             assert (answer.status_code, answer.headers["X-Model-Version"]) == (200, "1.0")
             assert gateway.access(answer.headers["X-Request-Id"])["version"] == "1.0"
+
+
+def test_a_gateway_in_a_container_of_its_own_takes_up_a_change(tiny_service, tmp_path):
+    gateways.required_nginx()
+    public, status = ports.free(2)
+    environment = {
+        **tiny_service.environment,
+        "FASHION_GATEWAY_PORT": str(public),
+        "FASHION_GATEWAY_STATUS_PORT": str(status),
+        "FASHION_RUN_DIR": str(tmp_path),
+        "FASHION_LOG_DIR": str(tmp_path),
+    }
+    # Another name than that of this machine's gateway: it is to be asked, not to be sent a signal.
+    given = settings.read({**environment, "FASHION_GATEWAY_HOST": "localhost"})
+    command = [sys.executable, "-m", "serving.containers.gateway"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True) as process:
+        try:
+            assert wait_until(lambda: listens(HOST, public), 20)
+            for version, found in (("2.0", 404), ("1.0", 200), ("2.0", 404)):
+                state = {"tiny": Live("1.0", canary=Canary(version, 100))}
+                assert gateway_reload.apply(given, state)
+                answers = [requests.post(f"http://{HOST}:{public}/predictions/tiny", **BODY) for _ in range(5)]
+                assert [answer.status_code for answer in answers] == [found] * 5
+            watcher = [each for each in psutil.Process(process.pid).children() if "nginx" not in each.name()]
+        finally:
+            process.send_signal(signal.SIGQUIT)
+    assert process.returncode == 0
+    assert psutil.wait_procs(watcher, timeout=10)[1] == []
 
 
 # --- All of it ---

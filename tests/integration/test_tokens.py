@@ -68,7 +68,7 @@ def test_nobody_without_the_right_token_is_answered(guarded, keys):
 
 
 def test_only_the_owner_may_read_the_keys(guarded):
-    secret = [guarded.settings.key_file, guarded.settings.run / "gateway" / "live" / "key.conf"]
+    secret = [guarded.settings.key_file, guarded.settings.run / "gateway" / "live" / "live.conf"]
     assert [path.stat().st_mode & 0o777 for path in secret] == [0o600, 0o600]
 
 

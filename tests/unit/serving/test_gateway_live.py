@@ -1,0 +1,71 @@
+"""What changes in the gateway while it runs."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from serving import gateway_live, gateway_reload, settings
+from serving.errors import RolloutError
+from serving.live import Canary, Live
+
+TRYING = {"other": Live("1.0"), "tiny": Live("1.0", (), Canary("1.1", 12.5)), "wide": Live("2.0", (), Canary("3", 100))}
+
+
+def test_each_canary_has_a_share_of_its_own():
+    text = gateway_live.render(TRYING, None)
+    assert 'split_clients $request_id $drawn_0 { 12.50% "/1.1"; * ""; }' in text
+    assert 'split_clients $request_id $drawn_1 { 100.00% "/3"; * ""; }' in text
+    assert '"/tiny" $drawn_0;' in text
+    assert '"/wide" $drawn_1;' in text
+    assert "other" not in text
+    assert "Authorization" not in text
+
+
+def test_digest_is_that_of_the_rest():
+    texts = [gateway_live.render({}, None), gateway_live.render({}, "key"), gateway_live.render(TRYING, None)]
+    digests = [gateway_live.taken_up(text) for text in texts]
+    assert len(set(digests)) == 3
+    assert all(digest in text for digest, text in zip(digests, texts, strict=True))
+
+
+def test_file_is_written_when_it_differs_and_for_its_owner_alone(tmp_path):
+    folder, text = tmp_path / "live", gateway_live.render(TRYING, "secret")
+    assert gateway_live.write(folder, text)
+    assert not gateway_live.write(folder, text)
+    (path,) = folder.iterdir()
+    assert (path.read_text(), path.stat().st_mode & 0o777) == (text, 0o600)
+
+
+def test_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
+    gateway_live.write(tmp_path, "before")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fdopen", full)
+    with pytest.raises(RolloutError, match="No space left"):
+        gateway_live.write(tmp_path, "after")
+    (path,) = tmp_path.iterdir()
+    assert path.read_text() == "before"
+
+
+def test_change_without_a_gateway_is_told(tmp_path):
+    given = settings.read({"FASHION_RUN_DIR": str(tmp_path)})
+    assert not gateway_reload.apply(given, TRYING)
+    # What stands there already needs no gateway to take it up.
+    assert gateway_reload.apply(given, TRYING)
+
+
+def test_another_process_with_the_gateways_number_gets_no_signal(tmp_path):
+    (tmp_path / "nginx.pid").write_text(str(os.getpid()))
+    assert not gateway_reload.reload(tmp_path / "nginx.pid", wait=True)
+
+
+def test_gateway_elsewhere_that_does_not_take_it_up_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(gateway_reload, "_UP", 0.2)
+    variables = {"FASHION_RUN_DIR": str(tmp_path), "FASHION_GATEWAY_HOST": "localhost"}
+    given = settings.read({**variables, "FASHION_GATEWAY_STATUS_PORT": "9"})
+    with pytest.raises(RolloutError, match="localhost:9/live"):
+        gateway_reload.apply(given, TRYING)
