@@ -23,7 +23,7 @@ from monitoring.prometheus import Prometheus, QueryError, Series
 _COLUMNS = 3
 # Grafana's names of units, as an axis shows them.
 _UNITS = {"reqps": "requests/s", "ops": "1/s", "percentunit": "share", "s": "s", "ms": "ms", "µs": "µs", "none": ""}
-_LONGEST_LEGEND = 8
+_LONGEST_LEGEND = 13
 _VALUES = 120
 
 
@@ -43,7 +43,7 @@ def draw(prometheus: Prometheus, path: Path, minutes: float, interval: str = "1m
     start = end - minutes * 60
     shown = [panel for panel in dashboard.panels(interval) if panel.kind != "table"]
     rows = -(-len(shown) // _COLUMNS)
-    figure, grid = plt.subplots(rows, _COLUMNS, figsize=(18, 3.1 * rows), layout="constrained")
+    figure, grid = plt.subplots(rows, _COLUMNS, figsize=(18, 2.8 * rows), layout="constrained")
     for place in grid.flat[len(shown) :]:
         place.set_visible(False)
     for panel, place in zip(shown, grid.flat, strict=False):
@@ -68,8 +68,10 @@ def _plot(place: Axes, panel: Panel, lines: Sequence[tuple[Query, Series]], end:
     place.set_ylim(bottom=0)
     place.tick_params(labelsize=8)
     place.grid(alpha=0.3)
-    if any(_name(*line) for line in lines):
-        place.legend(fontsize=6.5, ncols=1 + (len(lines) > _LONGEST_LEGEND // 2), loc="upper left", framealpha=0.6)
+    names = sum(bool(_name(*line)) for line in lines)
+    # More would cover the lines, and nobody could tell their colours apart.
+    if 0 < names <= _LONGEST_LEGEND:
+        place.legend(fontsize=7, ncols=1 + (names > _LONGEST_LEGEND // 2), framealpha=0.6)
 
 
 def _name(query: Query, series: Series) -> str:
