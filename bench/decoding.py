@@ -13,11 +13,8 @@ from __future__ import annotations
 import base64
 import functools
 import io
-import json
-import platform
 import timeit
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import orjson
@@ -25,11 +22,11 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+from bench import reporting
 from handlers import decoding, npy
 from handlers.decoding import Part
 from handlers.signature import Input, Output, Signature
 
-RESULTS = Path(__file__).parent / "results" / "decoding.json"
 SIGNATURE = Signature(
     model="fashion_mlp",
     version="1.0",
@@ -135,28 +132,12 @@ def measure() -> list[dict[str, float | str | int]]:
     return results
 
 
-def table(results: list[dict[str, float | str | int]]) -> str:
-    lines = ["| format | images | bytes | µs per image | floor, µs |", "|---|---:|---:|---:|---:|"]
-    for row in results:
-        lines.append(
-            f"| {row['format']} | {row['images']} | {row['bytes']} | {row['microseconds_per_image']:.2f} "
-            f"| {row['floor_per_image']:.2f} |"
-        )
-    return "\n".join(lines)
-
-
 def main() -> None:
     results = measure()
-    print(table(results))
-    RESULTS.parent.mkdir(exist_ok=True)
-    about = {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        "orjson": orjson.__version__,
-    }
-    RESULTS.write_text(json.dumps({"about": about, "results": results}, indent=2) + "\n")
+    rows = [[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row.values()] for row in results]
+    print(reporting.table(["form", "images", "bytes", "µs per image", "floor, µs"], rows))
+    versions = {"numpy": np.__version__, "pillow": PIL.__version__, "orjson": orjson.__version__}
+    print(f"→ {reporting.write('decoding', {'versions': versions, 'rows': results})}")
 
 
 if __name__ == "__main__":

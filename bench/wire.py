@@ -10,15 +10,12 @@ are medians of the thread's processor time; rounds alternate between the two, so
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import socket
 import statistics
 import time
 import uuid
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,10 +24,10 @@ from ts.context import Context
 from ts.protocol import otf_message_handler as torchserve
 from ts.service import Service
 
+from bench import reporting
 from handlers import wire
 from tests.worker_messages import batch, request
 
-RESULTS = Path(__file__).parent / "results" / "wire.json"
 COUNTS = (1, 16, 64)
 ROUNDS = 300
 WARM_UP = 50
@@ -112,17 +109,15 @@ def measure(count: int, same_headers: bool) -> dict[str, float]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    lines = [
-        "| batch | headers | read: TorchServe, µs | wire, µs | ratio | write: TorchServe, µs | wire, µs | ratio |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    rows = []
     for row in results:
-        cells = [f"| {row['batch']} | {row['headers']} "]
+        cells = [str(row["batch"]), row["headers"]]
         for stage in ("read", "write"):
             before, after = row[f"{stage}_torchserve"], row[f"{stage}_wire"]
-            cells.append(f"| {before:.2f} | {after:.2f} | {before / after:.1f} ")
-        lines.append("".join(cells) + "|")
-    return "\n".join(lines)
+            cells += [f"{before:.2f}", f"{after:.2f}", f"{before / after:.1f}"]
+        rows.append(cells)
+    stages = ["read: TorchServe, µs", "wire, µs", "ratio", "write: TorchServe, µs", "wire, µs", "ratio"]
+    return reporting.table(["batch", "headers", *stages], rows)
 
 
 def main() -> None:
@@ -138,9 +133,7 @@ def main() -> None:
         for count in COUNTS
     ]
     print(table(results))
-    RESULTS.parent.mkdir(exist_ok=True)
-    about = {"python": platform.python_version(), "machine": platform.machine(), "torchserve": ts.__version__}
-    RESULTS.write_text(json.dumps({"about": about, "results": results}, indent=2) + "\n")
+    print(f"→ {reporting.write('wire', {'torchserve': ts.__version__, 'rows': results})}")
 
 
 if __name__ == "__main__":
