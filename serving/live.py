@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from serving.errors import ArchiveError, StateError
@@ -107,7 +108,8 @@ def write(run: Path, state: Mapping[str, Live]) -> None:
             os.fsync(file.fileno())
         fresh.replace(path)
     except OSError as error:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink()
         raise StateError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
