@@ -37,6 +37,8 @@ COPY --from=pages /pages ./
 COPY handlers/__init__.py handlers/limits.py handlers/
 COPY serving serving
 COPY gateway gateway
+# Nothing can be written here later.
+RUN python3 -m compileall -q handlers serving
 ENV PYTHONDONTWRITEBYTECODE=1 \
     FASHION_LISTEN=0.0.0.0 \
     FASHION_RUN_DIR=/state \

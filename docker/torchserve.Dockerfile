@@ -48,6 +48,8 @@ COPY handlers handlers
 COPY serving serving
 # Logs go to the standard output, where the container engine keeps and rotates them.
 COPY docker/log4j2.xml serving/log4j2.xml
+# Nothing can be written here later.
+RUN python3 -m compileall -q handlers serving
 # The NVIDIA runtime reads the last two: which GPUs, and of the driver what computing and nvidia-smi need.
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
