@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import bisect
 import collections
-import contextlib
 import logging
 import threading
 from pathlib import Path
@@ -57,7 +56,17 @@ class GatewayAnswers:
 
     def count(self) -> None:
         """Count what has come since the last time, and empty the file."""
-        with self._lock, contextlib.suppress(FileNotFoundError):
+        with self._lock:
+            self._count()
+
+    def families(self) -> list[Family]:
+        """All that has come until now, as metrics."""
+        with self._lock:
+            self._count()
+            return self._families()
+
+    def _count(self) -> None:
+        try:
             with self._path.open("rb") as file:
                 if file.seek(0, 2) < self._position:
                     # Somebody else has emptied it.
@@ -66,10 +75,14 @@ class GatewayAnswers:
                 while piece := file.read(_PIECE):
                     self._position += len(piece)
                     self._add(piece)
-            self._empty()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            logger.warning("%s cannot be read, so answers are not counted: %s", self._path, error)
+            return
+        self._empty()
 
-    def families(self) -> list[Family]:
-        """The counts as metrics."""
+    def _families(self) -> list[Family]:
         requests = Family("fashion_gateway_requests_total", "counter", "Answers of the gateway to inference requests.")
         for status, count in sorted(self._statuses.items()):
             requests.add(count, status=status)

@@ -69,14 +69,14 @@ class Watch:
         """All metrics in Prometheus' text format."""
         models, status = await asyncio.gather(self._models(), self._status())
         counted = await asyncio.to_thread(worker_counts.read, self._counts)
-        await asyncio.to_thread(self._answers.count)
+        answers = await asyncio.to_thread(self._answers.families)
         if models is not None:
             # A version that is no longer served has counts, which stay what they are, but is no fact of the present.
             served = {(model["modelName"], model["modelVersion"]) for model in models}
             for family in counted:
                 if family.kind == "gauge":
                     family.samples = [each for each in family.samples if _version(each) in served]
-        return render([*counted, *torchserve_families(models), *self._answers.families(), *nginx_families(status)])
+        return render([*counted, *torchserve_families(models), *answers, *nginx_families(status)])
 
     async def _models(self) -> list[dict[str, Any]] | None:
         try:
