@@ -57,13 +57,13 @@ def test_slow_clients_leave_the_others_alone(shared_scene):
     rounds = 2 if scenes.FULL else 1
     alone, among = [], []
     idle = _usage(scene)
-    most: dict[str, int] = {}
+    most = []
     for _ in range(rounds):
         alone.append(scenes.capacity(scene.place.gateway, scene.archives, scene.folder))
         with _crowd(scene.place.settings.gateway.number):
             among.append(scenes.capacity(scene.place.gateway, scene.archives, scene.folder))
-            most = _usage(scene)
-    assert most["gateway_descriptors"] > CROWD * 0.9
+            most.append(_usage(scene))
+    assert all(each["gateway_descriptors"] > CROWD * 0.9 for each in most)
 
     def returned() -> bool:
         now = _usage(scene)
@@ -90,7 +90,9 @@ def test_slow_clients_leave_the_others_alone(shared_scene):
     assert scenes.failed(result) == {}
     if scenes.FULL:
         assert max(among) >= KEPT * max(alone)
-        assert _usage(scene)["gateway_mb"] <= most["gateway_mb"]
+        # nginx keeps the memory of one crowd for the next.
+        for name in ("gateway_mb", "frontend_mb"):
+            assert _usage(scene)[name] <= 1.1 * most[0][name]
 
 
 def test_pipelined_requests_are_answered_in_order(shared_scene):

@@ -25,6 +25,7 @@ def test_versions_change_and_no_request_is_lost(prepared, tmp_path, rate):
         done = place.run(*command, "--grace", "1")
         assert done.returncode == 0, done.stderr
     load.event("done")
+    load.settle(scenes.REQUESTS / scene.rate if scenes.FULL else 1)
     load.stop()
     result = load.result()
     scenes.keep("rollout", "Deploy, rollback, canary, abort, canary, promote", result)
