@@ -31,7 +31,7 @@ import psutil
 from serving import archives as archive_files
 from serving import jvm, live, management, service, settings, tokens, worker_counts
 from serving.archives import Archive
-from serving.errors import ServingError, StartError, UnreachableError
+from serving.errors import ServingError, StartError
 from serving.management import Model
 from serving.processes import ProcessId
 from serving.readiness import check_prediction
@@ -136,7 +136,7 @@ class Keeper:
         """Why the service is not ready; ``None`` if it is."""
         try:
             models = self._management.models()
-        except UnreachableError as error:
+        except ServingError as error:
             return str(error)
         waiting = [f"{model.name} {model.version}" for model in models if not model.ready]
         if waiting or not models:
@@ -177,7 +177,7 @@ class Keeper:
         while time.monotonic() - begun < _DRAIN and child.poll() is None:
             time.sleep(_IDLE)
             now = _busy_seconds(child.pid)
-            with suppress(UnreachableError):
+            with suppress(ServingError):
                 queued = sum(model.queued for model in self._management.models())
                 if queued == 0 and now - before < _IDLE * _IDLE_SHARE:
                     logger.info("nothing left to answer after %.1f s", time.monotonic() - begun)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from composing import GATEWAY, TORCHSERVE, inspect, run
+from composing import GATEWAY, TORCHSERVE, inspect, run, wait_until
 
 from serving.settings import ROOT
 
@@ -130,3 +130,20 @@ def test_monitoring_comes_with_its_profile_alone():
         for mount in every[name]["volumes"]:
             source = mount.partition(":")[0]
             assert not source.startswith(".") or (ROOT / source).exists(), source
+
+
+def test_a_baked_image_serves_by_itself():
+    """Built as `make image BAKE=1` builds it, with neither model store nor network."""
+    baked = {"FASHION_TARGET": "baked", "FASHION_SUFFIX": "-baked"}
+    run("docker/compose", "build", "--quiet", "torchserve", environment=baked)
+    image = f"{TORCHSERVE}-baked"
+    stored = {path.name for path in (ROOT / "model_store").iterdir() if path.suffix in (".mar", ".json")}
+    assert set(sh(image, "ls /models").split()) == stored
+    name = run(
+        *("docker", "run", "--detach", "--network=none", "--read-only"),
+        *("--tmpfs", "/tmp:exec", "--tmpfs", "/state:uid=10001", image),
+    ).strip()
+    try:
+        wait_until(lambda: inspect(name)["State"]["Health"]["Status"] == "healthy", 60, "the container is healthy")
+    finally:
+        run("docker", "rm", "--force", name)

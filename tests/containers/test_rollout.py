@@ -1,0 +1,56 @@
+"""Versions go live in the containers with no request lost, also by the share of a gateway in a container of its own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from composing import Stack, wait_until
+
+from tests import packing, ports
+from tests.asking import Asking
+
+
+@pytest.fixture(scope="module")
+def rolled(tmp_path_factory):
+    """A service of its own with ``tiny`` 1.0 live, and 1.1 in its model store."""
+    store = tmp_path_factory.mktemp("rollout") / "store"
+    packing.pack(store)
+    # Its reader is the containers' user.
+    store.chmod(0o755)
+    stack = Stack("fashion-serve-rollout", "172.30.86", *ports.free(2))
+    settings = {"FASHION_MODEL_STORE": str(store)}
+    stack.compose("down", "--volumes", **settings)
+    try:
+        stack.compose("up", "--detach", "--wait", "--wait-timeout", "300", **settings)
+        packing.pack(store, version="1.1")
+        yield stack
+    finally:
+        stack.compose("down", "--volumes", **settings)
+
+
+def _roll(stack: Stack, *command: str) -> str:
+    return stack.compose("exec", "-T", "torchserve", "python", "-m", "serving", *command).splitlines()[-1]
+
+
+def test_versions_go_live_and_on_trial_with_no_request_lost(rolled):
+    with Asking(rolled.url) as asking:
+        assert _roll(rolled, "deploy", "tiny", "1.1", "--grace", "1") == "tiny 1.1 is live"
+        assert _roll(rolled, "rollback", "tiny", "--grace", "1") == "tiny 1.0 is live"
+        _roll(rolled, "canary", "tiny", "1.1", "--percent", "50")
+        before = asking.versions.copy()
+        wait_until(lambda: len(asking.versions - before) == 2, 30, "both versions answer")
+        assert _roll(rolled, "promote", "tiny", "--grace", "1") == "tiny 1.1 is live"
+        _roll(rolled, "canary", "tiny", "1.0", "--percent", "20")
+        assert _roll(rolled, "abort", "tiny") == "tiny 1.0 is no canary any more"
+    assert asking.failures == []
+    assert asking.versions.keys() == {"1.0", "1.1"}
+
+
+def test_what_is_live_survives_a_restart_of_the_containers(rolled):
+    live = json.loads(rolled.inside("torchserve", "cat /state/live.json"))["tiny"]["version"]
+    rolled.compose("restart", "torchserve", "gateway")
+    wait_until(rolled.is_ready, 60, "ready again")
+    with Asking(rolled.url) as asking:
+        pass
+    assert (set(asking.versions), asking.failures) == ({live}, [])
