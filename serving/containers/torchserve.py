@@ -111,7 +111,7 @@ class Keeper:
             self._check_alive(child)
             if time.monotonic() > deadline:
                 raise StartError(f"TorchServe was not ready after {self._given.start_timeout:g} s ({doing})")
-            if self._stopping.wait(0.1):
+            if self._stopping.wait(0.25):
                 return False
         return True
 
