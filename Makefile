@@ -106,15 +106,19 @@ MONITORING ?=
 COMPOSE := $(if $(DEVICE),FASHION_DEVICE=$(DEVICE)) docker/compose
 BAKED := $(if $(BAKE),FASHION_TARGET=baked FASHION_SUFFIX=-baked)
 
-.PHONY: wheels image up down logs ps
+.PHONY: engine wheels image up down logs ps
+# First of all, as the rest takes minutes.
+engine:
+	@$(COMPOSE) version >/dev/null
+
 wheels: $(STAMP) ## fill wheelhouse/ for the images: DEVICE=cpu|gpu
 	@docker/wheels.sh $(or $(DEVICE),$$(docker/device))
 
-image: wheels $(if $(BAKE),archive) ## build the images: DEVICE=cpu|gpu, BAKE=1 puts the archives in
+image: engine wheels $(if $(BAKE),archive) ## build the images: DEVICE=cpu|gpu, BAKE=1 puts the archives in
 	@$(BAKED) $(COMPOSE) build --quiet
 	@docker images --filter reference='fashion-serve-*' --format 'table {{.Repository}}\t{{.Tag}}\t{{.Size}}'
 
-up: archive image ## from a bare clone to the service in containers: DEVICE=cpu|gpu MONITORING=1
+up: engine archive image ## from a bare clone to the service in containers: DEVICE=cpu|gpu MONITORING=1
 	@$(if $(DEVICE),FASHION_DEVICE=$(DEVICE)) docker/up $(if $(MONITORING),--profile monitoring)
 
 down: ## stop and remove the containers; what is live is kept
@@ -165,7 +169,7 @@ $(VENV)/.containers-installed: requirements/containers.txt $(STAMP)
 	@touch $@
 
 .PHONY: test-containers
-test-containers: archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## the service in containers; needs docker
+test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## the service in containers; needs docker
 	@$(BIN)/python -m pytest tests/containers
 
 lint: $(STAMP) ## ruff and mypy
