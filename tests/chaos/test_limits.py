@@ -71,6 +71,7 @@ def test_exhausted_descriptors(shared_scene, who):
         load.event("descriptors run out")
         with _connections(port, 300):
             assert wait_until(lambda: "Too many open files" in log.read_text(), 30)
+            load.settle(2)
         load.event("they are back")
     assert wait_until(lambda: _predict(scene) == 200, 30)
     result = load.result()
