@@ -316,9 +316,10 @@ def _switch(
         target.management.set_default(model, after.version)
     except BaseException:
         with suppress(ServingError):
+            live.write(target.state, {**state, model: before} if before else state)
+        with suppress(ServingError):
             if before:
                 target.management.set_default(model, before.version)
-                live.write(target.state, {**state, model: before})
         if before is None or before.canary is None:
             _drop(target, model, after.version)
         raise
@@ -331,8 +332,9 @@ def _share(target: Target, state: Mapping[str, Live], model: str, before: Live, 
         live.write(target.state, {**state, model: after})
     except BaseException:
         with suppress(ServingError):
-            _split(target, {**state, model: before}, report)
             live.write(target.state, {**state, model: before})
+        with suppress(ServingError):
+            _split(target, {**state, model: before}, report)
         raise
 
 
