@@ -81,6 +81,31 @@ def test_counts_what_the_handler_did(tiny_service):
     assert after["fashion_model_info", "tiny", "1.0", "vector"] == 1
 
 
+def test_counts_what_callers_got(tiny_service):
+    url = f"{tiny_service.settings.frontdoor.url}/metrics"
+    before = samples(url)
+    # What other tests were answered may come late into the count, so these are answers that they do not get.
+    ask(tiny_service, b"[1, 2, 3]", "application/zip", 2)
+    ask(tiny_service, b"[1, 2, 3]", "application/json", model="missing")
+    # Neither is a question to a model.
+    requests.get(tiny_service.gateway, timeout=TIMEOUT)
+    requests.get(f"{tiny_service.gateway}/nowhere", timeout=TIMEOUT)
+    expected = {
+        ("fashion_gateway_requests_total", "415"): 2,
+        ("fashion_gateway_requests_total", "404"): 1,
+    }
+
+    def grown():
+        after = samples(url)
+        return {key: after[key] - before[key] for key in expected}
+
+    assert wait_until(lambda: grown() == expected, TIMEOUT), grown()
+    after = samples(url)
+    statuses = sum(value for key, value in after.items() if key[0] == "fashion_gateway_requests_total")
+    assert after["fashion_gateway_seconds_count",] == statuses
+    assert (tiny_service.settings.run / "gateway" / "answers.log").stat().st_size == 0
+
+
 def test_tells_of_workers_queues_and_the_gateway(tiny_service):
     ask(tiny_service, b"[1, 2, 3]", "application/json")
     found = samples(f"{tiny_service.settings.frontdoor.url}/metrics")
