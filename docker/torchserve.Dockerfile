@@ -38,9 +38,12 @@ LABEL org.opencontainers.image.title="fashion-serve TorchServe" \
       org.opencontainers.image.base.name="debian:bookworm-slim"
 # The user's number is fixed, so that the owner of a volume stays the same. /state is where the service writes, beside
 # /tmp: a new volume there takes its owner from here.
+# TorchServe ends a worker by running the program `kill`, which the base image lacks and every shell has built in.
 RUN groupadd --gid 10001 fashion \
     && useradd --uid 10001 --gid fashion --home-dir /app --no-create-home --shell /usr/sbin/nologin fashion \
-    && install --directory --owner fashion --group fashion /state
+    && install --directory --owner fashion --group fashion /state \
+    && printf '#!/bin/sh\nkill "$@"\n' >/usr/local/bin/kill \
+    && chmod 755 /usr/local/bin/kill
 COPY --link --from=packages /opt/venv /opt/venv
 WORKDIR /app
 COPY config.properties ./

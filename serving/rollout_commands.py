@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -81,6 +82,10 @@ def _target(asked: argparse.Namespace, given: Settings) -> Target:
     if not asked.management:
         if asked.inference or asked.token_file:
             raise RolloutError("--inference and --token-file go with --management")
+        if shutil.which("kill") is None:
+            raise RolloutError(
+                "TorchServe ends workers with the program kill, which is not there; Debian: procps has it"
+            )
         keys = tokens.given_by(given)
         elsewhere = given.gateway_status.host != HOST
         return Target(

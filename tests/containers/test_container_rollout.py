@@ -13,13 +13,13 @@ from tests.asking import Asking
 
 @pytest.fixture(scope="module")
 def rolled(tmp_path_factory):
-    """A service of its own with ``tiny`` 1.0 live, and 1.1 in its model store."""
+    """A service of its own that asks for tokens, with ``tiny`` 1.0 live, and 1.1 in its model store."""
     store = tmp_path_factory.mktemp("rollout") / "store"
     packing.pack(store)
     # Its reader is the containers' user.
     store.chmod(0o755)
     stack = Stack("fashion-serve-rollout", "172.30.86", *ports.free(2))
-    settings = {"FASHION_MODEL_STORE": str(store)}
+    settings = {"FASHION_MODEL_STORE": str(store), "FASHION_TOKENS": "1"}
     stack.compose("down", "--volumes", **settings)
     try:
         stack.compose("up", "--detach", "--wait", "--wait-timeout", "300", **settings)
@@ -49,8 +49,12 @@ def test_versions_go_live_and_on_trial_with_no_request_lost(rolled):
 
 def test_what_is_live_survives_a_restart_of_the_containers(rolled):
     live = json.loads(rolled.inside("torchserve", "cat /state/live.json"))["tiny"]["version"]
+    keys = rolled.inside("torchserve", "cat /state/key_file.json")
     rolled.compose("restart", "torchserve", "gateway")
     wait_until(rolled.is_ready, 60, "ready again")
     with Asking(rolled.url) as asking:
         pass
     assert (set(asking.versions), asking.failures) == ({live}, [])
+    # All parts have learnt TorchServe's new tokens.
+    assert rolled.inside("torchserve", "cat /state/key_file.json") != keys
+    assert rolled.inside("torchserve", "stat -c %a /state/key_file.json") == "600\n"
