@@ -83,9 +83,7 @@ def _target(asked: argparse.Namespace, given: Settings) -> Target:
         if asked.inference or asked.token_file:
             raise RolloutError("--inference and --token-file go with --management")
         if shutil.which("kill") is None:
-            raise RolloutError(
-                "TorchServe ends workers with the program kill, which is not there; Debian: procps has it"
-            )
+            raise RolloutError("TorchServe ends workers by the program kill, which is missing; Debian: install procps")
         keys = tokens.given_by(given)
         elsewhere = given.gateway_status.host != HOST
         return Target(
