@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def main() -> int:
         nginx = gateway.find_nginx()
         if nginx is None:
             raise ServingError(gateway.MISSING)
-        config = gateway.write_config(given, given.run)
+        # Nothing there outlives the container: nginx does not take the place of a socket that a killed one has left.
+        config = gateway.write_config(given, Path(tempfile.gettempdir()))
     except ServingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

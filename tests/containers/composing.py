@@ -95,6 +95,10 @@ class Stack:
         """What a shell script prints in a service's container."""
         return run("docker", "exec", self.container(service), "sh", "-c", script, check=check)
 
+    def healthy(self) -> set[str]:
+        """The services whose containers are healthy."""
+        return {service for service in SERVICES if self.inspect(service)["State"]["Health"]["Status"] == "healthy"}
+
     def is_ready(self) -> bool:
         """The gateway says that everything is ready."""
         try:

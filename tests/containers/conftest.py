@@ -6,7 +6,7 @@ The images must be there (`make image`), and the archives (`make archive`). With
 from __future__ import annotations
 
 import pytest
-from composing import Stack
+from composing import SERVICES, Stack, wait_until
 
 from tests import ports
 
@@ -26,4 +26,5 @@ def stack():
 def ready(stack):
     """The service, and ready again when the test is over."""
     yield stack
-    stack.compose("up", "--detach", "--wait", "--wait-timeout", "300")
+    stack.compose("up", "--detach", "--no-recreate")
+    wait_until(lambda: stack.healthy() == set(SERVICES), 120, "all are healthy again")

@@ -22,7 +22,10 @@ from handlers import limits
 from serving.settings import ROOT
 from tests import packing
 
+# Seconds within which everything is ready again, on a machine that has nothing else to do.
 RECOVERY = 10.0
+# Seconds that such a machine takes to import torch in a container, generously.
+IMPORT = 2.0
 BULK = np.random.default_rng(1).integers(0, 256, (limits.EXAMPLES, 28 * 28), np.uint8).tobytes()
 RAW = {"Content-Type": "application/octet-stream", "Accept": "application/octet-stream"}
 
@@ -38,6 +41,13 @@ def grpc_serves(stack) -> bool:
 
 def serves(stack) -> bool:
     return stack.is_ready() and grpc_serves(stack)
+
+
+def recovery(stack) -> float:
+    """The seconds that a recovery may take now: longer in proportion where other work slows this machine down."""
+    begun = time.monotonic()
+    run("docker", "exec", stack.container("frontdoor"), "python", "-c", "import torch")
+    return RECOVERY * max(1.0, (time.monotonic() - begun) / IMPORT)
 
 
 def send_bulk(stack, model: str = "fashion_convnet") -> requests.Response:
@@ -62,23 +72,24 @@ def while_busy(stack, act: Callable[[], object], count: int = 6) -> list[request
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_killed_service_is_ready_again_in_time(ready, service):
-    before = restarts(ready, service)
+    before, limit = restarts(ready, service), recovery(ready)
     pid = ready.inspect(service)["State"]["Pid"]
     # As the kernel does, for want of memory for one. `docker kill` tells the engine to leave the container stopped.
     os.kill(pid, signal.SIGKILL)
     begun = time.monotonic()
-    wait_until(lambda: restarts(ready, service) > before, RECOVERY, f"{service} is started again")
-    wait_until(lambda: serves(ready), RECOVERY - (time.monotonic() - begun), f"{service} is ready again")
-    print(f"{service}: ready again after {time.monotonic() - begun:.1f} s")
+    wait_until(lambda: restarts(ready, service) > before, limit, f"{service} is started again")
+    wait_until(lambda: serves(ready), limit - (time.monotonic() - begun), f"{service} is ready again")
+    print(f"{service}: ready again after {time.monotonic() - begun:.1f} s, limit {limit:.0f} s")
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_service_killed_by_hand_is_brought_back_by_compose(ready, service):
+    limit = recovery(ready)
     run("docker", "kill", "--signal", "KILL", ready.container(service))
     begun = time.monotonic()
     ready.compose("up", "--detach", "--no-deps", service)
-    wait_until(lambda: serves(ready), RECOVERY, f"{service} is ready again")
-    print(f"{service}: ready again after {time.monotonic() - begun:.1f} s")
+    wait_until(lambda: serves(ready), limit, f"{service} is ready again")
+    print(f"{service}: ready again after {time.monotonic() - begun:.1f} s, limit {limit:.0f} s")
 
 
 def test_the_container_ends_with_its_frontend(ready):
