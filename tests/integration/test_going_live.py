@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import requests
 
@@ -47,6 +48,15 @@ def _registered(place: Place) -> list[str]:
     return [model.version for model in Management(place.management).models() if model.name == "tiny"]
 
 
+def _workers(place: Place) -> set[int]:
+    found = set()
+    for process in place.processes():
+        with contextlib.suppress(psutil.Error):
+            if "model_service_worker" in str(process.cmdline()):
+                found.add(process.pid)
+    return found
+
+
 def _answers(place: Place) -> str:
     answer = requests.post(f"{place.inference}/predictions/tiny", json=[1, 2, 3], timeout=10)
     assert answer.status_code == 200
@@ -61,11 +71,12 @@ def _done(place: Place, *command: str) -> str:
 
 def _refused(place: Place, *command: str) -> str:
     """The message of a command that must fail and leave 1.0 live, alone and unharmed."""
-    before, workers = _state(place), {each.pid for each in place.processes() if "worker" in str(each.cmdline())}
+    before, workers = _state(place), _workers(place)
     ran = place.run(*command)
     assert (ran.returncode, ran.stderr[:7]) == (1, "error: "), ran.stdout + ran.stderr
     assert (_state(place), _registered(place), _answers(place)) == (before, [before.version], before.version)
-    assert {each.pid for each in place.processes() if "worker" in str(each.cmdline())} == workers
+    # What was unregistered may take a moment to be gone.
+    assert wait_until(lambda: _workers(place) == workers, 10)
     return ran.stderr
 
 
