@@ -83,6 +83,10 @@ class Stack:
         """Run docker compose with the project's files, and settings in the place of its own."""
         return run("docker/compose", *arguments, environment={**self.environment, **settings})
 
+    def up(self) -> str:
+        """Bring up all that is not, as `make up` does, and wait until it is ready."""
+        return run("docker/up", environment=self.environment)
+
     def container(self, service: str) -> str:
         """The name of a service's container."""
         return f"{self.project}-{service}-1"
@@ -94,10 +98,6 @@ class Stack:
     def inside(self, service: str, script: str, check: bool = True) -> str:
         """What a shell script prints in a service's container."""
         return run("docker", "exec", self.container(service), "sh", "-c", script, check=check)
-
-    def healthy(self) -> set[str]:
-        """The services whose containers are healthy."""
-        return {service for service in SERVICES if self.inspect(service)["State"]["Health"]["Status"] == "healthy"}
 
     def is_ready(self) -> bool:
         """The gateway says that everything is ready."""

@@ -6,7 +6,7 @@ The images must be there (`make image`), and the archives (`make archive`). With
 from __future__ import annotations
 
 import pytest
-from composing import SERVICES, Stack, wait_until
+from composing import Stack
 
 from tests import ports
 
@@ -17,7 +17,7 @@ def stack():
     gateway, grpc = ports.free(2)
     stack = Stack("fashion-serve-test", "172.30.85", gateway, grpc)
     stack.compose("down", "--volumes")
-    stack.compose("up", "--detach", "--wait", "--wait-timeout", "300")
+    stack.up()
     yield stack
     stack.compose("down", "--volumes")
 
@@ -26,5 +26,4 @@ def stack():
 def ready(stack):
     """The service, and ready again when the test is over."""
     yield stack
-    stack.compose("up", "--detach", "--no-recreate")
-    wait_until(lambda: stack.healthy() == set(SERVICES), 120, "all are healthy again")
+    stack.up()
