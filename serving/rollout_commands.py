@@ -119,7 +119,7 @@ def _rotate(given: Settings, kind: Kind, report: Report) -> str:
         raise RolloutError("TorchServe asks for no tokens: FASHION_TOKENS=1 is not set")
     report(f"exchanging the {kind} key")
     keys.exchange(given.management.url, kind)
-    # Until nginx has the new key, which takes some hundredths of a second, what it sends on is refused.
+    # Until nginx has the new key, which takes some tenths of a second, what it sends on is refused.
     if kind == "inference" and not gateway_reload.apply(given, live.read(given.run), wait=False):
         return f"the {kind} key is new; no gateway runs here that must know"
     return f"the {kind} key is new"
