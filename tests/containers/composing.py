@@ -15,7 +15,7 @@ import requests
 from serving.settings import ROOT
 
 SERVICES = ("torchserve", "frontdoor", "grpc", "gateway")
-TORCHSERVE = f"fashion-serve-torchserve:{os.environ.get('FASHION_DEVICE', 'cpu')}"
+TORCHSERVE = f"fashion-serve-torchserve:{subprocess.check_output([ROOT / 'docker' / 'device'], text=True).strip()}"
 GATEWAY = "fashion-serve-gateway:latest"
 TIMEOUT = 60.0
 
