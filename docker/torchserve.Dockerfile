@@ -22,8 +22,9 @@ RUN --mount=type=bind,from=wheelhouse,target=/wheels \
 # What no server needs, some 300 MB: C++ headers, static libraries, test programs and test suites, Swagger UI (the
 # gateway has its own). torch_shm_manager must stay: `import torch` looks for it.
 WORKDIR /opt/venv/lib/python3.11/site-packages
-RUN rm -rf torch/include torch/share torch/test torch/lib/*.a torch/lib/*.lib swagger_ui pip* wheel wheel-* \
+RUN rm -rf torch/include torch/share torch/test torch/lib/*.a torch/lib/*.lib swagger_ui test pip* wheel wheel-* \
     && find torch/bin -type f ! -name torch_shm_manager -delete \
+    && find . -name conftest.py -delete \
     && find . -type d \( -name tests -o -name test \) -path '*/*/*' \
         \( -path './sympy/*' -o -path './networkx/*' -o -path './numpy/*' -o -path './matplotlib/*' \
         -o -path './mpmath/*' -o -path './fontTools/*' -o -path './captum/*' \) -prune -exec rm -rf {} +
