@@ -98,6 +98,16 @@ class Place:
                     found.append(process)
         return found
 
+    def workers(self) -> list[psutil.Process]:
+        """Those of ``processes`` that are TorchServe's workers."""
+        found = []
+        for process in self.processes():
+            # It may end between the two looks.
+            with suppress(psutil.Error):
+                if any("model_service_worker" in word for word in process.cmdline()):
+                    found.append(process)
+        return found
+
     def state(self) -> dict[str, Any]:
         """What ``run/service.json`` says."""
         return json.loads((self.settings.run / "service.json").read_text())

@@ -121,8 +121,7 @@ def test_killed_frontend_is_started_again(place):
     assert wait_until(lambda: place.state()["processes"][0]["pid"] != frontend["pid"], 30)
     assert wait_until(lambda: place.run("status").returncode == 0, 30)
     assert place.state()["processes"][1:] == before["processes"][1:]
-    workers = [each for each in place.processes() if "model_service_worker" in str(each.cmdline())]
-    assert len(workers) == 1
+    assert len(place.workers()) == 1
     answer = requests.post(f"{place.inference}/predictions/tiny", json=[1, 2, 3], timeout=10)
     assert answer.status_code == 200
     log = (place.settings.logs / "supervisor.log").read_text()
@@ -139,9 +138,7 @@ def test_start_cleans_up_after_frontend_and_supervisor_were_killed(place):
     for process in (state["processes"][-1], state["processes"][0]):
         os.kill(process["pid"], signal.SIGKILL)
     # Nobody is there to end the workers: they must see for themselves that the frontend is gone.
-    assert wait_until(
-        lambda: not [each for each in place.processes() if "model_service_worker" in str(each.cmdline())], 30
-    )
+    assert wait_until(lambda: not place.workers(), 30)
     assert place.run("status").returncode == 1
     place.start()
     assert requests.get(f"{place.inference}/ping", timeout=10).status_code == 200
@@ -178,7 +175,7 @@ def test_supervisor_gives_up_on_an_archive_that_is_gone(place):
 
 def test_killed_worker_is_replaced(tiny_service):
     before = _pids(tiny_service)
-    next(process for process in tiny_service.processes() if "model_service_worker" in str(process.cmdline())).kill()
+    tiny_service.workers()[0].kill()
     assert wait_until(lambda: tiny_service.run("status").returncode == 0 and _pids(tiny_service) != before, 60)
     answer = requests.post(f"{tiny_service.inference}/predictions/tiny", json=[1, 2, 3], timeout=10)
     assert answer.status_code == 200
