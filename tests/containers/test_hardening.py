@@ -45,7 +45,7 @@ def test_the_root_is_read_only(stack, service):
         for place in options
         if "rw" in options[place] and not re.match(r"/(proc|sys|dev)(/|$)", place) and place != "/etc/resolv.conf"
     }
-    expected = {"torchserve": {"/tmp", "/state"}, "gateway": {"/tmp", "/state"}, "frontdoor": set(), "grpc": set()}
+    expected = {"torchserve": {"/tmp", "/state"}, "gateway": {"/tmp", "/state"}, "frontdoor": {"/state"}, "grpc": set()}
     assert writable - {"/etc/hosts", "/etc/hostname"} == expected[service]
     if service == "torchserve":
         assert "ro" in options["/models"]
