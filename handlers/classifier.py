@@ -59,26 +59,34 @@ class Context(Protocol):
     def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None: ...
     def set_response_content_type(self, idx: int, value: str) -> None: ...
     def set_response_header(self, idx: int, key: str, value: str) -> None: ...
+    def get_response_headers(self, idx: int) -> dict[str, str]: ...
+
+
+class _Asked(NamedTuple):
+    """What a request's headers ask for.
+
+    Attributes:
+        plain: a prediction in JSON without options: the usual request.
+    """
+
+    options: Options
+    form: str
+    json_length: int | None
+    plain: bool
 
 
 class _Job(NamedTuple):
-    """One readable request of a batch, waiting for its probabilities."""
+    """One readable request of a batch, waiting for its probabilities.
+
+    Attributes:
+        plain: one example, to be answered with one JSON object without options.
+    """
 
     place: int
     request: Request
     decoded: Decoded
-    options: Options
-    form: str
-
-    @property
-    def is_plain(self) -> bool:
-        """One example to be answered with one JSON object, and no options: the usual request."""
-        return (
-            self.decoded.single
-            and self.form == encoding.JSON
-            and self.options is options.DEFAULT
-            and self.request.task == "predict"
-        )
+    asked: _Asked
+    plain: bool
 
 
 class Classifier:
@@ -110,6 +118,10 @@ class Classifier:
         self._scripted = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
         self._network = optimising.Optimised(self._scripted, self._device)
         self._encoder = encoding.Encoder(self._signature.output)
+        self._sort = incoming.Sorter().sort
+        # Of the last request, as the next one mostly has the same headers.
+        self._headers: dict[str, str] | None = None
+        self._plain_headers = {"content-type": encoding.JSON, VERSION_HEADER: self._signature.version}
         self._recorder = metrics.open_recorder(self._signature)
         self._warm_up()
         wire.install()
@@ -130,7 +142,7 @@ class Classifier:
         jobs: list[_Job] = []
         began = time.perf_counter()
         for place, body in enumerate(data):
-            request = incoming.sort(body, context.get_all_request_header(place))
+            request = self._sort(body, context.get_all_request_header(place))
             try:
                 if request.task == "describe":
                     answers[place] = self._describe(context, place)
@@ -151,7 +163,7 @@ class Classifier:
         all_finite = bool(np.isfinite(probabilities).all())
         starts = list(itertools.accumulate((len(job.decoded.values) for job in jobs), initial=0))
         # To write all plain answers at once takes a third of the time of one after another.
-        plain = [start for start, job in zip(starts, jobs, strict=False) if job.is_plain]
+        plain = [start for start, job in zip(starts, jobs, strict=False) if job.plain]
         written = dict(zip(plain, self._encoder.objects(probabilities[plain]), strict=True)) if plain else {}
         for job, (start, stop) in zip(jobs, itertools.pairwise(starts), strict=True):
             try:
@@ -159,7 +171,7 @@ class Classifier:
                     raise problems.Unprocessable("the values are so large that the network has no answer to them")
                 if start in written:
                     answers[job.place] = written[start]
-                    self._complete(context, job.place, job.request, encoding.JSON)
+                    context.get_response_headers(job.place).update(self._plain_headers)
                 else:
                     answers[job.place] = self._answer(context, job, probabilities[start:stop])
                 batch.answered.append(metrics.content_type(job.request, job.decoded.envelope))
@@ -170,16 +182,25 @@ class Classifier:
         return answers
 
     def _read(self, place: int, request: Request) -> _Job:
-        headers = request.headers
-        asked = options.parse(headers.get("x-query"), self._signature.output.labels)
-        form = encoding.negotiate(headers.get("accept", ""), self._forms(request))
-        length = oip.read_json_length(headers.get("inference-header-content-length"))
-        decoded = decoding.decode(request.parts, self._signature, asked.prepare, length)
+        if request.headers is not self._headers:
+            self._asked = self._ask(request)
+            self._headers = request.headers
+        asked = self._asked
+        decoded = decoding.decode(request.parts, self._signature, asked.options.prepare, asked.json_length)
         if request.way == "grpc_oip" and not isinstance(decoded.envelope, oip.Request):
             raise problems.Malformed("an inference request needs inputs")
         if request.task == "explain":
-            _check_explainable(len(decoded.values), form)
-        return _Job(place, request, decoded, asked, form)
+            _check_explainable(len(decoded.values), asked.form)
+        return _Job(place, request, decoded, asked, asked.plain and decoded.single)
+
+    def _ask(self, request: Request) -> _Asked:
+        headers = request.headers
+        given = options.parse(headers.get("x-query"), self._signature.output.labels)
+        form = encoding.negotiate(headers.get("accept", ""), self._forms(request))
+        length = oip.read_json_length(headers.get("inference-header-content-length"))
+        plain = given is options.DEFAULT and form == encoding.JSON and request.task == "predict"
+        # GRPCJob needs one header more, see _complete.
+        return _Asked(given, form, length, plain and request.way == "http")
 
     def _forms(self, request: Request) -> tuple[str, ...]:
         if request.task == "predict":
@@ -187,7 +208,7 @@ class Classifier:
         return (encoding.JSON, encoding.PNG) if self.kind == "image" else (encoding.JSON,)
 
     def _answer(self, context: Context, job: _Job, probabilities: NDArray[np.float32]) -> bytes:
-        decoded, content_type = job.decoded, job.form
+        decoded, content_type = job.decoded, job.asked.form
         wrapped = decoded.envelope == "predictions"
         if job.request.task == "explain":
             body = self._explain(job, probabilities, wrapped)
@@ -196,8 +217,8 @@ class Classifier:
             if length is not None:
                 context.set_response_header(job.place, oip.JSON_LENGTH_HEADER, str(length))
         elif content_type == encoding.JSON:
-            pictures = [images.encode(picture) for picture in self._pictures(job)] if job.options.picture else []
-            body = self._encoder.json(probabilities, decoded.single, wrapped, job.options.top_k, pictures)
+            pictures = [images.encode(picture) for picture in self._pictures(job)] if job.asked.options.picture else []
+            body = self._encoder.json(probabilities, decoded.single, wrapped, job.asked.options.top_k, pictures)
         else:
             body = encoding.array(probabilities, content_type)
         self._complete(context, job.place, job.request, content_type)
@@ -209,10 +230,10 @@ class Classifier:
 
         decoded = job.decoded
         best = probabilities.argmax(1).tolist()
-        targets = best if job.options.target is None else [job.options.target] * len(best)
+        targets = best if job.asked.options.target is None else [job.asked.options.target] * len(best)
         inputs = self._inputs(torch.from_numpy(decoded.values.copy()))
         attributions = explaining.explain(self._scripted, inputs, targets, self._signature)
-        if job.form == encoding.PNG:
+        if job.asked.form == encoding.PNG:
             return explaining.heat_map_png(self._pictures(job)[0], attributions[0])
         return self._encoder.explanations(probabilities, targets, attributions, decoded.single, wrapped)
 

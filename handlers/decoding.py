@@ -90,7 +90,7 @@ def decode(
         problems.Problem: whatever is wrong with the request.
     """
     if len(parts) == 1:
-        form = parts[0].content_type.lower().startswith(multipart.CONTENT_TYPE)
+        form = _is_multipart(parts[0].content_type)
         if json_length is None:
             return (
                 _parts(map(Part._make, multipart.split(*parts[0])), signature, prepare)
@@ -102,6 +102,11 @@ def decode(
     if json_length is not None:
         raise problems.Malformed(f"{oip.JSON_LENGTH_HEADER} goes with one body and not with multipart/form-data")
     return _parts(parts, signature, prepare)
+
+
+@functools.lru_cache(maxsize=256)
+def _is_multipart(content_type: str) -> bool:
+    return content_type.lower().startswith(multipart.CONTENT_TYPE)
 
 
 def _parts(parts: Iterable[Part], signature: Signature, prepare: images.Prepare) -> Decoded:
@@ -171,7 +176,7 @@ def _by_content(
         return _image(body, signature, prepare)
     if head.startswith(_BASE64_STARTS):
         return _base64(_ascii(body), signature, prepare)
-    if kind == "none" and len(body) % _example_bytes(signature) == 0:
+    if kind == "none" and len(body) % signature.input.example_bytes == 0:
         return _octets(body, signature, prepare)
     hint = "; curl sends a file unchanged with --data-binary, not with -d" if kind == "form" else ""
     raise problems.UnsupportedFormat(f"the content is none of the formats; send {ACCEPTED[signature.input.kind]}{hint}")
@@ -189,20 +194,16 @@ def _array(values: NDArray[Any], signature: Signature) -> Decoded:
     return Decoded(*examples.from_array(values, signature))
 
 
-def _example_bytes(signature: Signature) -> int:
-    return math.prod(signature.input.shape) * (4 if signature.input.kind == "vector" else 1)
-
-
 def _octets(body: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
     if containers.sniff(body):
         return _image(body, signature, prepare)
-    if bytes(body[:6]) == npy.MAGIC:
+    if body.startswith(npy.MAGIC):
         return _array(npy.read(body), signature)
     shape = signature.input.shape
-    count, rest = divmod(len(body), _example_bytes(signature))
+    count, rest = divmod(len(body), signature.input.example_bytes)
     if rest:
         raise problems.Unprocessable(
-            f"{len(body)} bytes are not a multiple of {_example_bytes(signature)}, the bytes of one example "
+            f"{len(body)} bytes are not a multiple of {signature.input.example_bytes}, the bytes of one example "
             f"({'x'.join(map(str, shape))} {'float32' if signature.input.kind == 'vector' else 'uint8'})"
         )
     examples.check_count(count)

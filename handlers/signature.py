@@ -7,7 +7,9 @@ loads. Everything that a handler must know about a network stands here, so that 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,6 +44,11 @@ class Input:
     padding: int = 0
     gain: float = 1.0
     bias: float = 0.0
+
+    @functools.cached_property
+    def example_bytes(self) -> int:
+        """The bytes of one example as a raw body has it."""
+        return math.prod(self.shape) * (4 if self.kind == "vector" else 1)
 
 
 @dataclasses.dataclass(frozen=True)

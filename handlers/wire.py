@@ -14,7 +14,6 @@ for. What is rare (loading a model, answering a batch that failed) stays with To
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
@@ -40,6 +39,8 @@ _READ_AHEAD = 1 << 18
 _END = b"\xff\xff\xff\xff"
 # -1 read as unsigned: a length can then only lead forward in the buffer. No other length is negative.
 _LAST = 0xFFFFFFFF
+# No request goes on so: the length of a name, negative.
+_NOTHING = b"\x80\0\0\0"
 _number_at = struct.Struct(">I").unpack_from
 _packed = struct.Struct(">i").pack
 
@@ -93,7 +94,9 @@ class Reader:
         self._position = 0
         # serving/ sets "false", which leaves decoding to the handler.
         self._decodes = os.environ.get("TS_DECODE_INPUT_REQUEST", "true") == "true"
-        # One client's requests mostly have the same headers: their bytes, and what they say.
+        # One client's requests mostly differ in their id and the bytes of their only parameter. What stands between the
+        # two, up to the length of these bytes; what it says, with the parameter's name; and of these the headers alone.
+        self._usual, self._properties, self._name = _NOTHING, dict[str, Any](), ""
         self._section, self._headers = _END, dict[str, str]()
 
     def retrieve_msg(self, connection: Connection) -> tuple[bytearray, Any]:
@@ -136,6 +139,17 @@ class Reader:
                     self._position = at
                     return True
                 start, at = at, at + length
+                if data.startswith(self._usual, at):
+                    value_start = at + len(self._usual) + 4
+                    (length,) = _number_at(data, value_start - 4)
+                    end = value_start + length
+                    (following,) = _number_at(data, end)
+                    if following == _LAST:
+                        ids[len(processors)] = data[start:at].decode()
+                        processors.append(RequestProcessor(self._properties.copy()))
+                        inputs.append({self._name: data[value_start:end]})
+                        self._position = end + 4
+                        continue
                 if data.startswith(self._section, at):
                     headers, end = self._headers, at + len(self._section)
                 else:
@@ -144,6 +158,11 @@ class Reader:
                 parameters, properties, end = self._parameters(data, end)
                 ids[len(processors)] = data[start:at].decode()
                 properties.update(headers)
+                if len(parameters) == 1 and not self._decodes:
+                    ((self._name, value),) = parameters.items()
+                    # Before the value stands its length, and after it the end of the list.
+                    self._usual = bytes(data[at : end - 4 - len(value) - 4])
+                    self._properties = properties.copy()
                 processors.append(RequestProcessor(properties))
                 inputs.append(parameters)
                 self._position = end
@@ -237,13 +256,18 @@ def create_predict_response(
     if ret is not None and context is not None and not ts_stream_next and not context.stopping_criteria:
         said = message.encode()
         pieces = [_packed(code), _packed(len(said)), said]
+        processors = context.request_processor
+        # Most answers of a batch have the same head.
+        last: tuple[Any, ...] = ()
+        head = b""
         for place, name in req_id_map.items():
-            answer, processor = ret[place], context.request_processor[place]
+            answer, processor = ret[place], processors[place]
             headers = processor.get_response_headers()
             if type(answer) is not bytes or headers.get("ts_stream_next") == "true":
                 break
-            status = processor.get_response_status_code()
-            head = _head(status, processor.get_response_status_phrase(), tuple(headers.items()))
+            described = headers, processor.get_response_status_code(), processor.get_response_status_phrase()
+            if described != last:
+                head, last = _head(*described), described
             identity = name.encode()
             pieces += (_packed(len(identity)), identity, head, _packed(len(answer)), answer)
         else:
@@ -252,16 +276,15 @@ def create_predict_response(
     return upstream.create_predict_response(ret, req_id_map, message, code, context, ts_stream_next)
 
 
-@functools.lru_cache(maxsize=64)
-def _head(status: int | None, phrase: str | None, headers: tuple[tuple[str, str], ...]) -> bytes:
-    """What stands between an answer's id and its body; most answers of a model have the same."""
+def _head(headers: Mapping[str, str], status: int | None, phrase: str | None) -> bytes:
+    """What stands between an answer's id and its body."""
 
     def text(value: str | None) -> bytes:
         encoded = (value or "").encode()
         return _packed(len(encoded)) + encoded
 
-    content_type = text(dict(headers).get("content-type"))
-    pairs = b"".join(text(name) + text(value) for name, value in headers)
+    content_type = text(headers.get("content-type"))
+    pairs = b"".join(text(name) + text(value) for name, value in headers.items())
     return content_type + _packed(200 if status is None else status) + text(phrase) + _packed(len(headers)) + pairs
 
 
