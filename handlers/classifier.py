@@ -160,26 +160,31 @@ class Classifier:
                 answers[job.place] = self._refuse(context, job.place, job.request, error)
             return answers
         inferred = time.perf_counter()
-        all_finite = bool(np.isfinite(probabilities).all())
-        starts = list(itertools.accumulate((len(job.decoded.values) for job in jobs), initial=0))
-        # To write all plain answers at once takes a third of the time of one after another.
-        plain = [start for start, job in zip(starts, jobs, strict=False) if job.plain]
-        written = dict(zip(plain, self._encoder.objects(probabilities[plain]), strict=True)) if plain else {}
-        for job, (start, stop) in zip(jobs, itertools.pairwise(starts), strict=True):
-            try:
-                if not all_finite and not np.isfinite(probabilities[start:stop]).all():
-                    raise problems.Unprocessable("the values are so large that the network has no answer to them")
-                if start in written:
-                    answers[job.place] = written[start]
-                    context.get_response_headers(job.place).update(self._plain_headers)
-                else:
-                    answers[job.place] = self._answer(context, job, probabilities[start:stop])
-                batch.answered.append(metrics.content_type(job.request, job.decoded.envelope))
-            except Exception as error:
-                answers[job.place] = self._refuse(context, job.place, job.request, error)
+        if all([job.plain for job in jobs]) and np.isfinite(probabilities).all():
+            # To write all answers at once takes a third of the time of one after another.
+            for job, body in zip(jobs, self._encoder.objects(probabilities), strict=True):
+                answers[job.place] = body
+                context.get_response_headers(job.place).update(self._plain_headers)
+            batch.answered = [metrics.content_type(job.request) for job in jobs]
+        else:
+            self._answer_each(context, jobs, probabilities, answers)
         batch.seconds = (decoded - began, inferred - decoded, time.perf_counter() - inferred)
         batch.probabilities = probabilities
         return answers
+
+    def _answer_each(
+        self, context: Context, jobs: Sequence[_Job], probabilities: NDArray[np.float32], answers: list[bytes]
+    ) -> None:
+        ends = itertools.accumulate(len(job.decoded.values) for job in jobs)
+        for job, stop in zip(jobs, ends, strict=True):
+            found = probabilities[stop - len(job.decoded.values) : stop]
+            try:
+                if not np.isfinite(found).all():
+                    raise problems.Unprocessable("the values are so large that the network has no answer to them")
+                answers[job.place] = self._answer(context, job, found)
+                self._batch.answered.append(metrics.content_type(job.request, job.decoded.envelope))
+            except Exception as error:
+                answers[job.place] = self._refuse(context, job.place, job.request, error)
 
     def _read(self, place: int, request: Request) -> _Job:
         if request.headers is not self._headers:

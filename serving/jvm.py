@@ -30,6 +30,9 @@ _HEAP = "1g"
 
 _OPTIONS = (
     f"-Xmx{_HEAP}",
+    # Fewer misses in the tables of addresses, and no stack trace of one buffer in 128: a tenth less CPU time a request.
+    "-XX:+UseTransparentHugePages",
+    "-Dio.netty.leakDetection.level=disabled",
     # A frontend without memory answers nothing and ends nothing: the supervisor starts a new one.
     "-XX:+ExitOnOutOfMemoryError",
     # Netty does both; Java 25 would print a warning for each.
@@ -88,6 +91,8 @@ def write_config(settings: Settings, archives: Sequence[Archive]) -> Path:
     def listening(port: Port) -> str:
         return f"http://{settings.listen}:{port.number}"
 
+    # One thread reads and writes for 40,000 requests a second, and two that share two cores mostly wake each other.
+    threads = max(1, (os.cpu_count() or 1) // 4)
     path = settings.run / "config.properties"
     path.write_text(
         f"{CONFIG.read_text()}\n"
@@ -100,6 +105,8 @@ def write_config(settings: Settings, archives: Sequence[Archive]) -> Path:
         f"grpc_management_address={settings.listen}\n"
         f"grpc_management_port={settings.ts_grpc_management.number}\n"
         f"metrics_config={METRICS_CONFIG}\n"
+        f"number_of_netty_threads={threads}\n"
+        f"netty_client_threads={threads}\n"
         f"load_models={','.join(archive.path.name for archive in archives)}\n"
         + _TOKENS * settings.tokens
         + ("number_of_gpu=0\n" if settings.device_type == "cpu" else "")
