@@ -62,12 +62,21 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """One comparison: a network, the form of the bodies, how many call at once, and the settings that are imposed."""
+    """One comparison.
+
+    Attributes:
+        model: the network.
+        form: of the bodies.
+        connections: how many call at once.
+        setting: of every peer; without it, the best of its own.
+        settings_of: another table, whose settings are taken if it has been made.
+    """
 
     model: str
     form: str
     connections: tuple[int, ...] = (1, 16, 64, 256)
     setting: Setting | None = None
+    settings_of: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,8 +211,8 @@ ALL: dict[str, Peer] = {
 }
 TABLES = {
     "mlp": Table("fashion_mlp", "raw"),
-    "convnet": Table("fashion_convnet", "raw"),
-    "png": Table("fashion_mlp", "png"),
+    "convnet": Table("fashion_convnet", "raw", settings_of="mlp"),
+    "png": Table("fashion_mlp", "png", settings_of="mlp"),
     "lone": Table("fashion_mlp", "raw", (1,), Setting(1, 1, 0)),
 }
 
@@ -235,6 +244,16 @@ class Server:
             except psutil.NoSuchProcess:
                 continue
         return found
+
+    def pause(self) -> None:
+        """Stop all processes until ``resume``, once what was asked of them last is answered."""
+        # A server that is stopped with work in hand takes its own stop for a hang, and starts its workers anew.
+        time.sleep(0.5)
+        self.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let all processes go on."""
+        self.signal(signal.SIGCONT)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to all processes."""
@@ -321,7 +340,7 @@ def running(name: str, table: Table, setting: Setting, body: bytes, expected: in
             yield server
         finally:
             everything = server.processes()
-            server.signal(signal.SIGCONT)
+            server.resume()
             started.terminate()
             psutil.wait_procs(everything, timeout=10)
             for process in everything:
@@ -340,25 +359,30 @@ def ours(table: Table, profile: str, body: bytes, expected: int) -> Iterator[Ser
         try:
             yield server
         finally:
-            server.signal(signal.SIGCONT)
+            server.resume()
 
 
-def _tune(name: str, table: Table, body: bytes, expected: int) -> tuple[Setting, dict[str, float]]:
-    """The setting that answers most requests a second, by the geometric mean over the numbers of connections."""
-    tried: dict[str, float] = {}
+def _tune(name: str, table: Table, body: bytes, expected: int) -> tuple[Setting, dict[str, dict[str, int]]]:
+    """The setting that answers most requests a second, by the geometric mean over the numbers of connections.
+
+    Returns:
+        It, and for each setting the requests a second by the number of connections.
+    """
+    tried: dict[str, dict[str, int]] = {}
     best: tuple[float, Setting] | None = None
     for setting in ALL[name].settings:
         _say(f"{name}: trying {setting}")
         try:
             with running(name, table, setting, body, expected) as server:
                 server.load(64, 1)
-                rates = [server.load(connections, SECONDS).rate for connections in table.connections if connections > 1]
+                rates = {c: max(server.load(c).rate, 1.0) for c in table.connections if c > 1}
         except PeerError as error:
             if setting == ALL[name].settings[-1] and best is None:
                 raise
             print(f"{name} with {setting}: {error}", file=sys.stderr)
             continue
-        tried[str(setting)] = rate = statistics.geometric_mean(max(rate, 1e-3) for rate in rates)
+        tried[str(setting)] = {str(connections): round(rate) for connections, rate in rates.items()}
+        rate = statistics.geometric_mean(rates.values())
         if best is None or rate > best[0]:
             best = rate, setting
     assert best is not None
@@ -377,6 +401,15 @@ def _expected(model: str, image: NDArray[np.uint8]) -> int:
     return int(Predictor().probabilities(image[None]).argmax())
 
 
+def _known(table: Table) -> dict[str, Setting]:
+    """The settings of another table's peers, if they are to be taken and that table has been made."""
+    path = reporting.RESULTS / f"peers-{table.settings_of}.json"
+    if not table.settings_of or not path.exists():
+        return {}
+    servers = json.loads(path.read_text())["results"]["servers"]
+    return {name: Setting(**server["values"]) for name, server in servers.items() if "values" in server}
+
+
 def compare(title: str) -> dict[str, Any]:
     """One table: for each server its setting, and for each number of connections the figures of all rounds."""
     table = TABLES[title]
@@ -385,20 +418,23 @@ def compare(title: str) -> dict[str, Any]:
     expected = _expected(table.model, image)
     found: dict[str, Any] = {}
     missing: dict[str, str] = {}
+    known = _known(table)
     with ExitStack() as stack:
         servers: dict[str, Server] = {}
         for name in ALL:
             try:
-                setting, tried = (table.setting, {}) if table.setting else _tune(name, table, body, expected)
+                given = table.setting or known.get(name)
+                setting, tried = (given, {}) if given else _tune(name, table, body, expected)
+                _say(f"{name}: {setting}")
                 servers[name] = stack.enter_context(running(name, table, setting, body, expected))
-                servers[name].signal(signal.SIGSTOP)
-                found[name] = {"setting": str(setting), "tried": tried}
+                servers[name].pause()
+                found[name] = {"setting": str(setting), "values": dataclasses.asdict(setting), "tried": tried}
             except PeerError as error:
                 missing[name] = str(error)
                 _say(f"{name} is missing: {error}")
         profile = "realtime" if title == "lone" else "throughput"
         servers[OURS] = stack.enter_context(ours(table, profile, body, expected))
-        servers[OURS].signal(signal.SIGSTOP)
+        servers[OURS].pause()
         found[OURS] = {"setting": f"profile {profile}", "tried": {}}
         loads: dict[str, dict[int, list[wrk.Load]]] = {
             name: {connections: [] for connections in table.connections} for name in servers
@@ -406,7 +442,7 @@ def compare(title: str) -> dict[str, Any]:
         for turn in range(1, ROUNDS + 1):
             for name, server in servers.items():
                 _say(f"{title}: round {turn} of {ROUNDS}, {name}")
-                server.signal(signal.SIGCONT)
+                server.resume()
                 server.load(16, 1)
                 for connections in table.connections:
                     loads[name][connections].append(server.load(connections))

@@ -18,7 +18,17 @@ import psutil
 from serving.settings import ROOT
 from tests import ports
 
-_PORTS = ("GATEWAY", "GATEWAY_STATUS", "GRPC", "FRONTDOOR", "INFERENCE", "MANAGEMENT", "METRICS", "TS_GRPC", "TS_GRPC_MANAGEMENT")
+_PORTS = (
+    "GATEWAY",
+    "GATEWAY_STATUS",
+    "GRPC",
+    "FRONTDOOR",
+    "INFERENCE",
+    "MANAGEMENT",
+    "METRICS",
+    "TS_GRPC",
+    "TS_GRPC_MANAGEMENT",
+)
 
 
 class ServiceError(Exception):

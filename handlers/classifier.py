@@ -162,8 +162,8 @@ class Classifier:
         inferred = time.perf_counter()
         if all([job.plain for job in jobs]) and np.isfinite(probabilities).all():
             # To write all answers at once takes a third of the time of one after another.
-            for job, body in zip(jobs, self._encoder.objects(probabilities), strict=True):
-                answers[job.place] = body
+            for job, answer in zip(jobs, self._encoder.objects(probabilities), strict=True):
+                answers[job.place] = answer
                 context.get_response_headers(job.place).update(self._plain_headers)
             batch.answered = [metrics.content_type(job.request) for job in jobs]
         else:
