@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from models import archiving, catalog
+from models.catalog import Serving
 from serving.settings import ROOT
 from tests import ports
 
@@ -43,24 +45,30 @@ class Service:
         inference: address of TorchServe's own port, without a slash at the end.
         gateway: address of the gateway.
         management: address of the management API.
+        model_store: folder of its archives.
         processes: what was started, in order; the first is TorchServe's frontend, whose children are the workers.
     """
 
     inference: str
     gateway: str
     management: str
+    model_store: Path
     processes: tuple[psutil.Process, ...]
 
 
 @contextmanager
 def service(
-    models: Sequence[str], profile: str = "throughput", beside: Callable[[str], None] | None = None
+    models: Sequence[str],
+    profile: str = "throughput",
+    beside: Callable[[str], None] | None = None,
+    serving: Serving | None = None,
 ) -> Iterator[Service]:
     """A service of some trained models; nothing of it is left behind the block.
 
     Args:
         models: names of the catalog.
         profile: one of the catalog's ``PROFILES``.
+        serving: what the models are served with, in place of what the catalog says.
         beside: called with the address of TorchServe's own port, in a thread, as the start begins.
 
     Raises:
@@ -84,7 +92,12 @@ def service(
             if done.returncode:
                 raise ServiceError(done.stderr.strip() or done.stdout.strip())
 
-        run("models", "archive", *models, "--profile", profile)
+        if serving is None:
+            run("models", "archive", *models, "--profile", profile)
+        else:
+            for model in models:
+                entry = dataclasses.replace(catalog.get(model), serving=serving)
+                archiving.archive(entry, "1.0", Path(folder, "store"))
         watcher = threading.Thread(target=beside, args=(address["INFERENCE"],)) if beside else None
         if watcher:
             watcher.start()
@@ -97,6 +110,7 @@ def service(
                 address["INFERENCE"],
                 address["GATEWAY"],
                 address["MANAGEMENT"],
+                Path(folder, "store"),
                 tuple(psutil.Process(process["pid"]) for process in state["processes"]),
             )
         finally:

@@ -72,7 +72,8 @@ class Sorter:
             return Request(headers, [Part(_bytes(value), content_type)], way, task)
         request = sort(data, found)
         if len(data) == len(request.parts) == 1 and request.parts[0].body is next(iter(data.values())):
-            self._found, self._request = found, request
+            # Without the body, which may be large.
+            self._found, self._request = found, request._replace(parts=[Part(b"", request.parts[0].content_type)])
         return request
 
 

@@ -95,3 +95,35 @@ def test_what_torchserve_has_decoded_is_encoded_again(value):
 def test_a_number_that_orjson_cannot_write_is_encoded_again():
     (part,) = sort({"body": [10**30, float("nan")]}, **{"Content-Type": "application/json"}).parts
     assert part.body == b"[1000000000000000000000000000000, NaN]"
+
+
+def test_a_request_like_the_one_before_is_sorted_as_it_would_be_alone():
+    plain = {**HTTP, "Content-Type": "application/octet-stream", "body": {"content-type": "application/octet-stream"}}
+    requests = [
+        ({"body": bytearray(b"1")}, plain),
+        ({"body": bytearray(b"2")}, dict(plain)),
+        ({"body": bytearray(b"2"), "more": bytearray(b"3")}, dict(plain)),
+        ({"body": bytearray(b"4")}, {**plain, "explain": "True"}),
+        ({"body": bytearray(b"5")}, {**plain, "explain": "True"}),
+        ({"body": bytearray(b"a")}, {**plain, "Content-Type": FORM}),
+        ({"other": bytearray(b"b")}, {**plain, "Content-Type": FORM}),
+        ({"body": bytearray(b"6")}, plain),
+        ({"body": "text"}, plain),
+        ({"body": bytearray()}, plain),
+        ({}, {**HTTP, "describe": "True"}),
+        ({"body": bytearray(b"{}")}, {"body": {"content-type": "application/json"}}),
+        ({"body": bytearray(b"[]")}, {"body": {"content-type": "application/json"}}),
+    ]
+    sorter = incoming.Sorter()
+    for data, found in requests * 2:
+        assert sorter.sort(data, found) == incoming.sort(data, found)
+
+
+def test_requests_alike_share_the_object_of_their_headers():
+    sorter = incoming.Sorter()
+    headers = {**HTTP, "Accept": "*/*"}
+    first, second = (sorter.sort({"body": bytearray(text)}, dict(headers)) for text in (b"1", b"2"))
+    other = sorter.sort({"body": bytearray(b"3")}, {**headers, "Accept": "image/png"})
+    assert first.headers is second.headers
+    assert other.headers["accept"] == "image/png"
+    assert [each.parts[0].body for each in (first, second, other)] == [b"1", b"2", b"3"]

@@ -111,3 +111,11 @@ def test_a_machines_gpus_are_hidden_where_workers_must_compute_on_the_cpu(given,
     tmp_path.joinpath("run").mkdir(exist_ok=True)
     asked = dataclasses.replace(given, run=tmp_path / "run", device_type=device)
     assert jvm.write_config(asked, []).read_text().splitlines().count("number_of_gpu=0") == entries
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(None, 1), (2, 1), (4, 1), (8, 2), (64, 16)])
+def test_one_thread_for_every_four_cores_reads_and_writes(given, monkeypatch, cores, threads):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    lines = jvm.write_config(given, []).read_text().splitlines()
+    assert f"number_of_netty_threads={threads}" in lines
+    assert f"netty_client_threads={threads}" in lines

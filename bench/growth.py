@@ -1,0 +1,99 @@
+"""How the cost of a request grows: by the number of workers, the batch size and how many call at once.
+
+    python -m bench.growth         part of make bench; needs wrk; some four minutes
+
+Services of ``fashion_mlp`` with different settings stand ready together, and are loaded in turn at TorchServe's own
+port, the others stopped by a signal meanwhile. Beside the rate: processor time a request of all processes of the
+machine but the idle one, wrk and the kernel's network among them.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from contextlib import ExitStack
+from typing import Any
+
+import psutil
+
+from bench import local, reporting, wrk
+from bench.compare import Server
+from models.catalog import Serving
+from models.datasets import fashion_mnist
+
+MODEL = "fashion_mlp"
+SETTINGS = ((1, 1), (1, 8), (1, 16), (1, 32), (1, 64), (2, 1), (2, 16), (2, 32))
+CONNECTIONS = (1, 16, 64, 256)
+ROUNDS = 5
+SECONDS = 1
+HEADERS = {"Content-Type": "application/octet-stream"}
+
+
+def _busy() -> float:
+    """Seconds that all cores together have worked since the machine started."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait)
+
+
+def _load(server: Server, connections: int) -> tuple[wrk.Load, float]:
+    """One round, and the microseconds of processor time that each of its requests took."""
+    before = _busy()
+    load = server.load(connections, SECONDS)
+    return load, (_busy() - before) / max(load.rate * SECONDS, 1) * 1e6
+
+
+def main() -> int:
+    body = fashion_mnist().test_inputs[0].numpy().tobytes()
+    rounds: dict[tuple[int, int, int], list[tuple[wrk.Load, float]]] = {}
+    try:
+        with ExitStack() as stack:
+            servers: dict[tuple[int, int], Server] = {}
+            for workers, batch in SETTINGS:
+                serving = Serving(workers=workers, batch_size=batch)
+                service = stack.enter_context(local.service([MODEL], serving=serving))
+                url = f"{service.inference}/predictions/{MODEL}"
+                server = servers[workers, batch] = Server(url, HEADERS, body, list(service.processes))
+                stack.callback(server.resume)
+                server.load(64, 2)
+                server.pause()
+            for turn in range(1, ROUNDS + 1):
+                for (workers, batch), server in servers.items():
+                    print(f"\rround {turn}/{ROUNDS}: {workers} worker(s), batch {batch}   ", end="", file=sys.stderr)
+                    server.resume()
+                    server.load(64, 1)
+                    for connections in CONNECTIONS:
+                        rounds.setdefault((workers, batch, connections), []).append(_load(server, connections))
+                    server.pause()
+    except (wrk.LoadError, local.ServiceError) as error:
+        print(f"\nerror: {error}", file=sys.stderr)
+        return 1
+    print(file=sys.stderr)
+    results: list[dict[str, Any]] = [
+        {
+            "workers": workers,
+            "batch_size": batch,
+            "connections": connections,
+            "rates": [round(load.rate) for load, _ in each],
+            "requests_per_second": statistics.median(load.rate for load, _ in each),
+            "p50_ms": statistics.median(load.p50 for load, _ in each),
+            "processor_us_per_request": statistics.median(spent for _, spent in each),
+            "failed": sum(load.failed for load, _ in each),
+        }
+        for (workers, batch, connections), each in rounds.items()
+    ]
+    print(reporting.table(["workers x batch", *(f"c={each}: requests/s, us" for each in CONNECTIONS)], _rows(results)))
+    print(f"→ {reporting.write('growth', results)}")
+    return 0
+
+
+def _rows(results: list[dict[str, Any]]) -> list[list[str]]:
+    rows = []
+    for workers, batch in SETTINGS:
+        found = [each for each in results if (each["workers"], each["batch_size"]) == (workers, batch)]
+        cells = [f"{each['requests_per_second']:,.0f}, {each['processor_us_per_request']:.0f}" for each in found]
+        rows.append([f"{workers} x {batch}", *cells])
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
