@@ -39,6 +39,8 @@ from tests import ports
 PEERS = Path(__file__).parent / "peers"
 ROUNDS = 5
 SECONDS = 1
+# Java compiles what it runs often, for longer than other servers take to warm up.
+USUAL, WARM_UP = 64, 8
 START_TIMEOUT = 120.0
 JSON = {"Content-Type": "application/json"}
 RAW = {"Content-Type": "application/octet-stream"}
@@ -69,7 +71,8 @@ class Table:
         form: of the bodies.
         connections: how many call at once.
         setting: of every peer; without it, the best of its own.
-        settings_of: another table, whose settings are taken if it has been made.
+        settings_of: a table, maybe this one, whose settings are taken if it has been made; without the file
+            ``bench/results/peers-<table>.json`` they are sought anew.
     """
 
     model: str
@@ -214,7 +217,7 @@ ALL: dict[str, Peer] = {
     ),
 }
 TABLES = {
-    "mlp": Table("fashion_mlp", "raw"),
+    "mlp": Table("fashion_mlp", "raw", settings_of="mlp"),
     "convnet": Table("fashion_convnet", "raw", settings_of="mlp"),
     "png": Table("fashion_mlp", "png", settings_of="mlp"),
     "lone": Table("fashion_mlp", "raw", (1,), Setting(1, 1, 0)),
@@ -362,7 +365,9 @@ def ours(table: Table, profile: str, body: bytes, expected: int) -> Iterator[Ser
     """This service under a profile, asked at TorchServe's own port, as the others have no gateway either."""
     with local.service([table.model], profile) as service:
         packed, headers = _plain(body, table.form)
-        server = Server(f"{service.inference}/predictions/{table.model}", headers, packed, list(service.processes))
+        url = f"{service.inference}/predictions/{table.model}"
+        # Its supervisor would start anew what is stopped for long. It does next to nothing while nobody asks.
+        server = Server(url, headers, packed, list(service.processes), patient=False)
         _await(server, _best, expected, Path(os.devnull))
         try:
             yield server
@@ -382,7 +387,7 @@ def _tune(name: str, table: Table, body: bytes, expected: int) -> tuple[Setting,
         _say(f"{name}: trying {setting}")
         try:
             with running(name, table, setting, body, expected) as server:
-                server.load(64, 1)
+                server.load(USUAL, 2)
                 rates = {c: max(server.load(c).rate, 1.0) for c in table.connections if c > 1}
         except PeerError as error:
             if setting == ALL[name].settings[-1] and best is None:
@@ -409,13 +414,13 @@ def _expected(model: str, image: NDArray[np.uint8]) -> int:
     return int(Predictor().probabilities(image[None]).argmax())
 
 
-def _known(table: Table) -> dict[str, Setting]:
-    """The settings of another table's peers, if they are to be taken and that table has been made."""
+def _known(table: Table) -> dict[str, tuple[Setting, dict[str, Any]]]:
+    """The settings, and what was tried, of the table that is to be asked for them, as far as it has been made."""
     path = reporting.RESULTS / f"peers-{table.settings_of}.json"
-    if not table.settings_of or not path.exists():
+    if not path.exists():
         return {}
     servers = json.loads(path.read_text())["results"]["servers"]
-    return {name: Setting(**server["values"]) for name, server in servers.items() if "values" in server}
+    return {name: (Setting(**each["values"]), each["tried"]) for name, each in servers.items() if "values" in each}
 
 
 def compare(title: str) -> dict[str, Any]:
@@ -431,18 +436,19 @@ def compare(title: str) -> dict[str, Any]:
         servers: dict[str, Server] = {}
         for name in ALL:
             try:
-                given = table.setting or known.get(name)
-                setting, tried = (given, {}) if given else _tune(name, table, body, expected)
+                given = (table.setting, {}) if table.setting else known.get(name)
+                setting, tried = given or _tune(name, table, body, expected)
                 _say(f"{name}: {setting}")
-                servers[name] = stack.enter_context(running(name, table, setting, body, expected))
-                servers[name].pause()
+                server = servers[name] = stack.enter_context(running(name, table, setting, body, expected))
+                server.load(USUAL, WARM_UP)
+                server.pause()
                 found[name] = {"setting": str(setting), "values": dataclasses.asdict(setting), "tried": tried}
             except PeerError as error:
                 missing[name] = str(error)
                 _say(f"{name} is missing: {error}")
         profile = "realtime" if title == "lone" else "throughput"
         servers[OURS] = stack.enter_context(ours(table, profile, body, expected))
-        servers[OURS].pause()
+        servers[OURS].load(USUAL, WARM_UP)
         found[OURS] = {"setting": f"profile {profile}", "tried": {}}
         loads: dict[str, dict[int, list[wrk.Load]]] = {
             name: {connections: [] for connections in table.connections} for name in servers
