@@ -52,6 +52,8 @@ def throughput_table(measured: dict[str, Any]) -> str:
             rate = f"{figure['requests_per_second']:,.0f} ({low:.1f}-{high:.1f}k)"
             cells.append(f"{rate}, {figure['p50_ms']:.2f} / {figure['p99_ms']:.1f} ms{failed}")
         shown = f"**{name}**" if name == OURS else f"{name} {server['version']}"
+        if deaths := server.get("deaths"):
+            shown += f" (died {deaths} times and was started again)"
         rows.append([shown, server["setting"], *cells])
     missing = [[name, "missing", *[""] * len(connections)] for name in measured["results"]["missing"]]
     return reporting.table(["server", "setting", first, *(f"c={each}" for each in connections[1:])], rows + missing)
@@ -80,7 +82,7 @@ def _throughput_chart(every: dict[str, dict[str, Any]], path: Path) -> None:
         axis.set_xticks([1, 16, 64, 256], ["1", "16", "64", "256"])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-    axes[0][-1].legend(fontsize=7, loc="lower right")
+    axes[0][-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=110)
     plt.close(figure)
 

@@ -423,6 +423,23 @@ def _known(table: Table) -> dict[str, tuple[Setting, dict[str, Any]]]:
     return {name: (Setting(**each["values"]), each["tried"]) for name, each in servers.items() if "values" in each}
 
 
+def _ready(stack: ExitStack, name: str, table: Table, setting: Setting, body: bytes, expected: int) -> Server:
+    """A peer that is warm and waits for its turn, until the stack ends it."""
+    server = stack.enter_context(running(name, table, setting, body, expected))
+    server.load(USUAL, WARM_UP)
+    server.pause()
+    return server
+
+
+def _round(server: Server, table: Table) -> dict[int, wrk.Load]:
+    """One server's turn: what came of each number of connections."""
+    server.resume()
+    server.load(USUAL, 1)
+    loads = {connections: server.load(connections) for connections in table.connections}
+    server.pause()
+    return loads
+
+
 def compare(title: str) -> dict[str, Any]:
     """One table: for each server its setting, and for each number of connections the figures of all rounds."""
     table = TABLES[title]
@@ -439,9 +456,7 @@ def compare(title: str) -> dict[str, Any]:
                 given = (table.setting, {}) if table.setting else known.get(name)
                 setting, tried = given or _tune(name, table, body, expected)
                 _say(f"{name}: {setting}")
-                server = servers[name] = stack.enter_context(running(name, table, setting, body, expected))
-                server.load(USUAL, WARM_UP)
-                server.pause()
+                servers[name] = _ready(stack, name, table, setting, body, expected)
                 found[name] = {"setting": str(setting), "values": dataclasses.asdict(setting), "tried": tried}
             except PeerError as error:
                 missing[name] = str(error)

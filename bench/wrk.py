@@ -19,7 +19,7 @@ file:close()
 function done(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format('{"requests": %%d, "microseconds": %%d, "p50": %%.1f, "p99": %%.1f, "failed": %%d}\\n',
-    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+    summary.requests - errors.status, summary.duration, latency:percentile(50), latency:percentile(99),
     errors.connect + errors.read + errors.write + errors.status + errors.timeout))
 end
 """

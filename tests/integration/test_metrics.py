@@ -121,10 +121,7 @@ def test_tells_of_workers_queues_and_the_gateway(tiny_service):
 def test_torchserve_tells_of_queue_times_and_starts_of_workers(tiny_service):
     ask(tiny_service, b"[1, 2, 3]", "application/json")
     found = samples(f"{tiny_service.metrics}/metrics")
-    assert found["ts_inference_requests_total", "tiny", "default"] > 0
-    assert found["ts_queue_latency_microseconds", "tiny", "default"] > 0
     assert found["QueueTime_count", "Host"] > 0
-    assert found["Requests2XX", "Host"] > 0
     (starts,) = (value for key, value in found.items() if key[0] == "WorkerLoadTime_count")
     assert starts >= 1
 
