@@ -185,7 +185,7 @@ format: $(STAMP) ## rewrite the code in the project's format
 
 .PHONY: bench bench-peers
 bench: archive ## measure this service: concurrency, forms, bulk, gateway, start, memory, training; needs wrk and nginx
-	@for part in sweep bulk gateway client start memory training decoding wire precision; do $(BIN)/python -m bench.$$part || exit 1; done
+	@for part in sweep growth bulk gateway client start memory training decoding wire precision; do $(BIN)/python -m bench.$$part || exit 1; done
 
 PEERS := mosec triton litserve mlserver bentoml ray fastapi torchserve
 bench/peers/.venv-%/.installed: bench/peers/requirements/%.txt bench/peers/requirements/predictor.txt

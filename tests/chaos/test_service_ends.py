@@ -37,9 +37,12 @@ def test_sigterm_answers_what_is_in_flight(prepared, tmp_path, rate):
     load = scene.load(scene.long_enough(short=60, full=60), "--retries", "0")
     load.settle(scenes.REQUESTS / scene.rate + 1 if scenes.FULL else 3)
     with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(ask_much) for _ in range(8)]
         frontend = place.settings.gateway.number
-        assert wait_until(lambda: _established(frontend) >= 8, 10)
+        before = _established(frontend)
+        asked = [pool.submit(ask_much) for _ in range(8)]
+        assert wait_until(lambda: _established(frontend) >= before + 8, 10)
+        # A connection is there before nginx has taken it up.
+        time.sleep(0.1)
         told = load.event("SIGTERM")
         service.send_signal(signal.SIGTERM)
         answered = [each.result() for each in asked]

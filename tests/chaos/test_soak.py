@@ -72,4 +72,5 @@ def test_soak(tmp_path):
     assert scenes.failed(result) == {}
     if scenes.FULL:
         assert growth < GROWTH
-        assert abs(late / early - 1) < STEADY
+        # Java still compiles in the first half, so that p99 may well fall.
+        assert late / early - 1 < STEADY
