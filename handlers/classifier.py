@@ -44,6 +44,8 @@ from handlers.options import Options
 logger = logging.getLogger(__name__)
 
 VERSION_HEADER = "X-Model-Version"
+# In what torch says, and oneDNN, when they get no memory; no type of error tells.
+_NO_MEMORY = ("can't allocate memory", "could not create a primitive")
 
 
 class Context(Protocol):
@@ -251,7 +253,7 @@ class Classifier:
     def _refuse(self, context: Context, place: int, request: Request, error: Exception) -> bytes:
         if not isinstance(error, problems.Problem):
             _exit_if_lost(error)
-            logger.error("A request failed by a fault of this service", exc_info=error)
+            logger.error("A request failed %s", _reason(error), exc_info=error)
             error = problems.Internal("the service failed on this request; its log has the reason")
         self._batch.refused.append((metrics.content_type(request), type(error)))
         context.set_response_status(error.status, error.phrase, place)
@@ -330,6 +332,12 @@ def _check_explainable(count: int, form: str) -> None:
         raise problems.TooLarge(f"{count} examples to explain in one request; the limit is {limits.EXPLAINED}")
     if form == encoding.PNG and count > 1:
         raise problems.NotAcceptable(f"{encoding.PNG} can show one explanation, and the request holds {count} images")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, MemoryError) or any(said in str(error) for said in _NO_MEMORY):
+        return "as this worker got no more memory"
+    return "by a fault of this service"
 
 
 def _exit_if_lost(error: Exception) -> None:

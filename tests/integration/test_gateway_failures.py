@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psutil
 import pytest
@@ -92,6 +95,39 @@ def test_tries_are_bounded_and_the_last_failure_is_a_problem(gateway, upstream, 
     entry = gateway.access(found.headers["X-Request-Id"])
     assert entry["status"] == status
     assert tries <= len(entry["upstream_status"].replace(" : ", ", ").split(", ")) <= most
+
+
+def _next_descriptor(process):
+    """The number of the descriptor that a process would get next."""
+    used = {int(link.name) for link in Path(f"/proc/{process.pid}/fd").iterdir()}
+    return next(number for number in itertools.count() if number not in used)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of another process")
+@pytest.mark.parametrize("body", [b"body", [b"bo", b"dy"]], ids=["whole", "in chunks"])
+def test_no_descriptors_for_a_moment_is_503(upstream, tmp_path, body):
+    upstream.play([])
+    base = settings.read({})
+    inference = dataclasses.replace(base.inference, number=upstream.port)
+    with gateways.running(base, tmp_path, inference=inference) as gateway:
+        master = int((tmp_path / "run" / "gateway" / "nginx.pid").read_text())
+        workers = psutil.Process(master).children()
+        assert workers
+        # What looked whether it listens has gone.
+        assert wait_until(
+            lambda: {each.status for worker in workers for each in worker.net_connections()} == {"LISTEN"}, 10
+        )
+        for worker in workers:
+            _, most = worker.rlimit(psutil.RLIMIT_NOFILE)
+            # One for the client, none for the way on.
+            worker.rlimit(psutil.RLIMIT_NOFILE, (_next_descriptor(worker) + 1, most))
+        found = post(gateway, body if type(body) is bytes else iter(body))
+        assert (found.status_code, found.headers["Retry-After"]) == (503, "1")
+        assert found.json()["type"] == "urn:problem-type:fashion-serve:unavailable"
+        for worker in workers:
+            worker.rlimit(psutil.RLIMIT_NOFILE, (most, most))
+        assert post(gateway).status_code == 200
+        assert upstream.requests
 
 
 @pytest.mark.parametrize("status", [400, 413, 415, 422, 406])

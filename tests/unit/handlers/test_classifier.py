@@ -382,16 +382,21 @@ def test_a_fault_of_the_service_is_a_500_of_its_request_alone(served, monkeypatc
     assert "a bug" not in answers[1][3].decode()
 
 
-def test_a_network_that_fails_answers_every_request(served, monkeypatch):
+@pytest.mark.parametrize(
+    "said", ["could not create a primitive", "can't allocate memory: you tried to allocate 9 bytes"]
+)
+def test_a_network_that_fails_answers_every_request(served, monkeypatch, caplog, said):
     handler = served(FASHION).handler
 
     def fail(_):
-        raise RuntimeError("no memory")
+        raise RuntimeError(said)
 
     monkeypatch.setattr(handler, "_network", fail)
     http = {"Host": "x", "Content-Type": "application/octet-stream"}
-    answers = served(FASHION).batch((PICTURES[0].tobytes(), http), (b"", http))
+    with caplog.at_level(logging.ERROR):
+        answers = served(FASHION).batch((PICTURES[0].tobytes(), http), (b"", http))
     assert [answer[0] for answer in answers] == [500, 400]
+    assert "this worker got no more memory" in caplog.text
 
 
 def test_a_cuda_fault_ends_the_process():
