@@ -51,7 +51,7 @@ def throughput_table(measured: dict[str, Any]) -> str:
             failed = f", {figure['failed']} failed" if figure["failed"] else ""
             rate = f"{figure['requests_per_second']:,.0f} ({low:.1f}-{high:.1f}k)"
             cells.append(f"{rate}, {figure['p50_ms']:.2f} / {figure['p99_ms']:.1f} ms{failed}")
-        shown = f"**{name}**" if name == OURS else f"{name} {server['version']}"
+        shown = f"**{name}**" if name.startswith(OURS) else f"{name} {server['version']}"
         if deaths := server.get("deaths"):
             shown += f" (died {deaths} times and was started again)"
         rows.append([shown, server["setting"], *cells])
@@ -63,9 +63,19 @@ def ratio_to_best(measured: dict[str, Any], connections: str) -> tuple[float, st
     """This service's requests a second over those of the best other server, and that server's name."""
     servers: dict[str, Any] = measured["results"]["servers"]
     rates = {name: server["connections"][connections]["requests_per_second"] for name, server in servers.items()}
-    ours = rates.pop(OURS)
+    ours = rates[OURS]
+    rates = {name: rate for name, rate in rates.items() if not name.startswith(OURS)}
     best = max(rates, key=lambda name: rates[name])
     return ours / rates[best], best
+
+
+def _ratios(measured: dict[str, Any]) -> str:
+    connections = measured["results"]["servers"][OURS]["connections"]
+    told = []
+    for each in connections:
+        ratio, best = ratio_to_best(measured, each)
+        told.append(f"{ratio:.2f} at c={each} ({best})")
+    return f"{OURS} over the best other server: {', '.join(told)}."
 
 
 def _throughput_chart(every: dict[str, dict[str, Any]], path: Path) -> None:
@@ -74,10 +84,9 @@ def _throughput_chart(every: dict[str, dict[str, Any]], path: Path) -> None:
     for axis, title in zip(axes[0], shown, strict=True):
         for name, server in every[title]["results"]["servers"].items():
             points = [(int(c), f["requests_per_second"]) for c, f in server["connections"].items()]
-            ours = name == OURS
-            axis.plot(
-                *zip(*points, strict=True), marker="o", label=name, lw=3 if ours else 1.3, zorder=3 if ours else 2
-            )
+            ours = name.startswith(OURS)
+            style = {"lw": 3, "zorder": 3, "color": "tab:blue" if name == OURS else "tab:cyan"} if ours else {"lw": 1.3}
+            axis.plot(*zip(*points, strict=True), marker="o", label=name, **style)
         axis.set(xscale="log", yscale="log", title=TITLES[title], xlabel="connections", ylabel="requests/s")
         axis.set_xticks([1, 16, 64, 256], ["1", "16", "64", "256"])
         axis.minorticks_off()
@@ -95,7 +104,7 @@ def _latency_chart(measured: dict[str, Any], path: Path) -> None:
         order = sorted(servers, key=lambda name: -servers[name]["connections"][each]["p50_ms"])
         p50 = [servers[name]["connections"][each]["p50_ms"] for name in order]
         p99 = [servers[name]["connections"][each]["p99_ms"] for name in order]
-        colours = ["tab:blue" if name == OURS else "0.6" for name in order]
+        colours = ["tab:blue" if name.startswith(OURS) else "0.6" for name in order]
         axis.barh(order, p99, color=colours, alpha=0.35, label="p99")
         axis.barh(order, p50, color=colours, label="p50")
         axis.set(xscale="log", title=f"{each} connections", xlabel="ms: p50 dark, p99 light")
@@ -124,7 +133,10 @@ def main() -> int:
     machine = every["mlp"]["machine"]
     stamp = f"{machine['processor']}, {machine['cores']} cores shared with the load, {machine['date']}."
     _between_marks(ROOT / "README.md", "peers", f"{throughput_table(every['mlp'])}\n\n{stamp}")
-    tables = "\n\n".join(f"### {TITLES[title]}\n\n{throughput_table(measured)}" for title, measured in every.items())
+    tables = "\n\n".join(
+        f"### {TITLES[title]}\n\n{throughput_table(measured)}\n\n{_ratios(measured)}"
+        for title, measured in every.items()
+    )
     _between_marks(ROOT / "docs" / "performance.md", "peers", f"{tables}\n\n{stamp}")
     return 0
 

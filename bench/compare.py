@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench import local, reporting, wrk
+from models.catalog import Serving
 from models.datasets import fashion_mnist
 from serving.settings import ROOT
 from tests import ports
@@ -145,7 +146,9 @@ def _module(name: str) -> tuple[str, ...]:
     return "-m", f"bench.peers.{name}"
 
 
+# This service, as it is set up if nobody says anything, and with a larger batch.
 OURS = "fashion-serve"
+OWN = {OURS: None, f"{OURS}, batches of 32": Serving(batch_size=32)}
 BATCHING = _settings((2, 32, 1), (2, 64, 1), (1, 64, 1))
 ALL: dict[str, Peer] = {
     "Triton (Python backend)": Peer(
@@ -361,9 +364,9 @@ def running(name: str, table: Table, setting: Setting, body: bytes, expected: in
 
 
 @contextmanager
-def ours(table: Table, profile: str, body: bytes, expected: int) -> Iterator[Server]:
+def ours(table: Table, profile: str, serving: Serving | None, body: bytes, expected: int) -> Iterator[Server]:
     """This service under a profile, asked at TorchServe's own port, as the others have no gateway either."""
-    with local.service([table.model], profile) as service:
+    with local.service([table.model], profile, serving=serving) as service:
         packed, headers = _plain(body, table.form)
         url = f"{service.inference}/predictions/{table.model}"
         # Its supervisor would start anew what is stopped for long. It does next to nothing while nobody asks.
@@ -462,20 +465,32 @@ def compare(title: str) -> dict[str, Any]:
                 missing[name] = str(error)
                 _say(f"{name} is missing: {error}")
         profile = "realtime" if title == "lone" else "throughput"
-        servers[OURS] = stack.enter_context(ours(table, profile, body, expected))
-        servers[OURS].load(USUAL, WARM_UP)
-        found[OURS] = {"setting": f"profile {profile}", "tried": {}}
+        for name, own in OWN.items():
+            if own and profile == "realtime":
+                continue
+            serving = own or Serving().under(profile)
+            server = servers[name] = stack.enter_context(ours(table, profile, own, body, expected))
+            server.load(USUAL, WARM_UP)
+            setting = Setting(serving.workers, serving.batch_size, serving.max_batch_delay_ms)
+            found[name] = {"setting": str(setting), "tried": {}}
         loads: dict[str, dict[int, list[wrk.Load]]] = {
             name: {connections: [] for connections in table.connections} for name in servers
         }
         for turn in range(1, ROUNDS + 1):
-            for name, server in servers.items():
+            for name in list(servers):
                 _say(f"{title}: round {turn} of {ROUNDS}, {name}")
-                server.resume()
-                server.load(16, 1)
-                for connections in table.connections:
-                    loads[name][connections].append(server.load(connections))
-                server.signal(signal.SIGSTOP)
+                try:
+                    came = _round(servers[name], table)
+                except wrk.LoadError:
+                    if name in OWN:
+                        raise
+                    _say(f"{name} has died; starting it again")
+                    found[name]["deaths"] = found[name].get("deaths", 0) + 1
+                    setting = Setting(**found[name]["values"])
+                    servers[name] = _ready(stack, name, table, setting, body, expected)
+                    came = _round(servers[name], table)
+                for connections, load in came.items():
+                    loads[name][connections].append(load)
     for name, each in loads.items():
         found[name]["connections"] = {
             str(connections): {
@@ -492,7 +507,7 @@ def compare(title: str) -> dict[str, Any]:
 
 
 def _version(name: str) -> str:
-    if name == OURS:
+    if name in OWN:
         ran = subprocess.run(["git", "describe", "--always"], cwd=ROOT, capture_output=True, text=True)
         return ran.stdout.strip()
     package = ALL[name].package

@@ -67,14 +67,14 @@ class Serving:
 
     Attributes:
         workers: processes that serve the model.
-        batch_size: requests that TorchServe may hand to the handler at once; half the usual concurrency, so that one
-            batch is computed while the answers to the other are on their way. Fewer callers than this wait for it.
+        batch_size: requests that TorchServe may hand to the handler at once. Fewer callers than this wait for the delay
+            each time; many are answered quicker with a larger one: docs/performance.md has the figures.
         max_batch_delay_ms: whole milliseconds that TorchServe waits for a batch to fill, counted from its first job.
         response_timeout_s: seconds after which a worker that does not answer is replaced.
     """
 
     workers: int = 1
-    batch_size: int = 32
+    batch_size: int = 16
     max_batch_delay_ms: int = 1
     # A batch of single images takes milliseconds and the largest bulk request about a second. Twice 15 s is the
     # gateway's limit for two tries, so that what a hung worker had taken is still answered by another one.
