@@ -40,8 +40,9 @@ from tests import ports
 PEERS = Path(__file__).parent / "peers"
 ROUNDS = 5
 SECONDS = 1
-# Java compiles what it runs often, for longer than other servers take to warm up.
-USUAL, WARM_UP = 64, 8
+USUAL = 64
+# Seconds. Java compiles what it runs often, and is at its best after some fifteen.
+WARM_UP, WARM_UP_JAVA = 8, 20
 START_TIMEOUT = 120.0
 JSON = {"Content-Type": "application/json"}
 RAW = {"Content-Type": "application/octet-stream"}
@@ -429,7 +430,7 @@ def _known(table: Table) -> dict[str, tuple[Setting, dict[str, Any]]]:
 def _ready(stack: ExitStack, name: str, table: Table, setting: Setting, body: bytes, expected: int) -> Server:
     """A peer that is warm and waits for its turn, until the stack ends it."""
     server = stack.enter_context(running(name, table, setting, body, expected))
-    server.load(USUAL, WARM_UP)
+    server.load(USUAL, WARM_UP_JAVA if ALL[name].package == "torchserve" else WARM_UP)
     server.pause()
     return server
 
@@ -470,7 +471,7 @@ def compare(title: str) -> dict[str, Any]:
                 continue
             serving = own or Serving().under(profile)
             server = servers[name] = stack.enter_context(ours(table, profile, own, body, expected))
-            server.load(USUAL, WARM_UP)
+            server.load(USUAL, WARM_UP_JAVA)
             setting = Setting(serving.workers, serving.batch_size, serving.max_batch_delay_ms)
             found[name] = {"setting": str(setting), "tried": {}}
         loads: dict[str, dict[int, list[wrk.Load]]] = {

@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import requests
+
 from serving import archives as archive_files
 from serving import gateway, gateway_reload, jvm, live, management, model_index, processes, worker_counts
 from serving.archives import Archive
@@ -36,6 +38,11 @@ from serving.settings import COUNTS_VARIABLE, HOST, ROOT, Port, Settings
 
 # Seconds that a part gets to stop by itself: TorchServe takes 2 to 4, and some 10 when it also writes a class cache.
 _GRACE = 60.0
+
+# The name of the part that loads archives.
+FRONTEND = "TorchServe"
+# Seconds in which it says something, if it can say anything.
+_SAYS = 5.0
 
 Report = Callable[[str], None]
 
@@ -129,7 +136,11 @@ def parts(settings: Settings, archives: Sequence[Archive], scratch: Path, record
         scratch: its folder for temporary files.
         record: write TorchServe's class cache there at the stop.
     """
-    planned = [frontend(settings, archives, scratch, record), _grpc_bridge(settings)]
+    return [frontend(settings, archives, scratch, record), *_beside(settings, scratch)]
+
+
+def _beside(settings: Settings, scratch: Path) -> list[Part]:
+    planned = [_grpc_bridge(settings)]
     if nginx := gateway.find_nginx():
         planned += [_frontdoor(settings), _gateway(settings, scratch, nginx)]
     return planned
@@ -138,7 +149,7 @@ def parts(settings: Settings, archives: Sequence[Archive], scratch: Path, record
 def frontend(settings: Settings, archives: Sequence[Archive], scratch: Path, record: Path | None = None) -> Part:
     """TorchServe's frontend; the arguments are those of ``parts``."""
     return Part(
-        name="TorchServe",
+        name=FRONTEND,
         command=jvm.command(settings, jvm.write_config(settings, archives), scratch, record),
         environment={**jvm.environment(scratch), COUNTS_VARIABLE: str(settings.counts)},
         folder=settings.run,
@@ -320,6 +331,23 @@ def ended(settings: Settings) -> list[str] | None:
     return None if state is None else [process.name for process in state.processes if not process.alive]
 
 
+def answers(settings: Settings) -> bool:
+    """Whether TorchServe's frontend answers, whatever it says, within some seconds."""
+    try:
+        requests.get(f"{settings.inference.url}/ping", timeout=_SAYS)
+    except requests.RequestException:
+        return False
+    return True
+
+
+def kill_frontend(settings: Settings) -> None:
+    """End TorchServe's frontend, which does not do so when it is asked."""
+    state = _read_state(settings)
+    for process in state.processes if state else ():
+        if process.name == FRONTEND:
+            processes.stop(process, 0)
+
+
 def revive(settings: Settings, report: Report) -> list[str]:
     """Start again the parts that have ended, TorchServe with what is live now, and wait until they are ready.
 
@@ -340,8 +368,11 @@ def revive(settings: Settings, report: Report) -> list[str]:
         gone = [process.name for process in state.processes if not process.alive] if state else []
         if state is None or not gone:
             return []
-        _, archives = live_archives(settings, report)
-        for part in parts(settings, archives, state.scratch):
+        planned = _beside(settings, state.scratch)
+        if FRONTEND in gone:
+            _, archives = live_archives(settings, report)
+            planned.insert(0, frontend(settings, archives, state.scratch))
+        for part in planned:
             if part.name not in gone:
                 continue
             report(f"{part.name} ended by itself; starting it again")

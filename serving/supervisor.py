@@ -3,8 +3,10 @@
     python -m serving.supervisor        left behind by `python -m serving start`, which with --foreground watches itself
 
     look ─► all run ─► look again
-      └───► some ended ─► wait, longer each time ─► start them again, as the start did ─► look again
-                                                          └─ for the last time in vain ─► give up, and say why
+      │        └─ but TorchServe has long been silent ─► kill it ─┐
+      └───► some ended ◄──────────────────────────────────────────┘
+              └─► wait, longer each time ─► start them again, as the start did ─► look again
+                                                 └─ for the last time in vain ─► give up, and say why
 
 What TorchServe loads when it starts again is what is live then (``run/live.json``). The workers are TorchServe's own
 to watch.
@@ -32,25 +34,61 @@ logger = logging.getLogger("serving.supervisor")
 DELAYS = (0.0, 1.0, 2.0, 4.0, 8.0)
 # Seconds that all must run for the next attempt to be a first one again.
 SETTLED = 60.0
-# Seconds between two looks.
+# Seconds without any answer after which TorchServe's frontend hangs: longer than a garbage collection or a rush takes.
+HUNG = 20.0
+# Seconds between two looks, and between two questions to the frontend.
 _LOOK = 0.2
+_ASK = 5.0
 
 
-def watch(given: Settings, report: Report, delays: Sequence[float] = DELAYS, settled: float = SETTLED) -> None:
-    """Start again what ends, until another command stops the service.
+class _Hearing:
+    """Whether TorchServe's frontend, which runs, still answers."""
+
+    def __init__(self, given: Settings, hung: float) -> None:
+        self._given = given
+        self._hung = hung
+        self.heard()
+
+    def heard(self) -> None:
+        """It has answered just now."""
+        self._asked = self._heard = time.monotonic()
+
+    def silent(self) -> bool:
+        """It has not answered for too long; asks it now and then."""
+        if time.monotonic() - self._asked < min(_ASK, self._hung):
+            return False
+        self._asked = time.monotonic()
+        if service.answers(self._given):
+            self.heard()
+        return time.monotonic() - self._heard > self._hung
+
+
+def watch(
+    given: Settings,
+    report: Report,
+    delays: Sequence[float] = DELAYS,
+    settled: float = SETTLED,
+    hung: float = HUNG,
+) -> None:
+    """Start again what ends, or what hangs, until another command stops the service.
 
     Args:
         given: the service.
         report: told what is going on, whenever that changes.
         delays: seconds to wait before each attempt in a row.
         settled: seconds after which attempts are counted anew.
+        hung: seconds without an answer after which TorchServe's frontend is killed.
 
     Raises:
         StartError: the last attempt was in vain.
     """
     attempts, last, reason = 0, float("-inf"), "it ended again each time"
+    hearing = _Hearing(given, hung)
     while (ended := service.ended(given)) is not None:
         if not ended:
+            if hearing.silent():
+                report(f"TorchServe has not answered for {hung:g} s; ending it")
+                service.kill_frontend(given)
             time.sleep(_LOOK)
             continue
         if time.monotonic() - last > settled:
@@ -70,6 +108,7 @@ def watch(given: Settings, report: Report, delays: Sequence[float] = DELAYS, set
             reason = str(error)
             report(f"attempt {attempts} of {len(delays)}: {reason}")
         last = time.monotonic()
+        hearing.heard()
 
 
 def begin(given: Settings) -> ProcessId:

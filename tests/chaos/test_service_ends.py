@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
+import pytest
 import requests
 
+from serving import supervisor
 from serving.processes import wait_until
 from tests.chaos import scenes
 from tests.chaos.scenes import Scene
@@ -72,12 +74,26 @@ def _established(port: int) -> int:
     )
 
 
-def test_killed_frontend_is_back_and_no_answer_is_wrong(scene):
-    load = scene.load(scene.long_enough(short=14, full=24))
+@pytest.mark.parametrize(
+    ("name", "title", "number", "notices"),
+    [
+        ("frontend-killed", "kill -9 of TorchServe's frontend", signal.SIGKILL, 0.0),
+        pytest.param(
+            "frontend-hung",
+            "TorchServe's frontend hangs (SIGSTOP)",
+            signal.SIGSTOP,
+            # It asks every five seconds, and waits as long.
+            supervisor.HUNG + 10,
+            marks=pytest.mark.skipif(not scenes.FULL, reason="takes a minute; tests/integration has the short form"),
+        ),
+    ],
+)
+def test_lost_frontend_is_back_and_no_answer_is_wrong(scene, name, title, number, notices):
+    load = scene.load(scene.long_enough(short=14, full=24 + 2 * notices))
     load.settle()
     frontend = scene.frontend()
-    killed = load.event("kill -9 of the frontend")
-    frontend.kill()
+    killed = load.event(title)
+    frontend.send_signal(number)
     assert wait_until(lambda: scene.place.state()["processes"][0]["pid"] != frontend.pid, scenes.PATIENCE)
     assert wait_until(lambda: requests.get(scene.place.gateway + "/readyz", timeout=5).status_code == 200, 60)
     took = time.time() - killed
@@ -85,8 +101,8 @@ def test_killed_frontend_is_back_and_no_answer_is_wrong(scene):
     result = load.result()
     lasted = scenes.seconds_since(result, killed, ["refused", "unconnected", "broken"])
     scenes.keep(
-        "frontend-killed",
-        "kill -9 of TorchServe's frontend",
+        name,
+        title,
         result,
         ready_seconds=round(took, 2),
         failures_until_seconds=round(lasted, 2),
@@ -97,6 +113,6 @@ def test_killed_frontend_is_back_and_no_answer_is_wrong(scene):
     assert all(set(entry["calls"]) <= {"ok"} for entry in result["series"][:start])
     assert any(entry["calls"].get("ok") for entry in result["series"][-8:])
     if scenes.FULL:
-        assert took <= REVIVED
+        assert took <= REVIVED + notices
         # Calls that began within the window may be given up after their last try, four seconds later.
         assert lasted <= took + 5

@@ -6,12 +6,14 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import requests
 
 from serving import gateway
 from serving.processes import wait_until
+from serving.settings import ROOT
 from tests import packing
 
 
@@ -157,6 +159,22 @@ def test_foreground_service_starts_its_killed_frontend_again(place):
     rest, _ = foreground.communicate(timeout=60)
     assert (foreground.returncode, rest) == (0, "stopped\n")
     place.assert_nothing_left(state["scratch"])
+
+
+def test_hung_frontend_is_started_again(place):
+    packing.pack(place.settings.model_store)
+    place.start()
+    frontend = place.state()["processes"][0]
+    # The service's own supervisor waits for longer than a test may.
+    watching = "from serving import settings, supervisor; supervisor.watch(settings.read(), print, hung=2)"
+    command = [sys.executable, "-uc", watching]
+    with subprocess.Popen(command, env=place.environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as watch:
+        os.kill(frontend["pid"], signal.SIGSTOP)
+        said = _read_until(watch, "ready again")
+        assert place.run("stop").returncode == 0
+        assert watch.wait(10) == 0
+    assert "TorchServe has not answered for 2 s; ending it" in said
+    assert "TorchServe ended by itself; starting it again" in said
 
 
 def test_supervisor_gives_up_on_an_archive_that_is_gone(place):

@@ -1,0 +1,51 @@
+"""API keys and TLS in containers, set up as docs/operations.md says."""
+
+from __future__ import annotations
+
+import secrets
+
+import grpc
+import pytest
+import requests
+from composing import GATEWAY, TIMEOUT, run
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from serving.settings import ROOT
+
+IMAGE = (ROOT / "examples" / "ankle_boot.png").read_bytes()
+
+
+@pytest.fixture
+def locked(ready, tmp_path):
+    """The service with a gateway that asks for a key, over TLS; and the key, and the authority's certificate."""
+    keys = tmp_path / "keys"
+    run("gateway/certs.sh", str(keys))
+    key = secrets.token_hex(32)
+    (keys / "api_keys").write_text(f"{key} alice;\n")
+    (keys / "api_keys").chmod(0o600)
+    run("docker", "run", "--rm", "--user", "0", "--volume", f"{keys}:/keys", GATEWAY, "chown", "-R", "10001", "/keys")
+    settings = {"FASHION_API_KEYS": str(keys / "api_keys"), "FASHION_CERTIFICATES": str(keys)}
+    ready.compose("up", "--detach", "--wait", "--wait-timeout", "60", "gateway", **settings)
+    return ready, key, keys / "ca.crt"
+
+
+def test_keys_and_tls_hold_in_containers(locked):
+    stack, key, authority = locked
+    url = f"https://127.0.0.1:{stack.gateway_port}/predictions/fashion_convnet"
+
+    def ask(**headers: str) -> requests.Response:
+        headers["Content-Type"] = "image/png"
+        return requests.post(url, IMAGE, headers=headers, verify=str(authority), timeout=TIMEOUT)
+
+    assert ask().status_code == 401
+    assert ask(**{"X-API-Key": secrets.token_hex(32)}).status_code == 403
+    answer = ask(**{"X-API-Key": key})
+    assert (answer.status_code, answer.json()["label"]) == (200, "Ankle boot")
+    with pytest.raises(requests.exceptions.SSLError):
+        requests.get(f"https://127.0.0.1:{stack.gateway_port}/healthz", timeout=TIMEOUT)
+    assert requests.get(f"{stack.url}/healthz", timeout=TIMEOUT).status_code == 400
+    # gRPC: the same certificate, and health needs no key.
+    credentials = grpc.ssl_channel_credentials(authority.read_bytes())
+    with grpc.secure_channel(f"127.0.0.1:{stack.grpc_port}", credentials) as channel:
+        status = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT).status
+    assert status == health_pb2.HealthCheckResponse.SERVING
