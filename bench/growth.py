@@ -1,6 +1,6 @@
 """How the cost of a request grows: by the number of workers, the batch size and how many call at once.
 
-    python -m bench.growth         part of make bench; needs wrk; some four minutes
+    python -m bench.growth         part of make bench; needs wrk; some six minutes
 
 Services of ``fashion_mlp`` with different settings stand ready together, and are loaded in turn at TorchServe's own
 port, the others stopped by a signal meanwhile. Beside the rate: processor time a request of all processes of the
@@ -26,6 +26,8 @@ SETTINGS = ((1, 1), (1, 16), (1, 32), (1, 64), (2, 16), (2, 32))
 CONNECTIONS = (1, 16, 64, 256)
 ROUNDS = 5
 SECONDS = 1
+# Seconds until Java has compiled what runs often.
+WARM_UP = 15
 HEADERS = {"Content-Type": "application/octet-stream"}
 
 
@@ -54,7 +56,7 @@ def main() -> int:
                 url = f"{service.inference}/predictions/{MODEL}"
                 server = servers[workers, batch] = Server(url, HEADERS, body, list(service.processes))
                 stack.callback(server.resume)
-                server.load(64, 2)
+                server.load(64, WARM_UP)
                 server.pause()
             for turn in range(1, ROUNDS + 1):
                 for (workers, batch), server in servers.items():

@@ -86,7 +86,7 @@ def main() -> int:
                 urls[f"nginx, up to {most} without batches"] = f"http://127.0.0.1:{port}/"
             time.sleep(1)
             for url in urls.values():
-                wrk.run(url, 64, 2, body, HEADERS)
+                wrk.run(url, 64, 4, body, HEADERS)
             for turn in range(1, ROUNDS + 1):
                 for name, url in urls.items():
                     print(f"\rround {turn}/{ROUNDS}: {name}      ", end="", file=sys.stderr)

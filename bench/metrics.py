@@ -37,7 +37,8 @@ MODEL = "fashion_mlp"
 CONNECTIONS = 64
 ROUNDS = 30
 SECONDS = 1
-WARM_UP = 5
+# Until Java has compiled what runs often.
+WARM_UP = 15
 HEADERS = {"Content-Type": "application/octet-stream"}
 
 # TorchServe's workers do not start without a metric of their own, of which the handler lets none be written.

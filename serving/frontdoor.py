@@ -34,7 +34,7 @@ from serving import gateway, settings, side_process, tokens
 from serving.gateway_answers import GatewayAnswers
 from serving.grpc_errors import CallError
 from serving.grpc_service import NAME, VERSION
-from serving.grpc_upstream import Upstream
+from serving.upstream import Upstream
 from serving.watching import Watch
 
 logger = logging.getLogger("serving.frontdoor")

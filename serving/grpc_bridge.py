@@ -21,7 +21,7 @@ from grpc_reflection.v1alpha import reflection
 from handlers import limits
 from serving import settings, side_process, tokens
 from serving.grpc_service import PROTOCOL, Service, add_to
-from serving.grpc_upstream import Upstream
+from serving.upstream import Upstream
 
 logger = logging.getLogger("serving.grpc_bridge")
 

@@ -25,8 +25,8 @@ from google.protobuf.message import DecodeError, Message
 
 from serving import grpc_tensors
 from serving.grpc_errors import CallError
-from serving.grpc_upstream import Upstream
 from serving.oip_proto import open_inference_pb2 as messages
+from serving.upstream import Upstream
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from serving import worker_counts
 from serving.exposition import CONTENT_TYPE, Family, Sample, gauge, render
 from serving.gateway_answers import GatewayAnswers
 from serving.grpc_errors import CallError
-from serving.grpc_upstream import Upstream
+from serving.upstream import Upstream
 
 # Seconds; Prometheus gives up after 10 by default.
 _TIMEOUT = 5.0

@@ -12,8 +12,8 @@ from handlers.metrics import Recorder
 from serving import exposition, watching
 from serving.exposition import Family
 from serving.gateway_answers import GatewayAnswers
-from serving.grpc_upstream import Upstream
 from serving.settings import HOST
+from serving.upstream import Upstream
 from serving.watching import Watch
 from tests import ports
 from tests.unit.handlers.signatures import FASHION, VECTOR

@@ -16,9 +16,9 @@ from aiohttp import web
 from torchserve_stub import TorchServeStub
 
 from serving import frontdoor
-from serving.grpc_upstream import Upstream
 from serving.processes import listens, wait_until
 from serving.settings import HOST, ROOT
+from serving.upstream import Upstream
 from tests import ports
 
 ID = "123e4567-e89b-12d3-a456-426614174000"

@@ -1,4 +1,4 @@
-"""TorchServe's HTTP APIs, as far as the gRPC bridge asks them."""
+"""TorchServe's HTTP APIs, as far as the gRPC bridge and the front door ask them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from serving.errors import TokenError
 from serving.grpc_errors import CallError
 from serving.tokens import Keys, Kind
 
-logger = logging.getLogger("serving.grpc_upstream")
+logger = logging.getLogger("serving.upstream")
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
