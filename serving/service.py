@@ -127,20 +127,19 @@ class Status:
         )
 
 
-def parts(settings: Settings, archives: Sequence[Archive], scratch: Path, record: Path | None = None) -> list[Part]:
+def parts(
+    settings: Settings, archives: Sequence[Archive] | None, scratch: Path, record: Path | None = None
+) -> list[Part]:
     """The service's processes in the order they start.
 
     Args:
         settings: where they listen and log.
-        archives: what TorchServe is to load.
+        archives: what TorchServe is to load; ``None`` leaves it out.
         scratch: its folder for temporary files.
         record: write TorchServe's class cache there at the stop.
     """
-    return [frontend(settings, archives, scratch, record), *_beside(settings, scratch)]
-
-
-def _beside(settings: Settings, scratch: Path) -> list[Part]:
-    planned = [_grpc_bridge(settings)]
+    planned = [] if archives is None else [frontend(settings, archives, scratch, record)]
+    planned.append(_grpc_bridge(settings))
     if nginx := gateway.find_nginx():
         planned += [_frontdoor(settings), _gateway(settings, scratch, nginx)]
     return planned
@@ -368,11 +367,8 @@ def revive(settings: Settings, report: Report) -> list[str]:
         gone = [process.name for process in state.processes if not process.alive] if state else []
         if state is None or not gone:
             return []
-        planned = _beside(settings, state.scratch)
-        if FRONTEND in gone:
-            _, archives = live_archives(settings, report)
-            planned.insert(0, frontend(settings, archives, state.scratch))
-        for part in planned:
+        archives = live_archives(settings, report)[1] if FRONTEND in gone else None
+        for part in parts(settings, archives, state.scratch):
             if part.name not in gone:
                 continue
             report(f"{part.name} ended by itself; starting it again")

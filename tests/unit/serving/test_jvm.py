@@ -76,7 +76,15 @@ def test_variables_that_lead_elsewhere_are_dropped(tmp_path):
             "LOG_LOCATION": "/var/log",
         },
     )
+    workers = str(jvm.WORKER_PYTHON)
+    assert found.pop("PYTHONPATH") == workers
     assert found == {"PATH": "/bin", "HOME": "/home/me", "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+
+
+def test_workers_seldom_look_for_garbage(tmp_path):
+    command = [sys.executable, "-c", "import gc; print(gc.get_threshold()[0])"]
+    found = subprocess.run(command, env=jvm.environment(tmp_path), capture_output=True, text=True, check=True)
+    assert found.stdout == "50000\n"
 
 
 def test_thread_count_can_be_chosen(tmp_path):

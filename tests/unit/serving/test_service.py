@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from serving import processes, service, settings
-from serving.errors import AlreadyRunningError, PortInUseError, StartError
+from serving.errors import AlreadyRunningError, ArchiveError, PortInUseError, StartError
 from serving.service import Part
 from tests import packing, ports
 
@@ -183,6 +183,21 @@ def test_only_what_has_ended_is_revived(given, plan):
     assert after.processes[0].pid != before.processes[0].pid
     assert after.processes[1] == before.processes[1]
     assert service.revive(given, said.append) == []
+
+
+def test_only_the_frontend_needs_archives_to_be_revived(given, plan, monkeypatch):
+    plan(("first", SLEEPS, _ready), (service.FRONTEND, SLEEPS, _ready))
+    before, _ = service.start(given, _silent)
+
+    def gone(*_):
+        raise ArchiveError("the model store is gone")
+
+    monkeypatch.setattr(service, "live_archives", gone)
+    processes.stop(before.processes[0], 5)
+    assert service.revive(given, _silent) == ["first"]
+    processes.stop(before.processes[1], 5)
+    with pytest.raises(ArchiveError):
+        service.revive(given, _silent)
 
 
 def test_revived_part_keeps_what_it_said_before(given, plan):
