@@ -76,8 +76,7 @@ def test_variables_that_lead_elsewhere_are_dropped(tmp_path):
             "LOG_LOCATION": "/var/log",
         },
     )
-    workers = str(jvm.WORKER_PYTHON)
-    assert found.pop("PYTHONPATH") == workers
+    assert found.pop("PYTHONPATH") == str(jvm.WORKER_PYTHON)
     assert found == {"PATH": "/bin", "HOME": "/home/me", "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
 
 
