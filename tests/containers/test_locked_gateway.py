@@ -44,8 +44,10 @@ def test_keys_and_tls_hold_in_containers(locked):
     with pytest.raises(requests.exceptions.SSLError):
         requests.get(f"https://127.0.0.1:{stack.gateway_port}/healthz", timeout=TIMEOUT)
     assert requests.get(f"{stack.url}/healthz", timeout=TIMEOUT).status_code == 400
-    # gRPC: the same certificate, and health needs no key.
     credentials = grpc.ssl_channel_credentials(authority.read_bytes())
     with grpc.secure_channel(f"127.0.0.1:{stack.grpc_port}", credentials) as channel:
-        status = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT).status
-    assert status == health_pb2.HealthCheckResponse.SERVING
+        health, asked = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest()
+        with pytest.raises(grpc.RpcError, match="UNAUTHENTICATED"):
+            health.Check(asked, timeout=TIMEOUT)
+        answer = health.Check(asked, timeout=TIMEOUT, metadata=[("x-api-key", key)])
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
