@@ -19,6 +19,8 @@ from serving.settings import ROOT
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+# Of other servers; this service is blue.
+OTHERS = ("orange", "green", "red", "purple", "brown", "pink", "gray", "olive")
 IMAGES = ROOT / "docs" / "images"
 OURS = "fashion-serve"
 TITLES = {
@@ -82,10 +84,13 @@ def _throughput_chart(every: dict[str, dict[str, Any]], path: Path) -> None:
     shown = [title for title in ("mlp", "convnet", "png") if title in every]
     figure, axes = plt.subplots(1, len(shown), figsize=(5 * len(shown), 4.2), squeeze=False, layout="constrained")
     for axis, title in zip(axes[0], shown, strict=True):
+        others = iter(OTHERS)
         for name, server in every[title]["results"]["servers"].items():
             points = [(int(c), f["requests_per_second"]) for c, f in server["connections"].items()]
-            ours = name.startswith(OURS)
-            style = {"lw": 3, "zorder": 3, "color": "tab:blue" if name == OURS else "tab:cyan"} if ours else {"lw": 1.3}
+            if name.startswith(OURS):
+                style = {"lw": 3.0, "zorder": 3, "color": "tab:blue" if name == OURS else "tab:cyan"}
+            else:
+                style = {"lw": 1.3, "color": f"tab:{next(others)}"}
             axis.plot(*zip(*points, strict=True), marker="o", label=name, **style)
         axis.set(xscale="log", yscale="log", title=TITLES[title], xlabel="connections", ylabel="requests/s")
         axis.set_xticks([1, 16, 64, 256], ["1", "16", "64", "256"])
