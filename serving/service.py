@@ -332,10 +332,13 @@ def ended(settings: Settings) -> list[str] | None:
 
 def answers(settings: Settings) -> bool:
     """Whether TorchServe's frontend answers, whatever it says, within some seconds."""
-    try:
-        requests.get(f"{settings.inference.url}/ping", timeout=_SAYS)
-    except requests.RequestException:
-        return False
+    with requests.Session() as session:
+        # A proxy from the environment cannot reach this machine's loopback address.
+        session.trust_env = False
+        try:
+            session.get(f"{settings.inference.url}/ping", timeout=_SAYS)
+        except requests.RequestException:
+            return False
     return True
 
 

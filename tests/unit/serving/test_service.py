@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import signal
 import socket
 import sys
+import threading
 
 import pytest
 
@@ -198,6 +200,29 @@ def test_only_the_frontend_needs_archives_to_be_revived(given, plan, monkeypatch
     processes.stop(before.processes[1], 5)
     with pytest.raises(ArchiveError):
         service.revive(given, _silent)
+
+
+def test_a_frontend_answers_whatever_proxy_there_is(given, monkeypatch):
+    monkeypatch.setattr(service, "_SAYS", 0.5)
+    (nobody,) = ports.free(1)
+    monkeypatch.setenv("HTTP_PROXY", f"http://{settings.HOST}:{nobody}")
+    assert not service.answers(given)
+    with socket.create_server((settings.HOST, given.inference.number)) as listening:
+        # Connections are taken by the system, and nobody says anything.
+        assert not service.answers(given)
+
+        def refuse():
+            # The one above, which has given up, and the next.
+            for _ in range(2):
+                connection, _ = listening.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(65536)
+                    connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+
+        refusing = threading.Thread(target=refuse, daemon=True)
+        refusing.start()
+        assert service.answers(given)
+        refusing.join()
 
 
 def test_revived_part_keeps_what_it_said_before(given, plan):
