@@ -41,8 +41,8 @@ PEERS = Path(__file__).parent / "peers"
 ROUNDS = 5
 SECONDS = 1
 USUAL = 64
-# Seconds. Java compiles what it runs often, and is at its best after some fifteen.
-WARM_UP, WARM_UP_JAVA = 8, 20
+# Seconds; a server on Java takes longer.
+WARM_UP = 8
 START_TIMEOUT = 120.0
 JSON = {"Content-Type": "application/json"}
 RAW = {"Content-Type": "application/octet-stream"}
@@ -73,8 +73,7 @@ class Table:
         form: of the bodies.
         connections: how many call at once.
         setting: of every peer; without it, the best of its own.
-        settings_of: a table, maybe this one, whose settings are taken if it has been made; without the file
-            ``bench/results/peers-<table>.json`` they are sought anew.
+        settings_of: another table, whose settings are taken if it has been made.
     """
 
     model: str
@@ -221,7 +220,7 @@ ALL: dict[str, Peer] = {
     ),
 }
 TABLES = {
-    "mlp": Table("fashion_mlp", "raw", settings_of="mlp"),
+    "mlp": Table("fashion_mlp", "raw"),
     "convnet": Table("fashion_convnet", "raw", settings_of="mlp"),
     "png": Table("fashion_mlp", "png", settings_of="mlp"),
     "lone": Table("fashion_mlp", "raw", (1,), Setting(1, 1, 0)),
@@ -419,9 +418,9 @@ def _expected(model: str, image: NDArray[np.uint8]) -> int:
 
 
 def _known(table: Table) -> dict[str, tuple[Setting, dict[str, Any]]]:
-    """The settings, and what was tried, of the table that is to be asked for them, as far as it has been made."""
+    """The settings of another table's peers, and what was tried, if they are to be taken and it has been made."""
     path = reporting.RESULTS / f"peers-{table.settings_of}.json"
-    if not path.exists():
+    if not table.settings_of or not path.exists():
         return {}
     servers = json.loads(path.read_text())["results"]["servers"]
     return {name: (Setting(**each["values"]), each["tried"]) for name, each in servers.items() if "values" in each}
@@ -430,7 +429,7 @@ def _known(table: Table) -> dict[str, tuple[Setting, dict[str, Any]]]:
 def _ready(stack: ExitStack, name: str, table: Table, setting: Setting, body: bytes, expected: int) -> Server:
     """A peer that is warm and waits for its turn, until the stack ends it."""
     server = stack.enter_context(running(name, table, setting, body, expected))
-    server.load(USUAL, WARM_UP_JAVA if ALL[name].package == "torchserve" else WARM_UP)
+    server.load(USUAL, local.WARM_UP if ALL[name].package == "torchserve" else WARM_UP)
     server.pause()
     return server
 
@@ -471,7 +470,7 @@ def compare(title: str) -> dict[str, Any]:
                 continue
             serving = own or Serving().under(profile)
             server = servers[name] = stack.enter_context(ours(table, profile, own, body, expected))
-            server.load(USUAL, WARM_UP_JAVA)
+            server.load(USUAL, local.WARM_UP)
             setting = Setting(serving.workers, serving.batch_size, serving.max_batch_delay_ms)
             found[name] = {"setting": str(setting), "tried": {}}
         loads: dict[str, dict[int, list[wrk.Load]]] = {

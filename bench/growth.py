@@ -26,8 +26,6 @@ SETTINGS = ((1, 1), (1, 16), (1, 32), (1, 64), (2, 16), (2, 32))
 CONNECTIONS = (1, 16, 64, 256)
 ROUNDS = 5
 SECONDS = 1
-# Seconds until Java has compiled what runs often.
-WARM_UP = 15
 HEADERS = {"Content-Type": "application/octet-stream"}
 
 
@@ -56,7 +54,7 @@ def main() -> int:
                 url = f"{service.inference}/predictions/{MODEL}"
                 server = servers[workers, batch] = Server(url, HEADERS, body, list(service.processes))
                 stack.callback(server.resume)
-                server.load(64, WARM_UP)
+                server.load(64, local.WARM_UP)
                 server.pause()
             for turn in range(1, ROUNDS + 1):
                 for (workers, batch), server in servers.items():

@@ -20,6 +20,8 @@ from models.catalog import Serving
 from serving.settings import ROOT
 from tests import ports
 
+# Seconds of load. Java compiles what it runs often, and is at its best after some fifteen.
+WARM_UP = 20
 _PORTS = (
     "GATEWAY",
     "GATEWAY_STATUS",

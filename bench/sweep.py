@@ -27,8 +27,6 @@ CONNECTIONS = (1, 4, 16, 64, 256)
 USUAL = 64
 ROUNDS = 5
 SECONDS = 2
-# Seconds until Java has compiled what runs often.
-WARM_UP = 15
 
 
 def forms(image: NDArray[np.uint8]) -> dict[str, tuple[bytes, Mapping[str, str]]]:
@@ -62,7 +60,7 @@ def main() -> int:
     try:
         with local.service(MODELS) as service:
             for model in MODELS:
-                wrk.run(f"{service.inference}{_path('raw', model)}", USUAL, WARM_UP, *bodies["raw"])
+                wrk.run(f"{service.inference}{_path('raw', model)}", USUAL, local.WARM_UP, *bodies["raw"])
             for turn in range(1, ROUNDS + 1):
                 for model, form, connections in cells:
                     print(f"\rround {turn}/{ROUNDS} {model} {form} c={connections}   ", end="", file=sys.stderr)
