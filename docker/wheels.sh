@@ -36,7 +36,8 @@ rm -rf "$folder"
 mkdir -p "$folder"
 download() {
     local platforms=()
-    for tag in 2_28 2_27 2_17 2_12 2_5; do platforms+=(--platform "manylinux_${tag}_$machine"); done
+    # Debian 12 has glibc 2.36; pip takes a wheel for an older one only if that is named. NCCL is built for 2.18.
+    for minor in $(seq 28 -1 5); do platforms+=(--platform "manylinux_2_${minor}_$machine"); done
     for tag in 2014 2010 1; do platforms+=(--platform "manylinux${tag}_$machine"); done
     "$python" -m pip download --quiet --disable-pip-version-check --dest "$folder" --only-binary=:all: \
         --python-version 3.11 --implementation cp --abi cp311 --abi abi3 --abi none "${platforms[@]}" --platform any "$@"
