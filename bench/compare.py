@@ -370,7 +370,7 @@ def ours(table: Table, profile: str, serving: Serving | None, body: bytes, expec
         packed, headers = _plain(body, table.form)
         url = f"{service.inference}/predictions/{table.model}"
         # Its supervisor would start anew what is stopped for long. It does next to nothing while nobody asks.
-        server = Server(url, headers, packed, list(service.processes), patient=False)
+        server = Server(url, headers, packed, list(service.processes.values()), patient=False)
         _await(server, _best, expected, Path(os.devnull))
         try:
             yield server

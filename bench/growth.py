@@ -52,7 +52,7 @@ def main() -> int:
                 serving = Serving(workers=workers, batch_size=batch)
                 service = stack.enter_context(local.service([MODEL], serving=serving))
                 url = f"{service.inference}/predictions/{MODEL}"
-                server = servers[workers, batch] = Server(url, HEADERS, body, list(service.processes))
+                server = servers[workers, batch] = Server(url, HEADERS, body, list(service.processes.values()))
                 stack.callback(server.resume)
                 server.load(64, local.WARM_UP)
                 server.pause()

@@ -48,14 +48,14 @@ class Service:
         gateway: address of the gateway.
         management: address of the management API.
         model_store: folder of its archives.
-        processes: what was started, in order; the first is TorchServe's frontend, whose children are the workers.
+        processes: what was started, by its name.
     """
 
     inference: str
     gateway: str
     management: str
     model_store: Path
-    processes: tuple[psutil.Process, ...]
+    processes: dict[str, psutil.Process]
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def service(
                 address["GATEWAY"],
                 address["MANAGEMENT"],
                 Path(folder, "store"),
-                tuple(psutil.Process(process["pid"]) for process in state["processes"]),
+                {process["name"]: psutil.Process(process["pid"]) for process in state["processes"]},
             )
         finally:
             run("serving", "stop")

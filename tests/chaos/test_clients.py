@@ -37,8 +37,7 @@ def _crowd(port: int) -> Iterator[None]:
 
 
 def _gateway_workers(scene: Scene) -> list[psutil.Process]:
-    (pid,) = [each["pid"] for each in scene.place.state()["processes"] if each["name"] == "gateway"]
-    return psutil.Process(pid).children()
+    return scene.place.process("gateway").children()
 
 
 def _usage(scene: Scene) -> dict[str, int]:

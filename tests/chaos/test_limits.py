@@ -58,10 +58,10 @@ def test_exhausted_descriptors(shared_scene, who):
     scene = shared_scene
     settings = scene.place.settings
     if who == "gateway":
-        (pid,) = [each["pid"] for each in scene.place.state()["processes"] if each["name"] == "gateway"]
-        limited, port, log = psutil.Process(pid).children(), settings.gateway.number, settings.logs / "gateway.log"
+        limited, port = scene.place.process("gateway").children(), settings.gateway.number
     else:
-        limited, port, log = [scene.frontend()], settings.inference.number, settings.logs / "frontend.log"
+        limited, port = [scene.frontend()], settings.inference.number
+    log = settings.logs / f"{who}.log"
     assert _predict(scene) == 200
     load = scene.load(scene.long_enough(short=9, full=14), "--connections", "8")
     load.settle()

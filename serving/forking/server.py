@@ -1,0 +1,222 @@
+"""Imports what every worker imports, once, and forks a worker whenever a launcher asks for one.
+
+    python serving/forking/server.py SOCKET
+
+    listen ─► import torch and the rest ─► a launcher asks ─► fork ─► the child runs what the launcher was to run
+                                              │                 └─ it ends ─► the launcher is told how
+                                              └─ the launcher is gone ─► its child is killed
+
+It computes nothing and starts no thread, so that a child finds everything as after imports of its own. A worker whose
+fork server ends goes on; a fork server that is told to end (SIGTERM) ends its workers.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import random
+import runpy
+import selectors
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+# What workers and the archives' handlers import at their start.
+_IMPORTS = ("ts.model_service_worker", "numpy", "orjson", "PIL.Image", "torch")
+
+# Beyond what any arguments and variables take.
+_LARGEST = 1 << 20
+
+
+class Wanted(NamedTuple):
+    """A worker that a launcher asks for.
+
+    Attributes:
+        arguments: the script and what it is given.
+        folder: its working directory.
+        environment: all its variables.
+        files: descriptors of its standard input, output and error.
+    """
+
+    arguments: list[str]
+    folder: str
+    environment: dict[str, str]
+    files: list[int]
+
+
+class _Server:
+    """Hears launchers and children, one after another."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        # By launcher: its child's pid and a descriptor that tells when it ends.
+        self._children: dict[socket.socket, tuple[int, int]] = {}
+
+    def serve(self) -> Wanted:
+        """Go on for ever; returns in the children alone, with what each is to become."""
+        while True:
+            # One at a time, as what is done for one may close another.
+            key, _ = self._selector.select()[0]
+            heard: Callable[[], Wanted | None] = key.data
+            if wanted := heard():
+                return wanted
+
+    def end_children(self) -> None:
+        """Kill every child, and tell its launcher."""
+        for launcher, (pid, _) in list(self._children.items()):
+            os.kill(pid, signal.SIGKILL)
+            self._ended(launcher)
+
+    def _accept(self) -> None:
+        launcher, _ = self._listener.accept()
+        self._selector.register(launcher, selectors.EVENT_READ, partial(self._heard, launcher))
+
+    def _heard(self, launcher: socket.socket) -> Wanted | None:
+        try:
+            message, files = _receive(launcher)
+        except OSError:
+            message, files = b"", []
+        child = self._children.get(launcher)
+        if child is None and message and not _gone(launcher):
+            return self._fork(launcher, Wanted(**json.loads(message), files=files))
+        for file in files:
+            os.close(file)
+        if child:
+            # Its end is heard next. It may have come already: its number stays its own until then.
+            os.kill(child[0], signal.SIGKILL)
+            self._selector.unregister(launcher)
+        else:
+            self._forget(launcher)
+        return None
+
+    def _fork(self, launcher: socket.socket, wanted: Wanted) -> Wanted | None:
+        try:
+            pid = os.fork()
+        except OSError as error:
+            # The launcher becomes a plain Python, which may have more luck.
+            print(f"no worker forked: {error}", file=sys.stderr, flush=True)
+            self._forget(launcher)
+            pid = -1
+        if pid == 0:
+            self._let_go()
+            return wanted
+        for file in wanted.files:
+            os.close(file)
+        if pid > 0:
+            ended = os.pidfd_open(pid)
+            self._children[launcher] = pid, ended
+            self._selector.register(ended, selectors.EVENT_READ, partial(self._ended, launcher))
+            with suppress(OSError):
+                launcher.send(str(pid).encode())
+        return None
+
+    def _let_go(self) -> None:
+        """In a child: close what is the server's."""
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+            else:
+                os.close(key.fd)
+        self._selector.close()
+
+    def _ended(self, launcher: socket.socket) -> None:
+        pid, ended = self._children.pop(launcher)
+        self._selector.unregister(ended)
+        os.close(ended)
+        _, status = os.waitpid(pid, 0)
+        with suppress(OSError):
+            launcher.send(str(os.waitstatus_to_exitcode(status)).encode())
+        self._forget(launcher)
+
+    def _forget(self, launcher: socket.socket) -> None:
+        with suppress(KeyError):
+            self._selector.unregister(launcher)
+        launcher.close()
+
+
+def _receive(launcher: socket.socket) -> tuple[bytes, list[int]]:
+    """One message and the descriptors that came with it."""
+    message, files, _, _ = socket.recv_fds(launcher, _LARGEST, 3)
+    return message, files
+
+
+def _gone(launcher: socket.socket) -> bool:
+    """Whether it has given up meanwhile."""
+    try:
+        return not launcher.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _paths(environment: dict[str, str]) -> list[str]:
+    return [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
+
+
+def _become(wanted: Wanted, installed: list[str]) -> None:
+    """Run a worker's script in this process, as a Python that has just been started would.
+
+    Args:
+        wanted: the worker.
+        installed: where modules are found after the script's folder and ``PYTHONPATH``.
+    """
+    for number, file in enumerate(wanted.files):
+        os.dup2(file, number)
+        os.close(file)
+    os.setsid()
+    os.chdir(wanted.folder)
+    os.environ.clear()
+    os.environ.update(wanted.environment)
+    script = wanted.arguments[0]
+    sys.argv = wanted.arguments
+    sys.path[:] = [str(Path(script).parent), *_paths(wanted.environment), *installed]
+    # What was seeded at the import would give the same numbers in all workers.
+    random.seed()
+    sys.modules["numpy"].random.seed()
+    with suppress(OSError):
+        # For ps and top, which would show this program's name.
+        Path("/proc/self/comm").write_text("worker")
+    runpy.run_path(script, run_name="__main__")
+
+
+def main() -> None:
+    """Listen at the socket that the argument names."""
+    # Python puts the folder of this script first, and PYTHONPATH is each worker's own.
+    installed = [path for path in sys.path[1:] if path not in _paths(dict(os.environ))]
+    sys.path[:] = installed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    address = Path(sys.argv[1])
+    # Of a fork server that was killed.
+    address.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(address))
+    # At once: launchers that ask now wait until everything is imported.
+    listener.listen(64)
+    for name in _IMPORTS:
+        importlib.import_module(name)
+    # What is here now stays for ever; to look through it in a child would copy its memory.
+    gc.collect()
+    gc.freeze()
+    server = _Server(listener)
+    parent = os.getpid()
+    try:
+        wanted = server.serve()
+    finally:
+        if os.getpid() == parent:
+            server.end_children()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _become(wanted, installed)
+
+
+if __name__ == "__main__":
+    main()
