@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from handlers import signature
@@ -44,6 +45,7 @@ class Archive:
         model, version: as in its manifest, which is what TorchServe goes by.
         signature: what goes in and out.
         golden: known answers; ``None`` for an archive packed without.
+        batch_size: requests that TorchServe hands to a worker at once, at most.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class Archive:
     version: str
     signature: Signature
     golden: Golden | None
+    batch_size: int
 
 
 def _golden(packed: zipfile.ZipFile, described: Signature) -> Golden | None:
@@ -64,6 +67,12 @@ def _golden(packed: zipfile.ZipFile, described: Signature) -> Golden | None:
     if count == 0 or (golden.inputs.shape, golden.probabilities.shape) != shapes:
         raise ValueError(f"{GOLDEN} does not fit {signature.FILE_NAME}")
     return golden
+
+
+def _batch_size(packed: zipfile.ZipFile, config: str | None) -> int:
+    """What the archive's configuration says, or TorchServe's default."""
+    found = yaml.safe_load(packed.read(config)) if config in packed.namelist() else None
+    return int((found or {}).get("batchSize", 1))
 
 
 def read(path: Path) -> Archive:
@@ -87,9 +96,13 @@ def read(path: Path) -> Archive:
                 raise ValueError(
                     f"the manifest says {name} {version}, the signature {described.model} {described.version}"
                 )
-            return Archive(path, name, version, described, _golden(packed, described))
+            batch_size = _batch_size(packed, manifest.get("configFile"))
+            return Archive(path, name, version, described, _golden(packed, described), batch_size)
     # Damage shows itself as whatever the decompressor or a parser raises.
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, SignatureError) as error:
+    except (
+        *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError),
+        *(zipfile.BadZipFile, yaml.YAMLError, SignatureError),
+    ) as error:
         raise ArchiveError(f"{path}: not a usable archive ({_reason(error)}); run: make archive") from error
 
 
@@ -102,7 +115,7 @@ def _require(packed: zipfile.ZipFile, *names: str) -> None:
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"{error.args[0]} is missing"
-    return str(error) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def read_listed(entry: Listed) -> Archive:

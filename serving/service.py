@@ -150,9 +150,10 @@ def parts(
 
 def frontend(settings: Settings, archives: Sequence[Archive], scratch: Path, record: Path | None = None) -> Part:
     """TorchServe's frontend; the arguments are those of ``parts``."""
+    batches = any(archive.batch_size > 1 for archive in archives)
     return Part(
         name=FRONTEND,
-        command=jvm.command(settings, jvm.write_config(settings, archives), scratch, record),
+        command=jvm.command(settings, jvm.write_config(settings, archives), scratch, record, batches),
         environment=_environment(settings, scratch),
         folder=settings.run,
         output=settings.logs / "frontend.out",

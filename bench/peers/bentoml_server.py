@@ -9,6 +9,9 @@ import bentoml
 
 from bench.peers.predictor import BATCH, WAIT_MS, WORKERS, Predictor
 
+# Its batches wait for at most this long in all, the network's time included; batches of one it refuses.
+BATCHES = {"batchable": True, "max_batch_size": BATCH, "max_latency_ms": int(1000 * WAIT_MS)} if BATCH > 1 else {}
+
 
 @bentoml.service(
     workers=WORKERS,
@@ -20,7 +23,6 @@ class Classify:
     def __init__(self) -> None:
         self._predictor = Predictor()
 
-    # Its batches wait for at most this long in all, the network's time included.
-    @bentoml.api(batchable=True, max_batch_size=BATCH, max_latency_ms=int(1000 * WAIT_MS))
+    @bentoml.api(**BATCHES)
     def predict(self, images: list[str]) -> list[dict]:  # type: ignore[type-arg]
         return [json.loads(answer) for answer in self._predictor([base64.b64decode(image) for image in images])]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import requests
 
 from serving import gateway, service, supervisor
@@ -171,6 +173,16 @@ def test_killed_fork_server_costs_nothing(place):
     scratch = place.state()["scratch"]
     assert place.run("stop").returncode == 0
     place.assert_nothing_left(scratch)
+
+
+@pytest.mark.parametrize(("batch_size", "cores"), [(1, 1), (4, len(os.sched_getaffinity(0)))])
+def test_frontend_keeps_to_one_core_where_no_model_has_batches(place, batch_size, cores):
+    config = packing.CONFIG.replace("batchSize: 4", f"batchSize: {batch_size}")
+    packing.pack(place.settings.model_store, changes={"model-config.yaml": config.encode()})
+    place.start()
+    found = [len(each.cpu_affinity()) for each in (place.process(service.FRONTEND), *place.workers())]
+    assert found == [cores, len(os.sched_getaffinity(0))]
+    assert requests.post(f"{place.inference}/predictions/tiny", json=[1, 2, 3], timeout=10).status_code == 200
 
 
 def test_hung_worker_does_not_outlive_the_service(place):

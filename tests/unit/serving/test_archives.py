@@ -27,6 +27,11 @@ def test_golden_inputs_are_optional(tmp_path):
     assert archives.read(packing.pack(tmp_path, changes={"golden.npz": None})).golden is None
 
 
+@pytest.mark.parametrize(("config", "size"), [(b"batchSize: 7\n", 7), (b"minWorkers: 1\n", 1), (b"", 1), (None, 1)])
+def test_batch_size_is_what_torchserve_makes_of_the_configuration(tmp_path, config, size):
+    assert archives.read(packing.pack(tmp_path, changes={"model-config.yaml": config})).batch_size == size
+
+
 def _manifest(**model: object) -> bytes:
     manifest = packing.manifest("tiny", "1.0")
     manifest["model"].update(model)
@@ -46,6 +51,9 @@ def _manifest(**model: object) -> bytes:
         ({"model.pt": None}, "model.pt missing"),
         ({FILE_NAME: None}, "signature.json missing"),
         ({FILE_NAME: b"{}"}, FILE_NAME),
+        ({"model-config.yaml": b"batchSize: [\n"}, "while parsing"),
+        ({"model-config.yaml": b"batchSize: many\n"}, "many"),
+        ({"model-config.yaml": b"- 1\n"}, "list"),
         ({"golden.npz": b"no arrays"}, "pickle"),
         ({"golden.npz": packing.npz(inputs=np.zeros((1, 3), "float32"))}, "probabilities"),
         (

