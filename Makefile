@@ -35,9 +35,15 @@ setup: $(STAMP) ## make the virtual environment with every pinned package
 
 # --- models -----------------------------------------------------------------------------------------------------------
 
-.PHONY: train archive summary
+.PHONY: train quantize archive summary
 train: $(STAMP) ## train all models, or one: MODEL=name VERSION=1.0
 	@$(BIN)/python -m models train $(MODEL) --version $(VERSION)
+
+# The version that quantize starts from.
+FROM ?= 1.0
+quantize: $(STAMP) ## the int8 form of a trained version, as a version of its own: MODEL=fashion_mlp VERSION=1.1 FROM=1.0
+	@test -n "$(MODEL)" || { echo "error: name a model: make quantize MODEL=fashion_mlp VERSION=1.1"; exit 2; }
+	@$(BIN)/python -m models quantize $(MODEL) --version $(VERSION) --from $(FROM)
 
 archive: $(STAMP) ## pack model_store/<model>.mar, training first what is not trained; MODEL= VERSION= PROFILE=
 	@$(BIN)/python -m models archive $(MODEL) --version $(VERSION) --profile $(PROFILE) --train-missing

@@ -2,7 +2,7 @@
 
     python -m bench.precision      part of make bench; a minute; of use on processors with AVX-512 BF16 and VNNI
 
-bfloat16 and dynamic int8 (``torch.ao.quantization.quantize_dynamic``) are computed by oneDNN and FBGEMM.
+bfloat16 is computed by oneDNN, int8 (``models/quantizing.py``) by FBGEMM.
 """
 
 from __future__ import annotations
@@ -18,32 +18,30 @@ from torch import Tensor, nn
 
 from bench import reporting
 from handlers.optimising import Optimised
-from models import artifacts, catalog
+from models import artifacts, catalog, quantizing
 from models.building import load_network
 from models.datasets import fashion_mnist
 from models.training import prepare
 
 MODEL = "fashion_mlp"
-BATCHES = (16, 64, 256)
+BATCHES = (1, 16, 64, 256)
 ROUNDS = 7
 
 
-def _ways(network: nn.Module) -> dict[str, Callable[[Tensor], Tensor]]:
+def _ways(network: nn.Module, examples: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
     path = artifacts.folder(MODEL, catalog.DEFAULT_VERSION) / artifacts.TORCHSCRIPT
     scripted = torch.jit.load(str(path)).eval()  # type: ignore[no-untyped-call]
     half = load_network(catalog.get(MODEL), catalog.DEFAULT_VERSION).to(torch.bfloat16)
     with warnings.catch_warnings():
-        # In maintenance, like TorchScript, and what TorchScript takes.
+        # In maintenance, and what TorchServe's archives hold.
         warnings.simplefilter("ignore")
-        quantize = torch.ao.quantization.quantize_dynamic
-        quantized = quantize(network, {nn.Linear}, dtype=torch.qint8)  # type: ignore[no-untyped-call]
-        int8 = torch.jit.freeze(torch.jit.script(quantized.eval()))
         bfloat16 = torch.jit.freeze(torch.jit.script(half.eval()))
+    int8 = torch.jit.freeze(quantizing.convert(network, examples))
     return {
         "float32, frozen": torch.jit.freeze(scripted),
         "float32, packed (as served)": Optimised(scripted, torch.device("cpu")),
         "bfloat16": lambda inputs: bfloat16(inputs.to(torch.bfloat16)).float(),
-        "int8, dynamic": int8,
+        "int8": int8,
     }
 
 
@@ -63,11 +61,12 @@ def main() -> int:
     torch.set_num_threads(1)
     entry, dataset = catalog.get(MODEL), fashion_mnist()
     inputs = prepare(dataset.test_inputs, entry.input)
+    examples = prepare(dataset.train_inputs[: quantizing.OBSERVED], entry.input)
     temperature = artifacts.signature(MODEL, catalog.DEFAULT_VERSION).output.temperature
     results, rows = {}, []
     reference: Tensor | None = None
     with torch.inference_mode():
-        for name, call in _ways(load_network(entry, catalog.DEFAULT_VERSION)).items():
+        for name, call in _ways(load_network(entry, catalog.DEFAULT_VERSION), examples).items():
             probabilities = (call(inputs) / temperature).softmax(1)
             reference = probabilities if reference is None else reference
             accuracy = (probabilities.argmax(1) == dataset.test_targets).float().mean().item()

@@ -197,7 +197,7 @@ class Classifier:
         if request.way == "grpc_oip" and not isinstance(decoded.envelope, oip.Request):
             raise problems.Malformed("an inference request needs inputs")
         if request.task == "explain":
-            _check_explainable(len(decoded.values), asked.form)
+            self._check_explainable(len(decoded.values), asked.form)
         return _Job(place, request, decoded, asked, asked.plain and decoded.single)
 
     def _ask(self, request: Request) -> _Asked:
@@ -213,6 +213,19 @@ class Classifier:
         if request.task == "predict":
             return encoding.FORMS
         return (encoding.JSON, encoding.PNG) if self.kind == "image" else (encoding.JSON,)
+
+    def _check_explainable(self, count: int, form: str) -> None:
+        if not any(parameter.requires_grad for parameter in self._scripted.parameters()):
+            raise problems.Unprocessable(
+                f"version {self._signature.version} is int8 and has no gradients to explain an answer by; "
+                "ask the version that it was made from"
+            )
+        if count > limits.EXPLAINED:
+            raise problems.TooLarge(f"{count} examples to explain in one request; the limit is {limits.EXPLAINED}")
+        if form == encoding.PNG and count > 1:
+            raise problems.NotAcceptable(
+                f"{encoding.PNG} can show one explanation, and the request holds {count} images"
+            )
 
     def _answer(self, context: Context, job: _Job, probabilities: NDArray[np.float32]) -> bytes:
         decoded, content_type = job.decoded, job.asked.form
@@ -325,13 +338,6 @@ class Classifier:
         # TorchScript specialises a network in its first calls, and once more for a batch of another size.
         for count in (1, 2, 1, 2, self._chunk_size):
             self._probabilities([np.zeros((count, *shape), np.uint8 if self.kind == "image" else np.float32)])
-
-
-def _check_explainable(count: int, form: str) -> None:
-    if count > limits.EXPLAINED:
-        raise problems.TooLarge(f"{count} examples to explain in one request; the limit is {limits.EXPLAINED}")
-    if form == encoding.PNG and count > 1:
-        raise problems.NotAcceptable(f"{encoding.PNG} can show one explanation, and the request holds {count} images")
 
 
 def _reason(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Command line: ``python -m models list|summary|train|evaluate|export|archive``."""
+"""Command line: ``python -m models list|summary|train|quantize|evaluate|export|archive``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from models.datasets import DATASETS, DataError
 from models.exporting import ExportError, export
 from models.training import forward, prepare, probabilities
 
-# models.building, evaluation and summary are imported where they are used: their plots and metrics take seconds to
-# import, and packing an unchanged archive, which every `make serve` does, needs none of them.
+# models.building, evaluation, quantizing and summary are imported where they are used: their plots and metrics take
+# seconds to import, and packing an unchanged archive, which every `make serve` does, needs none of them.
 
 # Expected failures: one line, no traceback.
 USER_ERRORS = (UnknownModelError, DataError, ExportError, ArchiveError, artifacts.ArtifactError, OSError)
@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     training.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
     training.add_argument("--quick", action="store_true", help="one epoch: for tests, not for serving")
     training.add_argument("--if-missing", action="store_true", help="leave versions alone that are trained already")
+    quantizing = command("quantize", "write a trained version's int8 form as a version of its own", many=False)
+    quantizing.add_argument("--from", dest="source", default=DEFAULT_VERSION, help="(default: %(default)s)")
     command("evaluate", "score a trained version on the test set again", many=True)
     command("export", "write the TorchScript file of a trained version again", many=True)
     packing = command("archive", "pack a trained version into model_store/", many=True)
@@ -62,6 +64,16 @@ def _train(entry: Entry, version: str, console: Console, seed: int = 0, short: b
         f"{artifacts.folder(entry.name, version)}",
         highlight=False,
         soft_wrap=True,
+    )
+
+
+def _quantize(entry: Entry, source: str, version: str) -> str:
+    from models.quantizing import quantize
+
+    metrics = quantize(entry, source, version)
+    return (
+        f"{entry.name} {version}: int8 of {source}, test accuracy {metrics['test_accuracy']:.4f}, no probability moved "
+        f"by more than {metrics['largest_difference']:.3f} → {artifacts.folder(entry.name, version)}"
     )
 
 
@@ -115,6 +127,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             case "train":
                 if not (arguments.if_missing and _is_trained(entry, version)):
                     _train(entry, version, console, arguments.seed, arguments.quick)
+            case "quantize":
+                print(_quantize(entry, arguments.source, version))
             case "evaluate":
                 print(_evaluate(entry, version))
             case "export":

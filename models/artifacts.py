@@ -22,6 +22,7 @@ TORCHSCRIPT = "model.pt"
 METRICS = "metrics.json"
 GOLDEN = "golden.npz"
 CARD = "MODEL_CARD.md"
+CURVES = "curves.png"
 
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+)*")
 

@@ -101,6 +101,30 @@ def _write(
 ) -> None:
     torch.save(trained.network.state_dict(), folder / artifacts.WEIGHTS)
     export(trained.network, inputs[:EXPORT_CHECKED], entry.activation, folder / artifacts.TORCHSCRIPT)
+    plotting.curves(trained.history, trained.best_epoch, entry.name, folder / artifacts.CURVES)
+    describe(folder, entry, dataset, answers, metrics, signature, str(trained.network))
+
+
+def describe(
+    folder: Path,
+    entry: Entry,
+    dataset: Dataset,
+    answers: Tensor,
+    metrics: dict[str, Any],
+    signature: Signature,
+    structure: str,
+) -> None:
+    """Write what an artifact says of its network: signature, metrics, golden answers, pictures and card.
+
+    Args:
+        folder: of the artifact.
+        entry: the model.
+        dataset: whose test set was answered.
+        answers: probabilities float32 [N, labels] of the test set.
+        metrics: the contents of ``metrics.json``.
+        signature: the contract.
+        structure: the network in words, for the card.
+    """
     (folder / SIGNATURE).write_text(signature.to_json())
     (folder / artifacts.METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
     np.savez(
@@ -108,10 +132,9 @@ def _write(
         inputs=dataset.test_inputs[:GOLDEN_COUNT].numpy(),
         probabilities=answers[:GOLDEN_COUNT].numpy(),
     )
-    plotting.curves(trained.history, trained.best_epoch, entry.name, folder / "curves.png")
     plotting.confusion_matrix(metrics["confusion_matrix"], entry.labels, folder / "confusion_matrix.png")
     _draw_mistakes(folder / "errors.png", entry, dataset, answers)
-    (folder / artifacts.CARD).write_text(cards.card(signature, metrics, str(trained.network)))
+    (folder / artifacts.CARD).write_text(cards.card(signature, metrics, structure))
 
 
 def _names(entry: Entry, decisions: Tensor) -> list[str]:
@@ -138,10 +161,14 @@ def load_network(entry: Entry, version: str) -> nn.Module:
     """The trained network of one version, on the CPU in evaluation mode.
 
     Raises:
-        models.artifacts.ArtifactError: it is not trained, or its weights are damaged or of another network.
+        models.artifacts.ArtifactError: it is not trained, has no weights as it is int8, or its weights are damaged or
+            of another network.
     """
     path = artifacts.folder(entry.name, version) / artifacts.WEIGHTS
-    artifacts.metrics(entry.name, version)
+    if source := artifacts.metrics(entry.name, version).get("quantized_from"):
+        raise artifacts.ArtifactError(
+            f"{entry.name} {version} is the int8 form of {source} and has no weights of its own; name {source}"
+        )
     network = entry.network()
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

@@ -20,6 +20,11 @@ def card(signature: Signature, metrics: dict[str, Any], structure: str) -> str:
     settings = "\n".join(f"| {name} | {value} |" for name, value in metrics["training"].items())
     digests = "\n".join(f"| {part} | `{digest}` |" for part, digest in metrics["dataset_digests"].items())
     versions = ", ".join(f"{name} {version}" for name, version in metrics["library_versions"].items())
+    made = f"train {signature.model} --version {signature.version} --seed {metrics['seed']}"
+    precision = "float32"
+    if source := metrics.get("quantized_from"):
+        made = f"quantize {signature.model} --version {signature.version} --from {source}"
+        precision = f"int8, of version {source}; no probability moved by more than {metrics['largest_difference']:.3f}"
     pixels = "pixels 0-255 on a black ground" if signature.input.kind == "image" else "float32 features"
     return f"""# {signature.model} {signature.version}
 
@@ -34,6 +39,7 @@ def card(signature: Signature, metrics: dict[str, Any], structure: str) -> str:
 | expected calibration error (15 bins) | {metrics["expected_calibration_error"]:.4f} |
 | temperature | {signature.output.temperature:.4f} |
 | parameters | {metrics["parameters"]:,} |
+| precision | {precision} |
 | trained in | {metrics["train_seconds"]:.0f} s on {metrics["device"]}, {metrics["images_per_second"]:,.0f} images/s |
 
 The validation split picked epoch {metrics["best_epoch"]} of {metrics["training"]["epochs"]} and fitted the temperature;
@@ -56,7 +62,7 @@ shows none of them; a low probability is the only hint.
 
 ## How to make it again
 
-`python -m models train {signature.model} --version {signature.version} --seed {metrics["seed"]}` with {versions}.
+`python -m models {made}` with {versions}.
 
 | setting | value |
 |---|---|
