@@ -9,6 +9,7 @@ answer does not depend on what else is in its batch, as it would with scales fou
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import warnings
 from typing import Any
@@ -16,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handlers.signature import Output, Signature
 from models import artifacts
 from models.building import describe, library_versions, load_network
 from models.catalog import Entry
@@ -100,15 +100,7 @@ def quantize(entry: Entry, source: str, version: str) -> dict[str, Any]:
             f"{entry.name} {source} as int8 scores {metrics['test_accuracy']:.4f}, {lost:.4f} less than before, which "
             f"is more than {MARGIN}; nothing was written"
         )
-    signature = Signature(
-        model=entry.name,
-        version=version,
-        description=given.description,
-        input=given.input,
-        output=Output(entry.activation, entry.labels, given.output.temperature),
-        trained_on=given.trained_on,
-        scored={name: metrics[name] for name in given.scored},
-    )
+    signature = dataclasses.replace(given, version=version, scored={name: metrics[name] for name in given.scored})
     with artifacts.writing(target) as folder:
         torch.jit.save(converted, folder / artifacts.TORCHSCRIPT)
         describe(folder, entry, dataset, answers, metrics, signature, str(network))

@@ -157,7 +157,7 @@ class FrontendProbe:
         return None
 
     def _running_workers(self, frontend: ProcessId) -> dict[str, int]:
-        """The frontend's worker processes: TorchServe's number to pid."""
+        """The frontend's worker processes, or the launchers that stand for them: TorchServe's number to pid."""
         found = {}
         with suppress(psutil.NoSuchProcess):
             for child in psutil.Process(frontend.pid).children():

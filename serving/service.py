@@ -140,7 +140,7 @@ def parts(
         record: write TorchServe's class cache there at the stop.
     """
     # Imports torch while TorchServe starts.
-    planned = [fork_server(settings, scratch)] if forking.available() else []
+    planned = fork_server(settings, scratch)
     planned += [] if archives is None else [frontend(settings, archives, scratch, record)]
     planned.append(_grpc_bridge(settings))
     if nginx := gateway.find_nginx():
@@ -165,19 +165,23 @@ def frontend(settings: Settings, archives: Sequence[Archive], scratch: Path, rec
     )
 
 
-def fork_server(settings: Settings, scratch: Path) -> Part:
-    """What the frontend's workers are forked from; ``scratch`` is that of ``parts``."""
-    return Part(
-        name=FORK_SERVER,
-        command=[sys.executable, str(forking.SERVER), str(forking.address(scratch))],
-        # A worker that is forked differs in nothing from one that is started.
-        environment=_environment(settings, scratch),
-        folder=settings.run,
-        output=settings.logs / "fork_server.log",
-        ports=(),
-        # A launcher that comes too early becomes a plain Python.
-        probe=lambda _: None if forking.listens(scratch) else "starting the fork server",
-    )
+def fork_server(settings: Settings, scratch: Path) -> list[Part]:
+    """What the frontend's workers are forked from, if this system can; ``scratch`` is that of ``parts``."""
+    if not forking.available():
+        return []
+    return [
+        Part(
+            name=FORK_SERVER,
+            command=[sys.executable, str(forking.SERVER), str(forking.address(scratch))],
+            # A worker that is forked differs in nothing from one that is started.
+            environment=_environment(settings, scratch),
+            folder=settings.run,
+            output=settings.logs / "fork_server.log",
+            ports=(),
+            # A launcher that comes too early becomes a plain Python.
+            probe=lambda _: None if forking.listens(scratch) else "starting the fork server",
+        )
+    ]
 
 
 def _environment(settings: Settings, scratch: Path) -> dict[str, str]:

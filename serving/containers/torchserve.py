@@ -92,7 +92,7 @@ class Keeper:
         worker_counts.clear(given.counts)
         part = service.frontend(given, archives, scratch)
         # Not kept: without it TorchServe starts workers by itself, which takes longer.
-        forking = _popen(service.fork_server(given, scratch))
+        beside = [_popen(each) for each in service.fork_server(given, scratch)]
         child = _popen(part)
         try:
             if self._start(child, part):
@@ -102,8 +102,9 @@ class Keeper:
                 self._watch(child)
         finally:
             self._ready.unlink(missing_ok=True)
-            _end(child)
-            _end(forking)
+            _end(child, service.FRONTEND)
+            for each in beside:
+                _end(each, service.FORK_SERVER)
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _start(self, child: subprocess.Popen[bytes], part: Part) -> bool:
@@ -194,12 +195,12 @@ def _popen(part: Part) -> subprocess.Popen[bytes]:
     return subprocess.Popen(part.command, env=part.environment, cwd=part.folder)
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def _end(child: subprocess.Popen[bytes], name: str) -> None:
     child.terminate()
     try:
         child.wait(_GRACE)
     except subprocess.TimeoutExpired:
-        logger.warning("%s did not end within %g s", child.args, _GRACE)
+        logger.warning("%s did not end within %g s", name, _GRACE)
         child.kill()
         child.wait()
 

@@ -17,7 +17,8 @@ from pathlib import Path
 LAUNCHER = Path(__file__).with_name("python")
 SERVER = Path(__file__).with_name("server.py")
 
-# The variables that tell the launcher where the server listens, and which Python to become if it does not.
+# The variables that tell the launcher where the server listens, and which Python to become if it does not. launcher.py
+# and python have their names once more, as they import nothing of this package.
 ADDRESS = "FASHION_FORK_SERVER"
 PYTHON = "FASHION_PYTHON"
 

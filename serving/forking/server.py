@@ -82,20 +82,20 @@ class _Server:
 
     def _heard(self, launcher: socket.socket) -> Wanted | None:
         try:
-            message, files = _receive(launcher)
+            message, files, _, _ = socket.recv_fds(launcher, _LARGEST, 3)
         except OSError:
             message, files = b"", []
         child = self._children.get(launcher)
-        if child is None and message and not _gone(launcher):
-            return self._fork(launcher, Wanted(**json.loads(message), files=files))
-        for file in files:
-            os.close(file)
         if child:
             # Its end is heard next. It may have come already: its number stays its own until then.
             os.kill(child[0], signal.SIGKILL)
             self._selector.unregister(launcher)
-        else:
+        elif not message or _gone(launcher):
             self._forget(launcher)
+        elif wanted := self._fork(launcher, Wanted(**json.loads(message), files=files)):
+            return wanted
+        for file in files:
+            os.close(file)
         return None
 
     def _fork(self, launcher: socket.socket, wanted: Wanted) -> Wanted | None:
@@ -105,18 +105,15 @@ class _Server:
             # The launcher becomes a plain Python, which may have more luck.
             print(f"no worker forked: {error}", file=sys.stderr, flush=True)
             self._forget(launcher)
-            pid = -1
+            return None
         if pid == 0:
             self._let_go()
             return wanted
-        for file in wanted.files:
-            os.close(file)
-        if pid > 0:
-            ended = os.pidfd_open(pid)
-            self._children[launcher] = pid, ended
-            self._selector.register(ended, selectors.EVENT_READ, partial(self._ended, launcher))
-            with suppress(OSError):
-                launcher.send(str(pid).encode())
+        ended = os.pidfd_open(pid)
+        self._children[launcher] = pid, ended
+        self._selector.register(ended, selectors.EVENT_READ, partial(self._ended, launcher))
+        with suppress(OSError):
+            launcher.send(str(pid).encode())
         return None
 
     def _let_go(self) -> None:
@@ -141,12 +138,6 @@ class _Server:
         with suppress(KeyError):
             self._selector.unregister(launcher)
         launcher.close()
-
-
-def _receive(launcher: socket.socket) -> tuple[bytes, list[int]]:
-    """One message and the descriptors that came with it."""
-    message, files, _, _ = socket.recv_fds(launcher, _LARGEST, 3)
-    return message, files
 
 
 def _gone(launcher: socket.socket) -> bool:
