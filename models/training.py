@@ -21,6 +21,7 @@ from handlers.signature import Input
 from models.augmentation import Batches
 from models.catalog import Entry, Training
 from models.datasets import Dataset
+from models.stepping import bfloat16_products, dropout
 
 # The most examples that one call of the network gets in evaluation; larger ones leave the processor's cache.
 CHUNK = 256
@@ -105,7 +106,7 @@ def _add_dropout(network: nn.Module, rates: dict[str, float]) -> None:
     """Drop out the inputs of the named layers while training."""
 
     def hook(rate: float) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-        return lambda module, inputs: (F.dropout(inputs[0], rate, module.training), *inputs[1:])
+        return lambda module, inputs: (dropout(inputs[0], rate) if module.training else inputs[0], *inputs[1:])
 
     for name, rate in rates.items():
         network.get_submodule(name).register_forward_pre_hook(hook(rate))
@@ -188,9 +189,10 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
             for step in range(steps):
                 chosen = shuffled[step * settings.batch_size : (step + 1) * settings.batch_size]
                 batch = batches[chosen].reshape(-1, *entry.input.network_shape)
-                loss = loss_of(network(batch), targets[chosen], entry.activation)
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                with bfloat16_products():
+                    loss = loss_of(network(batch), targets[chosen], entry.activation)
+                    loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 if schedule:
                     schedule.step()
