@@ -25,6 +25,38 @@ def test_a_grey_jpeg_of_the_models_size_is_used_as_it_is():
     np.testing.assert_array_equal(images.decode(file, SHAPE), np.asarray(Image.open(files.io.BytesIO(file))))
 
 
+def outcome(file: bytes, prepare: images.Prepare = "auto") -> bytes | str:
+    """The pixels of a file, or what is said of it."""
+    try:
+        return images.decode(file, SHAPE, prepare).tobytes()
+    except problems.Problem as problem:
+        return repr(problem)
+
+
+def test_a_bare_png_is_read_like_any_other(monkeypatch):
+    file = files.save(PICTURE)
+    damaged = [
+        file[:place] + bytes([file[place] ^ flip]) + file[place + 1 :]
+        for place in range(len(file))
+        for flip in (1, 128)
+    ]
+    cases = [
+        *(files.save(files.texture(seed=seed), compress_level=seed % 10) for seed in range(30)),
+        *(files.save(np.random.default_rng(seed).integers(0, 256, SHAPE, np.uint8)) for seed in range(10)),
+        files.save(files.texture(28, 29)),
+        files.save(Image.fromarray(PICTURE), transparency=PICTURE[14, 14].item()),
+        *(file[:end] for end in range(len(file))),
+        file + b"more",
+        file[:33] + files.chunk(b"IDAT") + file[33:],
+        files.png_declaring(28, 28),
+        *damaged,
+    ]
+    assert images._bare_png(file, SHAPE) is not None
+    found = [outcome(case, prepare) for case in cases for prepare in ("auto", "none", "photo")]
+    monkeypatch.setattr(images, "_bare_png", lambda *_: None)
+    assert found == [outcome(case, prepare) for case in cases for prepare in ("auto", "none", "photo")]
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16"])
 def test_grey_content_is_grey_in_any_mode_of_png(mode):
     picture = Image.fromarray(PICTURE)
