@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 from handlers import limits, problems
 
+# Of the files of all formats.
+FIRST_BYTES = frozenset(b"\x89\xffRGB")
+
 # The lengths of the headers in use, from BITMAPCOREHEADER to BITMAPV5HEADER, as their first byte has them.
 _BMP_HEADERS = [bytes([length]) for length in (12, 40, 52, 56, 64, 108, 124)]
 _BMP_UNCOMPRESSED = (0, 3)
@@ -22,7 +25,6 @@ _JPEG_BASELINE = (0xC0, 0xC1)
 # Every SOFn but the three that mean something else: DHT, JPG and DAC.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_ALONE = frozenset((0x01, *range(0xD0, 0xD8)))
-_FIRST_BYTES = frozenset(b"\x89\xffRGB")
 
 
 class Outline(NamedTuple):
@@ -39,7 +41,7 @@ def sniff(body: bytes | bytearray | memoryview) -> str | None:
     Strict enough that raw pixels are not taken for an image: BMP's two letters alone would be too short a sign.
     """
     # Most raw pixels are told by their first one.
-    if not body or body[0] not in _FIRST_BYTES:
+    if not body or body[0] not in FIRST_BYTES:
         return None
     start = bytes(body[:18])
     if start[:8] == b"\x89PNG\r\n\x1a\n":

@@ -46,6 +46,7 @@ FORM = "application/x-www-form-urlencoded"
 _WRAPPERS = ("b64", "image", "image_bytes", "data", "features")
 # How base64 of a PNG, JPEG, GIF, WebP or BMP starts, and a data: URL.
 _BASE64_STARTS = (b"iVBORw0K", b"/9j/", b"R0lGOD", b"UklGR", b"Qk", b"data:image/")
+_FILE_STARTS = containers.FIRST_BYTES | {npy.MAGIC[0]}
 _INSTANCES = re.compile(rb'\s*\{\s*"instances"\s*:')
 _WHOLE_INSTANCES = 'each member of "instances" must be one whole example'
 _JSON_ENDS = {ord("["): ord("]"), ord("{"): ord("}"), ord('"'): ord('"')}
@@ -102,6 +103,27 @@ def decode(
     if json_length is not None:
         raise problems.Malformed(f"{oip.JSON_LENGTH_HEADER} goes with one body and not with multipart/form-data")
     return _parts(parts, signature, prepare)
+
+
+def pixels(bodies: NDArray[np.uint8], content_type: str, signature: Signature) -> NDArray[np.uint8] | None:
+    """Bodies of one length and content type, all at once.
+
+    Args:
+        bodies: uint8 ``[N, bytes]``, each the only part of its request.
+        content_type: of each body.
+        signature: the model's contract.
+
+    Returns:
+        uint8 ``[N, *shape]``, without a copy; ``None`` where ``decode`` would not take each body for the pixels of one
+        image.
+    """
+    given = signature.input
+    if given.kind != "image" or bodies.shape[1] != given.example_bytes or kind_of(content_type) != "octets":
+        return None
+    # Most raw pixels are told by their first one.
+    if not _FILE_STARTS.isdisjoint(bodies[:, 0].tolist()) and any(_is_file(body.tobytes()) for body in bodies):
+        return None
+    return bodies.reshape(-1, *given.shape)
 
 
 @functools.lru_cache(maxsize=256)
@@ -192,6 +214,10 @@ def _ascii(body: Body) -> str:
 
 def _array(values: NDArray[Any], signature: Signature) -> Decoded:
     return Decoded(*examples.from_array(values, signature))
+
+
+def _is_file(body: bytes) -> bool:
+    return containers.sniff(body) is not None or body.startswith(npy.MAGIC)
 
 
 def _octets(body: Body, signature: Signature, prepare: images.Prepare) -> Decoded:

@@ -79,6 +79,10 @@ class Encoder:
         self._labels = [orjson.dumps(label) for label in output.labels]
         escaped = [label.replace(b"%", b"%%") for label in self._labels]
         self._probabilities = b'"probabilities":{%s}' % b",".join(label + b":%b" for label in escaped)
+        self._whole = [
+            b'{"class":%d,"label":%b,"probability":%%b,%b}' % (index, label, self._probabilities)
+            for index, label in enumerate(escaped)
+        ]
         self._describe = self._class if output.activation == "softmax" else self._independent
         self._heads = [
             b'{"class":%d,"label":%b,"probability":' % (index, label) for index, label in enumerate(self._labels)
@@ -147,6 +151,8 @@ class Encoder:
         return _enclosed(objects, single, b"explanations" if wrapped else b"")
 
     def _class(self, texts: list[bytes], values: NDArray[np.float32], best: int, top_k: int | None) -> bytes:
+        if top_k is None:
+            return self._whole[best] % (texts[best], *texts)
         return b"%b%b,%b}" % (self._heads[best], texts[best], self._named(texts, values, top_k))
 
     def _independent(self, texts: list[bytes], values: NDArray[np.float32], _: int, top_k: int | None) -> bytes:

@@ -113,8 +113,8 @@ def encode(picture: NDArray[np.uint8]) -> bytes:
 def _bare_png(body: bytes, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
     """The pixels of a PNG file that holds a grey picture of ``shape`` and nothing else; ``None`` for any other file.
 
-    Most encoders write such a picture so: one header, one run of data, one end. To read the chunks of a small file takes
-    Pillow as long as to decode it.
+    Most encoders write such a picture so: one header, one run of data, one end. To read the chunks of a small file
+    takes Pillow as long as to decode it.
     """
     start, end = _png_header(shape), len(body) - len(_PNG_END)
     data = len(start) + 8

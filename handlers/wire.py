@@ -14,6 +14,7 @@ for. What is rare (loading a model, answering a batch that failed) stays with To
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -21,14 +22,17 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import ts
 from ts import service
 from ts.context import RequestProcessor
 from ts.protocol import otf_message_handler as upstream
 from ts.service import Service
+
+from handlers.alike import Bodies, Processors
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +68,12 @@ class Batch(NamedTuple):
         processors: a ``ts.context.RequestProcessor`` for each request, with its headers and content types.
         inputs: the parameters of each request, by name.
         ids: the id of each request, by its place.
+
+    Processors and inputs are lists, or those of ``handlers.alike``.
     """
 
-    processors: list[Any]
-    inputs: list[dict[str, Any]]
+    processors: Sequence[Any]
+    inputs: Sequence[dict[str, Any]]
     ids: dict[int, str]
 
 
@@ -119,12 +125,16 @@ class Reader:
         if command != upstream.PREDICT_MSG:
             message: tuple[bytearray, Any] = upstream.retrieve_msg(_ReadAhead(self._buffer, connection))
             return message
-        batch = Batch([], [], {})
+        if batch := self._alike():
+            # The batch's values lie in the old buffer.
+            self._buffer = bytearray()
+            return command, batch
+        processors, inputs, ids = list[Any](), list[dict[str, Any]](), dict[int, str]()
         self._position = 1
-        while not self._read(batch):
+        while not self._read(processors, inputs, ids):
             self._receive(connection)
         del self._buffer[: self._position]
-        return command, batch
+        return command, Batch(processors, inputs, ids)
 
     def _receive(self, connection: Connection) -> None:
         began = time.monotonic_ns()
@@ -143,9 +153,36 @@ class Reader:
             sys.exit(0)
         self._buffer += received
 
-    def _read(self, batch: Batch) -> bool:
+    def _alike(self) -> Batch | None:
+        """The message, if it is in the buffer as a whole and its requests are alike, and like the last one."""
+        data = self._buffer
+        if len(data) < 5 or not data.endswith(_END + _END):
+            return None
+        # Each request is: the id and its length, what is usual, the value and its length, the end of the list.
+        (id_length,) = _number_at(data, 1)
+        value = 4 + id_length + len(self._usual) + 4
+        if not data.startswith(self._usual, 5 + id_length) or len(data) < 1 + value:
+            return None
+        (value_length,) = _number_at(data, 1 + value - 4)
+        length = value + value_length + 4
+        count, rest = divmod(len(data) - 5, length)
+        if rest:
+            return None
+        starts = range(1, len(data) - 4, length)
+        usual, between = data[5 + id_length : 1 + value], _END + data[1:5]
+        for start in starts[1:]:
+            if not (data.startswith(between, start - 4) and data.startswith(usual, start + 4 + id_length)):
+                return None
+        rows = np.frombuffer(data, np.uint8, count * length, 1).reshape(count, length)
+        ids = [data[start + 4 : start + 4 + id_length].decode() for start in starts]
+        return Batch(
+            Processors(self._properties, count),
+            Bodies(self._name, rows[:, value : value + value_length]),
+            dict(enumerate(ids)),
+        )
+
+    def _read(self, processors: list[Any], inputs: list[dict[str, Any]], ids: dict[int, str]) -> bool:
         """Add the requests that are in the buffer as a whole; true if the message ends after them."""
-        processors, inputs, ids = batch
         data = self._buffer
         try:
             while True:
@@ -274,6 +311,13 @@ def create_predict_response(
         said = message.encode()
         pieces = [_packed(code), _packed(len(said)), said]
         processors = context.request_processor
+        if type(processors) is Processors and processors.headers is not None:
+            head = _head(tuple(processors.headers.items()), None, None)
+            for name, answer in zip(req_id_map.values(), ret, strict=True):
+                identity = name.encode()
+                pieces += (_packed(len(identity)), identity, head, _packed(len(answer)), answer)
+            pieces.append(_END)
+            return b"".join(pieces)
         # Most answers of a batch have the same head.
         last: tuple[Any, ...] = ()
         head = b""
@@ -284,7 +328,7 @@ def create_predict_response(
                 break
             described = headers, processor.get_response_status_code(), processor.get_response_status_phrase()
             if described != last:
-                head, last = _head(*described), described
+                head, last = _head(tuple(headers.items()), *described[1:]), described
             identity = name.encode()
             pieces += (_packed(len(identity)), identity, head, _packed(len(answer)), answer)
         else:
@@ -293,15 +337,16 @@ def create_predict_response(
     return upstream.create_predict_response(ret, req_id_map, message, code, context, ts_stream_next)
 
 
-def _head(headers: Mapping[str, str], status: int | None, phrase: str | None) -> bytes:
+@functools.lru_cache(maxsize=64)
+def _head(headers: tuple[tuple[str, str], ...], status: int | None, phrase: str | None) -> bytes:
     """What stands between an answer's id and its body."""
 
     def text(value: str | None) -> bytes:
         encoded = (value or "").encode()
         return _packed(len(encoded)) + encoded
 
-    content_type = text(headers.get("content-type"))
-    pairs = b"".join(text(name) + text(value) for name, value in headers.items())
+    content_type = text(dict(headers).get("content-type"))
+    pairs = b"".join(text(name) + text(value) for name, value in headers)
     return content_type + _packed(200 if status is None else status) + text(phrase) + _packed(len(headers)) + pairs
 
 
