@@ -1,35 +1,85 @@
-"""A batch of requests that are alike: they differ in their ids and in the bytes of their only parameter, of one length.
+"""One client's requests mostly differ in little: their ids, the bytes of their only parameter, values of few headers.
 
-For each request TorchServe gives a handler a dict and a ``RequestProcessor``. Of requests that are alike they are made
-when a handler asks for the first of them, and one that answers all requests at once never does.
+A ``Pattern`` is what they share, so that a request is told by comparing bytes. For each request TorchServe gives a
+handler a dict and a ``RequestProcessor``; those of a batch of one pattern are made when a handler asks for the first of
+them, and one that answers all requests at once never does.
 """
 
 from __future__ import annotations
 
 import functools
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from ts.context import RequestProcessor
+
+# Headers with a value for each request. Neither has a say in the answer, but for the id in what is said of an error.
+OWN_HEADERS = frozenset(("content-length", "x-request-id"))
+
+# The end of a list, read as unsigned: a length can then only lead forward.
+LAST = 0xFFFFFFFF
+_number_at = struct.Struct(">I").unpack_from
+
+# The values of a request's own headers, and last that of its parameter.
+Fields = list[bytearray]
+
+
+class Pattern:
+    """What the requests of one client share.
+
+    Args:
+        pieces: of a request's message after its id, what stands before the length of each of its ``Fields``.
+        headers: names of the headers with values of their own.
+        parameter: name of the only parameter.
+        properties: all headers of one of the requests, and the content type of its parameter by the parameter's name.
+    """
+
+    def __init__(
+        self, pieces: Sequence[bytes], headers: Sequence[str], parameter: str, properties: Mapping[str, Any]
+    ) -> None:
+        self.parameter = parameter
+        self.properties = properties
+        self._pieces = [(piece, len(piece) + 4) for piece in pieces]
+        self._headers = headers
+
+    def read(self, data: bytearray, at: int) -> tuple[Fields, int] | None:
+        """The fields of the request whose headers start at ``at``, and where it ends; ``None`` if it is another's.
+
+        Raises:
+            struct.error: the data end within the request.
+        """
+        places = []
+        for piece, length in self._pieces:
+            if not data.startswith(piece, at):
+                return None
+            start = at + length
+            at = start + _number_at(data, start - 4)[0]
+            places.append((start, at))
+        if _number_at(data, at)[0] != LAST:
+            return None
+        return [data[start:end] for start, end in places], at + 4
+
+    def properties_of(self, fields: Fields) -> dict[str, Any]:
+        """The headers of the request with these fields, and the content type of its parameter."""
+        own = zip(self._headers, fields, strict=False)
+        return {**self.properties, **{name: value.decode() for name, value in own}}
 
 
 class Bodies(Sequence[Any]):
     """A handler's ``data``: for each request a dict of its parameter.
 
-    Args:
-        name: of the parameter.
-        values: uint8 ``[N, length]``, the bytes of each request's parameter; writable.
+    Attributes:
+        values: the bytes of each request's parameter.
     """
 
-    def __init__(self, name: str, values: NDArray[np.uint8]) -> None:
-        self.values = values
-        self._name = name
+    def __init__(self, pattern: Pattern, fields: Sequence[Fields]) -> None:
+        self.values = [each[-1] for each in fields]
+        self._name = pattern.parameter
 
     @functools.cached_property
     def _each(self) -> list[dict[str, bytearray]]:
-        return [{self._name: bytearray(value)} for value in self.values]
+        return [{self._name: value} for value in self.values]
 
     def __len__(self) -> int:
         return len(self.values)
@@ -41,25 +91,22 @@ class Bodies(Sequence[Any]):
 class Processors(Sequence[Any]):
     """A context's ``request_processor``.
 
-    Args:
-        properties: each request's headers, and the content type of its parameter by the parameter's name.
-        count: how many requests there are.
-
     Attributes:
+        pattern: of all requests.
         headers: of all answers, where a handler has answered all requests at once, each with status 200.
     """
 
-    def __init__(self, properties: Mapping[str, Any], count: int) -> None:
-        self.properties = properties
+    def __init__(self, pattern: Pattern, fields: Sequence[Fields]) -> None:
+        self.pattern = pattern
         self.headers: dict[str, str] | None = None
-        self._count = count
+        self._fields = fields
 
     @functools.cached_property
     def _each(self) -> list[RequestProcessor]:
-        return [RequestProcessor(dict(self.properties)) for _ in range(self._count)]
+        return [RequestProcessor(self.pattern.properties_of(fields)) for fields in self._fields]
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._fields)
 
     def __getitem__(self, place: Any) -> Any:
         return self._each[place]

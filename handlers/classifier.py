@@ -38,7 +38,7 @@ from handlers import (
     signature,
     wire,
 )
-from handlers.alike import Bodies
+from handlers.alike import Bodies, Pattern
 from handlers.decoding import Decoded
 from handlers.incoming import Request
 from handlers.options import Options
@@ -127,9 +127,9 @@ class Classifier:
         self._sort = incoming.Sorter().sort
         # Of the last request, as the next one mostly has the same headers.
         self._headers: dict[str, str] | None = None
-        # Of the last usual request, what TorchServe says of it, and the content type of its body.
-        self._usual: dict[str, Any] | None = None
-        self._usual_type = ""
+        # Of the last requests that were alike; the content type of their bodies, if they ask for what is usual.
+        self._pattern: Pattern | None = None
+        self._content_type: str | None = None
         self._plain_headers = {"content-type": encoding.JSON, VERSION_HEADER: self._signature.version}
         self._recorder = metrics.open_recorder(self._signature)
         self._warm_up()
@@ -143,8 +143,9 @@ class Classifier:
     def handle(self, data: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
         """Answer a batch: one body for each request, with its status and content type set in ``context``."""
         batch = self._batch = metrics.Batch()
-        answers = type(data) is Bodies and self._answer_alike(data, context, batch)
-        answers = answers or self._answers(data, context, batch)
+        answers = self._answer_alike(data, context, batch) if type(data) is Bodies else None
+        if answers is None:
+            answers = self._answers(data, context, batch)
         if self._recorder:
             self._recorder.add(batch)
         return answers
@@ -152,13 +153,16 @@ class Classifier:
     def _answer_alike(self, data: Bodies, context: Context, batch: metrics.Batch) -> list[bytes] | None:
         """The answers to usual requests that are alike, all at once; ``None`` where each is looked at by itself."""
         began = time.perf_counter()
-        if context.request_processor.properties != self._usual:
+        pattern = context.request_processor.pattern
+        if pattern is not self._pattern:
+            self._pattern, self._content_type = pattern, self._usual_type(data, context)
+        if self._content_type is None:
             return None
-        values = decoding.pixels(data.values, self._usual_type, self._signature)
-        if values is None:
-            return None
-        decoded = time.perf_counter()
         try:
+            values = decoding.pictures(data.values, self._content_type, self._signature)
+            if values is None:
+                return None
+            decoded = time.perf_counter()
             probabilities = self._probabilities([values])
         except Exception:
             # It fails once more, and each request is told.
@@ -168,10 +172,20 @@ class Classifier:
             return None
         answers = self._encoder.objects(probabilities)
         context.request_processor.headers = self._plain_headers
-        batch.answered = [self._usual_type] * len(answers)
+        batch.answered = [self._content_type] * len(answers)
         batch.seconds = (decoded - began, inferred - decoded, time.perf_counter() - inferred)
         batch.probabilities = probabilities
         return answers
+
+    def _usual_type(self, data: Bodies, context: Context) -> str | None:
+        """The content type of bodies that are alike; ``None`` unless each asks for a plain prediction (``_Asked``)."""
+        request = self._sort(data[0], context.get_all_request_header(0))
+        try:
+            asked = self._ask(request)
+        except problems.Problem:
+            return None
+        usual = asked.plain and asked.json_length is None and len(request.parts) == 1
+        return request.parts[0].content_type if usual else None
 
     def _answers(self, data: Sequence[Mapping[str, Any]], context: Context, batch: metrics.Batch) -> list[bytes]:
         answers = [b""] * len(data)
@@ -188,9 +202,6 @@ class Classifier:
                 answers[place] = self._refuse(context, place, request, error)
         if not jobs:
             return answers
-        if jobs[-1].plain:
-            self._usual = context.get_all_request_header(jobs[-1].place)
-            self._usual_type = metrics.content_type(jobs[-1].request)
         decoded = time.perf_counter()
         try:
             probabilities = self._probabilities([job.decoded.values for job in jobs])

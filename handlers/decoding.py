@@ -105,25 +105,37 @@ def decode(
     return _parts(parts, signature, prepare)
 
 
-def pixels(bodies: NDArray[np.uint8], content_type: str, signature: Signature) -> NDArray[np.uint8] | None:
-    """Bodies of one length and content type, all at once.
+def pictures(bodies: Sequence[Body], content_type: str, signature: Signature) -> NDArray[np.uint8] | None:
+    """Bodies of one content type, all at once.
 
     Args:
-        bodies: uint8 ``[N, bytes]``, each the only part of its request.
+        bodies: each the only part of its request.
         content_type: of each body.
         signature: the model's contract.
 
     Returns:
-        uint8 ``[N, *shape]``, without a copy; ``None`` where ``decode`` would not take each body for the pixels of one
-        image.
+        uint8 ``[N, *shape]``, what ``decode`` has for each; ``None`` unless all are the pixels of one image, or all are
+        files that ``images.bare_png`` reads.
     """
     given = signature.input
-    if given.kind != "image" or bodies.shape[1] != given.example_bytes or kind_of(content_type) != "octets":
+    if given.kind != "image":
         return None
-    # Most raw pixels are told by their first one.
-    if not _FILE_STARTS.isdisjoint(bodies[:, 0].tolist()) and any(_is_file(body.tobytes()) for body in bodies):
-        return None
-    return bodies.reshape(-1, *given.shape)
+    height, width = given.shape
+    kind = kind_of(content_type)
+    if kind == "octets" and {given.example_bytes}.issuperset(map(len, bodies)):
+        # Most pixels are told from a file by their first one.
+        if not _FILE_STARTS.isdisjoint([body[0] for body in bodies]) and any(map(_is_file, bodies)):
+            return None
+        return np.frombuffer(bytearray().join(bodies), np.uint8).reshape(-1, height, width)
+    if kind == "image":
+        found = []
+        for body in bodies:
+            pixels = images.bare_png(body, (height, width))
+            if pixels is None:
+                return None
+            found.append(pixels)
+        return np.stack(found)
+    return None
 
 
 @functools.lru_cache(maxsize=256)
@@ -216,7 +228,7 @@ def _array(values: NDArray[Any], signature: Signature) -> Decoded:
     return Decoded(*examples.from_array(values, signature))
 
 
-def _is_file(body: bytes) -> bool:
+def _is_file(body: Body) -> bool:
     return containers.sniff(body) is not None or body.startswith(npy.MAGIC)
 
 

@@ -83,7 +83,7 @@ def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDA
     if len(body) > limits.IMAGE_BYTES:
         raise problems.TooLarge(f"the image file has {len(body)} bytes; the limit is {limits.IMAGE_BYTES}")
     body = bytes(body)
-    if prepare != "photo" and (pixels := _bare_png(body, shape)) is not None:
+    if prepare != "photo" and (pixels := bare_png(body, shape)) is not None:
         return pixels
     outline = containers.inspect(body)
     try:
@@ -110,7 +110,7 @@ def encode(picture: NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
-def _bare_png(body: bytes, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
+def bare_png(body: bytes | bytearray, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
     """The pixels of a PNG file that holds a grey picture of ``shape`` and nothing else; ``None`` for any other file.
 
     Most encoders write such a picture so: one header, one run of data, one end. To read the chunks of a small file

@@ -25,14 +25,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import ts
 from ts import service
 from ts.context import RequestProcessor
 from ts.protocol import otf_message_handler as upstream
 from ts.service import Service
 
-from handlers.alike import Bodies, Processors
+from handlers.alike import LAST, OWN_HEADERS, Bodies, Pattern, Processors
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +46,8 @@ _READ_AHEAD = 1 << 18
 _SOON = 500_000 if hasattr(os, "sched_yield") else 0
 
 _END = b"\xff\xff\xff\xff"
-# -1 read as unsigned: a length can then only lead forward in the buffer. No other length is negative.
-_LAST = 0xFFFFFFFF
 # No request goes on so: the length of a name, negative.
-_NOTHING = b"\x80\0\0\0"
+_NO_PATTERN = Pattern([b"\x80\0\0\0"], [], "", {})
 _number_at = struct.Struct(">I").unpack_from
 _packed = struct.Struct(">i").pack
 
@@ -107,10 +104,8 @@ class Reader:
         self._was_soon = False
         # serving/ sets "false", which leaves decoding to the handler.
         self._decodes = os.environ.get("TS_DECODE_INPUT_REQUEST", "true") == "true"
-        # One client's requests mostly differ in their id and the bytes of their only parameter. What stands between the
-        # two, up to the length of these bytes; what it says, with the parameter's name; and of these the headers alone.
-        self._usual, self._properties, self._name = _NOTHING, dict[str, Any](), ""
-        self._section, self._headers = _END, dict[str, str]()
+        # Of the last request with one parameter.
+        self._pattern = _NO_PATTERN
 
     def retrieve_msg(self, connection: Connection) -> tuple[bytearray, Any]:
         """Read one message: its command, and for ``b"I"`` a ``Batch``, for ``b"L"`` TorchServe's dict.
@@ -126,8 +121,6 @@ class Reader:
             message: tuple[bytearray, Any] = upstream.retrieve_msg(_ReadAhead(self._buffer, connection))
             return message
         if batch := self._alike():
-            # The batch's values lie in the old buffer.
-            self._buffer = bytearray()
             return command, batch
         processors, inputs, ids = list[Any](), list[dict[str, Any]](), dict[int, str]()
         self._position = 1
@@ -154,32 +147,23 @@ class Reader:
         self._buffer += received
 
     def _alike(self) -> Batch | None:
-        """The message, if it is in the buffer as a whole and its requests are alike, and like the last one."""
-        data = self._buffer
-        if len(data) < 5 or not data.endswith(_END + _END):
+        """The message, if it is in the buffer as a whole and all of its requests have the pattern."""
+        data, pattern, ids, fields, at = self._buffer, self._pattern, [], [], 1
+        try:
+            while (length := _number_at(data, at)[0]) != LAST:
+                start, at = at + 4, at + 4 + length
+                found = pattern.read(data, at)
+                if not found:
+                    return None
+                ids.append(data[start:at].decode())
+                fields.append(found[0])
+                at = found[1]
+        except struct.error:
             return None
-        # Each request is: the id and its length, what is usual, the value and its length, the end of the list.
-        (id_length,) = _number_at(data, 1)
-        value = 4 + id_length + len(self._usual) + 4
-        if not data.startswith(self._usual, 5 + id_length) or len(data) < 1 + value:
+        if not ids:
             return None
-        (value_length,) = _number_at(data, 1 + value - 4)
-        length = value + value_length + 4
-        count, rest = divmod(len(data) - 5, length)
-        if rest:
-            return None
-        starts = range(1, len(data) - 4, length)
-        usual, between = data[5 + id_length : 1 + value], _END + data[1:5]
-        for start in starts[1:]:
-            if not (data.startswith(between, start - 4) and data.startswith(usual, start + 4 + id_length)):
-                return None
-        rows = np.frombuffer(data, np.uint8, count * length, 1).reshape(count, length)
-        ids = [data[start + 4 : start + 4 + id_length].decode() for start in starts]
-        return Batch(
-            Processors(self._properties, count),
-            Bodies(self._name, rows[:, value : value + value_length]),
-            dict(enumerate(ids)),
-        )
+        del data[: at + 4]
+        return Batch(Processors(pattern, fields), Bodies(pattern, fields), dict(enumerate(ids)))
 
     def _read(self, processors: list[Any], inputs: list[dict[str, Any]], ids: dict[int, str]) -> bool:
         """Add the requests that are in the buffer as a whole; true if the message ends after them."""
@@ -189,34 +173,21 @@ class Reader:
                 at = self._position
                 (length,) = _number_at(data, at)
                 at += 4
-                if length == _LAST:
+                if length == LAST:
                     self._position = at
                     return True
                 start, at = at, at + length
-                if data.startswith(self._usual, at):
-                    value_start = at + len(self._usual) + 4
-                    (length,) = _number_at(data, value_start - 4)
-                    end = value_start + length
-                    (following,) = _number_at(data, end)
-                    if following == _LAST:
-                        ids[len(processors)] = data[start:at].decode()
-                        processors.append(RequestProcessor(self._properties.copy()))
-                        inputs.append({self._name: data[value_start:end]})
-                        self._position = end + 4
-                        continue
-                if data.startswith(self._section, at):
-                    headers, end = self._headers, at + len(self._section)
+                found = self._pattern.read(data, at)
+                if found:
+                    fields, end = found
+                    properties, parameters = self._pattern.properties_of(fields), {self._pattern.parameter: fields[-1]}
                 else:
-                    headers, end = _headers(data, at)
-                    self._section, self._headers = bytes(data[at:end]), headers
-                parameters, properties, end = self._parameters(data, end)
+                    headers, own, end = _headers(data, at)
+                    parameters, properties, end = self._parameters(data, end)
+                    properties.update(headers)
+                    if len(parameters) == 1 and not self._decodes:
+                        self._pattern = _pattern(data, at, own, end, parameters, properties)
                 ids[len(processors)] = data[start:at].decode()
-                properties.update(headers)
-                if len(parameters) == 1 and not self._decodes:
-                    ((self._name, value),) = parameters.items()
-                    # Before the value stands its length, and after it the end of the list.
-                    self._usual = bytes(data[at : end - 4 - len(value) - 4])
-                    self._properties = properties.copy()
                 processors.append(RequestProcessor(properties))
                 inputs.append(parameters)
                 self._position = end
@@ -229,7 +200,7 @@ class Reader:
         properties: dict[str, Any] = {}
         (length,) = _number_at(data, at)
         at += 4
-        while length != _LAST:
+        while length != LAST:
             start, at = at, at + length
             (length,) = _number_at(data, at)
             type_start = at + 4
@@ -250,19 +221,41 @@ class Reader:
         return values, properties, at
 
 
-def _headers(data: bytearray, at: int) -> tuple[dict[str, str], int]:
+def _headers(data: bytearray, at: int) -> tuple[dict[str, str], list[tuple[str, int, int]], int]:
+    """The headers that start at ``at``; names of ``OWN_HEADERS`` with where their values start and end; the end."""
     headers: dict[str, str] = {}
+    own = []
     (length,) = _number_at(data, at)
     at += 4
-    while length != _LAST:
+    while length != LAST:
         start, at = at, at + length
         (length,) = _number_at(data, at)
         value_start = at + 4
         end = value_start + length
         (length,) = _number_at(data, end)
-        headers[data[start:at].decode()] = data[value_start:end].decode()
+        name = data[start:at].decode()
+        headers[name] = data[value_start:end].decode()
+        if name.lower() in OWN_HEADERS:
+            own.append((name, value_start, end))
         at = end + 4
-    return headers, at
+    return headers, own, at
+
+
+def _pattern(
+    data: bytearray,
+    at: int,
+    own: Sequence[tuple[str, int, int]],
+    end: int,
+    parameters: Mapping[str, bytearray],
+    properties: Mapping[str, Any],
+) -> Pattern:
+    """Of the request with one parameter whose headers start at ``at`` and that ends at ``end``."""
+    ((parameter, value),) = parameters.items()
+    # After the value stands the end of the list.
+    starts = [at, *(stop for _, _, stop in own)]
+    stops = [*(start for _, start, _ in own), end - 4 - len(value)]
+    pieces = [bytes(data[start : stop - 4]) for start, stop in zip(starts, stops, strict=True)]
+    return Pattern(pieces, [name for name, _, _ in own], parameter, dict(properties))
 
 
 def _decoded(value: bytearray, content_type: str) -> Any:

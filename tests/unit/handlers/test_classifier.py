@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 import warnings
@@ -16,6 +17,7 @@ import torch
 from ts.context import Context, RequestProcessor
 
 from handlers import limits, problems
+from handlers.alike import Bodies, Pattern, Processors
 from handlers.image_classifier import ImageClassifier
 from handlers.signature import FILE_NAME, Signature, SignatureError
 from handlers.vector_classifier import VectorClassifier
@@ -79,10 +81,26 @@ class Served:
             described = {name: {"content-type": ""} for name in parts}
             data.append(parts)
             processors.append(RequestProcessor({**described, **headers}))
+        return self._handled(data, processors)
+
+    def alike(self, bodies, content_type, **headers):
+        """The same of requests with the same headers, given as ``handlers.wire`` gives them."""
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        properties = {"body": {"content-type": ""}, "Host": "x", "explain": "False", "Content-Type": content_type}
+        pattern = Pattern([], ["X-Request-Id"], "body", {**properties, **headers})
+        fields = [[bytearray(b"own-%d" % place), bytearray(body)] for place, body in enumerate(bodies)]
+        processors = Processors(pattern, fields)
+        answers = self._handled(Bodies(pattern, fields), processors)
+        at_once = processors.headers is not None
+        if at_once:
+            answers = [(200, processors.headers["content-type"], processors.headers, body) for *_, body in answers]
+        return at_once, answers
+
+    def _handled(self, data, processors):
         self.context.request_processor = processors
-        self.context.request_ids = {place: f"id-{place}" for place in range(len(requests))}
+        self.context.request_ids = {place: f"id-{place}" for place in range(len(processors))}
         bodies = self.handler.handle(data, self.context)
-        assert len(bodies) == len(requests)
+        assert len(bodies) == len(processors)
         assert all(type(body) is bytes for body in bodies)
         return [
             (
@@ -297,6 +315,88 @@ def test_the_rows_of_a_batch_that_overflow_are_refused_alone(served):
     np.testing.assert_allclose(
         values([json.loads(answer[3]) for answer in answers[::2]]), expected(steep, np.ones((2, 4))), atol=1e-6
     )
+
+
+# --- requests that are alike ---
+
+RAW = [picture.tobytes() for picture in PICTURES]
+PNG = [files.save(picture) for picture in PICTURES]
+OCTETS = "application/octet-stream"
+
+
+@pytest.mark.parametrize(
+    ("bodies", "content_type", "headers", "expected_at_once"),
+    [
+        pytest.param(RAW, OCTETS, {}, True, id="raw"),
+        pytest.param(RAW[:1], OCTETS, {}, True, id="one"),
+        pytest.param(PNG, "image/png", {}, True, id="PNG"),
+        pytest.param([b"\xff" + RAW[0][1:], RAW[1]], OCTETS, {}, True, id="a first pixel like that of a file"),
+        pytest.param([*RAW[:2], b"\xff\xd8\xff" + RAW[0][3:]], OCTETS, {}, False, id="pixels that look like a JPEG"),
+        pytest.param([*RAW[:2], b"\x93NUMPY" + RAW[0][6:]], OCTETS, {}, False, id="pixels that look like an array"),
+        pytest.param([RAW[0], RAW[1][:-1], RAW[2]], OCTETS, {}, False, id="a byte too few"),
+        pytest.param([RAW[0], RAW[1] * 2, b""], OCTETS, {}, False, id="two images, and none"),
+        pytest.param([PNG[0], PNG[1]], OCTETS, {}, False, id="files without a type"),
+        pytest.param([PNG[0], PNG[1][:-20], PNG[2]], "image/png", {}, False, id="a damaged PNG"),
+        pytest.param([PNG[0], files.save(PICTURES[0], "JPEG")], "image/png", {}, False, id="a JPEG among PNGs"),
+        pytest.param([b"[0]", b"{"], "application/json", {}, False, id="JSON"),
+        pytest.param(RAW, OCTETS, {"X_Query": "top_k=2"}, False, id="options"),
+        pytest.param(RAW, OCTETS, {"X_Query": "top_k=x"}, False, id="bad options"),
+        pytest.param(RAW, OCTETS, {"Accept": "application/x-npy"}, False, id="another form"),
+        pytest.param(RAW, OCTETS, {"Accept": "text/html"}, False, id="an impossible form"),
+        pytest.param(RAW, OCTETS, {"explain": "True"}, False, id="explanations"),
+        pytest.param(RAW, OCTETS, {"describe": "True"}, False, id="descriptions"),
+        pytest.param(RAW, OCTETS, {"Inference_Header_Content_Length": "9"}, False, id="a header for a protocol"),
+        pytest.param(PNG, OCTETS, {"X_Content_Type": "image/png"}, True, id="a type that the gateway has kept"),
+    ],
+)
+@pytest.mark.parametrize("signature", [FASHION, PADDED], ids=lambda signature: signature.model)
+def test_requests_that_are_alike_are_answered_as_each_alone(
+    served, signature, bodies, content_type, headers, expected_at_once
+):
+    one_by_one = [
+        served(signature).one(body, content_type, **headers, X_Request_Id=f"own-{place}")
+        for place, body in enumerate(bodies)
+    ]
+    at_once, together = served(signature).alike(bodies, content_type, **headers)
+    assert at_once == expected_at_once
+    assert [answer[:3] for answer in together] == [answer[:3] for answer in one_by_one]
+    for answer, wanted in zip(together, one_by_one, strict=True):
+        # The last digit of a probability may depend on the batch's size.
+        assert told(answer[3])[0] == told(wanted[3])[0]
+        np.testing.assert_allclose(told(answer[3])[1], told(wanted[3])[1], atol=1e-6)
+
+
+def told(body):
+    """What a body says without its numbers, and these."""
+    if body.startswith(b"\x93NUMPY"):
+        return "", np.load(io.BytesIO(body)).ravel().tolist()
+    number = r"-?\d+(?:\.\d+)?(?:[Ee]-?\d+)?"
+    return re.sub(number, "", body.decode()), list(map(float, re.findall(number, body.decode())))
+
+
+def test_vectors_that_are_alike_are_answered(served):
+    rows = np.arange(8, dtype="<f4").reshape(2, 4)
+    _, answers = served(VECTOR).alike([row.tobytes() for row in rows], OCTETS)
+    np.testing.assert_allclose(values([json.loads(answer[3]) for answer in answers]), expected(VECTOR, rows), atol=1e-6)
+
+
+def test_pictures_that_are_alike_and_too_much_for_the_network_are_refused_alone(served):
+    steep = dataclasses.replace(FASHION, model="steep-pictures", input=dataclasses.replace(FASHION.input, gain=1e38))
+    at_once, answers = served(steep).alike([bytes(784), bytes([255] * 784), bytes(784)], OCTETS)
+    assert not at_once
+    assert [answer[0] for answer in answers] == [200, 422, 200]
+
+
+def test_requests_that_are_alike_and_a_network_that_fails(served, monkeypatch, caplog):
+    def fail(_):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(served(FASHION).handler, "_network", fail)
+    with caplog.at_level(logging.ERROR):
+        at_once, answers = served(FASHION).alike(RAW[:2], OCTETS)
+    assert not at_once
+    assert [answer[0] for answer in answers] == [500, 500]
+    assert caplog.text.count("RuntimeError: out of order") == 2
 
 
 # --- gRPC, where one answer of a wrong form costs TorchServe a worker ---

@@ -83,6 +83,22 @@ def test_counts_a_mixed_batch(served):
         assert 0 < found["fashion_stage_seconds_sum", stage] < 60
 
 
+def test_counts_requests_that_are_alike(served):
+    worker, count = served(FASHION)
+    pictures = [files.texture(seed=seed) for seed in range(3)]
+    assert worker.alike([picture.tobytes() for picture in pictures], "application/octet-stream")[0]
+    assert worker.alike([files.save(picture) for picture in pictures], "image/png")[0]
+    found = count()
+    assert {key[1:]: value for key, value in found.items() if key[0] == "fashion_requests_total" and value} == {
+        ("png", "200"): 3,
+        ("raw", "200"): 3,
+    }
+    assert found["fashion_examples_total",] == 6
+    assert found["fashion_batch_requests_sum",] == 6
+    for stage in metrics.STAGES:
+        assert found["fashion_stage_seconds_count", stage] == 6
+
+
 def test_counts_a_fault_of_the_service(served, monkeypatch):
     worker, count = served(VECTOR)
 

@@ -33,7 +33,7 @@ def outcome(file: bytes, prepare: images.Prepare = "auto") -> bytes | str:
         return repr(problem)
 
 
-def test_a_bare_png_is_read_like_any_other(monkeypatch):
+def test_abare_png_is_read_like_any_other(monkeypatch):
     file = files.save(PICTURE)
     damaged = [
         file[:place] + bytes([file[place] ^ flip]) + file[place + 1 :]
@@ -51,9 +51,9 @@ def test_a_bare_png_is_read_like_any_other(monkeypatch):
         files.png_declaring(28, 28),
         *damaged,
     ]
-    assert images._bare_png(file, SHAPE) is not None
+    assert images.bare_png(file, SHAPE) is not None
     found = [outcome(case, prepare) for case in cases for prepare in ("auto", "none", "photo")]
-    monkeypatch.setattr(images, "_bare_png", lambda *_: None)
+    monkeypatch.setattr(images, "bare_png", lambda *_: None)
     assert found == [outcome(case, prepare) for case in cases for prepare in ("auto", "none", "photo")]
 
 

@@ -1,5 +1,6 @@
 """The reader and the writer of handlers.wire beside TorchServe's own, message for message."""
 
+import itertools
 import logging
 import os
 import socket
@@ -16,8 +17,8 @@ from ts.context import Context, RequestProcessor
 from ts.protocol import otf_message_handler as upstream
 from ts.service import Service
 
-from handlers import incoming, wire
-from tests.worker_messages import batch, field, load, request
+from handlers import alike, incoming, wire
+from tests.worker_messages import END, batch, field, load, request
 
 
 class Pieces:
@@ -85,6 +86,57 @@ STREAM = (
     + batch()
     + batch(request("", {"Host": "other"}, [("body", "application/json", b"[1]")]))
 )
+
+
+def of_client(client, name, value, own):
+    """A request of one of two clients, with a body and, by the client, an id or length of its own."""
+    headers = (
+        {"Host": "h", "Content-Length": str(len(value)), "X-Request-Id": own, "explain": "False"},
+        {"host": "h", "x-request-id": own, "content-LENGTH": own, "x-ž": "ü"},
+    )[client % 2]
+    parameters = [("body", "application/octet-stream", value)]
+    return request(name, headers, parameters if client < 2 else [*parameters, ("more", "", own.encode())])
+
+
+NAMES = st.text("0123456789abcdef-", max_size=36)
+OWN = st.text("0123456789abcdefž", max_size=6)
+BODIES = st.binary(max_size=6) | st.sampled_from([END, END + END, b"\0\0\0\1"])
+# Most batches are of one client, and a client has sent something before.
+BATCHES = st.integers(0, 3).flatmap(
+    lambda client: st.lists(
+        st.builds(of_client, st.sampled_from([client] * 6 + [0, 1, 2]), NAMES, BODIES, OWN), min_size=1, max_size=5
+    ).map(lambda requests: batch(*requests))
+)
+
+
+@settings(deadline=None)
+@given(messages=st.lists(BATCHES, max_size=5), ends=st.lists(st.integers(1, 400)), missing=st.integers(0, 30))
+def test_requests_that_are_alike_read_as_torchserve_reads_them(messages, ends, missing):
+    stream = b"".join(messages)
+    stream = stream[: len(stream) - missing]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TS_DECODE_INPUT_REQUEST", "false")
+        expected = until_the_end(theirs, Pieces(stream))
+        whole = itertools.accumulate(map(len, messages))
+        assert until_the_end(wire.Reader().retrieve_msg, Pieces(stream, [*ends, *whole])) == expected
+
+
+def test_requests_that_are_alike_are_read_at_once(monkeypatch):
+    monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "false")
+    messages = [
+        batch(*(of_client(0, f"{place}", b"x" * place, "id" * place) for place in range(size))) for size in (1, 4)
+    ]
+    connection, reader = Pieces(b"".join(messages), [len(messages[0])]), wire.Reader()
+    first, second = (reader.retrieve_msg(connection)[1] for _ in messages)
+    assert type(first.inputs) is list
+    assert type(second.inputs) is alike.Bodies
+    assert type(second.processors) is alike.Processors
+    # What was changed stays so, as in a list.
+    second.inputs[1]["body"] += b"more"
+    second.processors[1].get_request_properties()["Host"] = "changed"
+    assert [values["body"] for values in second.inputs] == [b"", b"xmore", b"xx", b"xxx"]
+    hosts = [processor.get_request_properties()["Host"] for processor in second.processors]
+    assert hosts == ["h", "changed", "h", "h"]
 
 
 # A busy machine is no failure.
@@ -302,6 +354,18 @@ def test_any_answers_are_written_as_torchserve_writes_them(answers, message, cod
         return bytes(write(bodies, ids, message, code, context_of(answers), more))
 
     assert written(wire.create_predict_response) == written(upstream.create_predict_response)
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=4), HEADERS, TEXTS)
+def test_answers_with_the_same_headers_are_written_as_torchserve_writes_them(bodies, headers, message):
+    headers.pop("ts_stream_next", None)
+    ids = {place: f"request-{place}" for place in range(len(bodies))}
+    context = context_of([(body, None, headers) for body in bodies])
+    expected = bytes(upstream.create_predict_response(bodies, ids, message, 200, context))
+    processors = alike.Processors(alike.Pattern([], [], "body", {}), [[bytearray(body)] for body in bodies])
+    processors.headers = headers
+    context.request_processor = processors
+    assert wire.create_predict_response(bodies, ids, message, 200, context) == expected
 
 
 @pytest.mark.parametrize(("ret", "context"), [(None, None), ([b"x"], None), (None, context_of([(b"", None, {})]))])
