@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench import local, reporting, wrk
+from models import catalog
 from models.catalog import Serving
 from models.datasets import fashion_mnist
 from serving.settings import ROOT
@@ -148,7 +149,7 @@ def _module(name: str) -> tuple[str, ...]:
 
 # This service, as it is set up if nobody says anything, and with a larger batch.
 OURS = "fashion-serve"
-OWN = {OURS: None, f"{OURS}, batches of 32": Serving(batch_size=32)}
+OWN = {OURS: None, f"{OURS}, batches of 32": 32}
 BATCHING = _settings((2, 32, 1), (2, 64, 1), (1, 64, 1))
 ALL: dict[str, Peer] = {
     "Triton (Python backend)": Peer(
@@ -465,11 +466,13 @@ def compare(title: str) -> dict[str, Any]:
                 missing[name] = str(error)
                 _say(f"{name} is missing: {error}")
         profile = "realtime" if title == "lone" else "throughput"
-        for name, own in OWN.items():
-            if own and profile == "realtime":
+        for name, batch_size in OWN.items():
+            serving = catalog.get(table.model).serving.under(profile)
+            if batch_size and profile == "realtime":
                 continue
-            serving = own or Serving().under(profile)
+            own = dataclasses.replace(serving, batch_size=batch_size) if batch_size else None
             server = servers[name] = stack.enter_context(ours(table, profile, own, body, expected))
+            serving = own or serving
             server.load(USUAL, local.WARM_UP)
             setting = Setting(serving.workers, serving.batch_size, serving.max_batch_delay_ms)
             found[name] = {"setting": str(setting), "tried": {}}

@@ -83,7 +83,6 @@ class Encoder:
             b'{"class":%d,"label":%b,"probability":%%b,%b}' % (index, label, self._probabilities)
             for index, label in enumerate(escaped)
         ]
-        self._describe = self._class if output.activation == "softmax" else self._independent
         self._heads = [
             b'{"class":%d,"label":%b,"probability":' % (index, label) for index, label in enumerate(self._labels)
         ]
@@ -115,11 +114,12 @@ class Encoder:
 
     def objects(self, probabilities: NDArray[np.float32], top_k: int | None = None) -> list[bytes]:
         """A JSON object for each row of ``probabilities``; the arguments are those of ``json``."""
-        describe = self._describe
-        bests = probabilities.argmax(1).tolist()
+        rows, bests = _texts(probabilities), probabilities.argmax(1).tolist()
+        if top_k is None and self._output.activation == "softmax":
+            return [self._whole[best] % (texts[best], *texts) for texts, best in zip(rows, bests, strict=True)]
+        describe = self._class if self._output.activation == "softmax" else self._independent
         return [
-            describe(texts, values, best, top_k)
-            for texts, values, best in zip(_texts(probabilities), probabilities, bests, strict=True)
+            describe(texts, values, best, top_k) for texts, values, best in zip(rows, probabilities, bests, strict=True)
         ]
 
     def explanations(
@@ -151,8 +151,6 @@ class Encoder:
         return _enclosed(objects, single, b"explanations" if wrapped else b"")
 
     def _class(self, texts: list[bytes], values: NDArray[np.float32], best: int, top_k: int | None) -> bytes:
-        if top_k is None:
-            return self._whole[best] % (texts[best], *texts)
         return b"%b%b,%b}" % (self._heads[best], texts[best], self._named(texts, values, top_k))
 
     def _independent(self, texts: list[bytes], values: NDArray[np.float32], _: int, top_k: int | None) -> bytes:
