@@ -16,7 +16,7 @@ import pytest
 import torch
 from ts.context import Context, RequestProcessor
 
-from handlers import limits, problems
+from handlers import classifier, limits, problems
 from handlers.alike import Bodies, Pattern, Processors
 from handlers.image_classifier import ImageClassifier
 from handlers.signature import FILE_NAME, Signature, SignatureError
@@ -517,6 +517,14 @@ def test_a_signature_of_another_kind_is_refused(tmp_path):
     context = Context("x", str(tmp_path), {"model": {"serializedFile": "model.pt"}}, 1, None, "0.12.0")
     with pytest.raises(SignatureError, match="this handler takes image"):
         ImageClassifier().initialize(context)
+
+
+def test_the_time_of_a_batch_is_no_metric_of_torchserves():
+    added = []
+    add_time = classifier._without_prediction_time(lambda name, *values, **more: added.append((name, values, more)))
+    add_time("PredictionTime", 1.5)
+    add_time("Own", 2.5, idx=0)
+    assert added == [("Own", (2.5,), {"idx": 0})]
 
 
 def test_a_loaded_handler_keeps_the_log_quiet(tmp_path):
