@@ -4,9 +4,9 @@ Run it as ``python -m bench.wire``. It takes about ten seconds, prints a Markdow
 ``bench/results/wire.json``.
 
 A batch of raw images goes through a pair of sockets, without TorchServe's frontend and without a network. ``read`` is
-from the socket to what the handler is given, whose dicts ``handlers.alike`` makes when they are asked for; ``write`` from
-the handler's answers to the bytes for the socket. Figures are medians of the thread's processor time; rounds alternate
-between the two, so that both see the same machine.
+from the socket to what the handler is given, whose dicts ``handlers.alike`` makes when they are asked for; ``write`` is
+from the handler's answers to the bytes for the socket. Figures are medians of the thread's processor time; rounds
+alternate between the two, so that both see the same machine.
 """
 
 from __future__ import annotations
