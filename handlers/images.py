@@ -113,9 +113,12 @@ def encode(picture: NDArray[np.uint8]) -> bytes:
 def bare_png(body: bytes | bytearray, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
     """The pixels of a PNG file that holds a grey picture of ``shape`` and nothing else; ``None`` for any other file.
 
+    A file beyond ``limits.IMAGE_BYTES`` is another, too, however little of its data the picture needs.
     Most encoders write such a picture so: one header, one run of data, one end. To read the chunks of a small file
     takes Pillow as long as to decode it.
     """
+    if len(body) > limits.IMAGE_BYTES:
+        return None
     start, end = _png_header(shape), len(body) - len(_PNG_END)
     data = len(start) + 8
     if not body.startswith(start) or not body.endswith(_PNG_END) or body[data - 4 : data] != b"IDAT":

@@ -25,6 +25,14 @@ def test_a_grey_jpeg_of_the_models_size_is_used_as_it_is():
     np.testing.assert_array_equal(images.decode(file, SHAPE), np.asarray(Image.open(files.io.BytesIO(file))))
 
 
+def test_a_bare_png_of_too_many_bytes_is_left_to_the_limit():
+    file = files.save(PICTURE)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in PICTURE))
+    for more, is_read in ((0, True), (limits.IMAGE_BYTES, False)):
+        padded = file[:33] + files.chunk(b"IDAT", data + bytes(more)) + files.chunk(b"IEND")
+        assert (images.bare_png(padded, SHAPE) is not None) == is_read
+
+
 def outcome(file: bytes, prepare: images.Prepare = "auto") -> bytes | str:
     """The pixels of a file, or what is said of it."""
     try:
@@ -33,7 +41,7 @@ def outcome(file: bytes, prepare: images.Prepare = "auto") -> bytes | str:
         return repr(problem)
 
 
-def test_abare_png_is_read_like_any_other(monkeypatch):
+def test_a_bare_png_is_read_like_any_other(monkeypatch):
     file = files.save(PICTURE)
     damaged = [
         file[:place] + bytes([file[place] ^ flip]) + file[place + 1 :]
