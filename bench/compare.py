@@ -467,14 +467,13 @@ def compare(title: str) -> dict[str, Any]:
                 _say(f"{name} is missing: {error}")
         profile = "realtime" if title == "lone" else "throughput"
         for name, batch_size in OWN.items():
-            serving = catalog.get(table.model).serving.under(profile)
             if batch_size and profile == "realtime":
                 continue
+            serving = catalog.get(table.model).serving.under(profile)
             own = dataclasses.replace(serving, batch_size=batch_size) if batch_size else None
             server = servers[name] = stack.enter_context(ours(table, profile, own, body, expected))
-            serving = own or serving
             server.load(USUAL, local.WARM_UP)
-            setting = Setting(serving.workers, serving.batch_size, serving.max_batch_delay_ms)
+            setting = Setting(serving.workers, batch_size or serving.batch_size, serving.max_batch_delay_ms)
             found[name] = {"setting": str(setting), "tried": {}}
         loads: dict[str, dict[int, list[wrk.Load]]] = {
             name: {connections: [] for connections in table.connections} for name in servers

@@ -19,7 +19,7 @@ OWN_HEADERS = frozenset(("content-length", "x-request-id"))
 
 # The end of a list, read as unsigned: a length can then only lead forward.
 LAST = 0xFFFFFFFF
-_number_at = struct.Struct(">I").unpack_from
+number_at = struct.Struct(">I").unpack_from
 
 # The values of a request's own headers, and last that of its parameter.
 Fields = list[bytearray]
@@ -54,9 +54,9 @@ class Pattern:
             if not data.startswith(piece, at):
                 return None
             start = at + length
-            at = start + _number_at(data, start - 4)[0]
+            at = start + number_at(data, start - 4)[0]
             places.append((start, at))
-        if _number_at(data, at)[0] != LAST:
+        if number_at(data, at)[0] != LAST:
             return None
         return [data[start:end] for start, end in places], at + 4
 
@@ -66,47 +66,46 @@ class Pattern:
         return {**self.properties, **{name: value.decode() for name, value in own}}
 
 
-class Bodies(Sequence[Any]):
-    """A handler's ``data``: for each request a dict of its parameter.
-
-    Attributes:
-        values: the bytes of each request's parameter.
-    """
-
-    def __init__(self, pattern: Pattern, fields: Sequence[Fields]) -> None:
-        self.values = [each[-1] for each in fields]
-        self._name = pattern.parameter
-
-    @functools.cached_property
-    def _each(self) -> list[dict[str, bytearray]]:
-        return [{self._name: value} for value in self.values]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, place: Any) -> Any:
-        return self._each[place]
-
-
-class Processors(Sequence[Any]):
-    """A context's ``request_processor``.
-
-    Attributes:
-        pattern: of all requests.
-        headers: of all answers, where a handler has answered all requests at once, each with status 200.
-    """
+class _Listed(Sequence[Any]):
+    """Something for each request of a batch, made when the first is asked for."""
 
     def __init__(self, pattern: Pattern, fields: Sequence[Fields]) -> None:
         self.pattern = pattern
-        self.headers: dict[str, str] | None = None
         self._fields = fields
 
     @functools.cached_property
-    def _each(self) -> list[RequestProcessor]:
-        return [RequestProcessor(self.pattern.properties_of(fields)) for fields in self._fields]
+    def _each(self) -> list[Any]:
+        return [self._made(fields) for fields in self._fields]
+
+    def _made(self, fields: Fields) -> Any:
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self._fields)
 
     def __getitem__(self, place: Any) -> Any:
         return self._each[place]
+
+
+class Bodies(_Listed):
+    """A handler's ``data``: for each request a dict of its parameter."""
+
+    def values(self) -> list[bytearray]:
+        """The bytes of each request's parameter."""
+        return [fields[-1] for fields in self._fields]
+
+    def _made(self, fields: Fields) -> dict[str, bytearray]:
+        return {self.pattern.parameter: fields[-1]}
+
+
+class Processors(_Listed):
+    """A context's ``request_processor``.
+
+    Attributes:
+        headers: of all answers, where a handler has answered all requests at once, each with status 200.
+    """
+
+    headers: dict[str, str] | None = None
+
+    def _made(self, fields: Fields) -> RequestProcessor:
+        return RequestProcessor(self.pattern.properties_of(fields))

@@ -153,13 +153,12 @@ class Classifier:
     def _answer_alike(self, data: Bodies, context: Context, batch: metrics.Batch) -> list[bytes] | None:
         """The answers to usual requests that are alike, all at once; ``None`` where each is looked at by itself."""
         began = time.perf_counter()
-        pattern = context.request_processor.pattern
-        if pattern is not self._pattern:
-            self._pattern, self._content_type = pattern, self._usual_type(data, context)
+        if data.pattern is not self._pattern:
+            self._pattern, self._content_type = data.pattern, self._usual_type(data, context)
         if self._content_type is None:
             return None
         try:
-            values = decoding.pictures(data.values, self._content_type, self._signature)
+            values = decoding.pictures(data.values(), self._content_type, self._signature)
             if values is None:
                 return None
             decoded = time.perf_counter()

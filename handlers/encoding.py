@@ -79,13 +79,10 @@ class Encoder:
         self._labels = [orjson.dumps(label) for label in output.labels]
         escaped = [label.replace(b"%", b"%%") for label in self._labels]
         self._probabilities = b'"probabilities":{%s}' % b",".join(label + b":%b" for label in escaped)
-        self._whole = [
-            b'{"class":%d,"label":%b,"probability":%%b,%b}' % (index, label, self._probabilities)
-            for index, label in enumerate(escaped)
-        ]
         self._heads = [
             b'{"class":%d,"label":%b,"probability":' % (index, label) for index, label in enumerate(self._labels)
         ]
+        self._whole = [head.replace(b"%", b"%%") + b"%b," + self._probabilities + b"}" for head in self._heads]
 
     def json(
         self,

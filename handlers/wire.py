@@ -14,7 +14,6 @@ for. What is rare (loading a model, answering a batch that failed) stays with To
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
@@ -31,7 +30,7 @@ from ts.context import RequestProcessor
 from ts.protocol import otf_message_handler as upstream
 from ts.service import Service
 
-from handlers.alike import LAST, OWN_HEADERS, Bodies, Pattern, Processors
+from handlers.alike import LAST, OWN_HEADERS, Bodies, Pattern, Processors, number_at
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +47,6 @@ _SOON = 500_000 if hasattr(os, "sched_yield") else 0
 _END = b"\xff\xff\xff\xff"
 # No request goes on so: the length of a name, negative.
 _NO_PATTERN = Pattern([b"\x80\0\0\0"], [], "", {})
-_number_at = struct.Struct(">I").unpack_from
 _packed = struct.Struct(">i").pack
 
 
@@ -150,7 +148,7 @@ class Reader:
         """The message, if it is in the buffer as a whole and all of its requests have the pattern."""
         data, pattern, ids, fields, at = self._buffer, self._pattern, [], [], 1
         try:
-            while (length := _number_at(data, at)[0]) != LAST:
+            while (length := number_at(data, at)[0]) != LAST:
                 start, at = at + 4, at + 4 + length
                 found = pattern.read(data, at)
                 if not found:
@@ -171,7 +169,7 @@ class Reader:
         try:
             while True:
                 at = self._position
-                (length,) = _number_at(data, at)
+                (length,) = number_at(data, at)
                 at += 4
                 if length == LAST:
                     self._position = at
@@ -198,18 +196,18 @@ class Reader:
     def _parameters(self, data: bytearray, at: int) -> tuple[dict[str, Any], dict[str, Any], int]:
         values: dict[str, Any] = {}
         properties: dict[str, Any] = {}
-        (length,) = _number_at(data, at)
+        (length,) = number_at(data, at)
         at += 4
         while length != LAST:
             start, at = at, at + length
-            (length,) = _number_at(data, at)
+            (length,) = number_at(data, at)
             type_start = at + 4
             type_end = type_start + length
-            (length,) = _number_at(data, type_end)
+            (length,) = number_at(data, type_end)
             value_start = type_end + 4
             end = value_start + length
             # A number follows every field, so that a field is whole if the number can be read.
-            (length,) = _number_at(data, end)
+            (length,) = number_at(data, end)
             name = data[start:at].decode()
             if name in values:
                 name = Repeated(name)
@@ -225,14 +223,14 @@ def _headers(data: bytearray, at: int) -> tuple[dict[str, str], list[tuple[str, 
     """The headers that start at ``at``; names of ``OWN_HEADERS`` with where their values start and end; the end."""
     headers: dict[str, str] = {}
     own = []
-    (length,) = _number_at(data, at)
+    (length,) = number_at(data, at)
     at += 4
     while length != LAST:
         start, at = at, at + length
-        (length,) = _number_at(data, at)
+        (length,) = number_at(data, at)
         value_start = at + 4
         end = value_start + length
-        (length,) = _number_at(data, end)
+        (length,) = number_at(data, end)
         name = data[start:at].decode()
         headers[name] = data[value_start:end].decode()
         if name.lower() in OWN_HEADERS:
@@ -304,24 +302,18 @@ def create_predict_response(
         said = message.encode()
         pieces = [_packed(code), _packed(len(said)), said]
         processors = context.request_processor
-        if type(processors) is Processors and processors.headers is not None:
-            head = _head(tuple(processors.headers.items()), None, None)
-            for name, answer in zip(req_id_map.values(), ret, strict=True):
-                identity = name.encode()
-                pieces += (_packed(len(identity)), identity, head, _packed(len(answer)), answer)
-            pieces.append(_END)
-            return b"".join(pieces)
+        at_once = type(processors) is Processors and processors.headers is not None
+        of_all = (processors.headers, None, None) if at_once else None
         # Most answers of a batch have the same head.
         last: tuple[Any, ...] = ()
         head = b""
         for place, name in req_id_map.items():
-            answer, processor = ret[place], processors[place]
-            headers = processor.get_response_headers()
-            if type(answer) is not bytes or headers.get("ts_stream_next") == "true":
+            answer = ret[place]
+            described = of_all or _described(processors[place])
+            if type(answer) is not bytes or described[0].get("ts_stream_next") == "true":
                 break
-            described = headers, processor.get_response_status_code(), processor.get_response_status_phrase()
             if described != last:
-                head, last = _head(tuple(headers.items()), *described[1:]), described
+                head, last = _head(*described), described
             identity = name.encode()
             pieces += (_packed(len(identity)), identity, head, _packed(len(answer)), answer)
         else:
@@ -330,16 +322,23 @@ def create_predict_response(
     return upstream.create_predict_response(ret, req_id_map, message, code, context, ts_stream_next)
 
 
-@functools.lru_cache(maxsize=64)
-def _head(headers: tuple[tuple[str, str], ...], status: int | None, phrase: str | None) -> bytes:
+def _described(processor: Any) -> tuple[Mapping[str, str], int | None, str | None]:
+    return (
+        processor.get_response_headers(),
+        processor.get_response_status_code(),
+        processor.get_response_status_phrase(),
+    )
+
+
+def _head(headers: Mapping[str, str], status: int | None, phrase: str | None) -> bytes:
     """What stands between an answer's id and its body."""
 
     def text(value: str | None) -> bytes:
         encoded = (value or "").encode()
         return _packed(len(encoded)) + encoded
 
-    content_type = text(dict(headers).get("content-type"))
-    pairs = b"".join(text(name) + text(value) for name, value in headers)
+    content_type = text(headers.get("content-type"))
+    pairs = b"".join(text(name) + text(value) for name, value in headers.items())
     return content_type + _packed(200 if status is None else status) + text(phrase) + _packed(len(headers)) + pairs
 
 
