@@ -174,7 +174,9 @@ class FrontendProbe:
         seen = self._seen.setdefault(worker.id, set())
         if pid is not None:
             seen.add(pid)
-        if len(seen) > 1 or (seen and pid is None):
+        # One that was forked may end between two looks; the API keeps its number until the next one has told its own.
+        gone = worker.pid > 0 and not psutil.pid_exists(worker.pid)
+        if gone or len(seen) > 1 or (seen and pid is None):
             log = self._settings.logs / "workers.log"
             raise StartError(
                 f"a worker of {model.name} {model.version} ended while it loaded the model; the end of what it "

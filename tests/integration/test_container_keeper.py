@@ -42,9 +42,11 @@ def begin(place):
     yield begin
     for process in begun:
         process.kill()
-        process.communicate()
+    # What it leaves behind holds the other end of its output.
     for left in place.processes():
         left.kill()
+    for process in begun:
+        process.communicate()
 
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str]:

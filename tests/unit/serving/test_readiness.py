@@ -1,8 +1,18 @@
-"""What a worker printed, found in the log that all workers share."""
+"""What a worker printed, found in the log that all workers share; one that ended while its model was loaded."""
 
 from __future__ import annotations
 
-from serving import readiness
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from serving import readiness, settings
+from serving.errors import StartError
+from serving.management import Model, Worker
+from serving.processes import ProcessId
 
 LOG = """\
 2026-01-01T00:00:00,000 W-9000-first_1.0-stdout Torch worker started.
@@ -37,3 +47,22 @@ def test_last_lines(tmp_path):
     log = tmp_path / "log"
     log.write_bytes(b"one\ntwo\n\xff\n")
     assert readiness.last_lines(log, 2) == "two\n\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_worker_that_began_and_ended_between_two_looks_is_told(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    probe = readiness.FrontendProbe(settings.read({"FASHION_LOG_DIR": str(tmp_path)}), [])
+    (tmp_path / "workers.log").write_text(LOG)
+    frontend = ProcessId("TorchServe", os.getpid(), 0.0)
+
+    def shows(pid):
+        model = Model("first", "1.0", "first.mar", 4, 1, 1, 0, (Worker("9000", pid, False, False),))
+        probe._management = SimpleNamespace(models=lambda: [model])
+
+    for pid in (-1, os.getpid()):
+        shows(pid)
+        assert probe(frontend) == "loading first 1.0 (0 of 1 models ready)"
+    shows(process.pid)
+    with pytest.raises(StartError, match=r"first 1\.0 ended while it loaded the model(.|\n)*ValueError"):
+        probe(frontend)
