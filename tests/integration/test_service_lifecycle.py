@@ -110,7 +110,8 @@ def test_sigterm_ends_foreground_service(place):
 
 
 def test_interrupt_while_loading_ends_start(place):
-    packing.pack(place.settings.model_store)
+    slow = {"vector_classifier.py": b"import time\n\ntime.sleep(120)\n"}
+    packing.pack(place.settings.model_store, changes=slow)
     starter = place.begin("start")
     _read_until(starter, "loading tiny")
     scratch = place.state()["scratch"]
