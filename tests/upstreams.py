@@ -12,6 +12,7 @@ from typing import Any
 from serving.settings import HOST
 
 DROP = b""
+SILENT = b"silent"
 
 
 def answer(status: int, body: bytes = b"{}", *headers: str) -> bytes:
@@ -36,7 +37,7 @@ class ScriptedUpstream:
     def play(self, answers: Iterable[bytes]) -> None:
         """Answer the next requests with these bytes, and all further ones with 200.
 
-        ``DROP`` resets the connection, and a head without an end closes it.
+        ``DROP`` resets the connection, ``SILENT`` leaves it open, and a head without an end closes it.
         """
         with self._lock:
             self._script = list(answers)
@@ -61,6 +62,9 @@ class ScriptedUpstream:
                     if found is DROP:
                         # A reset and not an end, as from a process that is killed.
                         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        return
+                    if found is SILENT:
+                        self.rfile.read(1)
                         return
                     self.wfile.write(found)
                     if b"\r\n\r\n" not in found:

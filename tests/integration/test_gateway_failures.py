@@ -17,7 +17,7 @@ from serving import settings
 from serving.processes import wait_until
 from tests import gateways, ports
 from tests.gateways import PROBLEM
-from tests.upstreams import DROP, ScriptedUpstream, answer
+from tests.upstreams import DROP, SILENT, ScriptedUpstream, answer
 
 TIMEOUT = 60
 TORCHSERVE = b'{"code": %d, "type": "SomeException", "message": "no worker to serve inference request"}'
@@ -68,6 +68,16 @@ def test_a_failure_is_tried_again(gateway, upstream, first, body):
     for head, received in upstream.requests:
         assert head.startswith(b"POST /predictions/m HTTP/1.1\r\n")
         assert received == b"body"
+
+
+def test_no_answer_at_all_is_tried_again(gateway, upstream):
+    upstream.play([SILENT, SILENT])
+    bodies: list[object] = [b"body", iter([b"bo", b"dy"])]
+    # Both at once, as it takes the gateway's 20 s to give the first try up.
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        found = list(pool.map(lambda body: post(gateway, body), bodies))
+    assert [(each.status_code, each.content) for each in found] == [(200, b"{}")] * 2
+    assert [body for _, body in upstream.requests] == [b"body"] * 4
 
 
 @pytest.mark.parametrize(
