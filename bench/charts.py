@@ -53,7 +53,7 @@ def throughput_table(measured: dict[str, Any]) -> str:
             failed = f", {figure['failed']} failed" if figure["failed"] else ""
             rate = f"{figure['requests_per_second']:,.0f} ({low:.1f}-{high:.1f}k)"
             cells.append(f"{rate}, {figure['p50_ms']:.2f} / {figure['p99_ms']:.1f} ms{failed}")
-        shown = f"**{name}**" if name.startswith(OURS) else f"{name} {server['version']}"
+        shown = f"**{name}**" if name == OURS else f"{name} {server['version']}"
         if deaths := server.get("deaths"):
             shown += f" (died {deaths} times and was started again)"
         rows.append([shown, server["setting"], *cells])
@@ -65,8 +65,7 @@ def ratio_to_best(measured: dict[str, Any], connections: str) -> tuple[float, st
     """This service's requests a second over those of the best other server, and that server's name."""
     servers: dict[str, Any] = measured["results"]["servers"]
     rates = {name: server["connections"][connections]["requests_per_second"] for name, server in servers.items()}
-    ours = rates[OURS]
-    rates = {name: rate for name, rate in rates.items() if not name.startswith(OURS)}
+    ours = rates.pop(OURS)
     best = max(rates, key=lambda name: rates[name])
     return ours / rates[best], best
 
@@ -87,8 +86,8 @@ def _throughput_chart(every: dict[str, dict[str, Any]], path: Path) -> None:
         others = iter(OTHERS)
         for name, server in every[title]["results"]["servers"].items():
             points = [(int(c), f["requests_per_second"]) for c, f in server["connections"].items()]
-            if name.startswith(OURS):
-                style = {"lw": 3.0, "zorder": 3, "color": "tab:blue" if name == OURS else "tab:cyan"}
+            if name == OURS:
+                style = {"lw": 3.0, "zorder": 3, "color": "tab:blue"}
             else:
                 style = {"lw": 1.3, "color": f"tab:{next(others)}"}
             axis.plot(*zip(*points, strict=True), marker="o", label=name, **style)
@@ -109,7 +108,7 @@ def _latency_chart(measured: dict[str, Any], path: Path) -> None:
         order = sorted(servers, key=lambda name: -servers[name]["connections"][each]["p50_ms"])
         p50 = [servers[name]["connections"][each]["p50_ms"] for name in order]
         p99 = [servers[name]["connections"][each]["p99_ms"] for name in order]
-        colours = ["tab:blue" if name.startswith(OURS) else "0.6" for name in order]
+        colours = ["tab:blue" if name == OURS else "0.6" for name in order]
         axis.barh(order, p99, color=colours, alpha=0.35, label="p99")
         axis.barh(order, p50, color=colours, label="p50")
         axis.set(xscale="log", title=f"{each} connections", xlabel="ms: p50 dark, p99 light")

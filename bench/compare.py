@@ -33,7 +33,6 @@ from PIL import Image
 
 from bench import local, reporting, wrk
 from models import catalog
-from models.catalog import Serving
 from models.datasets import fashion_mnist
 from serving.settings import ROOT
 from tests import ports
@@ -147,9 +146,8 @@ def _module(name: str) -> tuple[str, ...]:
     return "-m", f"bench.peers.{name}"
 
 
-# This service, as it is set up if nobody says anything, and with a larger batch.
+# This service, as it is set up if nobody says anything.
 OURS = "fashion-serve"
-OWN = {OURS: None, f"{OURS}, batches of 32": 32}
 BATCHING = _settings((2, 32, 1), (2, 64, 1), (1, 64, 1))
 ALL: dict[str, Peer] = {
     "Triton (Python backend)": Peer(
@@ -365,9 +363,9 @@ def running(name: str, table: Table, setting: Setting, body: bytes, expected: in
 
 
 @contextmanager
-def ours(table: Table, profile: str, serving: Serving | None, body: bytes, expected: int) -> Iterator[Server]:
+def ours(table: Table, profile: str, body: bytes, expected: int) -> Iterator[Server]:
     """This service under a profile, asked at TorchServe's own port, as the others have no gateway either."""
-    with local.service([table.model], profile, serving=serving) as service:
+    with local.service([table.model], profile) as service:
         packed, headers = _plain(body, table.form)
         url = f"{service.inference}/predictions/{table.model}"
         # Its supervisor would start anew what is stopped for long. It does next to nothing while nobody asks.
@@ -466,15 +464,11 @@ def compare(title: str) -> dict[str, Any]:
                 missing[name] = str(error)
                 _say(f"{name} is missing: {error}")
         profile = "realtime" if title == "lone" else "throughput"
-        for name, batch_size in OWN.items():
-            if batch_size and profile == "realtime":
-                continue
-            serving = catalog.get(table.model).serving.under(profile)
-            own = dataclasses.replace(serving, batch_size=batch_size) if batch_size else None
-            server = servers[name] = stack.enter_context(ours(table, profile, own, body, expected))
-            server.load(USUAL, local.WARM_UP)
-            setting = Setting(serving.workers, batch_size or serving.batch_size, serving.max_batch_delay_ms)
-            found[name] = {"setting": str(setting), "tried": {}}
+        server = servers[OURS] = stack.enter_context(ours(table, profile, body, expected))
+        server.load(USUAL, local.WARM_UP)
+        serving = catalog.get(table.model).serving.under(profile)
+        setting = Setting(serving.workers, serving.batch_size, serving.max_batch_delay_ms)
+        found[OURS] = {"setting": str(setting), "tried": {}}
         loads: dict[str, dict[int, list[wrk.Load]]] = {
             name: {connections: [] for connections in table.connections} for name in servers
         }
@@ -484,7 +478,7 @@ def compare(title: str) -> dict[str, Any]:
                 try:
                     came = _round(servers[name], table)
                 except wrk.LoadError:
-                    if name in OWN:
+                    if name == OURS:
                         raise
                     _say(f"{name} has died; starting it again")
                     found[name]["deaths"] = found[name].get("deaths", 0) + 1
@@ -509,7 +503,7 @@ def compare(title: str) -> dict[str, Any]:
 
 
 def _version(name: str) -> str:
-    if name in OWN:
+    if name == OURS:
         ran = subprocess.run(["git", "describe", "--always"], cwd=ROOT, capture_output=True, text=True)
         return ran.stdout.strip()
     package = ALL[name].package

@@ -22,7 +22,7 @@ from models.catalog import Serving
 from models.datasets import fashion_mnist
 
 MODEL = "fashion_mlp"
-SETTINGS = ((1, 1), (1, 16), (1, 32), (1, 64), (2, 16), (2, 32))
+SETTINGS = ((1, 1), (1, 16), (1, 64), (1, 128), (2, 16), (2, 32))
 CONNECTIONS = (1, 16, 64, 256)
 ROUNDS = 5
 SECONDS = 1

@@ -27,6 +27,7 @@ from ts.service import Service
 
 from bench import reporting
 from handlers import wire
+from handlers.pipeline import Pipeline
 from tests.worker_messages import batch, request
 
 COUNTS = (1, 16, 64)
@@ -66,7 +67,7 @@ def by_torchserve(connection: socket.socket) -> Any:
     return Service.retrieve_data_for_inference(read)
 
 
-def by_wire(connection: socket.socket, reader: wire.Reader) -> Any:
+def by_wire(connection: socket.socket, reader: Pipeline) -> Any:
     return reader.retrieve_msg(connection)[1]
 
 
@@ -81,7 +82,7 @@ def answered(found: Any) -> Context:
 
 def measure(count: int, same_headers: bool) -> dict[str, float]:
     """Medians in microseconds per request: ``read`` and ``write`` of each of the two."""
-    reader, taken = wire.Reader(), dict[str, list[float]]()
+    reader, taken = Pipeline(), dict[str, list[float]]()
 
     def timed(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
         start = time.thread_time()

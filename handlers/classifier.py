@@ -34,9 +34,9 @@ from handlers import (
     oip,
     optimising,
     options,
+    pipeline,
     problems,
     signature,
-    wire,
 )
 from handlers.alike import Bodies, Pattern
 from handlers.decoding import Decoded
@@ -133,7 +133,7 @@ class Classifier:
         self._plain_headers = {"content-type": encoding.JSON, VERSION_HEADER: self._signature.version}
         self._recorder = metrics.open_recorder(self._signature)
         self._warm_up()
-        wire.install()
+        pipeline.install(folder if config.get("continuousBatching") is True else None)
         # A line for each request, from here or from TorchServe's modules, is read and matched by the frontend.
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("ts").setLevel(logging.WARNING)

@@ -26,8 +26,8 @@ class Request(NamedTuple):
         headers: names in lower case.
         parts: the body, or its parts in order.
         way: ``grpc`` and ``grpc_oip`` are TorchServe's own two gRPC inference services.
-        task: what is asked for: ``describe`` comes from the management API, or from a front door that sends the same
-            header to have the model's metadata.
+        task: what is asked for: ``describe`` comes from the front door, which sends the header of TorchServe's
+            management API to have the model's metadata.
     """
 
     headers: dict[str, str]

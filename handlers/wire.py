@@ -8,8 +8,7 @@ each text or body has its length in front, and -1 ends a list::
     batch     'I'  ( id  ( name value )*  -1  ( name content-type value )*  -1 )*  -1
     answers   code  message  ( id  content-type  status  phrase  count ( name value )*  body )*  -1
 
-``install`` puts reader and writer in the place of TorchServe's, in a worker of the version that they were written
-for. What is rare (loading a model, answering a batch that failed) stays with TorchServe's own functions.
+What is rare (loading a model, answering a batch that failed) stays with TorchServe's own functions.
 """
 
 from __future__ import annotations
@@ -24,18 +23,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import ts
-from ts import service
 from ts.context import RequestProcessor
 from ts.protocol import otf_message_handler as upstream
-from ts.service import Service
 
 from handlers.alike import LAST, OWN_HEADERS, Bodies, Pattern, Processors, number_at
 
 logger = logging.getLogger(__name__)
-
-# The protocol has no version of its own.
-VERSION = "0.12.0"
 
 # More than a Unix socket holds by default (Linux: 212,992 bytes).
 _READ_AHEAD = 1 << 18
@@ -54,6 +47,22 @@ class Connection(Protocol):
     """The part of ``socket.socket`` that reading needs."""
 
     def recv(self, size: int, flags: int = 0, /) -> bytes: ...
+
+
+class Read(NamedTuple):
+    """A request as it was read.
+
+    Attributes:
+        name: its id.
+        length: of the request in its message, in bytes.
+        pattern: what it shares with others, if it was told by that.
+        content: the fields of the pattern; without one, the request's ``RequestProcessor`` and its parameters.
+    """
+
+    name: str
+    length: int
+    pattern: Pattern | None
+    content: Any
 
 
 class Batch(NamedTuple):
@@ -94,104 +103,106 @@ class Reader:
 
     What was read ahead stays here, so no other reader can follow on the connection. TorchServe's can come before, as
     it does with the message that has the model loaded: it takes no byte beyond its message.
+
+    Attributes:
+        known: lengths of requests that may come again and are left out then, by their ids.
     """
 
     def __init__(self) -> None:
+        self.known: dict[str, int] = {}
         self._buffer = bytearray()
+        # Of the message that is being read: where to go on, 0 before its start, and what was found so far.
         self._position = 0
+        self._found: list[Read] = []
         self._was_soon = False
         # serving/ sets "false", which leaves decoding to the handler.
         self._decodes = os.environ.get("TS_DECODE_INPUT_REQUEST", "true") == "true"
         # Of the last request with one parameter.
         self._pattern = _NO_PATTERN
 
-    def retrieve_msg(self, connection: Connection) -> tuple[bytearray, Any]:
-        """Read one message: its command, and for ``b"I"`` a ``Batch``, for ``b"L"`` TorchServe's dict.
+    def read(self, connection: Connection, wait: bool = True) -> tuple[bytearray, Any] | None:
+        """Read one message: its command, and for ``b"I"`` a list of ``Read``, for ``b"L"`` TorchServe's dict.
+
+        Args:
+            connection: to the frontend.
+            wait: for all of the message; else ``None`` if it has not come yet, and the next call goes on with it.
 
         Raises:
             SystemExit: the frontend has closed the connection; with status 0, as in TorchServe's reader.
             ValueError: the command is neither of the two.
         """
-        if not self._buffer:
-            self._receive(connection)
+        if not self._buffer and not self._receive(connection, wait):
+            return None
         command = self._buffer[:1]
         if command != upstream.PREDICT_MSG:
             message: tuple[bytearray, Any] = upstream.retrieve_msg(_ReadAhead(self._buffer, connection))
             return message
-        if batch := self._alike():
-            return command, batch
-        processors, inputs, ids = list[Any](), list[dict[str, Any]](), dict[int, str]()
-        self._position = 1
-        while not self._read(processors, inputs, ids):
-            self._receive(connection)
+        self._position = self._position or 1
+        while not self._parse():
+            if not self._receive(connection, wait):
+                return None
         del self._buffer[: self._position]
-        return command, Batch(processors, inputs, ids)
+        self._position = 0
+        found, self._found = self._found, []
+        return command, found
 
-    def _receive(self, connection: Connection) -> None:
+    def _receive(self, connection: Connection, wait: bool) -> bool:
+        """Take what has come, and unless it may not ``wait``, something in any case."""
         began = time.monotonic_ns()
-        received = b""
-        while self._was_soon:
+        received = None
+        while self._was_soon or not wait:
             try:
                 received = connection.recv(_READ_AHEAD, socket.MSG_DONTWAIT)
                 break
             except BlockingIOError:
+                if not wait:
+                    return False
                 os.sched_yield()
                 self._was_soon = time.monotonic_ns() - began < _SOON
-        received = received or connection.recv(_READ_AHEAD)
+        if received is None:
+            received = connection.recv(_READ_AHEAD)
         self._was_soon = time.monotonic_ns() - began < _SOON
         if not received:
             logger.info("Frontend disconnected.")
             sys.exit(0)
         self._buffer += received
+        return True
 
-    def _alike(self) -> Batch | None:
-        """The message, if it is in the buffer as a whole and all of its requests have the pattern."""
-        data, pattern, ids, fields, at = self._buffer, self._pattern, [], [], 1
+    def _parse(self) -> bool:
+        """Find the requests that are in the buffer as a whole; true if the message ends after them."""
+        data, known, found, pattern = self._buffer, self.known, self._found, self._pattern
+        at = self._position
         try:
             while (length := number_at(data, at)[0]) != LAST:
-                start, at = at + 4, at + 4 + length
-                found = pattern.read(data, at)
-                if not found:
-                    return None
-                ids.append(data[start:at].decode())
-                fields.append(found[0])
-                at = found[1]
-        except struct.error:
-            return None
-        if not ids:
-            return None
-        del data[: at + 4]
-        return Batch(Processors(pattern, fields), Bodies(pattern, fields), dict(enumerate(ids)))
-
-    def _read(self, processors: list[Any], inputs: list[dict[str, Any]], ids: dict[int, str]) -> bool:
-        """Add the requests that are in the buffer as a whole; true if the message ends after them."""
-        data = self._buffer
-        try:
-            while True:
-                at = self._position
-                (length,) = number_at(data, at)
-                at += 4
-                if length == LAST:
-                    self._position = at
-                    return True
-                start, at = at, at + length
-                found = self._pattern.read(data, at)
-                if found:
-                    fields, end = found
-                    properties, parameters = self._pattern.properties_of(fields), {self._pattern.parameter: fields[-1]}
+                start = at + 4
+                end = start + length
+                name = data[start:end].decode()
+                if name in known:
+                    at += known[name]
+                elif told := pattern.read(data, end):
+                    fields, end = told
+                    found.append(Read(name, end - at, pattern, fields))
+                    at = end
                 else:
-                    headers, own, end = _headers(data, at)
-                    parameters, properties, end = self._parameters(data, end)
-                    properties.update(headers)
-                    if len(parameters) == 1 and not self._decodes:
-                        self._pattern = _pattern(data, at, own, end, parameters, properties)
-                ids[len(processors)] = data[start:at].decode()
-                processors.append(RequestProcessor(properties))
-                inputs.append(parameters)
-                self._position = end
+                    content, end = self._described(data, end)
+                    found.append(Read(name, end - at, None, content))
+                    pattern = self._pattern
+                    at = end
+                self._position = at
+            self._position = at + 4
+            return True
         except struct.error:
             # The buffer ends within a request, which is read again from its start when more has come.
             return False
+
+    def _described(self, data: bytearray, at: int) -> tuple[tuple[RequestProcessor, dict[str, Any]], int]:
+        """The request whose headers start at ``at``, and where it ends; its like are told by a pattern from then on."""
+        headers, own, end = _headers(data, at)
+        parameters, properties, end = self._parameters(data, end)
+        properties.update(headers)
+        if len(parameters) == 1 and not self._decodes:
+            self._pattern = _pattern(data, at, own, end, parameters, properties)
+        return (RequestProcessor(properties), parameters), end
 
     def _parameters(self, data: bytearray, at: int) -> tuple[dict[str, Any], dict[str, Any], int]:
         values: dict[str, Any] = {}
@@ -217,6 +228,23 @@ class Reader:
             properties[name] = {"content-type": content_type}
             at = end + 4
         return values, properties, at
+
+
+def gathered(requests: Sequence[Read]) -> Batch:
+    """Requests as one batch."""
+    ids = dict(enumerate([request.name for request in requests]))
+    shared = {request.pattern for request in requests}
+    if len(shared) == 1 and (pattern := shared.pop()):
+        fields = [request.content for request in requests]
+        return Batch(Processors(pattern, fields), Bodies(pattern, fields), ids)
+    processors, inputs = list[Any](), list[dict[str, Any]]()
+    for _, _, pattern, content in requests:
+        if pattern:
+            processor = RequestProcessor(pattern.properties_of(content))
+            content = processor, {pattern.parameter: content[-1]}
+        processors.append(content[0])
+        inputs.append(content[1])
+    return Batch(processors, inputs, ids)
 
 
 def _headers(data: bytearray, at: int) -> tuple[dict[str, str], list[tuple[str, int, int]], int]:
@@ -340,32 +368,3 @@ def _head(headers: Mapping[str, str], status: int | None, phrase: str | None) ->
     content_type = text(headers.get("content-type"))
     pairs = b"".join(text(name) + text(value) for name, value in headers.items())
     return content_type + _packed(200 if status is None else status) + text(phrase) + _packed(len(headers)) + pairs
-
-
-def install(worker: Any = None) -> bool:
-    """Read and write by this module from the worker's next message on; the log says whether, and if not, why.
-
-    A handler calls this while its model is loaded. By then the message that asked for it has been read to its end, and
-    the worker looks its reader up anew for the next.
-
-    Args:
-        worker: the module ``ts.model_service_worker``; in a worker process, that is the main module.
-
-    Returns:
-        Whether this module reads and writes now; if not, TorchServe's own functions still do.
-    """
-    worker = worker or sys.modules["__main__"]
-    if ts.__version__ != VERSION:
-        logger.info("TorchServe's reader serves: it is version %s, and handlers.wire knows %s", ts.__version__, VERSION)
-        return False
-    if getattr(worker, "retrieve_msg", None) is not upstream.retrieve_msg:
-        logger.info("TorchServe's reader serves, if any: this process is not one of its workers")
-        return False
-    retrieve_data = Service.retrieve_data_for_inference
-    worker.retrieve_msg = Reader().retrieve_msg
-    Service.retrieve_data_for_inference = staticmethod(
-        lambda message: message if type(message) is Batch else retrieve_data(message)
-    )
-    service.create_predict_response = create_predict_response
-    logger.info("handlers.wire reads and writes in the place of TorchServe %s", VERSION)
-    return True

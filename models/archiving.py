@@ -61,6 +61,7 @@ def model_config(entry: Entry, profile: str) -> str:
         f"minWorkers: {serving.workers}\n"
         f"maxWorkers: {serving.workers}\n"
         f"batchSize: {serving.batch_size}\n"
+        "continuousBatching: true\n"
         f"maxBatchDelay: {serving.max_batch_delay_ms}\n"
         f"responseTimeout: {serving.response_timeout_s}\n"
     )

@@ -66,15 +66,16 @@ class Serving:
     """What goes into the archive's ``model-config.yaml``.
 
     Attributes:
-        workers: processes that serve the model.
-        batch_size: requests that TorchServe may hand to the handler at once. Fewer callers than this wait for the delay
-            each time; many are answered quicker with a larger one: docs/performance.md has the figures.
-        max_batch_delay_ms: whole milliseconds that TorchServe waits for a batch to fill, counted from its first job.
+        workers: processes that serve the model. One has a pipeline (handlers/pipeline.py); with several each takes
+            whole batches and computes or waits, in turns, and a batch size of a quarter of the callers is best.
+        batch_size: requests that a worker may have at once. It computes up to three quarters of them in one go.
+        max_batch_delay_ms: whole milliseconds that TorchServe waits for a batch to fill, counted from its first job,
+            when the worker has nothing to do.
         response_timeout_s: seconds after which a worker that does not answer is replaced.
     """
 
     workers: int = 1
-    batch_size: int = 16
+    batch_size: int = 128
     max_batch_delay_ms: int = 1
     # A batch of single images takes milliseconds and the largest bulk request about a second. Twice 15 s is the
     # gateway's limit for two tries, so that what a hung worker had taken is still answered by another one.
@@ -165,8 +166,6 @@ CATALOG: dict[str, Entry] = {
                 dropout={"fc1": 0.1},
                 averaging=0.998,
             ),
-            # It computes for most of a request's time: a second process is worth a third more requests.
-            serving=Serving(workers=2),
         ),
         Entry(
             name="blobs_mlp",

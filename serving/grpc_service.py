@@ -5,7 +5,7 @@ every official client sends, reports each failure as an internal one, and always
 
     ModelInfer                POST {inference}/predictions/{model}[/{version}], binary in both directions
     ModelReady, ServerReady   GET {management}/models…: every worker READY
-    ModelMetadata             GET {management}/models/{model}?customized=true: the handler knows its tensors
+    ModelMetadata             POST {inference}/predictions/{model} with describe: True: the handler knows its tensors
     ServerLive                GET {inference}/ping
     ServerMetadata            no request
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
@@ -20,7 +21,7 @@ logger = logging.getLogger("serving.upstream")
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
-# Seconds for an answer of the management API, which waits for a worker where it asks the handler.
+# Seconds for an answer of the management API, or for a worker's of what its model takes.
 MANAGEMENT_TIMEOUT = 10.0
 
 # What a model or version can be called. Anything else could change the path that it becomes a part of.
@@ -78,10 +79,13 @@ class Upstream:
         """
         if not await self.model_ready(name, version):
             raise CallError(grpc.StatusCode.UNAVAILABLE, f"model {name} has workers that are not ready")
-        path = "/models" + _path(name, version)
-        (model,) = await self._managed(path + "?customized=true")
+        # Not GET /models/{model}?customized=true: with continuous batching TorchServe 0.12.0 puts such a request back
+        # into its queue each time that it takes it out (Model.pollInferJob), and never comes to another.
+        url = self._inference + "/predictions" + _path(name, version)
+        headers, timeout = {"describe": "True", **self._authorization("inference")}, _timeout(MANAGEMENT_TIMEOUT)
+        described = orjson.loads(await _read(self._session.post(url, headers=headers, timeout=timeout)))
         versions = [each["modelVersion"] for each in await self._managed(f"/models/{name}/all")]
-        return {**model["customizedMetadata"], "versions": sorted(versions)}
+        return {**described, "versions": sorted(versions)}
 
     async def infer(
         self, name: str, version: str, body: bytes, json_length: int, timeout: float | None
@@ -138,11 +142,7 @@ class Upstream:
 
     async def _managed(self, path: str) -> Any:
         headers, timeout = self._authorization("management"), _timeout(MANAGEMENT_TIMEOUT)
-        async with self._session.get(self._management + path, headers=headers, timeout=timeout) as answer:
-            read = await answer.read()
-            if answer.status != 200:
-                raise grpc_errors.from_http(answer.status, read)
-            return orjson.loads(read)
+        return orjson.loads(await _read(self._session.get(self._management + path, headers=headers, timeout=timeout)))
 
     def _authorization(self, kind: Kind) -> dict[str, str]:
         if self._keys is None:
@@ -152,6 +152,14 @@ class Upstream:
         except TokenError as error:
             logger.warning("%s", error)
             raise CallError(grpc.StatusCode.UNAVAILABLE, "TorchServe has left no tokens yet") from error
+
+
+async def _read(asking: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> bytes:
+    async with asking as answer:
+        read = await answer.read()
+        if answer.status != 200:
+            raise grpc_errors.from_http(answer.status, read)
+        return read
 
 
 def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:

@@ -21,7 +21,7 @@ HANDLERS = Path(__file__).parent.parent / "handlers"
 FEATURES = 3
 LABELS = ("left", "right")
 
-CONFIG = "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 4\nmaxBatchDelay: 1\nresponseTimeout: 30\n"
+CONFIG = "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 4\ncontinuousBatching: true\nmaxBatchDelay: 1\nresponseTimeout: 30\n"
 
 
 def network() -> torch.nn.Module:

@@ -1,9 +1,10 @@
-"""Messages to a worker, as TorchServe's ``ModelRequestEncoder`` writes them."""
+"""Messages to a worker, as TorchServe's ``ModelRequestEncoder`` writes them, and the worker's answers."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
+from typing import Any, BinaryIO
 
 END = struct.pack(">i", -1)
 
@@ -41,3 +42,27 @@ def load(
     """The message that has a model loaded; ``size`` is the most requests of a batch."""
     texts = field(model) + field(path) + struct.pack(">i", size) + field(handler)
     return b"L" + texts + struct.pack(">i", gpu) + field(envelope) + struct.pack(">?", limited)
+
+
+class Answers:
+    """A worker's answers, read field by field from a stream."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+
+    def number(self) -> int:
+        (number,) = struct.unpack(">i", self.stream.read(4))
+        return int(number)
+
+    def text(self) -> bytes:
+        return self.stream.read(self.number())
+
+    def read(self) -> tuple[int, bytes, list[dict[str, Any]]]:
+        """Code, message, and for each request its id, content type, status, phrase, headers and body."""
+        code, message, answers = self.number(), self.text(), []
+        while (length := self.number()) != -1:
+            name = self.stream.read(length).decode()
+            answer = {"id": name, "content-type": self.text().decode(), "status": self.number(), "phrase": self.text()}
+            answer["headers"] = {self.text().decode(): self.text().decode() for _ in range(self.number())}
+            answers.append({**answer, "body": self.text()})
+        return code, message, answers

@@ -1,23 +1,20 @@
 """The reader and the writer of handlers.wire beside TorchServe's own, message for message."""
 
 import itertools
-import logging
 import os
 import socket
 import threading
 import tracemalloc
-import types
 
 import pytest
-import ts
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ts import service
 from ts.context import Context, RequestProcessor
 from ts.protocol import otf_message_handler as upstream
 from ts.service import Service
 
 from handlers import alike, incoming, wire
+from handlers.pipeline import Pipeline
 from tests.worker_messages import END, batch, field, load, request
 
 
@@ -118,7 +115,7 @@ def test_requests_that_are_alike_read_as_torchserve_reads_them(messages, ends, m
         patch.setenv("TS_DECODE_INPUT_REQUEST", "false")
         expected = until_the_end(theirs, Pieces(stream))
         whole = itertools.accumulate(map(len, messages))
-        assert until_the_end(wire.Reader().retrieve_msg, Pieces(stream, [*ends, *whole])) == expected
+        assert until_the_end(Pipeline().retrieve_msg, Pieces(stream, [*ends, *whole])) == expected
 
 
 def test_requests_that_are_alike_are_read_at_once(monkeypatch):
@@ -126,7 +123,7 @@ def test_requests_that_are_alike_are_read_at_once(monkeypatch):
     messages = [
         batch(*(of_client(0, f"{place}", b"x" * place, "id" * place) for place in range(size))) for size in (1, 4)
     ]
-    connection, reader = Pieces(b"".join(messages), [len(messages[0])]), wire.Reader()
+    connection, reader = Pieces(b"".join(messages), [len(messages[0])]), Pipeline()
     first, second = (reader.retrieve_msg(connection)[1] for _ in messages)
     assert type(first.inputs) is list
     assert type(second.inputs) is alike.Bodies
@@ -151,7 +148,7 @@ def test_any_stream_reads_as_torchserve_reads_it(setting, messages, ends, missin
         if setting is not None:
             patch.setenv("TS_DECODE_INPUT_REQUEST", setting)
         expected = until_the_end(theirs, Pieces(stream))
-        assert until_the_end(wire.Reader().retrieve_msg, Pieces(stream, ends)) == expected
+        assert until_the_end(Pipeline().retrieve_msg, Pieces(stream, ends)) == expected
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/plain"])
@@ -161,24 +158,24 @@ def test_any_stream_reads_as_torchserve_reads_it(setting, messages, ends, missin
 def test_a_body_is_decoded_or_arrives_as_its_bytes(monkeypatch, kind, value):
     monkeypatch.delenv("TS_DECODE_INPUT_REQUEST", raising=False)
     stream = batch(request("a", {}, [("body", kind, value)]))
-    assert comparable(wire.Reader().retrieve_msg(Pieces(stream))) == comparable(theirs(Pieces(stream)))
+    assert comparable(Pipeline().retrieve_msg(Pieces(stream))) == comparable(theirs(Pieces(stream)))
 
 
 def test_a_stream_may_come_in_two_pieces_cut_anywhere():
     expected = until_the_end(theirs, Pieces(STREAM))
     assert len(expected) == 5
     for end in range(len(STREAM)):
-        assert until_the_end(wire.Reader().retrieve_msg, Pieces(STREAM, [end])) == expected, end
+        assert until_the_end(Pipeline().retrieve_msg, Pieces(STREAM, [end])) == expected, end
 
 
 def test_a_stream_may_come_byte_by_byte():
     expected = until_the_end(theirs, Pieces(STREAM))
-    assert until_the_end(wire.Reader().retrieve_msg, Pieces(STREAM, range(len(STREAM)))) == expected
+    assert until_the_end(Pipeline().retrieve_msg, Pieces(STREAM, range(len(STREAM)))) == expected
 
 
 def test_a_frontend_that_goes_away_ends_the_worker_without_an_error():
     for length in range(len(STREAM)):
-        messages = until_the_end(wire.Reader().retrieve_msg, Pieces(STREAM[:length]))
+        messages = until_the_end(Pipeline().retrieve_msg, Pieces(STREAM[:length]))
         assert messages == until_the_end(theirs, Pieces(STREAM[:length])), length
         assert messages[-1] == 0
 
@@ -188,13 +185,13 @@ def test_an_unknown_command_is_the_same_error(stream):
     with pytest.raises(ValueError, match="Invalid command") as expected:
         theirs(Pieces(stream))
     with pytest.raises(ValueError, match="Invalid command") as found:
-        wire.Reader().retrieve_msg(Pieces(stream))
+        Pipeline().retrieve_msg(Pieces(stream))
     assert str(found.value) == str(expected.value)
 
 
 def test_text_that_is_not_utf8_is_the_same_error():
     for stream in (batch(request("a", {}, [(b"\xff", "", b"")])), batch(request("a", {}, [("b", b"\xff", b"")]))):
-        for read in (theirs, wire.Reader().retrieve_msg):
+        for read in (theirs, Pipeline().retrieve_msg):
             with pytest.raises(UnicodeDecodeError):
                 read(Pieces(stream))
 
@@ -202,7 +199,7 @@ def test_text_that_is_not_utf8_is_the_same_error():
 def test_requests_with_equal_headers_do_not_share_them():
     headers = {"Host": "h"}
     stream = batch(*(request(name, headers, [("body", "", b"x")]) for name in "abc"))
-    processors = wire.Reader().retrieve_msg(Pieces(stream))[1].processors
+    processors = Pipeline().retrieve_msg(Pieces(stream))[1].processors
     processors[0].get_request_properties()["Host"] = "changed"
     processors[0].get_request_properties()["body"]["content-type"] = "changed"
     assert [p.get_request_properties() for p in processors[1:]] == [{"Host": "h", "body": {"content-type": ""}}] * 2
@@ -214,7 +211,7 @@ def test_nothing_is_lost_when_readers_change_between_two_messages():
         first, second = load("m", "/m"), batch(request("a", {}, [("body", "", b"x")]))
         frontend.sendall(first + second)
         assert upstream.retrieve_msg(ours)[0] == b"L"
-        assert wire.Reader().retrieve_msg(ours)[1].inputs == [{"body": b"x"}]
+        assert Pipeline().retrieve_msg(ours)[1].inputs == [{"body": b"x"}]
 
 
 class Timed:
@@ -255,7 +252,7 @@ class Timed:
     ],
 )
 def test_what_comes_soon_is_looked_for_without_sleep(delays, sleeps, looks, monkeypatch):
-    connection, reader = Timed(delays), wire.Reader()
+    connection, reader = Timed(delays), Pipeline()
     monkeypatch.setattr(wire, "time", connection)
     for _ in delays:
         assert reader.retrieve_msg(connection)[1].inputs == [{"body": b"x"}]
@@ -264,7 +261,7 @@ def test_what_comes_soon_is_looked_for_without_sleep(delays, sleeps, looks, monk
 
 def test_a_connection_that_ends_while_it_is_looked_at_ends_the_worker():
     ours, frontend = socket.socketpair()
-    reader = wire.Reader()
+    reader = Pipeline()
     with ours:
         with frontend:
             for _ in range(2):
@@ -285,7 +282,7 @@ def test_a_body_of_64_mib_is_held_at_most_three_times():
         tracemalloc.start()
         try:
             sender.start()
-            found = wire.Reader().retrieve_msg(ours)[1].inputs[0]["body"]
+            found = Pipeline().retrieve_msg(ours)[1].inputs[0]["body"]
             held = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -301,7 +298,7 @@ def test_parts_of_the_same_name_all_arrive_in_order(names):
     stream = batch(request("a", {"Content-Type": "multipart/form-data; boundary=b", "file": "header"}, parts))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TS_DECODE_INPUT_REQUEST", "false")
-        processors, (inputs,), _ = wire.Reader().retrieve_msg(Pieces(stream))[1]
+        processors, (inputs,), _ = Pipeline().retrieve_msg(Pieces(stream))[1]
     assert list(map(str.encode, inputs)) == [name.encode() for name in names]
     sorted_ = incoming.sort(inputs, processors[0].get_request_properties())
     assert [part.body for part in sorted_.parts] == [value for _, _, value in parts]
@@ -386,48 +383,3 @@ def test_a_content_type_has_its_length_in_bytes():
     # TorchServe counts characters there, and the frontend would take the rest of the answer for something else.
     written = wire.create_predict_response([b"x"], {0: "a"}, "", 200, context_of([(b"x", None, {"content-type": "ž"})]))
     assert field("a") + field("ž") in written
-
-
-@pytest.fixture
-def worker(monkeypatch):
-    """A module with the names of the worker's, and TorchServe's functions put back afterwards."""
-    monkeypatch.setattr(Service, "retrieve_data_for_inference", Service.retrieve_data_for_inference)
-    monkeypatch.setattr(service, "create_predict_response", upstream.create_predict_response)
-    return types.SimpleNamespace(retrieve_msg=upstream.retrieve_msg)
-
-
-def test_installed_it_serves_the_next_message_and_says_so(worker, caplog):
-    with caplog.at_level(logging.INFO):
-        assert wire.install(worker)
-    assert f"in the place of TorchServe {ts.__version__}" in caplog.text
-    stream = batch(request("a", {"Host": "h"}, [("body", "", b"x")]))
-    _, message = worker.retrieve_msg(Pieces(stream))
-    assert Service.retrieve_data_for_inference(message) is message
-    assert service.create_predict_response is wire.create_predict_response
-
-
-def test_installed_it_leaves_torchserves_messages_to_torchserve(worker):
-    assert wire.install(worker)
-    stream = batch(request("a", {"Host": "h"}, [("body", "", b"x")]))
-    _, inputs, ids = Service.retrieve_data_for_inference(upstream.retrieve_msg(Pieces(stream))[1])
-    assert (inputs, ids) == ([{"body": b"x"}], {0: "a"})
-
-
-@pytest.mark.parametrize("version", ["0.12.1", "0.11.1", "0.12.0b20250101"])
-def test_another_version_of_torchserve_keeps_its_own_reader(worker, monkeypatch, caplog, version):
-    monkeypatch.setattr(ts, "__version__", version)
-    retrieve = Service.retrieve_data_for_inference
-    with caplog.at_level(logging.INFO):
-        assert not wire.install(worker)
-    assert f"TorchServe's reader serves: it is version {version}" in caplog.text
-    assert worker.retrieve_msg is upstream.retrieve_msg
-    assert Service.retrieve_data_for_inference is retrieve
-    assert service.create_predict_response is upstream.create_predict_response
-
-
-@pytest.mark.parametrize("main", [None, types.SimpleNamespace(retrieve_msg=len)], ids=["no reader", "another reader"])
-def test_a_process_that_is_no_worker_stays_as_it_is(caplog, main):
-    with caplog.at_level(logging.INFO):
-        assert not wire.install(main)
-    assert "not one of its workers" in caplog.text
-    assert service.create_predict_response is upstream.create_predict_response

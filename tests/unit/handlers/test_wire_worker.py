@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -17,40 +16,19 @@ import pytest
 import ts
 
 from tests import packing
-from tests.worker_messages import batch, load, request
+from tests.worker_messages import Answers, batch, load, request
 
 TS = Path(ts.__file__).parent
+# Of a frontend that wants each message answered as a whole.
+WHOLE = packing.CONFIG.replace("continuousBatching: true\n", "")
 ROW = np.array([1.0, -2.0, 0.5], "<f4").tobytes()
-
-
-class Answers:
-    """The worker's answers, read field by field."""
-
-    def __init__(self, connection):
-        self._stream = connection.makefile("rb")
-
-    def number(self):
-        return struct.unpack(">i", self._stream.read(4))[0]
-
-    def text(self):
-        return self._stream.read(self.number())
-
-    def read(self):
-        """Code, message, and for each request its id, content type, status, phrase, headers and body."""
-        code, message, answers = self.number(), self.text(), []
-        while (length := self.number()) != -1:
-            name = self._stream.read(length).decode()
-            answer = {"id": name, "content-type": self.text().decode(), "status": self.number(), "phrase": self.text()}
-            answer["headers"] = {self.text().decode(): self.text().decode() for _ in range(self.number())}
-            answers.append({**answer, "body": self.text()})
-        return code, message, answers
 
 
 class Worker:
     """A worker process with the model of ``tests.packing`` loaded, and the frontend's end of its connection."""
 
-    def __init__(self, folder, version=None):
-        with zipfile.ZipFile(packing.pack(folder)) as archive:
+    def __init__(self, folder, version=None, config=WHOLE):
+        with zipfile.ZipFile(packing.pack(folder, changes={"model-config.yaml": config})) as archive:
             archive.extractall(folder / "model")
         # The path of a Unix socket may have a hundred characters or so; the worker takes a number from its end.
         self._sockets = tempfile.TemporaryDirectory()
@@ -72,7 +50,7 @@ class Worker:
                 env=environment,
             )
         self.connection = self._connect(path)
-        self.answers = Answers(self.connection)
+        self.answers = Answers(self.connection.makefile("rb"))
         self.send(load("tiny", str(folder / "model"), 4))
         assert self.answers.read()[:2] == (200, b"loaded model tiny"), self.log.read_text()
 
@@ -93,7 +71,7 @@ class Worker:
 
     def stop(self):
         """Close the connection as a frontend that stops does, and return the worker's exit status."""
-        self.answers._stream.close()
+        self.answers.stream.close()
         self.connection.close()
         try:
             return self.process.wait(30)
@@ -167,3 +145,31 @@ def test_files_of_the_same_field_are_all_answered(worker):
     worker.send(batch(request("a", headers, [("file", OCTETS, row) for row in rows])))
     (answer,) = worker.answers.read()[2]
     assert [one["probabilities"]["left"] for one in json.loads(answer["body"])] == pytest.approx([0.9964064, 0.5])
+
+
+def test_parts_of_a_message_are_answered_where_the_frontend_can_take_them(tmp_path):
+    rows = np.linspace(-2, 2, 15, dtype="<f4").reshape(5, 3)
+    requests = [
+        request(name, {"content-type": OCTETS}, [("body", OCTETS, row.tobytes())])
+        for name, row in zip("abcde", rows, strict=True)
+    ]
+    worker = Worker(tmp_path, config=packing.CONFIG)
+
+    def answered():
+        code, _, answers = worker.answers.read()
+        assert (code, {answer["status"] for answer in answers} | {200}) == (200, {200})
+        return [answer["id"] for answer in answers]
+
+    try:
+        worker.send(batch(*requests[:4]))
+        assert answered() == ["a", "b", "c"]
+        # What is not answered comes again, with what has come meanwhile.
+        worker.send(batch(*requests[3:]))
+        assert answered() == ["d"]
+        worker.send(batch(requests[4]))
+        # The last one waits for one more look at the frontend's queue.
+        assert answered() == []
+        worker.send(batch(requests[4]))
+        assert answered() == ["e"]
+    finally:
+        assert worker.stop() == 0

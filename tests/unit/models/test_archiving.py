@@ -43,7 +43,8 @@ def test_an_archive_holds_what_a_worker_needs(tmp_path):
     assert (unpacked / "model-config.yaml").read_text().splitlines() == [
         "minWorkers: 1",
         "maxWorkers: 1",
-        "batchSize: 16",
+        "batchSize: 128",
+        "continuousBatching: true",
         "maxBatchDelay: 1",
         "responseTimeout: 15",
     ]
@@ -169,8 +170,8 @@ def test_the_realtime_profile_sends_each_request_to_a_worker_by_itself(tmp_path)
 
     changed, throughput = packed("throughput")
     assert changed
-    assert "batchSize: 16\n" in throughput
+    assert "batchSize: 128\n" in throughput
     changed, realtime = packed("realtime")
     assert changed
-    assert realtime == throughput.replace("batchSize: 16\n", "batchSize: 1\n")
+    assert realtime == throughput.replace("batchSize: 128\n", "batchSize: 1\n")
     assert packed("realtime") == (False, realtime)

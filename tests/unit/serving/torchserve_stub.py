@@ -100,8 +100,6 @@ class TorchServeStub:
         for each in ("2.0", "1.0") if version == "all" else (version or "1.0",):
             worker = {"id": "9000", "status": self.worker_status, "pid": 1, "gpu": False}
             answers.append({"modelName": name, "modelVersion": each, "minWorkers": 1, "workers": [worker]})
-        if request.query.get("customized") == "true":
-            answers[0]["customizedMetadata"] = {**oip.metadata(SIGNATURE, ["1.0"]), "signature": {}}
         return web.json_response(answers)
 
     def _missing(self, name):
@@ -131,6 +129,8 @@ class TorchServeStub:
                 raise
         elif name != "fashion" or request.match_info.get("version") not in (None, "1.0", "2.0"):
             return self._missing(name)
+        if request.headers.get("describe") == "True":
+            return web.json_response({**oip.metadata(SIGNATURE, ["1.0"]), "signature": {}})
         try:
             length = oip.read_json_length(request.headers.get(oip.JSON_LENGTH_HEADER))
             values, asked = oip.parse(await request.read(), length, SIGNATURE)

@@ -1,0 +1,197 @@
+"""Has TorchServe's frontend hand out answers and gather requests while the worker computes, and not in turns with it.
+
+The frontend sends a worker its next message when it has the answers to the last one. With ``continuousBatching``, made
+for text generation, these may be the answers to some of the requests: the next message then has all that are not
+answered once more, and without any wait those that have come meanwhile, up to the batch size. So a worker that answers
+a part of what it has goes on with the rest, and finds the next message when it is done with it::
+
+    worker     compute a │ compute b            │ compute c
+    frontend             │ hand out a, gather c │ hand out b, gather d
+
+A message is read before the answers to it go out, although they do not depend on it: the frontend writes two messages
+in any order.
+
+In a frontend, one lock keeps the workers of a model version from gathering at once, and a worker with nothing to do
+holds it until a request comes. A part's answers would wait for that. So a worker that is not the only one of its
+version answers each message as a whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ts
+from ts import service
+from ts.protocol import otf_message_handler as upstream
+from ts.service import Service
+
+from handlers import wire
+from handlers.siblings import Siblings
+from handlers.wire import Batch, Read, Reader
+
+logger = logging.getLogger(__name__)
+
+# The protocol has no version of its own.
+VERSION = "0.12.0"
+
+# Of the requests that wait, so many are computed at once, so that there is something left to compute meanwhile.
+_PART = 0.75
+# With fewer it is better to wait for the next message: to compute one takes about as long as four.
+_FEW = 4
+# Bytes of requests up to which they may come once more.
+_AGAIN = 1 << 20
+
+# Answers to none of the requests, which have the frontend gather once more.
+_NO_ANSWERS = struct.pack(">iii", 200, 0, -1)
+
+
+class Pipeline:
+    """Reads and answers on the one connection of a worker.
+
+    Args:
+        siblings: of this worker; without it, each message is answered as a whole, as it has to be where the frontend
+            does not know the model as one with continuous batching.
+    """
+
+    def __init__(self, siblings: Siblings | None = None) -> None:
+        self._siblings = siblings
+        self._reader = Reader()
+        self._waiting: list[Read] = []
+        self._computed: list[Read] = []
+        # Messages that were read, and answered; while a batch is computed, one more is read than answered.
+        self._messages = self._answered = 0
+        self._computes = False
+        # Whether requests were left when the last part was answered, and whether this part may leave some.
+        self._flows = self._splits = False
+
+    def retrieve_msg(self, connection: socket.socket) -> tuple[bytearray, Any]:
+        """Read what has come, and say what to do next, in the place of TorchServe's function of this name.
+
+        Returns:
+            The command, and for ``b"I"`` a ``Batch``, for ``b"L"`` TorchServe's dict.
+
+        Raises:
+            SystemExit: the frontend has closed the connection; with status 0.
+            ValueError: the command is neither of the two.
+        """
+        self._connection = connection
+        if self._computes:
+            self._sent()
+        if self._messages == self._answered:
+            message = self._reader.read(connection, wait=len(self._waiting) < _FEW)
+            if message and message[0] != upstream.PREDICT_MSG:
+                return message
+            self._take(message)
+        size = self._size()
+        self._computes = True
+        self._computed, self._waiting = self._waiting[:size], self._waiting[size:]
+        return bytearray(upstream.PREDICT_MSG), wire.gathered(self._computed)
+
+    def create_predict_response(
+        self,
+        ret: Any,
+        req_id_map: Mapping[int, str],
+        message: str,
+        code: int,
+        context: Any = None,
+        ts_stream_next: bool = False,
+    ) -> Any:
+        """The answers to the batch that was given out last; as ``wire.create_predict_response``."""
+        if self._siblings:
+            self._before_answers()
+            if code != 200:
+                # The frontend takes that for the answer to all that it has sent.
+                self._forget()
+        return wire.create_predict_response(ret, req_id_map, message, code, context, ts_stream_next)
+
+    def _sent(self) -> None:
+        """The answers to the last batch have gone out."""
+        self._computes = False
+        self._answered += 1
+        for request in self._computed:
+            self._reader.known.pop(request.name, None)
+        self._flows = bool(self._waiting)
+        if self._siblings and not self._waiting:
+            self._siblings.let_come()
+
+    def _take(self, message: tuple[bytearray, Any] | None) -> None:
+        if message:
+            self._messages += 1
+            self._waiting += message[1]
+            if self._siblings:
+                self._reader.known.update([(request.name, request.length) for request in message[1]])
+
+    def _size(self) -> int:
+        """How many of those that wait are computed now."""
+        count = len(self._waiting)
+        self._splits = (
+            self._siblings is not None
+            and (count > 1 or self._flows)
+            and sum([request.length for request in self._waiting]) <= _AGAIN
+            and self._siblings.none()
+        )
+        return max(min(round(count * _PART), count - 1), 1) if self._splits else count
+
+    def _before_answers(self) -> None:
+        """Read the message that the answers are for, and if nobody waits after them, look whether somebody does now."""
+        self._read_next()
+        if self._splits and self._flows and not self._waiting:
+            # Without a request to go on with, the frontend would wait for a whole batch.
+            self._connection.sendall(_NO_ANSWERS)
+            self._answered += 1
+            self._read_next()
+
+    def _read_next(self) -> None:
+        while self._messages == self._answered:
+            self._take(self._reader.read(self._connection))
+
+    def _forget(self) -> None:
+        self._waiting.clear()
+        self._reader.known.clear()
+
+
+def install(folder: Path | None = None, worker: Any = None) -> bool:
+    """Read and write by this module from the worker's next message on; the log says whether, and if not, why.
+
+    A handler calls this while its model is loaded. By then the message that asked for it has been read to its end, and
+    the worker looks its reader up anew for the next.
+
+    Args:
+        folder: of the unpacked archive, if the frontend knows the model as one with continuous batching.
+        worker: the module ``ts.model_service_worker``; in a worker process, that is the main module.
+
+    Returns:
+        Whether this module reads and writes now; if not, TorchServe's own functions still do.
+    """
+    worker = worker or sys.modules["__main__"]
+    if ts.__version__ != VERSION:
+        logger.info("TorchServe's reader serves: it is version %s, and this one knows %s", ts.__version__, VERSION)
+        return False
+    if getattr(worker, "retrieve_msg", None) is not upstream.retrieve_msg:
+        logger.info("TorchServe's reader serves, if any: this process is not one of its workers")
+        return False
+    pipeline = Pipeline(_siblings(folder))
+    retrieve_data = Service.retrieve_data_for_inference
+    worker.retrieve_msg = pipeline.retrieve_msg
+    Service.retrieve_data_for_inference = staticmethod(
+        lambda message: message if type(message) is Batch else retrieve_data(message)
+    )
+    service.create_predict_response = pipeline.create_predict_response
+    logger.info("handlers.pipeline reads and writes in the place of TorchServe %s", VERSION)
+    return True
+
+
+def _siblings(folder: Path | None) -> Siblings | None:
+    if folder is None:
+        return None
+    try:
+        return Siblings(folder)
+    except OSError as error:
+        logger.warning("Each message is answered as a whole, which is slower: %s cannot be used: %s", folder, error)
+        return None
