@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,9 @@ from serving.settings import HOST, Settings
 _UP = 10.0
 _DOWN = 95.0
 _ANSWER_TIMEOUT = 2.0
+# Seconds after its new workers answer until the old ones take no connection any more: nginx tells them so a tenth of a
+# second after it has started the new ones.
+_OLD_LISTEN = 0.5
 
 
 def apply(settings: Settings, state: Mapping[str, Live], wait: bool = True) -> bool:
@@ -99,3 +103,4 @@ def _await(url: str, digest: str) -> None:
 
     if not processes.wait_until(holds, _UP):
         raise RolloutError(f"the gateway did not take up its new configuration: {url} does not say so")
+    time.sleep(_OLD_LISTEN)
