@@ -40,7 +40,7 @@ _OPTIONS = (
     # What one request leaves behind is garbage at once, so little room for it costs no time: 864 to 660 MB in all.
     "-XX:MaxNewSize=32m",
     # A pause waits for the threads that refine remembered sets, and those for a core that a worker holds, up to 4 ms:
-    # without them p99 at 64 callers falls from 3.5 to 2.7 times p50, at the same rate.
+    # without them p99 at 64 callers falls from 3.6 to 2.7 times p50, at the same rate.
     "-XX:G1ConcRefinementThreads=0",
     # A frontend without memory answers nothing and ends nothing: the supervisor starts a new one.
     "-XX:+ExitOnOutOfMemoryError",
