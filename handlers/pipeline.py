@@ -64,9 +64,8 @@ class Pipeline:
         self._reader = Reader()
         self._waiting: list[Read] = []
         self._computed: list[Read] = []
-        # Messages that were read, and answered; while a batch is computed, one more is read than answered.
-        self._messages = self._answered = 0
-        self._computes = False
+        # Whether a message was read that is not answered. The frontend sends the next one when it is.
+        self._owes = False
         # Whether requests were left when the last part was answered, and whether this part may leave some.
         self._flows = self._splits = False
 
@@ -81,51 +80,43 @@ class Pipeline:
             ValueError: the command is neither of the two.
         """
         self._connection = connection
-        if self._computes:
+        if self._owes:
             self._sent()
-        if self._messages == self._answered:
-            message = self._reader.read(connection, wait=len(self._waiting) < _FEW)
-            if message and message[0] != upstream.PREDICT_MSG:
+        if message := self._reader.read(connection, wait=len(self._waiting) < _FEW):
+            command, content = message
+            if command != upstream.PREDICT_MSG:
                 return message
-            self._take(message)
+            self._take(content)
         size = self._size()
-        self._computes = True
         self._computed, self._waiting = self._waiting[:size], self._waiting[size:]
         return bytearray(upstream.PREDICT_MSG), wire.gathered(self._computed)
 
     def create_predict_response(
-        self,
-        ret: Any,
-        req_id_map: Mapping[int, str],
-        message: str,
-        code: int,
-        context: Any = None,
-        ts_stream_next: bool = False,
+        self, ret: Any, req_id_map: Mapping[int, str], message: str, code: int, *more: Any, **named: Any
     ) -> Any:
         """The answers to the batch that was given out last; as ``wire.create_predict_response``."""
         if self._siblings:
             self._before_answers()
             if code != 200:
                 # The frontend takes that for the answer to all that it has sent.
-                self._forget()
-        return wire.create_predict_response(ret, req_id_map, message, code, context, ts_stream_next)
+                self._waiting.clear()
+                self._reader.known.clear()
+        return wire.create_predict_response(ret, req_id_map, message, code, *more, **named)
 
     def _sent(self) -> None:
         """The answers to the last batch have gone out."""
-        self._computes = False
-        self._answered += 1
+        self._owes = False
         for request in self._computed:
             self._reader.known.pop(request.name, None)
         self._flows = bool(self._waiting)
         if self._siblings and not self._waiting:
             self._siblings.let_come()
 
-    def _take(self, message: tuple[bytearray, Any] | None) -> None:
-        if message:
-            self._messages += 1
-            self._waiting += message[1]
-            if self._siblings:
-                self._reader.known.update([(request.name, request.length) for request in message[1]])
+    def _take(self, requests: list[Read]) -> None:
+        self._owes = True
+        self._waiting += requests
+        if self._siblings:
+            self._reader.known.update([(request.name, request.length) for request in requests])
 
     def _size(self) -> int:
         """How many of those that wait are computed now."""
@@ -133,7 +124,7 @@ class Pipeline:
         self._splits = (
             self._siblings is not None
             and (count > 1 or self._flows)
-            and sum([request.length for request in self._waiting]) <= _AGAIN
+            and sum(self._reader.known.values()) <= _AGAIN
             and self._siblings.none()
         )
         return max(min(round(count * _PART), count - 1), 1) if self._splits else count
@@ -144,16 +135,12 @@ class Pipeline:
         if self._splits and self._flows and not self._waiting:
             # Without a request to go on with, the frontend would wait for a whole batch.
             self._connection.sendall(_NO_ANSWERS)
-            self._answered += 1
+            self._owes = False
             self._read_next()
 
     def _read_next(self) -> None:
-        while self._messages == self._answered:
-            self._take(self._reader.read(self._connection))
-
-    def _forget(self) -> None:
-        self._waiting.clear()
-        self._reader.known.clear()
+        if not self._owes and (message := self._reader.read(self._connection)):
+            self._take(message[1])
 
 
 def install(folder: Path | None = None, worker: Any = None) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import aiohttp
@@ -83,7 +82,8 @@ class Upstream:
         # into its queue each time that it takes it out (Model.pollInferJob), and never comes to another.
         url = self._inference + "/predictions" + _path(name, version)
         headers, timeout = {"describe": "True", **self._authorization("inference")}, _timeout(MANAGEMENT_TIMEOUT)
-        described = orjson.loads(await _read(self._session.post(url, headers=headers, timeout=timeout)))
+        async with self._session.post(url, headers=headers, timeout=timeout) as answer:
+            described = orjson.loads(await _read(answer))
         versions = [each["modelVersion"] for each in await self._managed(f"/models/{name}/all")]
         return {**described, "versions": sorted(versions)}
 
@@ -111,10 +111,7 @@ class Upstream:
             **self._authorization("inference"),
         }
         async with self._session.post(url, data=body, headers=headers, timeout=_timeout(timeout)) as answer:
-            read = await answer.read()
-            if answer.status != 200:
-                raise grpc_errors.from_http(answer.status, read)
-            return read, int(answer.headers[JSON_LENGTH_HEADER])
+            return await _read(answer), int(answer.headers[JSON_LENGTH_HEADER])
 
     async def names(self) -> list[str]:
         """The names of all models.
@@ -142,7 +139,8 @@ class Upstream:
 
     async def _managed(self, path: str) -> Any:
         headers, timeout = self._authorization("management"), _timeout(MANAGEMENT_TIMEOUT)
-        return orjson.loads(await _read(self._session.get(self._management + path, headers=headers, timeout=timeout)))
+        async with self._session.get(self._management + path, headers=headers, timeout=timeout) as answer:
+            return orjson.loads(await _read(answer))
 
     def _authorization(self, kind: Kind) -> dict[str, str]:
         if self._keys is None:
@@ -154,12 +152,11 @@ class Upstream:
             raise CallError(grpc.StatusCode.UNAVAILABLE, "TorchServe has left no tokens yet") from error
 
 
-async def _read(asking: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> bytes:
-    async with asking as answer:
-        read = await answer.read()
-        if answer.status != 200:
-            raise grpc_errors.from_http(answer.status, read)
-        return read
+async def _read(answer: aiohttp.ClientResponse) -> bytes:
+    read = await answer.read()
+    if answer.status != 200:
+        raise grpc_errors.from_http(answer.status, read)
+    return read
 
 
 def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:

@@ -66,3 +66,17 @@ class Answers:
             answer["headers"] = {self.text().decode(): self.text().decode() for _ in range(self.number())}
             answers.append({**answer, "body": self.text()})
         return code, message, answers
+
+
+class Pieces:
+    """A connection that delivers a stream in pieces that end at the given places."""
+
+    def __init__(self, stream: bytes, ends: Iterable[int] = ()) -> None:
+        self._stream, self._at = stream, 0
+        self._ends = sorted({end for end in ends if 0 < end < len(stream)} | {len(stream)})
+
+    def recv(self, size: int, _flags: int = 0) -> bytes:
+        end = next((end for end in self._ends if end > self._at), self._at)
+        piece = self._stream[self._at : min(end, self._at + size)]
+        self._at += len(piece)
+        return piece

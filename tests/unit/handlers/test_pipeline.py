@@ -17,7 +17,7 @@ from ts.service import Service
 from handlers import pipeline, wire
 from handlers.pipeline import Pipeline
 from handlers.siblings import Siblings
-from tests.worker_messages import Answers, batch, load, request
+from tests.worker_messages import Answers, Pieces, batch, load, request
 
 HEADERS = {"Host": "h", "explain": "False"}
 
@@ -133,13 +133,13 @@ def undecoded(monkeypatch):
     monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "false")
 
 
-GROUPS = st.lists(st.lists(st.integers(0, 1), max_size=12), max_size=12)
+GROUPS = st.lists(st.lists(st.integers(0, 1), max_size=24), max_size=12)
 
 
 @settings(deadline=None)
 @given(
     groups=GROUPS,
-    size=st.integers(1, 16),
+    size=st.integers(1, 32),
     lateness=st.lists(st.integers(0, 3), max_size=20),
     cut=st.sampled_from([7, 100, 1 << 20]),
     alone=st.none() | st.lists(st.booleans(), max_size=20),
@@ -172,6 +172,12 @@ def test_a_part_is_answered_while_the_rest_waits():
     serve(frontend, Pipeline(Others()))
     assert frontend.parts[0] == 6
     assert sum(frontend.parts) == 8
+
+
+def test_a_late_message_is_read_before_the_answers_to_it():
+    frontend = Frontend([crowd(32)], size=32, lateness=[0, 9])
+    serve(frontend, Pipeline(Others()))
+    assert frontend.parts[:2] == [24, 6]
 
 
 def test_requests_that_come_meanwhile_are_computed_without_a_wait_for_a_batch():
@@ -229,21 +235,11 @@ def worker(monkeypatch):
     return types.SimpleNamespace(retrieve_msg=upstream.retrieve_msg)
 
 
-class Stream:
-    """A connection on which all has come."""
-
-    def __init__(self, *messages):
-        self._stream = io.BytesIO(b"".join(messages))
-
-    def recv(self, size, _flags=0):
-        return self._stream.read(size)
-
-
 def test_installed_it_serves_the_next_message_and_says_so(worker, caplog):
     with caplog.at_level(logging.INFO):
         assert pipeline.install(worker=worker)
     assert f"in the place of TorchServe {ts.__version__}" in caplog.text
-    _, message = worker.retrieve_msg(Stream(batch(asked("a"))))
+    _, message = worker.retrieve_msg(Pieces(batch(asked("a"))))
     assert Service.retrieve_data_for_inference(message) is message
     answers = service.create_predict_response([b"x"], message.ids, "", 200, context_of(message))
     assert answers == wire.create_predict_response([b"x"], message.ids, "", 200, context_of(message))
@@ -252,22 +248,22 @@ def test_installed_it_serves_the_next_message_and_says_so(worker, caplog):
 def test_installed_it_leaves_torchserves_messages_to_torchserve(worker):
     assert pipeline.install(worker=worker)
     stream = batch(request("a", {"Host": "h"}, [("body", "", b"x")]))
-    _, inputs, ids = Service.retrieve_data_for_inference(upstream.retrieve_msg(Stream(stream))[1])
+    _, inputs, ids = Service.retrieve_data_for_inference(upstream.retrieve_msg(Pieces(stream))[1])
     assert (inputs, ids) == ([{"body": b"x"}], {0: "a"})
-    assert worker.retrieve_msg(Stream(load("m", "/m")))[0] == b"L"
+    assert worker.retrieve_msg(Pieces(load("m", "/m")))[0] == b"L"
 
 
 @pytest.mark.parametrize("folder", [True, False], ids=["continuous batching", "none"])
 def test_only_where_the_frontend_knows_of_it_a_message_is_answered_in_parts(worker, tmp_path, folder):
     pipeline.install(tmp_path if folder else None, worker)
-    _, found = worker.retrieve_msg(Stream(batch(*crowd(8).values())))
+    _, found = worker.retrieve_msg(Pieces(batch(*crowd(8).values())))
     assert len(found.ids) == (6 if folder else 8)
 
 
 def test_a_folder_that_cannot_be_used_costs_the_pipeline_alone(worker, tmp_path, caplog):
     assert pipeline.install(tmp_path / "missing", worker)
     assert "Each message is answered as a whole" in caplog.text
-    _, found = worker.retrieve_msg(Stream(batch(*crowd(8).values())))
+    _, found = worker.retrieve_msg(Pieces(batch(*crowd(8).values())))
     assert len(found.ids) == 8
 
 

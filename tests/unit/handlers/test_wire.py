@@ -15,21 +15,7 @@ from ts.service import Service
 
 from handlers import alike, incoming, wire
 from handlers.pipeline import Pipeline
-from tests.worker_messages import END, batch, field, load, request
-
-
-class Pieces:
-    """A connection that delivers a stream in pieces that end at the given places."""
-
-    def __init__(self, stream, ends=()):
-        self._stream, self._at = stream, 0
-        self._ends = sorted({end for end in ends if 0 < end < len(stream)} | {len(stream)})
-
-    def recv(self, size, _flags=0):
-        end = next((end for end in self._ends if end > self._at), self._at)
-        piece = self._stream[self._at : min(end, self._at + size)]
-        self._at += len(piece)
-        return piece
+from tests.worker_messages import END, Pieces, batch, field, load, request
 
 
 def theirs(connection):
