@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ts.context import RequestProcessor
@@ -20,9 +20,11 @@ OWN_HEADERS = frozenset(("content-length", "x-request-id"))
 # The end of a list, read as unsigned: a length can then only lead forward.
 LAST = 0xFFFFFFFF
 number_at = struct.Struct(">I").unpack_from
+_packed = struct.Struct(">I").pack
+_END = _packed(LAST)
 
-# The values of a request's own headers, and last that of its parameter.
-Fields = list[bytearray]
+# The values of a request's own headers, bytes or a bytearray, and last that of its parameter, a bytearray.
+Fields = Sequence[Any]
 
 
 class Pattern:
@@ -60,10 +62,32 @@ class Pattern:
             return None
         return [data[start:end] for start, end in places], at + 4
 
+    def like(self, data: bytearray, at: int, name: str, fields: Fields) -> Iterator[tuple[str, Fields]]:
+        """The ids and fields of the requests that follow at ``at``, up to one where any is not as long as that given.
+
+        So they are read twice as quickly as one after another.
+        """
+        row, shared = _row(tuple(piece for piece, _ in self._pieces), (len(name), *map(len, fields)))
+        value_end = row.size - len(_END)
+        value_start = value_end - len(fields[-1])
+        for start in range(at, len(data) - row.size + 1, row.size):
+            found = row.unpack_from(data, start)
+            if found[::2] != shared or found[-1] != _END:
+                return
+            yield found[1].decode(), [*found[3:-1:2], data[start + value_start : start + value_end]]
+
     def properties_of(self, fields: Fields) -> dict[str, Any]:
         """The headers of the request with these fields, and the content type of its parameter."""
         own = zip(self._headers, fields, strict=False)
         return {**self.properties, **{name: value.decode() for name, value in own}}
+
+
+@functools.lru_cache(maxsize=16)
+def _row(pieces: tuple[bytes, ...], lengths: tuple[int, ...]) -> tuple[struct.Struct, tuple[bytes, ...]]:
+    """Reads all of a request of a pattern but its parameter, by the lengths of its id and fields; what it shares."""
+    shared = [piece + _packed(length) for piece, length in zip((b"", *pieces), lengths, strict=True)]
+    ways = [f"{len(before)}s{length}" for before, length in zip(shared, lengths, strict=True)]
+    return struct.Struct("s".join(ways) + f"x{len(_END)}s"), tuple(shared)
 
 
 class _Listed(Sequence[Any]):

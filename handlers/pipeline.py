@@ -19,9 +19,11 @@ version answers each message as a whole.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,10 +42,18 @@ logger = logging.getLogger(__name__)
 # The protocol has no version of its own.
 VERSION = "0.12.0"
 
-# Of the requests that wait, so many are computed at once, so that there is something left to compute meanwhile.
-_PART = 0.75
+# Of the requests that wait, so many are left for the next part, so that there is something to compute meanwhile.
+_LEFT = 0.25
 # With fewer it is better to wait for the next message: to compute one takes about as long as four.
 _FEW = 4
+# With few callers a part takes less time than to hand out its answers and to gather what follows on them. Then it is
+# better to take turns with them: to leave one alone, and to wait until as many as before have come. That begins with so
+# many requests in the worker at once, and ends with so many; without turns it sees about half of them.
+_FEW_CALLERS = 12, 24
+# So often the worker looks who has come, and waits so many nanoseconds before each time. Some systems cannot let others
+# run meanwhile.
+_LOOKS = 3 if hasattr(os, "sched_yield") else 0
+_PAUSE = 40_000
 # Bytes of requests up to which they may come once more.
 _AGAIN = 1 << 20
 
@@ -68,6 +78,8 @@ class Pipeline:
         self._owes = False
         # Whether requests were left when the last part was answered, and whether this part may leave some.
         self._flows = self._splits = False
+        # The most requests that waited at once, less one for each part since, and whether they are few callers'.
+        self._crowd, self._turns = 0, True
 
     def retrieve_msg(self, connection: socket.socket) -> tuple[bytearray, Any]:
         """Read what has come, and say what to do next, in the place of TorchServe's function of this name.
@@ -87,6 +99,10 @@ class Pipeline:
             if command != upstream.PREDICT_MSG:
                 return message
             self._take(content)
+        if self._flows and self._turns and self._crowd >= _FEW:
+            self._gather()
+        self._crowd = max(len(self._waiting), self._crowd - 1)
+        self._turns = self._crowd <= _FEW_CALLERS[self._turns]
         size = self._size()
         self._computed, self._waiting = self._waiting[:size], self._waiting[size:]
         return bytearray(upstream.PREDICT_MSG), wire.gathered(self._computed)
@@ -118,25 +134,40 @@ class Pipeline:
         if self._siblings:
             self._reader.known.update([(request.name, request.length) for request in requests])
 
+    def _gather(self) -> None:
+        """Wait a little for as many requests as have come lately."""
+        for _ in range(_LOOKS):
+            if len(self._waiting) >= self._crowd or not self._may_leave():
+                return
+            until = time.monotonic_ns() + _PAUSE
+            self._read_next()
+            while time.monotonic_ns() < until:
+                os.sched_yield()
+            self._look()
+
+    def _may_leave(self) -> bool:
+        """Whether requests may stay without an answer, and come once more, while others are answered."""
+        return self._siblings is not None and sum(self._reader.known.values()) <= _AGAIN and self._siblings.none()
+
     def _size(self) -> int:
         """How many of those that wait are computed now."""
         count = len(self._waiting)
-        self._splits = (
-            self._siblings is not None
-            and (count > 1 or self._flows)
-            and sum(self._reader.known.values()) <= _AGAIN
-            and self._siblings.none()
-        )
-        return max(min(round(count * _PART), count - 1), 1) if self._splits else count
+        self._splits = (count > 1 or self._flows) and self._may_leave()
+        left = 1 if self._turns else round(count * _LEFT)
+        return max(count - left, 1) if self._splits else count
 
     def _before_answers(self) -> None:
         """Read the message that the answers are for, and if nobody waits after them, look whether somebody does now."""
         self._read_next()
         if self._splits and self._flows and not self._waiting:
             # Without a request to go on with, the frontend would wait for a whole batch.
-            self._connection.sendall(_NO_ANSWERS)
-            self._owes = False
-            self._read_next()
+            self._look()
+
+    def _look(self) -> None:
+        """Have the frontend send what has come since it sent the message that was read last."""
+        self._connection.sendall(_NO_ANSWERS)
+        self._owes = False
+        self._read_next()
 
     def _read_next(self) -> None:
         if not self._owes and (message := self._reader.read(self._connection)):

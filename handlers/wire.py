@@ -119,6 +119,8 @@ class Reader:
         self._decodes = os.environ.get("TS_DECODE_INPUT_REQUEST", "true") == "true"
         # Of the last request with one parameter.
         self._pattern = _NO_PATTERN
+        # Of the last request that was told by a pattern, in bytes.
+        self._length = 0
 
     def read(self, connection: Connection, wait: bool = True) -> tuple[bytearray, Any] | None:
         """Read one message: its command, and for ``b"I"`` a list of ``Read``, for ``b"L"`` TorchServe's dict.
@@ -181,8 +183,15 @@ class Reader:
                     at += known[name]
                 elif told := pattern.read(data, end):
                     fields, end = told
-                    found.append(Read(name, end - at, pattern, fields))
+                    found.append(Read(name, length := end - at, pattern, fields))
                     at = end
+                    # Where lengths differ, to compare them for each would only cost time.
+                    if length == self._length:
+                        for other, values in pattern.like(data, at, name, fields):
+                            if other not in known:
+                                found.append(Read(other, length, pattern, values))
+                            at += length
+                    self._length = length
                 else:
                     content, end = self._described(data, end)
                     found.append(Read(name, end - at, None, content))

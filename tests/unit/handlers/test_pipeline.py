@@ -168,10 +168,56 @@ def crowd(count, size=8):
 
 
 def test_a_part_is_answered_while_the_rest_waits():
-    frontend = Frontend([crowd(8)])
+    frontend = Frontend([crowd(32)], size=32)
     serve(frontend, Pipeline(Others()))
-    assert frontend.parts[0] == 6
-    assert sum(frontend.parts) == 8
+    assert frontend.parts[0] == 24
+    assert sum(frontend.parts) == 32
+
+
+def groups(*counts):
+    """Arrivals."""
+    return [
+        {name: asked(name) for name in (f"{number}-{place}" for place in range(count))}
+        for number, count in enumerate(counts)
+    ]
+
+
+def test_few_callers_are_waited_for_so_that_parts_stay_large():
+    # Of those that were answered first, some come back with the answers, and the others later.
+    frontend = Frontend(groups(8, 3, 2, 2, 5, 2))
+    serve(frontend, Pipeline(Others()))
+    assert [part for part in frontend.parts if part] == [7, 7, 7, 1]
+
+
+def test_who_does_not_come_is_not_waited_for_long():
+    frontend = Frontend(groups(8, 2, 0, 0, 0, 0, 0, 2))
+    serve(frontend, Pipeline(Others()))
+    assert frontend.parts[:5] == [7, 0, 0, 0, 2]
+
+
+def test_who_is_there_is_not_waited_for():
+    frontend = Frontend(groups(8, 7, 3))
+    serve(frontend, Pipeline(Others()))
+    assert frontend.parts[:2] == [7, 7]
+
+
+def test_no_callers_are_waited_for_when_a_sibling_has_come():
+    frontend = Frontend(groups(8, 2, 1, 1))
+    serve(frontend, Pipeline(Others([True] + [False] * 9)))
+    assert frontend.parts[:2] == [7, 3]
+
+
+@pytest.mark.parametrize(("before", "part"), [([8, 19], 19), ([32, 12] + [15] * 20, 15)], ids=["few", "many"])
+def test_of_twenty_that_wait_one_or_five_are_left_by_what_was_before(before, part):
+    frontend = Frontend(groups(*before, 99), size=32)
+    serve(frontend, Pipeline(Others()))
+    assert frontend.parts[len(before) - 1] == part
+
+
+def test_many_callers_are_not_waited_for():
+    frontend = Frontend(groups(32, 4, 4, 4), size=32)
+    serve(frontend, Pipeline(Others()))
+    assert frontend.parts[:3] == [24, 9, 5]
 
 
 def test_a_late_message_is_read_before_the_answers_to_it():
@@ -181,8 +227,7 @@ def test_a_late_message_is_read_before_the_answers_to_it():
 
 
 def test_requests_that_come_meanwhile_are_computed_without_a_wait_for_a_batch():
-    arrivals = [{f"{number}-{place}": asked(f"{number}-{place}") for place in range(2)} for number in range(6)]
-    frontend = Frontend(arrivals)
+    frontend = Frontend(groups(*[2] * 6))
     serve(frontend, Pipeline(Others()))
     # Never was nothing in work until the last had come: then the frontend would have waited for more.
     assert len(frontend.answers) == 12
@@ -257,7 +302,7 @@ def test_installed_it_leaves_torchserves_messages_to_torchserve(worker):
 def test_only_where_the_frontend_knows_of_it_a_message_is_answered_in_parts(worker, tmp_path, folder):
     pipeline.install(tmp_path if folder else None, worker)
     _, found = worker.retrieve_msg(Pieces(batch(*crowd(8).values())))
-    assert len(found.ids) == (6 if folder else 8)
+    assert len(found.ids) == (7 if folder else 8)
 
 
 def test_a_folder_that_cannot_be_used_costs_the_pipeline_alone(worker, tmp_path, caplog):
@@ -290,4 +335,4 @@ def test_a_process_that_is_no_worker_stays_as_it_is(caplog, main):
 def test_siblings_of_a_pipeline_are_real_ones(tmp_path):
     frontend = Frontend([crowd(8)])
     serve(frontend, Pipeline(Siblings(tmp_path)))
-    assert frontend.parts[0] == 6
+    assert frontend.parts[0] == 7

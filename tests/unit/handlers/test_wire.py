@@ -81,13 +81,14 @@ def of_client(client, name, value, own):
     return request(name, headers, parameters if client < 2 else [*parameters, ("more", "", own.encode())])
 
 
-NAMES = st.text("0123456789abcdef-", max_size=36)
-OWN = st.text("0123456789abcdefž", max_size=6)
-BODIES = st.binary(max_size=6) | st.sampled_from([END, END + END, b"\0\0\0\1"])
+# Most are as long as others, as ids and pixels are.
+NAMES = st.text("0123456789abcdef-", min_size=36, max_size=36) | st.text("0123456789abcdef-", max_size=36)
+OWN = st.just("4") | st.text("0123456789abcdefž", max_size=6)
+BODIES = st.binary(min_size=4, max_size=4) | st.binary(max_size=6) | st.sampled_from([END, END + END, b"\0\0\0\1"])
 # Most batches are of one client, and a client has sent something before.
 BATCHES = st.integers(0, 3).flatmap(
     lambda client: st.lists(
-        st.builds(of_client, st.sampled_from([client] * 6 + [0, 1, 2]), NAMES, BODIES, OWN), min_size=1, max_size=5
+        st.builds(of_client, st.sampled_from([client] * 6 + [0, 1, 2]), NAMES, BODIES, OWN), min_size=1, max_size=9
     ).map(lambda requests: batch(*requests))
 )
 
@@ -120,6 +121,35 @@ def test_requests_that_are_alike_are_read_at_once(monkeypatch):
     assert [values["body"] for values in second.inputs] == [b"", b"xmore", b"xx", b"xxx"]
     hosts = [processor.get_request_properties()["Host"] for processor in second.processors]
     assert hosts == ["h", "changed", "h", "h"]
+
+
+OTHERS = {
+    "another client": of_client(1, "o", b"body", "4"),
+    "another value": of_client(0, "o", b"body", "4").replace(b"False", b"Maybe"),
+    "another parameter": of_client(0, "o", b"body", "4").replace(b"octet-stream", b"octet-strain"),
+    "more parameters": of_client(2, "o", b"body", "4"),
+    "a longer body": of_client(0, "o", b"bodies", "4"),
+    "a longer id": of_client(0, "other", b"body", "4"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_one_that_differs_among_requests_that_are_alike_reads_as_torchserve_reads_it(monkeypatch, other):
+    monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "false")
+    requests = [of_client(0, name, b"body", "4") for name in "abcdef"]
+    stream = batch(*requests[:4], other, *requests[4:])
+    assert until_the_end(Pipeline().retrieve_msg, Pieces(stream)) == until_the_end(theirs, Pieces(stream))
+
+
+def test_requests_that_are_known_are_left_out_wherever_they_stand(monkeypatch):
+    monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "false")
+    asked = {name: of_client(0, name, b"body", "own") for name in "abcdef"}
+    reader = wire.Reader()
+    reader.known = {name: len(asked[name]) for name in "bdf"}
+    stream = batch(*asked.values())
+    for _ in range(2):
+        read = reader.read(Pieces(stream))
+        assert [request.name for request in read[1]] == ["a", "c", "e"]
 
 
 # A busy machine is no failure.
@@ -314,13 +344,13 @@ def context_of(answers):
 
 
 ASCII = st.text(st.characters(codec="ascii"), max_size=8)
-OTHERS = st.binary(max_size=20).map(bytearray) | TEXTS | st.just({"a": [1]}) | st.just(object())
+NO_BYTES = st.binary(max_size=20).map(bytearray) | TEXTS | st.just({"a": [1]}) | st.just(object())
 HEADERS = st.dictionaries(st.sampled_from(["content-type", "x-ž", "a"]), ASCII) | st.fixed_dictionaries(
     {"ts_stream_next": st.sampled_from(["true", "false"])}
 )
 STATUSES = st.none() | st.tuples(st.sampled_from([200, 404, None]), ASCII | st.none())
 ANSWERS = st.lists(st.tuples(st.binary(max_size=20), STATUSES, HEADERS), max_size=4) | st.lists(
-    st.tuples(st.binary(max_size=20) | OTHERS, STATUSES, HEADERS), max_size=4
+    st.tuples(st.binary(max_size=20) | NO_BYTES, STATUSES, HEADERS), max_size=4
 )
 
 
