@@ -49,7 +49,7 @@ _FEW = 4
 # With few callers a part takes less time than to hand out its answers and to gather what follows on them. Then it is
 # better to take turns with them: to leave one alone, and to wait until as many as before have come. That begins with so
 # many requests in the worker at once, and ends with so many; without turns it sees about half of them.
-_FEW_CALLERS = 12, 24
+_FEW_CALLERS = 10, 24
 # So often the worker looks who has come, and waits so many nanoseconds before each time. Some systems cannot let others
 # run meanwhile.
 _LOOKS = 3 if hasattr(os, "sched_yield") else 0
