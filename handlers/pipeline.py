@@ -8,6 +8,9 @@ a part of what it has goes on with the rest, and finds the next message when it 
     worker     compute a │ compute b            │ compute c
     frontend             │ hand out a, gather c │ hand out b, gather d
 
+That gains nothing with few callers, as parts are small then and cost as much as large ones. With them the worker takes
+turns: it computes all requests but one, and then has the frontend gather until as many have come as before.
+
 A message is read before the answers to it go out, although they do not depend on it: the frontend writes two messages
 in any order.
 

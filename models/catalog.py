@@ -68,7 +68,7 @@ class Serving:
     Attributes:
         workers: processes that serve the model. One has a pipeline (handlers/pipeline.py); with several each takes
             whole batches and computes or waits, in turns, and a batch size of a quarter of the callers is best.
-        batch_size: requests that a worker may have at once. It computes up to three quarters of them in one go.
+        batch_size: requests that a worker may have at once. It computes most of them in one go.
         max_batch_delay_ms: whole milliseconds that TorchServe waits for a batch to fill, counted from its first job,
             when the worker has nothing to do.
         response_timeout_s: seconds after which a worker that does not answer is replaced.

