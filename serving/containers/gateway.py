@@ -19,7 +19,7 @@ from serving import gateway, gateway_live, settings
 from serving.errors import ServingError
 
 # Seconds between two looks.
-_LOOK = 0.05
+_LOOK = 0.02
 
 
 def watch(path: Path, nginx: int) -> None:
