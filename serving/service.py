@@ -29,7 +29,7 @@ import requests
 from serving import archives as archive_files
 from serving import forking, gateway, gateway_reload, jvm, live, management, model_index, processes, worker_counts
 from serving.archives import Archive
-from serving.errors import AlreadyRunningError, BusyError, PortInUseError, StartError, UnreachableError
+from serving.errors import AlreadyRunningError, BusyError, PortInUseError, StartError, TokenError, UnreachableError
 from serving.live import Live
 from serving.management import Model
 from serving.processes import ProcessId
@@ -193,9 +193,13 @@ def _probe(settings: Settings, archives: Sequence[Archive]) -> Callable[[Process
 
     def look(process: ProcessId) -> str | None:
         doing = frontend(process)
-        if doing is None:
-            # A frontend that starts again has other keys than the gateway, which may run already, knows.
+        # A frontend that starts again has other keys than the gateway, which may run already, knows. They are there
+        # before its workers are, and the gateway is to know them by the time these are ready.
+        try:
             gateway_reload.apply(settings, live.read(settings.run), wait=False)
+        except TokenError:
+            if doing is None:
+                raise
         return doing
 
     return look

@@ -19,17 +19,17 @@ from serving import gateway, gateway_live, settings
 from serving.errors import ServingError
 
 # Seconds between two looks.
-_LOOK = 0.02
+_LOOK = 0.05
 
 
-def watch(path: Path, nginx: int) -> None:
+def watch(path: Path, seen: bytes, nginx: int) -> None:
     """Send SIGHUP to nginx whenever a file has changed, until nginx has ended.
 
     Args:
         path: the file.
+        seen: what it held before nginx can have read it.
         nginx: the number of its master process, which this process is a child of.
     """
-    seen = path.read_bytes()
     while os.getppid() == nginx:
         time.sleep(_LOOK)
         now = path.read_bytes()
@@ -51,10 +51,14 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     this = os.getpid()
+    live = gateway.live_folder(given) / gateway_live.NAME
+    seen = live.read_bytes()
+    # It would end an nginx that does not handle it yet. Blocked it waits until nginx does: sigsuspend lets it in.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     if os.fork() == 0:
         # It must not take part in nginx's ways to end: it ends when nginx has.
         signal.signal(signal.SIGQUIT, signal.SIG_IGN)
-        watch(gateway.live_folder(given) / gateway_live.NAME, this)
+        watch(live, seen, this)
         os._exit(0)
     os.execv(nginx, gateway.command(nginx, config))
     raise AssertionError("nginx has taken this process's place")

@@ -13,8 +13,9 @@ import threading
 
 import pytest
 
-from serving import processes, service, settings
-from serving.errors import AlreadyRunningError, ArchiveError, PortInUseError, StartError
+from serving import gateway, gateway_live, processes, service, settings
+from serving.errors import AlreadyRunningError, ArchiveError, PortInUseError, StartError, TokenError
+from serving.processes import ProcessId
 from serving.service import Part
 from tests import packing, ports
 
@@ -281,3 +282,21 @@ def test_part_is_asked_to_end_by_its_own_signal(given, plan, monkeypatch):
     service.start(given, _silent)
     service.stop(given)
     assert output.read_text() == "set\nasked\n"
+
+
+def test_the_gateway_learns_torchserves_new_key_before_the_workers_are_there(given, monkeypatch, tmp_path):
+    doing = ["waiting for workers"]
+    monkeypatch.setattr(service, "FrontendProbe", lambda *_: lambda _: doing[0])
+    asked = dataclasses.replace(given, tokens=True)
+    asked.run.mkdir()
+    process = ProcessId(service.FRONTEND, os.getpid(), 0.0)
+    probe = service.frontend(asked, [], tmp_path).probe
+    assert probe(process) == "waiting for workers"
+    assert not gateway.live_folder(asked).exists()
+    asked.key_file.write_text(json.dumps({"inference": {"key": "fresh"}}))
+    assert probe(process) == "waiting for workers"
+    assert "Bearer fresh" in (gateway.live_folder(asked) / gateway_live.NAME).read_text()
+    asked.key_file.unlink()
+    doing[0] = None
+    with pytest.raises(TokenError):
+        probe(process)
