@@ -134,6 +134,8 @@ def stop(process: ProcessId, grace: float) -> bool:
     if found:
         with suppress(ProcessLookupError):
             os.kill(process.pid, process.stop_signal)
+            # What is suspended takes the signal when it goes on.
+            os.killpg(process.pid, signal.SIGCONT)
         wait_until(lambda: not process.alive, grace)
     members = _group(process)
     # Again and again: what is killed may have started another process just before.

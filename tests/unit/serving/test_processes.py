@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 import socket
 import sys
 
@@ -81,6 +82,18 @@ def test_stop_kills_what_ignores_sigterm(spawn):
     process, _ = spawn(STUBBORN)
     assert processes.stop(process, grace=0.2)
     assert not process.alive
+
+
+def test_stop_has_what_is_suspended_end_by_itself(spawn, tmp_path):
+    process, _ = spawn(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('ended', flush=True)))\n"
+        "print('set', flush=True)\n" + SLEEPS
+    )
+    os.kill(process.pid, signal.SIGSTOP)
+    assert processes.wait_until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, 10)
+    assert processes.stop(process, grace=10)
+    assert (tmp_path / "output").read_text() == "set\nended\n"
 
 
 def test_stop_of_ended_process_does_nothing(spawn):
