@@ -257,8 +257,7 @@ def test_the_canary_is_named_in_the_answer(tiny_service, tmp_path):
             assert gateway.access(answer.headers["X-Request-Id"])["version"] == "1.0"
 
 
-@pytest.mark.parametrize("while_it_starts", [False, True])
-def test_a_gateway_in_a_container_of_its_own_takes_up_a_change(tiny_service, tmp_path, while_it_starts):
+def test_a_gateway_in_a_container_of_its_own_takes_up_a_change(tiny_service, tmp_path):
     gateways.required_nginx()
     public, status = ports.free(2)
     environment = {
@@ -273,10 +272,7 @@ def test_a_gateway_in_a_container_of_its_own_takes_up_a_change(tiny_service, tmp
     command = [sys.executable, "-m", "serving.containers.gateway"]
     with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True) as process:
         try:
-            if while_it_starts:
-                assert wait_until(lambda: psutil.Process(process.pid).name() == "nginx", 20)
-            else:
-                assert wait_until(lambda: listens(HOST, public), 20)
+            assert wait_until(lambda: listens(HOST, public), 20)
             for version, found in (("2.0", 404), ("1.0", 200), ("2.0", 404)):
                 state = {"tiny": Live("1.0", canary=Canary(version, 100))}
                 assert gateway_reload.apply(given, state)
