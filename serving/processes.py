@@ -134,7 +134,8 @@ def stop(process: ProcessId, grace: float) -> bool:
     if found:
         with suppress(ProcessLookupError):
             os.kill(process.pid, process.stop_signal)
-            # What is suspended takes the signal when it goes on.
+        # What is suspended takes the signal when it goes on. macOS permits no signal to a group that has just ended.
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGCONT)
         wait_until(lambda: not process.alive, grace)
     members = _group(process)
