@@ -138,9 +138,21 @@ ps: ## the containers and whether they are healthy
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-.PHONY: test test-conformance fuzz test-web chaos lint format
+# Test processes at a time. Tests of one file share a service, so a file stays in one process.
+PARALLEL ?= 2
+PYTEST := $(BIN)/python -m pytest
+IN_PARALLEL := --numprocesses $(PARALLEL) --dist loadfile --no-loadscope-reorder
+
+.PHONY: test test-unit test-faults test-conformance fuzz test-web chaos lint format
 test: archive ## unit and integration tests against a real TorchServe
-	@$(BIN)/python -m pytest
+	@$(PYTEST) $(IN_PARALLEL) -m "not serial"
+	@$(PYTEST) -m serial
+
+test-unit: $(STAMP) ## unit tests alone, which need no trained model
+	@$(PYTEST) $(IN_PARALLEL) tests/unit
+
+test-faults: archive ## every fault in its short form, under load; four minutes
+	@$(PYTEST) tests/chaos
 
 # The official clients take an older protobuf than the service, so they get an environment of their own.
 CONFORMANCE := .venv-conformance
@@ -153,22 +165,23 @@ test-conformance: archive $(CONFORMANCE)/.installed ## official Triton, KServe a
 	@$(CONFORMANCE)/bin/python -m pytest tests/conformance --ignore tests/conformance/test_kserve.py
 	@$(CONFORMANCE)/bin/python -m pytest tests/conformance/test_kserve.py
 
-fuzz: $(STAMP) ## hand 50,000 broken requests to the decoders; a minute or two
+fuzz: archive ## 50,000 broken requests to the decoders, and 60,000 requests with bad neighbors to a service; two minutes
 	@$(BIN)/python -m tests.fuzz.decoders --count 50000
+	@FUZZ_ROUNDS=100 $(PYTEST) tests/integration/test_bad_neighbours.py
 
 $(VENV)/.web-installed: requirements/web.txt $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/web.txt
 	@touch $@
 
 test-web: archive $(VENV)/.web-installed ## the playground in a real browser; needs nginx and chromium
-	@$(BIN)/python -m pytest tests/web
+	@$(PYTEST) tests/web
 
 chaos: archive ## every fault at full length under load, with figures and charts; 20 minutes; needs nginx
-	@CHAOS=full $(BIN)/python -m pytest tests/chaos
+	@CHAOS=full $(PYTEST) tests/chaos
 
 .PHONY: test-monitoring
 test-monitoring: archive ## alerts and dashboard with a real Prometheus; needs nginx and Debian's prometheus
-	@$(BIN)/python -m pytest tests/monitoring
+	@$(PYTEST) tests/monitoring
 
 $(VENV)/.containers-installed: requirements/containers.txt $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/containers.txt
@@ -176,7 +189,7 @@ $(VENV)/.containers-installed: requirements/containers.txt $(STAMP)
 
 .PHONY: test-containers
 test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## the service in containers; needs docker
-	@$(BIN)/python -m pytest tests/containers
+	@$(PYTEST) tests/containers
 
 lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -179,6 +179,8 @@ def _variables() -> str:
         ("FASHION_RATE_LIMIT", "requests a second that one client may send to the gateway", "any number"),
         ("FASHION_TOKENS", "1 has TorchServe ask for tokens of its own on every API", "0"),
         ("FASHION_START_TIMEOUT", "seconds that one process may take to be ready", f"{defaults.start_timeout:g}"),
+        ("FASHION_HANG_TIMEOUT", "seconds of silence after which TorchServe is killed", f"{defaults.hang_timeout:g}"),
+        ("FASHION_BACKOFF", "seconds before the second of five attempts to restart a part", f"{defaults.backoff:g}"),
     ]
     lines = [f"  {name:<32} {meaning} (default {default})" for name, meaning, default in described]
     return "\n".join(["environment variables:", *lines])

@@ -142,6 +142,8 @@ class Settings:
         logs: folder of its logs; made when needed.
         counts: folder in which workers count; made when needed.
         start_timeout: seconds that one process may take to be ready.
+        hang_timeout: seconds without an answer after which the supervisor kills TorchServe's frontend.
+        backoff: seconds before the supervisor's second attempt in a row; each further one waits twice as long.
         api_keys: file of the keys that the gateway asks for; ``None`` lets everybody in.
         certificates: folder of ``gateway.crt`` and ``gateway.key``, which make the gateway speak TLS.
         rate_limit: requests a second that the gateway takes from one client; ``None`` for any number.
@@ -164,6 +166,8 @@ class Settings:
     logs: Path
     counts: Path
     start_timeout: float
+    hang_timeout: float
+    backoff: float
     api_keys: Path | None
     certificates: Path | None
     rate_limit: int | None
@@ -221,6 +225,9 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         logs=setting("FASHION_LOG_DIR", _path, ROOT / "logs", environment),
         counts=setting(COUNTS_VARIABLE, _path, run / "counts", environment),
         start_timeout=setting("FASHION_START_TIMEOUT", _seconds, 120.0, environment),
+        # Longer than a garbage collection or a rush takes.
+        hang_timeout=setting("FASHION_HANG_TIMEOUT", _seconds, 20.0, environment),
+        backoff=setting("FASHION_BACKOFF", _seconds, 1.0, environment),
         api_keys=setting("FASHION_API_KEYS", _path, None, environment),
         certificates=setting("FASHION_CERTIFICATES", _path, None, environment),
         rate_limit=setting("FASHION_RATE_LIMIT", _rate, None, environment),

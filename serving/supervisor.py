@@ -18,7 +18,6 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
 
 from serving import processes, service, settings
 from serving.errors import ServingError, StartError
@@ -30,12 +29,10 @@ NAME = "supervisor"
 
 logger = logging.getLogger("serving.supervisor")
 
-# Seconds to wait before each attempt in a row; after the last one it gives up.
-DELAYS = (0.0, 1.0, 2.0, 4.0, 8.0)
+# Attempts in a row; after the last one it gives up. The first comes at once, the others after growing pauses.
+ATTEMPTS = 5
 # Seconds that all must run for the next attempt to be a first one again.
 SETTLED = 60.0
-# Seconds without any answer after which TorchServe's frontend hangs: longer than a garbage collection or a rush takes.
-HUNG = 20.0
 # Seconds between two looks, and between two questions to the frontend.
 _LOOK = 0.2
 _ASK = 5.0
@@ -66,47 +63,45 @@ class _Hearing:
 def watch(
     given: Settings,
     report: Report,
-    delays: Sequence[float] = DELAYS,
+    attempts: int = ATTEMPTS,
     settled: float = SETTLED,
-    hung: float = HUNG,
 ) -> None:
     """Start again what ends, or what hangs, until another command stops the service.
 
     Args:
         given: the service.
         report: told what is going on, whenever that changes.
-        delays: seconds to wait before each attempt in a row.
+        attempts: how often in a row it tries.
         settled: seconds after which attempts are counted anew.
-        hung: seconds without an answer after which TorchServe's frontend is killed.
 
     Raises:
         StartError: the last attempt was in vain.
     """
-    attempts, last, reason = 0, float("-inf"), "it ended again each time"
-    hearing = _Hearing(given, hung)
+    tried, last, reason = 0, float("-inf"), "it ended again each time"
+    hearing = _Hearing(given, given.hang_timeout)
     while (ended := service.ended(given)) is not None:
         if not ended:
             if hearing.silent():
-                report(f"TorchServe has not answered for {hung:g} s; ending it")
+                report(f"TorchServe has not answered for {given.hang_timeout:g} s; ending it")
                 service.kill_frontend(given)
             time.sleep(_LOOK)
             continue
         if time.monotonic() - last > settled:
-            attempts, reason = 0, "it ended again each time"
-        if attempts == len(delays):
+            tried, reason = 0, "it ended again each time"
+        if tried == attempts:
             raise StartError(
                 f"{' and '.join(ended)} could not be kept running after {attempts} attempts ({reason}); the logs are "
                 f"in {given.logs}, make restart tries anew"
             )
-        time.sleep(delays[attempts])
-        attempts += 1
+        time.sleep(given.backoff * 2 ** (tried - 1) if tried else 0.0)
+        tried += 1
         begun = time.monotonic()
         try:
             if service.revive(given, report):
                 report(f"ready again after {time.monotonic() - begun:.1f} s")
         except ServingError as error:
             reason = str(error)
-            report(f"attempt {attempts} of {len(delays)}: {reason}")
+            report(f"attempt {tried} of {attempts}: {reason}")
         last = time.monotonic()
         hearing.heard()
 

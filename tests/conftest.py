@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+
+from tests.support import guard
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Have a guard end what this run leaves, unless this is one of pytest-xdist's workers, which belong to a run."""
+    if hasattr(config, "workerinput"):
+        return
+    folder = Path(config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
+    watch = guard.begin(folder)
+    config.add_cleanup(lambda: _end(watch))
+
+
+def _end(watch) -> None:
+    watch.stdin.close()
+    watch.wait()
 
 
 @pytest.fixture(autouse=True, scope="session")

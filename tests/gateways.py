@@ -102,7 +102,7 @@ def running(
     Args:
         base: settings of the service.
         folder: where the gateway writes.
-        directives: values of nginx's directives that are different for this gateway.
+        directives: values of nginx's directives that are different for this gateway, where they stand first.
         changes: settings that are different for this gateway.
     """
     nginx = required_nginx()
@@ -121,8 +121,10 @@ def running(
     try:
         config = gateway.write_config(given, scratch)
         for name, value in (directives or {}).items():
-            text, found = re.subn(rf"^( *{name}) [^;]+;", rf"\1 {value};", config.read_text(), flags=re.MULTILINE)
-            assert found == 1, f"{name} is {found} times in {config}"
+            text, found = re.subn(
+                rf"^( *{name}) [^;]+;", rf"\1 {value};", config.read_text(), count=1, flags=re.MULTILINE
+            )
+            assert found, f"{name} is not in {config}"
             config.write_text(text)
         command = gateway.command(nginx, config)
         process = processes.spawn("gateway", command, os.environ, given.run, given.logs / "gateway.log")

@@ -27,12 +27,14 @@ class ScriptedUpstream:
     Attributes:
         port: where it listens.
         requests: head and body of each request that has come, in order.
+        connections: how many have been accepted.
     """
 
     def __init__(self) -> None:
         self._script: list[bytes] = []
         self._lock = threading.Lock()
         self.requests: list[tuple[bytes, bytes]] = []
+        self.connections = 0
 
     def play(self, answers: Iterable[bytes]) -> None:
         """Answer the next requests with these bytes, and all further ones with 200.
@@ -53,6 +55,11 @@ class ScriptedUpstream:
         upstream = self
 
         class Handler(socketserver.StreamRequestHandler):
+            def setup(self) -> None:
+                super().setup()
+                with upstream._lock:
+                    upstream.connections += 1
+
             def handle(self) -> None:
                 while head := _head(self.rfile):
                     length = next(

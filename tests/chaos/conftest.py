@@ -11,7 +11,7 @@ from models import catalog
 from tests import gateways
 from tests.chaos import scenes
 from tests.chaos.scenes import Scene
-from tests.integration.conftest import Place, make_place
+from tests.support.place import Place, make_place
 
 # Seconds: the catalog's, or few where a test has no time for that.
 TIMEOUT = catalog.get(scenes.MODEL).serving.response_timeout_s if scenes.FULL else 3
@@ -53,7 +53,7 @@ def prepared(tmp_path) -> Iterator[tuple[Place, Path]]:
     archive = _pack(store)
     place = make_place(tmp_path, store)
     yield place, archive
-    place.run("stop")
+    place.end()
 
 
 @pytest.fixture
@@ -73,4 +73,4 @@ def shared_scene(tmp_path_factory, rate) -> Iterator[Scene]:
     place = make_place(folder, folder / "model_store")
     place.start()
     yield Scene(place, [archive], folder, rate(place, [archive]), TIMEOUT)
-    place.run("stop")
+    place.end()

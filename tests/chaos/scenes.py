@@ -31,8 +31,8 @@ from serving.management import Management, Model
 from serving.processes import wait_until
 from serving.settings import ROOT
 from tests.chaos import charts
-from tests.integration.conftest import Place
 from tests.packing import npz
+from tests.support.place import Place
 
 FULL = os.environ.get("CHAOS") == "full"
 REQUESTS = 20_000

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import requests
 
-from serving import service, supervisor
+from serving import service, settings
 from serving.processes import wait_until
 from tests.chaos import scenes
 from tests.chaos.scenes import Scene
@@ -39,12 +39,10 @@ def test_sigterm_answers_what_is_in_flight(prepared, tmp_path, rate):
     load = scene.load(scene.long_enough(short=60, full=60), "--retries", "0")
     load.settle(scenes.REQUESTS / scene.rate + 1 if scenes.FULL else 3)
     with ThreadPoolExecutor(8) as pool:
-        frontend = place.settings.gateway.number
-        before = _established(frontend)
+        gateway = place.settings.gateway.number
+        before = _accepted(gateway)
         asked = [pool.submit(ask_much) for _ in range(8)]
-        assert wait_until(lambda: _established(frontend) >= before + 8, 10)
-        # A connection is there before nginx has taken it up.
-        time.sleep(0.1)
+        assert wait_until(lambda: _accepted(gateway) >= before + 8, 10)
         told = load.event("SIGTERM")
         service.send_signal(signal.SIGTERM)
         answered = [each.result() for each in asked]
@@ -65,10 +63,10 @@ def test_sigterm_answers_what_is_in_flight(prepared, tmp_path, rate):
         assert took <= ENDED
 
 
-def _established(port: int) -> int:
-    """Connections to a port of this machine that are open."""
+def _accepted(port: int) -> int:
+    """Connections to a port of this machine that a process has accepted: until then none owns them."""
     return sum(
-        connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port
+        connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port and connection.pid is not None
         for connection in psutil.net_connections("tcp")
         if connection.family == socket.AF_INET
     )
@@ -83,7 +81,7 @@ def _established(port: int) -> int:
             "TorchServe's frontend hangs (SIGSTOP)",
             signal.SIGSTOP,
             # It asks every five seconds, and waits as long.
-            supervisor.HUNG + 10,
+            settings.read({}).hang_timeout + 10,
             marks=pytest.mark.skipif(not scenes.FULL, reason="takes a minute; tests/integration has the short form"),
         ),
     ],

@@ -11,7 +11,7 @@ import psutil
 from bench.questions import FORMS
 from serving import settings
 from tests.chaos import scenes
-from tests.integration.conftest import make_place
+from tests.support.place import make_place
 
 # Seconds: of the whole, and of what does not count, as caches and heaps still fill.
 SECONDS = float(os.environ.get("CHAOS_SOAK", "600")) if scenes.FULL else 6.0
@@ -46,7 +46,7 @@ def test_soak(tmp_path):
             time.sleep(0.5)
         result = load.result()
     finally:
-        place.run("stop")
+        place.end()
     counted = [memory for at, memory in samples if WARM_UP <= at <= SECONDS]
     tenth = max(1, len(counted) // 10)
 

@@ -17,7 +17,7 @@ import pytest
 from serving.settings import ROOT
 from tests.chaos import disks, scenes
 from tests.chaos.scenes import Scene
-from tests.integration.conftest import Place
+from tests.support.place import Place
 
 
 def _truncate(path: Path) -> None:

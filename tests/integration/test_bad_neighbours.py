@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import struct
 import zlib
 
@@ -16,7 +17,8 @@ from PIL import Image
 from models.datasets import fashion_mnist
 from tests.integration.test_predictions import expected
 
-ROUNDS = 100
+# `make fuzz` asks for more.
+ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "8"))
 TOGETHER = 16
 OCTETS = "application/octet-stream"
 JSON = "application/json"

@@ -19,7 +19,7 @@ from serving.management import Management
 from serving.processes import wait_until
 from tests import gateways, packing
 from tests.asking import Asking
-from tests.integration.conftest import Place, make_place
+from tests.support.place import Place, make_place
 
 QUICK = ("--grace", "0.5")
 CRASHING = b"class VectorClassifier:\n    def __init__(self):\n        raise RuntimeError('no such layer')\n"
@@ -35,7 +35,7 @@ def rolled(tmp_path_factory):
     packing.pack(place.settings.model_store, version="1.1", accuracy=0.896)
     packing.pack(place.settings.model_store, version="1.2", accuracy=0.894)
     yield place
-    place.run("stop")
+    place.end()
 
 
 def _state(place: Place) -> Live:

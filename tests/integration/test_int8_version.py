@@ -15,7 +15,7 @@ from models import artifacts, quantizing
 from models.archiving import MODEL_STORE
 from serving import model_index
 from serving.settings import ROOT
-from tests.integration.conftest import make_place
+from tests.support.place import make_place
 
 MODEL = "fashion_mlp"
 
@@ -45,7 +45,7 @@ def deployed(tmp_path_factory):
     run("models", "archive", MODEL, "--version", "1.1")
     run("serving", "deploy", MODEL, "1.1", "--grace", "0.5")
     yield place
-    place.run("stop")
+    place.end()
 
 
 def test_int8_version_answers(deployed):

@@ -11,7 +11,7 @@ import requests
 
 from serving.processes import wait_until
 from tests import gateways, packing
-from tests.integration.conftest import Place
+from tests.support.place import Place
 
 TIMEOUT = 10
 # Seconds until a worker that was killed takes requests again.

@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from serving.settings import ROOT
-from tests.integration.conftest import make_place
+from tests.support.place import make_place
 
 COPIED = ("models", "handlers", "serving", "gateway", "examples", "config.properties")
 

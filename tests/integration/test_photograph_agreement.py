@@ -16,7 +16,7 @@ from models.catalog import CATALOG, DEFAULT_VERSION
 from models.datasets import DATASETS
 from models.training import forward, prepare
 
-COUNT = 1000
+COUNT = 300
 AGREEMENT = 0.93
 SHAPE = (28, 28)
 WHITE, SHADES = (255, 255, 255), ((244, 244, 242), (200, 220, 240), (250, 230, 200), (180, 60, 60), (40, 90, 160))

@@ -6,7 +6,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ import requests
 
 from serving import gateway, service, supervisor
 from serving.processes import wait_until
-from serving.settings import ROOT
 from tests import packing
 
 
@@ -211,25 +209,22 @@ def test_foreground_service_starts_its_killed_frontend_again(place):
 
 def test_hung_frontend_is_started_again(place):
     packing.pack(place.settings.model_store)
-    place.start()
-    # The service's own supervisor waits for longer than a test may.
-    watching = "from serving import settings, supervisor; supervisor.watch(settings.read(), print, hung=2)"
-    command = [sys.executable, "-uc", watching]
-    with subprocess.Popen(command, env=place.environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as watch:
-        place.process(service.FRONTEND).suspend()
-        said = _read_until(watch, "ready again")
-        assert place.run("stop").returncode == 0
-        assert watch.wait(10) == 0
-    assert "TorchServe has not answered for 2 s; ending it" in said
+    place.environment["FASHION_HANG_TIMEOUT"] = "1"
+    foreground = place.begin("start", "--foreground")
+    _read_until(foreground, "Try: ")
+    place.process(service.FRONTEND).suspend()
+    said = _read_until(foreground, "ready again")
+    assert "TorchServe has not answered for 1 s; ending it" in said
     assert "TorchServe ended by itself; starting it again" in said
 
 
 def test_supervisor_gives_up_on_an_archive_that_is_gone(place):
-    (archive,) = [packing.pack(place.settings.model_store)]
+    archive = packing.pack(place.settings.model_store)
+    place.environment["FASHION_BACKOFF"] = "0.1"
     foreground = place.begin("start", "--foreground")
     _read_until(foreground, "Try: ")
     state = place.state()
-    Path(archive).unlink()
+    archive.unlink()
     place.process(service.FRONTEND).kill()
     rest, _ = foreground.communicate(timeout=90)
     assert foreground.returncode == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import signal
 
@@ -11,12 +10,11 @@ import grpc
 import pytest
 import requests
 
-from serving import settings
 from serving.oip_proto import open_inference_pb2 as oip
 from serving.processes import wait_until
 from serving.tokens import Keys
 from tests import gateways, packing
-from tests.integration.conftest import make_place
+from tests.support.place import make_place
 
 VECTOR = [1, 2, 3]
 
@@ -26,15 +24,16 @@ def guarded(tmp_path_factory):
     """A service that asks for tokens, with ``tiny`` 1.0 live and 1.1 in its model store."""
     gateways.required_nginx()
     folder = tmp_path_factory.mktemp("tokens")
-    place = make_place(folder, folder / "model_store")
-    environment = {**place.environment, "FASHION_TOKENS": "1"}
-    place = dataclasses.replace(place, environment=environment, settings=settings.read(environment))
+    place = make_place(folder, folder / "model_store", FASHION_TOKENS="1")
     packing.pack(place.settings.model_store)
     place.start()
     packing.pack(place.settings.model_store, version="1.1")
-    yield place
-    place.run("stop")
-    assert not place.settings.key_file.exists()
+    try:
+        yield place
+        assert place.run("stop").returncode == 0
+        assert not place.settings.key_file.exists()
+    finally:
+        place.end()
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from monitoring.prometheus import Prometheus
 from serving import settings
 from serving.processes import wait_until
 from tests import gateways
-from tests.integration.conftest import Place, make_place
 from tests.monitoring import watched
+from tests.support.place import Place, make_place
 
 _LOSSES = 5
 
@@ -23,7 +23,7 @@ def place(tmp_path_factory) -> Iterator[Place]:
     place = make_place(tmp_path_factory.mktemp("service"), settings.read().model_store)
     place.start()
     yield place
-    place.run("stop")
+    place.end()
 
 
 @pytest.fixture(scope="session")

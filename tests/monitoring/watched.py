@@ -22,7 +22,7 @@ from serving import processes
 from serving.processes import wait_until
 from serving.settings import HOST, ROOT
 from tests import ports
-from tests.integration.conftest import Place
+from tests.support.place import Place
 
 # Seconds between two scrapes, and what Grafana's $__rate_interval is by that.
 SCRAPE = 1

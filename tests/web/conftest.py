@@ -14,7 +14,7 @@ import requests
 from playwright.sync_api import Browser, sync_playwright
 
 from serving import settings
-from tests.integration.conftest import Place, make_place
+from tests.support.place import Place, make_place
 
 pytest.register_assert_rewrite("tests.web.playground")
 
@@ -43,7 +43,7 @@ def place(tmp_path_factory) -> Iterator[Place]:
     place = make_place(folder, folder / "model_store")
     place.start()
     yield place
-    place.run("stop")
+    place.end()
 
 
 @pytest.fixture(scope="session")

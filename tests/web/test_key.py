@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import expect
 
 from serving import settings
-from tests.integration.conftest import Place, make_place
+from tests.support.place import Place, make_place
 from tests.web.playground import SAMPLES
 
 KEY = secrets.token_hex(32)
@@ -33,7 +33,7 @@ def guarded(tmp_path_factory) -> Iterator[Place]:
     started = place.run("start", FASHION_API_KEYS=str(keys))
     assert started.returncode == 0, started.stdout + started.stderr
     yield place
-    place.run("stop")
+    place.end()
 
 
 def test_key_is_asked_for_and_kept_for_the_tab(guarded, open_playground, tmp_path):

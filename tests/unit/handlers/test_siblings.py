@@ -1,6 +1,5 @@
 """handlers.siblings between real processes, as locks are a process's."""
 
-import select
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from handlers.siblings import Siblings
+from serving.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 # Says "here" when it is one of the siblings, and then answers each line.
@@ -72,12 +72,19 @@ def test_one_that_comes_is_seen_until_it_ends(tmp_path, come):
     assert siblings.none()
 
 
+def waits_for_a_lock(pid):
+    """Whether the kernel lists a process among those that wait for a lock of a file (proc_locks(5))."""
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    return any(fields[1] == "->" and fields[5] == str(pid) for fields in lines)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists who waits for a lock")
 def test_one_that_comes_waits_for_who_acts_on_being_alone(come):
     first = come()
     assert first.reads() == "here"
     assert first.asked("none") == "True"
     second = come()
-    assert select.select([second.process.stdout], [], [], 1)[0] == []
+    assert wait_until(lambda: waits_for_a_lock(second.process.pid), 30)
     # It is seen while it waits, and stays so however often the first asks.
     assert [first.asked("none") for _ in range(3)] == ["False"] * 3
     first.asked("let come")

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -156,11 +155,10 @@ def test_worker_outlives_a_server_that_is_killed(begin_server, folder):
     worker = running(launcher, server)
     server.kill()
     server.wait()
-    time.sleep(0.5)
-    assert not gone(worker)
-    assert launcher.poll() is None
     begin_server()
     assert ended(launch(folder))[1]["torch"]
+    assert not gone(worker)
+    assert launcher.poll() is None
     worker.kill()
     assert launcher.wait(TIMEOUT) != 0
     launcher.communicate()
@@ -181,7 +179,8 @@ def test_launcher_that_gave_up_gets_no_worker(server, folder):
     assert ended(launch(folder))[0] == 0
     os.kill(server.pid, signal.SIGSTOP)
     launcher = launch(folder, "import time; time.sleep(600)")
-    time.sleep(0.5)
+    # Its socket is connected before it waits for the server, which does not run.
+    assert wait_until(lambda: psutil.Process(launcher.pid).net_connections("unix"), TIMEOUT)
     launcher.kill()
     launcher.wait()
     os.kill(server.pid, signal.SIGCONT)

@@ -62,7 +62,7 @@ def test_what_ends_is_started_again(watch):
 
 def test_attempts_in_a_row_wait_longer_each_time(watch):
     script = Scripted(StartError("no luck"), ArchiveError("no archive"), None)
-    said = watch(script, delays=(0.0, 1.0, 2.0, 4.0))
+    said = watch(script, attempts=4)
     assert watch.slept == [0.0, 1.0, 2.0]
     assert said[:2] == ["attempt 1 of 4: no luck", "attempt 2 of 4: no archive"]
 
@@ -70,18 +70,18 @@ def test_attempts_in_a_row_wait_longer_each_time(watch):
 def test_it_gives_up_and_names_the_last_reason(watch):
     script = Scripted(StartError("first"), StartError("second"), StartError("never tried"))
     with pytest.raises(StartError, match=r"TorchServe could not be kept running after 2 attempts \(second\)"):
-        watch(script, delays=(0.0, 0.0))
+        watch(script, attempts=2)
     assert script.attempts == 2
 
 
 def test_a_process_that_ends_again_and_again_is_given_up(watch):
     with pytest.raises(StartError, match="it ended again each time"):
-        watch(Scripted(None, None, None, None), delays=(0.0, 0.0, 0.0))
+        watch(Scripted(None, None, None, None), attempts=3)
 
 
 def test_attempts_are_counted_anew_when_it_has_run_for_long(watch):
     script = Scripted(None, None, None, None)
-    watch(script, delays=(0.0, 0.0), settled=-1.0)
+    watch(script, attempts=2, settled=-1.0)
     assert script.attempts == 4
 
 
@@ -106,7 +106,7 @@ def test_a_silent_frontend_is_killed_and_one_that_answers_is_not(monkeypatch):
     monkeypatch.setattr(service, "kill_frontend", lambda _: killed.append(now))
     monkeypatch.setattr(service, "revive", lambda *_: sleep(1) or ["TorchServe"])
     said = []
-    supervisor.watch(settings.read({}), said.append, hung=20.0)
+    supervisor.watch(settings.read({}), said.append)
     assert len(killed) == 1
     assert 75 <= killed[0] <= 86
     assert said[0] == "TorchServe has not answered for 20 s; ending it"

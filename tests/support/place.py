@@ -1,0 +1,205 @@
+"""A place for one service in tests: free ports, folders of its own, and the commands of ``python -m serving``."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from serving import __main__ as command
+from serving import settings
+from serving.processes import port_is_free, wait_until
+from serving.settings import ROOT, Settings
+from tests import ports
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """A place for one service: its settings, as environment variables and as the service reads them."""
+
+    environment: dict[str, str]
+    settings: Settings
+
+    @property
+    def inference(self) -> str:
+        """URL of TorchServe's inference API."""
+        return self.settings.inference.url
+
+    @property
+    def management(self) -> str:
+        """URL of its management API."""
+        return self.settings.management.url
+
+    @property
+    def metrics(self) -> str:
+        """URL of its metrics API."""
+        return self.settings.metrics.url
+
+    @property
+    def gateway(self) -> str:
+        """URL of the gateway."""
+        return self.settings.gateway.url
+
+    @property
+    def grpc(self) -> str:
+        """Address of the Open Inference Protocol over gRPC, ``host:port``."""
+        return self.settings.grpc.address
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of ``python -m serving`` in this process, which saves its imports; call it in the main thread.
+
+        Args:
+            arguments: of the command.
+            environment: variables beside those of the place.
+        """
+        output, errors = io.StringIO(), io.StringIO()
+        variables = {**self.environment, **environment}
+        with _environment(variables), contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            try:
+                code = command.main(arguments)
+            except SystemExit as end:
+                code = int(end.code or 0)
+        return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Begin ``python -m serving`` with these arguments; its output is to be read from ``stdout``."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "serving", *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def start(self) -> None:
+        """Start the service, which must succeed."""
+        started = self.run("start")
+        assert started.returncode == 0, started.stdout + started.stderr
+
+    def end(self) -> None:
+        """Kill whatever runs here, which takes a moment where a stop takes seconds, and remove its scratch folder."""
+        path = self.settings.run / "service.json"
+        scratch = json.loads(path.read_text())["scratch"] if path.exists() else None
+        assert wait_until(lambda: not self._kill(), 30), self._everything()
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _kill(self) -> bool:
+        """Kill what runs; whether anything did."""
+        everything = self._everything()
+        for process in everything:
+            with suppress(psutil.Error):
+                process.kill()
+        for process in everything:
+            # Those that this process started are gone when they have been waited for.
+            with suppress(ChildProcessError):
+                os.waitpid(process.pid, os.WNOHANG)
+        return bool(everything)
+
+    def _everything(self) -> list[psutil.Process]:
+        """``processes`` and nginx, which hides its variables and is found by its command line, and its children."""
+        found = self.processes()
+        prefix = f"{self.settings.run}{os.sep}gateway"
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.status() != psutil.STATUS_ZOMBIE and any(prefix in word for word in process.cmdline()):
+                    found += [process, *process.children(recursive=True)]
+        return list(dict.fromkeys(found))
+
+    def processes(self) -> list[psutil.Process]:
+        """All living processes of this place, workers included, however they were left: they inherit its variables."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                mine = process.environ().get("FASHION_RUN_DIR") == self.environment["FASHION_RUN_DIR"]
+                if mine and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def workers(self) -> list[psutil.Process]:
+        """Those of ``processes`` that are TorchServe's workers."""
+        found = []
+        for process in self.processes():
+            # It may end between the two looks.
+            with suppress(psutil.Error):
+                words = " ".join(process.cmdline())
+                # Forked, or started without a fork server; a launcher is neither.
+                if process.name() == "worker" or ("model_service_worker" in words and "launcher.py" not in words):
+                    found.append(process)
+        return found
+
+    def pid(self, name: str) -> int:
+        """The number of one of the processes that a start leaves behind; it may have ended."""
+        (found,) = [each["pid"] for each in self.state()["processes"] if each["name"] == name]
+        return found
+
+    def process(self, name: str) -> psutil.Process:
+        """One of these processes, which runs."""
+        return psutil.Process(self.pid(name))
+
+    def state(self) -> dict[str, Any]:
+        """What ``run/service.json`` says."""
+        return json.loads((self.settings.run / "service.json").read_text())
+
+    def assert_nothing_left(self, scratch: str) -> None:
+        """No process, no listener, no state and no temporary file remains of the service."""
+        assert self.processes() == []
+        assert all(port_is_free(settings.HOST, port.number) for port in self.settings.ports)
+        assert not (self.settings.run / "service.json").exists()
+        assert not Path(scratch).exists()
+
+
+class Elsewhere(Place):
+    """A service that runs already, of which nothing but the gateway can be reached."""
+
+    @property
+    def inference(self) -> str:
+        """The gateway too: it answers as TorchServe does."""
+        return self.gateway
+
+
+def make_place(folder: Path, model_store: Path, **environment: str) -> Place:
+    """A place with free ports and folders of its own under ``folder``, and further variables."""
+    base = settings.read({})
+    numbers = ports.free(len(base.ports))
+    variables = {
+        **os.environ,
+        **{port.variable: str(number) for port, number in zip(base.ports, numbers, strict=True)},
+        "FASHION_MODEL_STORE": str(model_store),
+        "FASHION_RUN_DIR": str(folder / "run"),
+        "FASHION_LOG_DIR": str(folder / "logs"),
+        **environment,
+    }
+    return Place(variables, settings.read(variables))
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Exchange this process's variables, and give its signals back to those who had them."""
+    handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ.keys() - variables.keys():
+            patch.delenv(name)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
