@@ -14,6 +14,18 @@ import requests
 from serving import gateway, service, supervisor
 from serving.processes import wait_until
 from tests import packing
+from tests.support.place import make_place
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory):
+    """A service that loses parts, and has them again when a test ends."""
+    folder = tmp_path_factory.mktemp("lasting")
+    place = make_place(folder, folder / "model_store")
+    packing.pack(place.settings.model_store)
+    place.start()
+    yield place
+    place.end()
 
 
 def _pids(place) -> set[int]:
@@ -67,14 +79,14 @@ def test_second_start_is_refused_and_disturbs_nothing(tiny_service):
     assert _pids(tiny_service) == before
 
 
-def test_restart_brings_new_processes(tiny_service):
-    before = _pids(tiny_service)
-    restarted = tiny_service.run("restart")
+def test_restart_brings_new_processes(lasting):
+    before = _pids(lasting)
+    restarted = lasting.run("restart")
     assert restarted.returncode == 0, restarted.stderr
-    after = _pids(tiny_service)
+    after = _pids(lasting)
     assert len(after) == len(before)
     assert not after & before
-    assert tiny_service.run("status").returncode == 0
+    assert lasting.run("status").returncode == 0
 
 
 def test_printed_curl_line_works_and_stop_leaves_nothing(place):
@@ -96,17 +108,6 @@ def test_printed_curl_line_works_and_stop_leaves_nothing(place):
     assert (again.returncode, again.stdout) == (0, "the service is not running\n")
 
 
-def test_sigterm_ends_foreground_service(place):
-    packing.pack(place.settings.model_store)
-    supervisor = place.begin("start", "--foreground")
-    _read_until(supervisor, "Try: ")
-    scratch = place.state()["scratch"]
-    supervisor.send_signal(signal.SIGTERM)
-    rest, _ = supervisor.communicate(timeout=60)
-    assert (supervisor.returncode, rest) == (0, "stopped\n")
-    place.assert_nothing_left(scratch)
-
-
 def test_interrupt_while_loading_ends_start(place):
     slow = {"vector_classifier.py": b"import time\n\ntime.sleep(120)\n"}
     packing.pack(place.settings.model_store, changes=slow)
@@ -121,9 +122,8 @@ def test_interrupt_while_loading_ends_start(place):
     place.assert_nothing_left(scratch)
 
 
-def test_killed_frontend_is_started_again(place):
-    packing.pack(place.settings.model_store)
-    place.start()
+def test_killed_frontend_is_started_again(lasting):
+    place = lasting
     before = place.state()
     frontend = place.process(service.FRONTEND)
     frontend.kill()
@@ -138,8 +138,6 @@ def test_killed_frontend_is_started_again(place):
     log = (place.settings.logs / "supervisor.log").read_text()
     assert "TorchServe ended by itself; starting it again" in log
     assert "ready again after" in log
-    assert place.run("stop").returncode == 0
-    place.assert_nothing_left(before["scratch"])
 
 
 def test_start_cleans_up_after_frontend_and_supervisor_were_killed(place):
@@ -156,9 +154,8 @@ def test_start_cleans_up_after_frontend_and_supervisor_were_killed(place):
     assert not Path(state["scratch"]).exists()
 
 
-def test_killed_fork_server_costs_nothing(place):
-    packing.pack(place.settings.model_store)
-    place.start()
+def test_killed_fork_server_costs_nothing(lasting):
+    place = lasting
     (worker,) = place.workers()
     forking = place.process(service.FORK_SERVER)
     assert worker.ppid() == forking.pid
@@ -169,9 +166,6 @@ def test_killed_fork_server_costs_nothing(place):
     assert wait_until(lambda: place.workers() not in ([], [worker]), 30)
     assert place.workers()[0].ppid() == place.process(service.FORK_SERVER).pid
     assert wait_until(lambda: place.run("status").returncode == 0, 30)
-    scratch = place.state()["scratch"]
-    assert place.run("stop").returncode == 0
-    place.assert_nothing_left(scratch)
 
 
 @pytest.mark.parametrize(("batch_size", "cores"), [(1, 1), (4, len(os.sched_getaffinity(0)))])
@@ -193,29 +187,23 @@ def test_hung_worker_does_not_outlive_the_service(place):
     place.assert_nothing_left(scratch)
 
 
-def test_foreground_service_starts_its_killed_frontend_again(place):
-    packing.pack(place.settings.model_store)
-    foreground = place.begin("start", "--foreground")
-    _read_until(foreground, "Try: ")
-    state = place.state()
-    place.process(service.FRONTEND).kill()
-    assert "TorchServe ended by itself" in _read_until(foreground, "ready again")
-    assert place.run("status").returncode == 0
-    foreground.send_signal(signal.SIGTERM)
-    rest, _ = foreground.communicate(timeout=60)
-    assert (foreground.returncode, rest) == (0, "stopped\n")
-    place.assert_nothing_left(state["scratch"])
-
-
-def test_hung_frontend_is_started_again(place):
+def test_foreground_service_starts_its_frontend_again(place):
     packing.pack(place.settings.model_store)
     place.environment["FASHION_HANG_TIMEOUT"] = "1"
     foreground = place.begin("start", "--foreground")
     _read_until(foreground, "Try: ")
+    place.process(service.FRONTEND).kill()
+    assert "TorchServe ended by itself" in _read_until(foreground, "ready again")
+    assert place.run("status").returncode == 0
     place.process(service.FRONTEND).suspend()
     said = _read_until(foreground, "ready again")
     assert "TorchServe has not answered for 1 s; ending it" in said
     assert "TorchServe ended by itself; starting it again" in said
+    scratch = place.state()["scratch"]
+    foreground.send_signal(signal.SIGTERM)
+    rest, _ = foreground.communicate(timeout=60)
+    assert (foreground.returncode, rest) == (0, "stopped\n")
+    place.assert_nothing_left(scratch)
 
 
 def test_supervisor_gives_up_on_an_archive_that_is_gone(place):
