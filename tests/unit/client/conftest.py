@@ -23,8 +23,8 @@ class Blocking:
     """An AsyncFashionClient whose calls wait for their result, so that one test serves both clients."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._loop = asyncio.new_event_loop()
         self._client = AsyncFashionClient(*args, **options)
+        self._loop = asyncio.new_event_loop()
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._client, name)
