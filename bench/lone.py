@@ -22,7 +22,9 @@ import requests
 from bench import local, reporting, wrk
 from models import archiving, catalog
 from models.datasets import fashion_mnist
-from serving import gateway
+from serving import nginx, settings
+from serving.errors import ServingError
+from serving.nginx import Nginx
 from tests import ports
 
 MODEL = "fashion_mlp"
@@ -58,29 +60,26 @@ def _register(service: local.Service) -> None:
     requests.post(f"{service.management}/models", params=parameters, timeout=60).raise_for_status()
 
 
-def _start(nginx: str, service: local.Service, most: int, port: int, folder: str) -> subprocess.Popen[bytes]:
+def _start(program: Nginx, service: local.Service, most: int, port: int, folder: str) -> subprocess.Popen[bytes]:
     lanes = " ".join(f"{count} lone;" for count in range(1, most + 1))
     torchserve = service.inference.removeprefix("http://")
     config = Path(folder) / "nginx.conf"
     config.write_text(CONFIG.format(folder=folder, torchserve=torchserve, model=MODEL, lanes=lanes, port=port))
-    return subprocess.Popen([nginx, "-p", folder, "-c", str(config)])
+    return subprocess.Popen([program.path, "-p", folder, "-c", str(config)])
 
 
 def main() -> int:
     body = fashion_mnist().test_inputs[0].numpy().tobytes()
     loads: dict[tuple[str, int], list[wrk.Load]] = {}
-    nginx = gateway.find_nginx()
-    if nginx is None:
-        print("error: nginx is missing; on Debian: sudo apt-get install nginx", file=sys.stderr)
-        return 1
     try:
+        program = nginx.find(settings.read().nginx)
         with ExitStack() as stack:
             service = stack.enter_context(local.service([MODEL]))
             _register(service)
             urls = {f"TorchServe, {name}": f"{service.inference}/predictions/{name}" for name in (MODEL, "lone")}
             for most, port in zip(LANES, ports.free(len(LANES)), strict=True):
                 folder = stack.enter_context(tempfile.TemporaryDirectory())
-                process = _start(nginx, service, most, port, folder)
+                process = _start(program, service, most, port, folder)
                 stack.callback(process.wait)
                 stack.callback(process.terminate)
                 urls[f"nginx, up to {most} without batches"] = f"http://127.0.0.1:{port}/"
@@ -92,7 +91,7 @@ def main() -> int:
                     print(f"\rround {turn}/{ROUNDS}: {name}      ", end="", file=sys.stderr)
                     for connections in CONNECTIONS:
                         loads.setdefault((name, connections), []).append(wrk.run(url, connections, 1, body, HEADERS))
-    except (wrk.LoadError, local.ServiceError, requests.RequestException) as error:
+    except (wrk.LoadError, local.ServiceError, ServingError, requests.RequestException) as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
     print(file=sys.stderr)

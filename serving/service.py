@@ -27,7 +27,18 @@ from pathlib import Path
 import requests
 
 from serving import archives as archive_files
-from serving import forking, gateway, gateway_reload, jvm, live, management, model_index, processes, worker_counts
+from serving import (
+    forking,
+    gateway,
+    gateway_reload,
+    jvm,
+    live,
+    management,
+    model_index,
+    nginx,
+    processes,
+    worker_counts,
+)
 from serving.archives import Archive
 from serving.errors import AlreadyRunningError, BusyError, PortInUseError, StartError, TokenError, UnreachableError
 from serving.live import Live
@@ -142,10 +153,7 @@ def parts(
     # Imports torch while TorchServe starts.
     planned = fork_server(settings, scratch)
     planned += [] if archives is None else [frontend(settings, archives, scratch, record)]
-    planned.append(_grpc_bridge(settings))
-    if nginx := gateway.find_nginx():
-        planned += [_frontdoor(settings), _gateway(settings, scratch, nginx)]
-    return planned
+    return [*planned, _grpc_bridge(settings), _frontdoor(settings), _gateway(settings, scratch)]
 
 
 def frontend(settings: Settings, archives: Sequence[Archive], scratch: Path, record: Path | None = None) -> Part:
@@ -235,10 +243,11 @@ def _frontdoor(settings: Settings) -> Part:
     )
 
 
-def _gateway(settings: Settings, scratch: Path, nginx: str) -> Part:
+def _gateway(settings: Settings, scratch: Path) -> Part:
+    program = nginx.find(settings.nginx)
     return Part(
         name="gateway",
-        command=gateway.command(nginx, gateway.write_config(settings, scratch)),
+        command=gateway.command(program, gateway.write_config(settings, program, scratch)),
         environment=dict(os.environ),
         folder=settings.run,
         output=settings.logs / "gateway.log",

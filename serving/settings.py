@@ -51,6 +51,10 @@ def _host(text: str) -> str:
     return text
 
 
+def _nginx(text: str) -> str:
+    return text if text in ("system", "wheel") else str(_path(text))
+
+
 def _rate(text: str) -> int:
     rate = int(text)
     if rate < 1:
@@ -73,6 +77,7 @@ _KINDS: dict[Callable[[str], object], str] = {
     _seconds: "a number of seconds above 0",
     _path: "the path of a file or folder",
     _host: "a host name or an IPv4 address",
+    _nginx: "system, wheel or the path of an nginx program",
     _rate: "a whole number of requests a second, 1 or more",
     _device: "cpu or gpu",
     _switch: "1 for yes or 0 for no",
@@ -145,6 +150,7 @@ class Settings:
         hang_timeout: seconds without an answer after which the supervisor kills TorchServe's frontend.
         backoff: seconds before the supervisor's second attempt in a row; each further one waits twice as long.
         api_keys: file of the keys that the gateway asks for; ``None`` lets everybody in.
+        nginx: which nginx the gateway is, as ``serving.nginx.find`` takes it.
         certificates: folder of ``gateway.crt`` and ``gateway.key``, which make the gateway speak TLS.
         rate_limit: requests a second that the gateway takes from one client; ``None`` for any number.
         tokens: TorchServe asks for tokens of its own on every API (``serving/tokens.py``).
@@ -169,6 +175,7 @@ class Settings:
     hang_timeout: float
     backoff: float
     api_keys: Path | None
+    nginx: str | None
     certificates: Path | None
     rate_limit: int | None
     tokens: bool
@@ -229,6 +236,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         hang_timeout=setting("FASHION_HANG_TIMEOUT", _seconds, 20.0, environment),
         backoff=setting("FASHION_BACKOFF", _seconds, 1.0, environment),
         api_keys=setting("FASHION_API_KEYS", _path, None, environment),
+        nginx=setting("FASHION_NGINX", _nginx, None, environment),
         certificates=setting("FASHION_CERTIFICATES", _path, None, environment),
         rate_limit=setting("FASHION_RATE_LIMIT", _rate, None, environment),
         tokens=setting("FASHION_TOKENS", _switch, False, environment),

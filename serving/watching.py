@@ -3,7 +3,7 @@
     workers' files (serving/worker_counts.py)     requests, stages, decisions
     TorchServe's management API                   workers, queues
     nginx's lines (serving/gateway_answers.py)    statuses and times that callers got
-    nginx's stub_status                           connections and requests of the gateway
+    nginx's status page                           whether it answers; connections and requests, where it has stub_status
 
 TorchServe's frontend has metrics of its own on its metrics port. Nothing here waits longer than a scrape may; what
 cannot be asked is left out, and ``fashion_torchserve_up`` or ``nginx_up`` is 0.
@@ -123,9 +123,8 @@ def nginx_families(status: str | None) -> list[Family]:
     Args:
         status: the page; ``None`` if it cannot be had.
     """
-    found = _STUB_STATUS.match(status or "")
-    families = [gauge("nginx_up", "1 if nginx's status page can be read.", float(found is not None))]
-    if found:
+    families = [gauge("nginx_up", "1 if nginx's status page answers.", float(status is not None))]
+    if found := _STUB_STATUS.match(status or ""):
         for name, text in (
             ("active", "Client connections."),
             ("reading", "Connections whose request's head is being read."),

@@ -14,26 +14,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
-from serving import gateway, processes
+from serving import gateway, nginx, processes, settings
 from serving.settings import HOST, ROOT, Settings
 from tests import ports
 
 OPENAPI = yaml.safe_load((ROOT / "gateway" / "openapi.yaml").read_text())
 PROBLEM = {"type", "title", "status", "detail", "instance", "error"}
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
-
-
-def required_nginx() -> str:
-    """The nginx program; without it a test is skipped, but in CI, where it must be there, fails."""
-    found = gateway.find_nginx()
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(gateway.MISSING)
-        pytest.skip(gateway.MISSING)
-    return found
 
 
 def routes() -> dict[str, list[str]]:
@@ -105,7 +94,7 @@ def running(
         directives: values of nginx's directives that are different for this gateway, where they stand first.
         changes: settings that are different for this gateway.
     """
-    nginx = required_nginx()
+    program = nginx.find(settings.read().nginx)
     port, status = ports.free(2)
     given = dataclasses.replace(
         base,
@@ -119,14 +108,14 @@ def running(
     # A folder of a test can have too long a path for a socket.
     scratch = Path(tempfile.mkdtemp(prefix="gateway-"))
     try:
-        config = gateway.write_config(given, scratch)
+        config = gateway.write_config(given, program, scratch)
         for name, value in (directives or {}).items():
             text, found = re.subn(
                 rf"^( *{name}) [^;]+;", rf"\1 {value};", config.read_text(), count=1, flags=re.MULTILINE
             )
             assert found, f"{name} is not in {config}"
             config.write_text(text)
-        command = gateway.command(nginx, config)
+        command = gateway.command(program, config)
         process = processes.spawn("gateway", command, os.environ, given.run, given.logs / "gateway.log")
         try:
             started = processes.wait_until(lambda: not process.alive or processes.listens(HOST, port), 10)

@@ -15,26 +15,26 @@ import tempfile
 import time
 from pathlib import Path
 
-from serving import gateway, gateway_live, settings
+from serving import gateway, gateway_live, nginx, settings
 from serving.errors import ServingError
 
 # Seconds between two looks.
 _LOOK = 0.05
 
 
-def watch(path: Path, seen: bytes, nginx: int) -> None:
+def watch(path: Path, seen: bytes, master: int) -> None:
     """Send SIGHUP to nginx whenever a file has changed, until nginx has ended.
 
     Args:
         path: the file.
         seen: what it held before nginx can have read it.
-        nginx: the number of its master process, which this process is a child of.
+        master: the number of its master process, which this process is a child of.
     """
-    while os.getppid() == nginx:
+    while os.getppid() == master:
         time.sleep(_LOOK)
         now = path.read_bytes()
         if now != seen:
-            os.kill(nginx, signal.SIGHUP)
+            os.kill(master, signal.SIGHUP)
             seen = now
 
 
@@ -42,11 +42,9 @@ def main() -> int:
     """Become nginx; returns an exit code only where that fails."""
     try:
         given = settings.read()
-        nginx = gateway.find_nginx()
-        if nginx is None:
-            raise ServingError(gateway.MISSING)
+        program = nginx.find(given.nginx)
         # Nothing there outlives the container: nginx does not take the place of a socket that a killed one has left.
-        config = gateway.write_config(given, Path(tempfile.gettempdir()))
+        config = gateway.write_config(given, program, Path(tempfile.gettempdir()))
     except ServingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -60,7 +58,7 @@ def main() -> int:
         signal.signal(signal.SIGQUIT, signal.SIG_IGN)
         watch(live, seen, this)
         os._exit(0)
-    os.execv(nginx, gateway.command(nginx, config))
+    os.execv(program.path, gateway.command(program, config))
     raise AssertionError("nginx has taken this process's place")
 
 

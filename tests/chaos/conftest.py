@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from models import catalog
-from tests import gateways
 from tests.chaos import scenes
 from tests.chaos.scenes import Scene
 from tests.support.place import Place, make_place
@@ -48,7 +47,6 @@ def rate(tmp_path_factory) -> Callable[[Place, list[Path]], float]:
 @pytest.fixture
 def prepared(tmp_path) -> Iterator[tuple[Place, Path]]:
     """A place with the model in its store, where nothing runs, and the archive; it is stopped in the end."""
-    gateways.required_nginx()
     store = tmp_path / "model_store"
     archive = _pack(store)
     place = make_place(tmp_path, store)
@@ -67,7 +65,6 @@ def scene(prepared, tmp_path, rate) -> Scene:
 @pytest.fixture(scope="module")
 def shared_scene(tmp_path_factory, rate) -> Iterator[Scene]:
     """A service for a module's tests, each of which leaves it as it was."""
-    gateways.required_nginx()
     folder = tmp_path_factory.mktemp("scene")
     archive = _pack(folder / "model_store")
     place = make_place(folder, folder / "model_store")

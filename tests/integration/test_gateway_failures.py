@@ -252,7 +252,6 @@ def test_clients_that_dawdle_are_left(upstream, tmp_path):
 
 @pytest.mark.parametrize("kill", ["kill", "terminate"])
 def test_a_worker_that_dies_costs_no_request(tiny_service, kill):
-    gateways.required_nginx()
     url = tiny_service.gateway + "/predictions/tiny"
     stop = threading.Event()
 

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from serving import gateway as gateway_config
-from serving import gateway_live, gateway_reload, settings
+from serving import gateway_live, gateway_reload, nginx, settings
 from serving.live import Canary, Live
 from serving.processes import listens, wait_until
 from serving.settings import HOST, ROOT
@@ -216,7 +216,6 @@ def test_a_rate_without_keys_is_each_addresss(tiny_service, tmp_path):
 
 
 def test_without_a_rate_nobody_is_refused(tiny_service):
-    gateways.required_nginx()
     with requests.Session() as session:
         assert {session.get(tiny_service.gateway + "/v2", timeout=TIMEOUT).status_code for _ in range(300)} == {200}
 
@@ -258,7 +257,6 @@ def test_the_canary_is_named_in_the_answer(tiny_service, tmp_path):
 
 
 def test_a_gateway_in_a_container_of_its_own_takes_up_a_change(tiny_service, tmp_path):
-    gateways.required_nginx()
     public, status = ports.free(2)
     environment = {
         **tiny_service.environment,
@@ -300,9 +298,9 @@ def test_nginx_finds_nothing_wrong(tiny_service, keys, certificates, tmp_path, n
     if name in ("canary", "everything"):
         _share(tmp_path, ("tiny", "2.0", 0.01), ("other", "1.0", 100))
     changes["everything"] = {key: value for change in changes.values() for key, value in change.items()}
-    nginx = gateways.required_nginx()
+    program = nginx.find(settings.read().nginx)
     given = dataclasses.replace(tiny_service.settings, run=tmp_path, logs=tmp_path, **changes[name])
-    command = gateway_config.command(nginx, gateway_config.write_config(given, tmp_path))
+    command = gateway_config.command(program, gateway_config.write_config(given, program, tmp_path))
     tested = subprocess.run([*command, "-t"], capture_output=True, text=True)
     assert tested.returncode == 0, tested.stderr
     assert "[warn]" not in tested.stderr

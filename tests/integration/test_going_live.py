@@ -17,7 +17,7 @@ from serving import live, model_index, service
 from serving.live import Canary, Live
 from serving.management import Management
 from serving.processes import wait_until
-from tests import gateways, packing
+from tests import packing
 from tests.asking import Asking
 from tests.support.place import Place, make_place
 
@@ -89,7 +89,6 @@ def test_deploy_and_rollback_lose_no_request(rolled):
 
 
 def test_canary_is_promoted_with_no_request_lost(rolled):
-    gateways.required_nginx()
     with Asking(rolled.gateway) as asking:
         _done(rolled, "canary", "tiny", "1.1", "--percent", "25")
         assert _state(rolled) == Live("1.0", (), Canary("1.1", 25))
@@ -121,7 +120,6 @@ def _refused_while_trying(place: Place) -> str:
 
 
 def test_canary_is_aborted_with_no_request_lost(rolled):
-    gateways.required_nginx()
     with Asking(rolled.gateway) as asking:
         for percent in ("10", "60"):
             _done(rolled, "canary", "tiny", "1.1", "--percent", percent)
@@ -257,7 +255,6 @@ def test_change_by_hand_is_told(rolled):
 
 
 def test_what_is_live_survives_the_death_of_the_frontend_and_a_restart(rolled):
-    gateways.required_nginx()
     _done(rolled, "deploy", "tiny", "1.1", *QUICK)
     _done(rolled, "canary", "tiny", "1.0", "--percent", "40")
     trying = Live("1.1", ("1.0",), Canary("1.0", 40))

@@ -6,11 +6,10 @@ import os
 import re
 import signal
 
-import pytest
 import requests
 
 from serving.processes import wait_until
-from tests import gateways, packing
+from tests import packing
 from tests.support.place import Place
 
 TIMEOUT = 10
@@ -39,12 +38,6 @@ def samples(url: str) -> dict[tuple[str, ...], float]:
 def ask(place: Place, body: bytes, content_type: str, times: int = 1, model: str = "tiny") -> None:
     for _ in range(times):
         requests.post(f"{place.gateway}/predictions/{model}", body, headers={"Content-Type": content_type}, timeout=10)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _nginx():
-    # The front door is there for the gateway.
-    gateways.required_nginx()
 
 
 def test_counts_what_the_handler_did(tiny_service):

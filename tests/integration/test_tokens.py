@@ -13,7 +13,7 @@ import requests
 from serving.oip_proto import open_inference_pb2 as oip
 from serving.processes import wait_until
 from serving.tokens import Keys
-from tests import gateways, packing
+from tests import packing
 from tests.support.place import make_place
 
 VECTOR = [1, 2, 3]
@@ -22,7 +22,6 @@ VECTOR = [1, 2, 3]
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
     """A service that asks for tokens, with ``tiny`` 1.0 live and 1.1 in its model store."""
-    gateways.required_nginx()
     folder = tmp_path_factory.mktemp("tokens")
     place = make_place(folder, folder / "model_store", FASHION_TOKENS="1")
     packing.pack(place.settings.model_store)

@@ -9,7 +9,6 @@ import pytest
 from monitoring.prometheus import Prometheus
 from serving import settings
 from serving.processes import wait_until
-from tests import gateways
 from tests.monitoring import watched
 from tests.support.place import Place, make_place
 
@@ -19,7 +18,6 @@ _LOSSES = 5
 @pytest.fixture(scope="session")
 def place(tmp_path_factory) -> Iterator[Place]:
     """The repository's archives, served; ``make archive`` must have built them."""
-    gateways.required_nginx()
     place = make_place(tmp_path_factory.mktemp("service"), settings.read().model_store)
     place.start()
     yield place

@@ -96,9 +96,14 @@ def test_tells_of_nginx(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("status", [None, "", "Active connections: many"], ids=repr)
-def test_tells_who_does_not_answer(tmp_path, status):
-    lines = page(tmp_path / "missing", status=status)
+@pytest.mark.parametrize("status", ["built without stub_status\n", "", "Active connections: many"], ids=repr)
+def test_tells_that_nginx_runs_without_numbers_of_its_own(tmp_path, status):
+    lines = page(tmp_path, status=status)
+    assert [line for line in lines if line.startswith("nginx")] == ["nginx_up 1"]
+
+
+def test_tells_who_does_not_answer(tmp_path):
+    lines = page(tmp_path / "missing")
     assert [line for line in lines if not line.startswith("fashion_gateway")] == [
         "fashion_torchserve_up 0",
         "nginx_up 0",

@@ -24,7 +24,6 @@ def live(tmp_path, monkeypatch):
 
     given = settings.read({"FASHION_RUN_DIR": str(tmp_path)})
     monkeypatch.setattr(settings, "read", lambda: given)
-    monkeypatch.setattr(gateway, "find_nginx", lambda: "/usr/sbin/nginx")
     monkeypatch.setattr(os, "execv", end)
     monkeypatch.setattr(os, "_exit", end)
     # Both are what main changes in its own process.

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
 from handlers import limits
-from serving import gateway, service, settings
+from serving import gateway, settings
 from serving.errors import SettingError
+from serving.nginx import Nginx
 
+# As Debian 12 has it.
+NGINX = Nginx(Path("/usr/sbin/nginx"), (1, 22, 1), "--with-http_stub_status_module")
 KEY = "0123456789abcdef" * 4
 
 
@@ -29,7 +33,7 @@ def key_file(folder, text, mode=0o600):
 def test_every_name_of_the_template_has_a_value_and_every_value_a_name(given, tmp_path):
     text = gateway.TEMPLATE.read_text() + gateway.GRPC_TEMPLATE.read_text()
     asked = set(re.findall(r"\$\{(\w+)\}", text))
-    assert asked == gateway.variables(given, tmp_path, tmp_path).keys()
+    assert asked == gateway.variables(given, NGINX, tmp_path, tmp_path).keys()
 
 
 def test_a_name_without_value_is_an_error():
@@ -39,7 +43,7 @@ def test_a_name_without_value_is_an_error():
 
 
 def test_the_configuration_has_the_services_addresses(given, tmp_path):
-    written = gateway.write_config(given, tmp_path).read_text()
+    written = gateway.write_config(given, NGINX, tmp_path).read_text()
     assert "listen 127.0.0.1:8000;" in written
     assert "server 127.0.0.1:8080 max_fails=0 max_conns=256;" in written
     assert "server 127.0.0.1:8002 max_fails=0;" in written
@@ -50,10 +54,10 @@ def test_the_configuration_has_the_services_addresses(given, tmp_path):
 
 
 def test_the_gateway_passes_on_grpc_where_the_bridge_is_on_another_host(given, tmp_path):
-    assert "grpc_pass" not in gateway.write_config(given, tmp_path).read_text()
+    assert "grpc_pass" not in gateway.write_config(given, NGINX, tmp_path).read_text()
     bridge = dataclasses.replace(given.grpc, host="bridge")
     apart = dataclasses.replace(given, grpc=bridge, listen="0.0.0.0")
-    written = gateway.write_config(apart, tmp_path).read_text()
+    written = gateway.write_config(apart, NGINX, tmp_path).read_text()
     assert "listen 0.0.0.0:8000;" in written
     assert "listen 0.0.0.0:8001 http2;" in written
     assert "grpc_pass grpc://bridge:8001;" in written
@@ -61,7 +65,7 @@ def test_the_gateway_passes_on_grpc_where_the_bridge_is_on_another_host(given, t
 
 def test_keys_are_included_and_not_copied(given, tmp_path):
     path = key_file(tmp_path, f"# who\n\n{KEY} alice;\n  {KEY[::-1]}\tbob.2;\n")
-    written = gateway.write_config(dataclasses.replace(given, api_keys=path), tmp_path).read_text()
+    written = gateway.write_config(dataclasses.replace(given, api_keys=path), NGINX, tmp_path).read_text()
     assert f'include "{path}";' in written
     assert KEY not in written
 
@@ -88,7 +92,7 @@ def test_keys_are_included_and_not_copied(given, tmp_path):
 def test_unusable_keys_are_told_by_line(given, tmp_path, text, told):
     path = key_file(tmp_path, text)
     with pytest.raises(SettingError, match=told) as raised:
-        gateway.write_config(dataclasses.replace(given, api_keys=path), tmp_path)
+        gateway.write_config(dataclasses.replace(given, api_keys=path), NGINX, tmp_path)
     assert str(path) in str(raised.value)
     assert KEY not in str(raised.value)
 
@@ -96,36 +100,16 @@ def test_unusable_keys_are_told_by_line(given, tmp_path, text, told):
 def test_keys_that_others_can_read_are_refused(given, tmp_path):
     path = key_file(tmp_path, f"{KEY} alice;\n", 0o644)
     with pytest.raises(SettingError, match="chmod 600"):
-        gateway.write_config(dataclasses.replace(given, api_keys=path), tmp_path)
+        gateway.write_config(dataclasses.replace(given, api_keys=path), NGINX, tmp_path)
 
 
 def test_missing_files_are_told(given, tmp_path):
     with pytest.raises(SettingError, match=r"FASHION_API_KEYS.*nosuch"):
-        gateway.write_config(dataclasses.replace(given, api_keys=tmp_path / "nosuch"), tmp_path)
+        gateway.write_config(dataclasses.replace(given, api_keys=tmp_path / "nosuch"), NGINX, tmp_path)
     with pytest.raises(SettingError, match=r"FASHION_CERTIFICATES.*gateway\.crt.*make certs"):
-        gateway.write_config(dataclasses.replace(given, certificates=tmp_path), tmp_path)
+        gateway.write_config(dataclasses.replace(given, certificates=tmp_path), NGINX, tmp_path)
 
 
 def test_a_path_that_nginx_would_misread_is_refused(given, tmp_path):
     with pytest.raises(SettingError, match="nginx cannot use"):
-        gateway.write_config(dataclasses.replace(given, logs=tmp_path / "a$b"), tmp_path)
-
-
-def test_nginx_is_found_where_systems_put_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setattr(gateway, "_SYSTEM_FOLDERS", ())
-    assert gateway.find_nginx() is None
-    program = tmp_path / "nginx"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(gateway, "_SYSTEM_FOLDERS", (str(tmp_path),))
-    assert gateway.find_nginx() == str(program)
-
-
-def test_without_nginx_the_service_runs_without_gateway(given, tmp_path, monkeypatch):
-    given.run.mkdir()
-    monkeypatch.setattr(gateway, "find_nginx", lambda: "nginx")
-    with_gateway = [part.name for part in service.parts(given, [], tmp_path)]
-    assert with_gateway[-2:] == ["front door", "gateway"]
-    monkeypatch.setattr(gateway, "find_nginx", lambda: None)
-    assert [part.name for part in service.parts(given, [], tmp_path)] == with_gateway[:-2]
+        gateway.write_config(dataclasses.replace(given, logs=tmp_path / "a$b"), NGINX, tmp_path)

@@ -9,7 +9,7 @@ import pytest
 
 from handlers.signature import Input
 from serving import __main__ as command
-from serving import archives, gateway, settings
+from serving import archives, settings
 from tests import packing
 
 
@@ -40,7 +40,6 @@ def image_archive(tmp_path):
 
 
 def test_example_prefers_an_image_model_and_its_path_fits_the_folder(tmp_path, image_archive, monkeypatch):
-    monkeypatch.setattr(gateway, "find_nginx", lambda: "nginx")
     vector = archives.read(packing.pack(tmp_path))
     given = settings.read({})
     monkeypatch.chdir(settings.ROOT)
@@ -54,13 +53,8 @@ def test_example_prefers_an_image_model_and_its_path_fits_the_folder(tmp_path, i
     assert Path(path).is_file()
 
 
-@pytest.mark.parametrize(
-    ("nginx", "changes"),
-    [(None, {}), ("nginx", {"api_keys": Path("keys")}), ("nginx", {"certificates": Path("keys")})],
-    ids=["no gateway", "keys", "TLS"],
-)
-def test_example_works_as_printed_whatever_the_gateway_asks_for(nginx, changes, image_archive, monkeypatch):
-    monkeypatch.setattr(gateway, "find_nginx", lambda: nginx)
+@pytest.mark.parametrize("changes", [{"api_keys": Path("keys")}, {"certificates": Path("keys")}], ids=["keys", "TLS"])
+def test_example_works_as_printed_whatever_the_gateway_asks_for(changes, image_archive):
     given = dataclasses.replace(settings.read({}), **changes)
     assert f"{given.inference.url}/predictions/pictures" in command.example_command(given, [image_archive])
 

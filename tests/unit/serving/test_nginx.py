@@ -1,0 +1,88 @@
+"""Which nginx the gateway is, among real and scripted programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+
+import pytest
+
+from serving import gateway, nginx, settings
+from serving.errors import SettingError
+
+OLD = 'echo "nginx version: nginx/1.18.0" >&2'
+NEW = 'echo "nginx version: nginx/1.28.0" >&2; echo "configure arguments: --with-http_stub_status_module" >&2'
+
+
+@pytest.fixture
+def system(tmp_path, monkeypatch):
+    """Puts a program in the place of the system's nginx, or nothing."""
+
+    def put(script):
+        folder = tmp_path / "sbin"
+        folder.mkdir()
+        if script is not None:
+            program = folder / "nginx"
+            program.write_text(f"#!/bin/sh\n{script}\n")
+            program.chmod(0o755)
+        monkeypatch.setenv("PATH", "")
+        monkeypatch.setattr(nginx, "_SYSTEM_FOLDERS", (str(folder), "/bin"))
+        return folder / "nginx"
+
+    return put
+
+
+def test_the_systems_is_taken_where_it_is_new_enough(system):
+    path = system(NEW)
+    assert nginx.find(None) == nginx.find("system") == nginx.find(str(path))
+    found = nginx.find(None)
+    assert (found.path, found.version) == (path, (1, 28, 0))
+    assert found.has_stub_status
+    assert found.has_http2_directive
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (None, "system: not installed"),
+        (OLD, r"system: .*nginx is 1\.18\.0, older than 1\.20\.0"),
+        ("exit 1", "system: .*nginx is not nginx"),
+    ],
+    ids=["missing", "old", "broken"],
+)
+def test_else_the_wheels_is(system, script, reason):
+    system(script)
+    found = nginx.find(None)
+    assert found == nginx.find("wheel")
+    assert found.version == (1, 31, 3)
+    assert not found.has_stub_status
+    with pytest.raises(SettingError, match=rf"{reason}.*apt-get install nginx"):
+        nginx.find("system")
+
+
+def test_where_there_is_none_each_is_named_with_the_reason(system, monkeypatch):
+    system(None)
+    monkeypatch.setitem(nginx.SOURCES, "wheel", lambda: None)
+    with pytest.raises(SettingError, match="system: not installed; wheel: not installed"):
+        nginx.find(None)
+
+
+def test_a_chosen_path_must_be_nginx(tmp_path):
+    with pytest.raises(SettingError, match=f"{tmp_path}/nginx: no such file"):
+        nginx.find(f"{tmp_path}/nginx")
+    with pytest.raises(SettingError, match="/bin/true is not nginx"):
+        nginx.find("/bin/true")
+
+
+@pytest.mark.parametrize("choice", ["system", "wheel"])
+@pytest.mark.parametrize("apart", [False, True], ids=["one machine", "gRPC too"])
+def test_each_takes_the_configuration_without_a_warning(choice, apart, tmp_path):
+    base = settings.read({})
+    given = dataclasses.replace(base, run=tmp_path / "run", logs=tmp_path)
+    if apart:
+        given = dataclasses.replace(given, grpc=dataclasses.replace(base.grpc, host="127.0.0.2"))
+    program = nginx.find(choice)
+    command = gateway.command(program, gateway.write_config(given, program, tmp_path))
+    tested = subprocess.run([*command, "-t"], capture_output=True, text=True)
+    assert tested.returncode == 0, tested.stderr
+    assert "[warn]" not in tested.stderr
