@@ -57,11 +57,13 @@ def worker_lines(path: Path, worker: str, count: int = _LOG_LINES) -> str:
 
 def settled_lines(path: Path, worker: str) -> str:
     """``worker_lines`` of a worker that has just ended: the frontend writes its last lines a moment later."""
-    lines = worker_lines(path, worker)
-    for _ in range(10):
+    lines, unchanged = worker_lines(path, worker), 0
+    for _ in range(20):
         time.sleep(0.2)
         before, lines = lines, worker_lines(path, worker)
-        if lines and lines == before:
+        unchanged = unchanged + 1 if lines and lines == before else 0
+        # A busy machine's frontend is late with what it logs.
+        if unchanged == 3:
             break
     return lines
 

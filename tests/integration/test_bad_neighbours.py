@@ -131,7 +131,8 @@ def test_the_neighbours_of_a_bad_request_get_their_answers(service, images, want
         assert np.abs(np.frombuffer(content, "<f4") - wanted[index]).max() < 1e-5
 
     async def bad(session: aiohttp.ClientSession) -> None:
-        async with session.post(url, data=body, headers={"Content-Type": content_type, **headers}) as answer:
+        sent = io.BytesIO(body) if body else b""
+        async with session.post(url, data=sent, headers={"Content-Type": content_type, **headers}) as answer:
             content = await answer.read()
             assert answer.status == status, content
             assert answer.content_type == "application/problem+json"

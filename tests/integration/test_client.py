@@ -123,7 +123,8 @@ def test_the_command_line(gateway, image_archives, tmp_path, monkeypatch, capsys
     assert command.main(["predict", str(tmp_path), "--model", model]) == 0
     assert [row["label"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == wanted
     assert command.main(["explain", str(tmp_path / "0.png"), "--model", model, "-o", str(tmp_path / "heat.png")]) == 0
-    assert Image.open(tmp_path / "heat.png").format == "PNG"
+    with Image.open(tmp_path / "heat.png") as heat_map:
+        assert heat_map.format == "PNG"
     assert command.main(["models"]) == 0
     assert model in capsys.readouterr().out
     assert command.main(["predict", str(tmp_path / "0.png"), "--model", "no-such-model"]) == command.EXIT_REFUSED

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -54,6 +55,12 @@ def _answers(place: Place) -> str:
     answer = requests.post(f"{place.inference}/predictions/tiny", json=[1, 2, 3], timeout=10)
     assert answer.status_code == 200
     return answer.headers["X-Model-Version"]
+
+
+def _ended(command: subprocess.Popen[str]) -> int:
+    """The exit code of a command that was begun."""
+    command.communicate(timeout=30)
+    return command.returncode
 
 
 def _done(place: Place, *command: str) -> str:
@@ -222,7 +229,7 @@ def test_second_rollout_is_refused_while_one_is_under_way(rolled):
     assert (ran.returncode, "another rollout is under way" in ran.stderr) == (1, True)
     # The one that undoes waits instead.
     _done(rolled, "rollback", "tiny", *QUICK)
-    assert first.wait(30) == 0
+    assert _ended(first) == 0
     assert (_state(rolled), _registered(rolled), _answers(rolled)) == (Live("1.0"), ["1.0"], "1.0")
 
 
@@ -231,7 +238,7 @@ def test_rollout_that_is_broken_off_leaves_the_live_version(rolled, number):
     begun = rolled.begin("deploy", "tiny", "1.1")
     assert wait_until(lambda: len(_registered(rolled)) == 2, 30)
     begun.send_signal(number)
-    assert begun.wait(30) != 0
+    assert _ended(begun) != 0
     assert (_state(rolled), _registered(rolled), _answers(rolled)) == (Live("1.0"), ["1.0"], "1.0")
 
 
@@ -239,7 +246,7 @@ def test_rollout_that_was_killed_is_cleared_away_by_the_next(rolled):
     begun = rolled.begin("deploy", "tiny", "1.1")
     assert wait_until(lambda: len(_registered(rolled)) == 2, 30)
     begun.kill()
-    begun.wait(30)
+    _ended(begun)
     assert (_state(rolled), _answers(rolled)) == (Live("1.0"), "1.0")
     assert "left by a rollout that was broken off" in _done(rolled, "deploy", "tiny", "1.1", *QUICK)
     _done(rolled, "rollback", "tiny", *QUICK)
