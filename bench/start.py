@@ -16,7 +16,8 @@ from collections.abc import Sequence
 import requests
 
 from bench import local, reporting
-from models.datasets import FASHION_LABELS, fashion_mnist
+from models.datasets import fashion_mnist
+from models.fashion_mnist import LABELS
 from serving.settings import ROOT
 
 MODELS = ("fashion_mlp", "fashion_convnet")
@@ -30,7 +31,7 @@ class FirstAnswers:
     def __init__(self, models: Sequence[str]) -> None:
         dataset = fashion_mnist()
         self._body = dataset.test_inputs[0].numpy().tobytes()
-        self._label = FASHION_LABELS[int(dataset.test_targets[0])]
+        self._label = LABELS[int(dataset.test_targets[0])]
         self._models = models
         self.seconds = 0.0
 

@@ -5,21 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from models import artifacts
-from models.archiving import ArchiveError, archive
-from models.catalog import CATALOG, DEFAULT_VERSION, PROFILES, Entry, UnknownModelError, get
-from models.datasets import DATASETS, DataError
-from models.exporting import ExportError, export
-from models.training import forward, prepare, probabilities
+from models.archiving import archive
+from models.catalog import CATALOG, DEFAULT_VERSION, PROFILES, Entry, get
+from models.errors import ModelsError
 
-# models.building, evaluation, quantizing and summary are imported where they are used: their plots and metrics take
-# seconds to import, and packing an unchanged archive, which every `make serve` does, needs none of them.
-
-# Expected failures: one line, no traceback.
-USER_ERRORS = (UnknownModelError, DataError, ExportError, ArchiveError, artifacts.ArtifactError, OSError)
+# All that imports torch or draws is imported where it is used: that takes seconds, and packing an unchanged archive,
+# which every `make serve` does, needs none of it.
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -83,7 +79,9 @@ def _is_trained(entry: Entry, version: str) -> bool:
 
 def _evaluate(entry: Entry, version: str) -> str:
     from models.building import load_network
+    from models.datasets import DATASETS
     from models.evaluation import evaluate
+    from models.training import forward, prepare, probabilities
 
     dataset = DATASETS[entry.dataset]()
     network = load_network(entry, version)
@@ -95,6 +93,9 @@ def _evaluate(entry: Entry, version: str) -> str:
 
 def _export(entry: Entry, version: str) -> str:
     from models.building import EXPORT_CHECKED, load_network
+    from models.datasets import DATASETS
+    from models.exporting import export
+    from models.training import prepare
 
     examples = prepare(DATASETS[entry.dataset]().test_inputs[:EXPORT_CHECKED], entry.input)
     path = artifacts.folder(entry.name, version) / artifacts.TORCHSCRIPT
@@ -115,7 +116,7 @@ def _archive(entry: Entry, version: str, profile: str) -> str:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Carry out one command; raises one of ``USER_ERRORS`` for what the user can mend."""
+    """Carry out one command; raises ``ModelsError`` for what the user can mend."""
     if arguments.command == "list":
         print("\n".join(CATALOG))
         return
@@ -139,12 +140,12 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
                 print(_archive(entry, version, arguments.profile))
 
 
-def main() -> int:
+def main(given: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a failure told in one line, 2 wrong usage, 130 stopped by Ctrl-C."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(given)
     try:
         run(arguments, Console(stderr=True))
-    except USER_ERRORS as error:
+    except (ModelsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

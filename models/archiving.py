@@ -17,6 +17,7 @@ from pathlib import Path
 from handlers.signature import FILE_NAME as SIGNATURE
 from models import artifacts, model_index
 from models.catalog import DEFAULT_VERSION, PROFILES, Entry
+from models.errors import ArchiveError
 
 ROOT = Path(__file__).parent.parent
 HANDLERS = ROOT / "handlers"
@@ -30,15 +31,11 @@ _CONFIG = "model-config.yaml"
 _CREATED = "01/01/1980 00:00:00"
 
 
-class ArchiveError(Exception):
-    """An artifact that may not or cannot be packed; the message says why and what to do."""
-
-
 def check_quality(entry: Entry, version: str) -> float:
     """The version's ``test_accuracy``.
 
     Raises:
-        models.artifacts.ArtifactError: ``metrics.json`` is missing or unreadable.
+        models.errors.ArtifactError: ``metrics.json`` is missing or unreadable.
         ArchiveError: the accuracy is missing or under the catalog's floor.
     """
     metrics = artifacts.metrics(entry.name, version)
@@ -145,7 +142,7 @@ def archive(entry: Entry, version: str, store: Path = MODEL_STORE, profile: str 
         The archive's path, and whether its bytes changed.
 
     Raises:
-        models.artifacts.ArtifactError: the version is not trained.
+        models.errors.ArtifactError: the version is not trained.
         ArchiveError: its accuracy is under the floor, a file is missing, or torch-model-archiver failed.
     """
     check_quality(entry, version)

@@ -14,6 +14,7 @@ from typing import Any
 
 from handlers.signature import FILE_NAME as SIGNATURE
 from handlers.signature import Signature, SignatureError, read
+from models.errors import ArtifactError
 
 ARTIFACTS_DIR = Path(os.environ.get("FASHION_ARTIFACTS_DIR", Path(__file__).parent.parent / "artifacts"))
 
@@ -25,10 +26,6 @@ CARD = "MODEL_CARD.md"
 CURVES = "curves.png"
 
 _VERSION = re.compile(r"[0-9]+(\.[0-9]+)*")
-
-
-class ArtifactError(Exception):
-    """An artifact that is missing, incomplete or unreadable; the message says what to run."""
 
 
 def folder(model: str, version: str) -> Path:

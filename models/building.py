@@ -20,6 +20,7 @@ from handlers.signature import Output, Signature
 from models import artifacts, cards, plotting
 from models.catalog import Entry, Training
 from models.datasets import DATASETS, Dataset
+from models.errors import ArtifactError
 from models.evaluation import evaluate, worst_mistakes
 from models.exporting import export
 from models.training import Trained, forward, prepare, probabilities, train
@@ -53,9 +54,9 @@ def build(entry: Entry, version: str, settings: Training, seed: int, console: Co
         The contents of ``metrics.json``.
 
     Raises:
-        models.datasets.DataError: the data is missing or damaged.
-        models.exporting.ExportError: TorchScript and network disagree.
-        models.artifacts.ArtifactError: ``version`` is not a version.
+        models.errors.DataError: the data is missing or damaged.
+        models.errors.ExportError: TorchScript and network disagree.
+        models.errors.ArtifactError: ``version`` is not a version.
     """
     target = artifacts.folder(entry.name, version)
     dataset = DATASETS[entry.dataset]()
@@ -161,19 +162,17 @@ def load_network(entry: Entry, version: str) -> nn.Module:
     """The trained network of one version, on the CPU in evaluation mode.
 
     Raises:
-        models.artifacts.ArtifactError: it is not trained, has no weights as it is int8, or its weights are damaged or
+        models.errors.ArtifactError: it is not trained, has no weights as it is int8, or its weights are damaged or
             of another network.
     """
     path = artifacts.folder(entry.name, version) / artifacts.WEIGHTS
     if source := artifacts.metrics(entry.name, version).get("quantized_from"):
-        raise artifacts.ArtifactError(
+        raise ArtifactError(
             f"{entry.name} {version} is the int8 form of {source} and has no weights of its own; name {source}"
         )
     network = entry.network()
     try:
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise artifacts.ArtifactError(
-            f"{path} does not hold {entry.name}'s weights ({error}); train it again"
-        ) from error
+        raise ArtifactError(f"{path} does not hold {entry.name}'s weights ({error}); train it again") from error
     return network.eval()

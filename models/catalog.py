@@ -7,17 +7,15 @@ serving, documentation checks and tests follow from it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Literal
-
-from torch import nn
+import importlib
+from typing import TYPE_CHECKING, Literal
 
 from handlers.signature import Input
-from models.datasets import FASHION_LABELS
-from models.networks.blobs_mlp import get_training_model
-from models.networks.fashion_convnet import FashionConvNet
-from models.networks.fashion_mlp import FashionMLP
-from models.networks.sigmoid_net import SigmoidNet
+from models import fashion_mnist
+from models.errors import UnknownModelError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 DEFAULT_VERSION = "1.0"
 
@@ -26,10 +24,6 @@ DEFAULT_VERSION = "1.0"
 #   caller waits `max_batch_delay_ms` for others that do not come.
 # realtime: every request goes to a worker by itself and at once. Least latency for few callers at a time.
 PROFILES = ("throughput", "realtime")
-
-
-class UnknownModelError(Exception):
-    """A name that the catalog does not list; the message lists those that it does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +87,7 @@ class Entry:
     Attributes:
         name: the name in URLs, archives and folders.
         description: one sentence for people.
-        network: builds the network with random weights.
+        network_name: module in ``models/networks/`` and what is called there to build the network, with a dot between.
         dataset: a key of ``models.datasets.DATASETS``.
         input: one example, as the signature describes it.
         activation: ``softmax`` for one class of several, ``sigmoid`` for independent labels.
@@ -106,7 +100,7 @@ class Entry:
 
     name: str
     description: str
-    network: Callable[[], nn.Module]
+    network_name: str
     dataset: str
     input: Input
     activation: Literal["softmax", "sigmoid"]
@@ -115,6 +109,13 @@ class Entry:
     accuracy_floor: float
     training: Training
     serving: Serving = Serving()
+
+    def network(self) -> nn.Module:
+        """Build the network, with random weights; torch, which few commands need, is imported only here."""
+        module, _, name = self.network_name.partition(".")
+        build = getattr(importlib.import_module(f"models.networks.{module}"), name)
+        network: nn.Module = build()
+        return network
 
 
 # Mean and standard deviation of the 60,000 training images, of pixels scaled to 0-1.
@@ -127,11 +128,11 @@ CATALOG: dict[str, Entry] = {
         Entry(
             name="fashion_mlp",
             description="Fully connected network that tells ten kinds of clothing apart.",
-            network=FashionMLP,
+            network_name="fashion_mlp.FashionMLP",
             dataset="fashion_mnist",
             input=Input("image", "image", (28, 28), (784,), gain=FASHION_GAIN, bias=FASHION_BIAS),
             activation="softmax",
-            labels=FASHION_LABELS,
+            labels=fashion_mnist.LABELS,
             handler="image_classifier",
             accuracy_floor=0.895,
             training=Training(
@@ -149,11 +150,11 @@ CATALOG: dict[str, Entry] = {
         Entry(
             name="fashion_convnet",
             description="LeNet-style convolutional network that tells ten kinds of clothing apart.",
-            network=FashionConvNet,
+            network_name="fashion_convnet.FashionConvNet",
             dataset="fashion_mnist",
             input=Input("image", "image", (28, 28), (1, 32, 32), padding=2, gain=FASHION_GAIN, bias=FASHION_BIAS),
             activation="softmax",
-            labels=FASHION_LABELS,
+            labels=fashion_mnist.LABELS,
             handler="image_classifier",
             accuracy_floor=0.915,
             training=Training(
@@ -170,7 +171,7 @@ CATALOG: dict[str, Entry] = {
         Entry(
             name="blobs_mlp",
             description="Small network that tells three Gaussian blobs apart by four features.",
-            network=get_training_model,
+            network_name="blobs_mlp.get_training_model",
             dataset="blobs",
             input=Input("vector", "features", (4,), (4,)),
             activation="softmax",
@@ -182,7 +183,7 @@ CATALOG: dict[str, Entry] = {
         Entry(
             name="sigmoid_net",
             description="Small network that gives two independent probabilities for three features.",
-            network=SigmoidNet,
+            network_name="sigmoid_net.SigmoidNet",
             dataset="two_labels",
             input=Input("vector", "features", (3,), (3,)),
             activation="sigmoid",

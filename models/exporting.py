@@ -7,13 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.errors import ExportError
 from models.training import forward, probabilities
 
 TOLERANCE = 1e-5
-
-
-class ExportError(Exception):
-    """A TorchScript form that does not answer as its network does."""
 
 
 def export(network: nn.Module, examples: Tensor, activation: str, path: Path) -> None:

@@ -21,6 +21,7 @@ from models import artifacts
 from models.building import describe, library_versions, load_network
 from models.catalog import Entry
 from models.datasets import DATASETS
+from models.errors import ArtifactError
 from models.evaluation import evaluate
 from models.training import forward, prepare, probabilities
 
@@ -68,14 +69,14 @@ def quantize(entry: Entry, source: str, version: str) -> dict[str, Any]:
         ``largest_difference``, the most that a probability of a test example moved by.
 
     Raises:
-        models.artifacts.ArtifactError: the source is not trained or is int8 itself, both versions are the same, this
+        models.errors.ArtifactError: the source is not trained or is int8 itself, both versions are the same, this
             processor cannot, or accuracy falls by more than 0.001.
-        models.datasets.DataError: the data is missing or damaged.
+        models.errors.DataError: the data is missing or damaged.
     """
     if version == source:
-        raise artifacts.ArtifactError(f"{entry.name} {source} stays as it is; give the int8 form a version of its own")
+        raise ArtifactError(f"{entry.name} {source} stays as it is; give the int8 form a version of its own")
     if ENGINE not in torch.backends.quantized.supported_engines:
-        raise artifacts.ArtifactError(f"torch has no int8 engine named {ENGINE} here; it needs an x86 processor")
+        raise ArtifactError(f"torch has no int8 engine named {ENGINE} here; it needs an x86 processor")
     target = artifacts.folder(entry.name, version)
     network, before = load_network(entry, source), artifacts.metrics(entry.name, source)
     given = artifacts.signature(entry.name, source)
@@ -96,7 +97,7 @@ def quantize(entry: Entry, source: str, version: str) -> dict[str, Any]:
     }
     lost = before["test_accuracy"] - metrics["test_accuracy"]
     if lost > MARGIN:
-        raise artifacts.ArtifactError(
+        raise ArtifactError(
             f"{entry.name} {source} as int8 scores {metrics['test_accuracy']:.4f}, {lost:.4f} less than before, which "
             f"is more than {MARGIN}; nothing was written"
         )

@@ -7,7 +7,8 @@ import base64
 import numpy as np
 from playwright.sync_api import expect
 
-from models.datasets import FASHION_LABELS, fashion_mnist
+from models.datasets import fashion_mnist
+from models.fashion_mnist import LABELS
 from tests.web.playground import IMAGE_MODELS, SAMPLES, photograph, pixels, png
 
 # Every second column white, and a grey foot, so that a mirrored, shifted or resized picture is another one.
@@ -20,7 +21,7 @@ def test_test_images_are_the_first_of_each_class_in_the_test_set(playground):
     dataset = fashion_mnist()
     images, labels = dataset.test_inputs.numpy(), dataset.test_targets.numpy()
     buttons = playground.page.locator("#samples img")
-    assert buttons.evaluate_all("images => images.map(image => image.alt)") == list(FASHION_LABELS)
+    assert buttons.evaluate_all("images => images.map(image => image.alt)") == list(LABELS)
     files = buttons.evaluate_all("images => images.map(image => image.src.split('/').pop())")
     for index, name in enumerate(files):
         file = (SAMPLES / name).read_bytes()

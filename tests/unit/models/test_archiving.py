@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from handlers import signature as signatures
-from models.archiving import ArchiveError, archive
-from models.artifacts import ArtifactError
+from models.__main__ import main
+from models.archiving import archive
 from models.catalog import CATALOG
+from models.errors import ArchiveError, ArtifactError
 
 ROOT = Path(__file__).parents[3]
 ENTRY = CATALOG["blobs_mlp"]
@@ -120,33 +121,27 @@ def test_a_missing_file_is_named(blobs_artifact, tmp_path):
         archive(ENTRY, "1.0", tmp_path / "store")
 
 
-def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "models", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+@pytest.mark.usefixtures("artifacts_dir")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("archive", "fashion_mlp"), "fashion_mlp 1.0 is not trained"),
+        (("summary", "fashion_nothing"), "no model named 'fashion_nothing'"),
+        (("evaluate", "fashion_mlp", "--version", "9.9"), "fashion_mlp 9.9 is not trained"),
+        (("train", "blobs_mlp", "--version", "../../etc"), "version '../../etc' is not digits"),
+    ],
+    ids=["not trained", "unknown", "no such version", "no version"],
+)
+def test_the_command_line_refuses_in_one_line(arguments, message, capsys):
+    assert main(arguments) == 1
+    refused = capsys.readouterr().err
+    assert message in refused
+    assert refused.count("\n") == 1, refused
 
 
-def test_the_command_line_refuses_in_one_line(tmp_path):
-    refused = {
-        ("archive", "fashion_mlp"): "fashion_mlp 1.0 is not trained",
-        ("summary", "fashion_nothing"): "no model named 'fashion_nothing'",
-        ("evaluate", "fashion_mlp", "--version", "9.9"): "fashion_mlp 9.9 is not trained",
-        ("train", "blobs_mlp", "--version", "../../etc"): "version '../../etc' is not digits",
-    }
-    for arguments, message in refused.items():
-        ran = command(*arguments, FASHION_ARTIFACTS_DIR=str(tmp_path))
-        assert ran.returncode == 1, arguments
-        assert message in ran.stderr
-        assert ran.stderr.count("\n") == 1, ran.stderr
-
-
-def test_the_summary_shows_structure_shapes_and_first_values():
-    shown = command("summary", "fashion_convnet").stdout
+def test_the_summary_shows_structure_shapes_and_first_values(capsys):
+    assert main(["summary", "fashion_convnet"]) == 0
+    shown = capsys.readouterr().out
     for part in (
         "(conv1): Conv2d(1, 6, kernel_size=(5, 5)",
         "[1, 16, 10, 10]",
@@ -157,8 +152,25 @@ def test_the_summary_shows_structure_shapes_and_first_values():
     assert shown.count("…]") == 10
 
 
-def test_list_names_the_catalog():
-    assert command("list").stdout.split() == list(CATALOG)
+def test_an_unchanged_archive_needs_no_torch(blobs_artifact, tmp_path):
+    archive(ENTRY, "1.0", tmp_path / "store")
+    script = (
+        "import sys; from models.__main__ import main; code = main(['archive', 'blobs_mlp'])\n"
+        "print('torch' in sys.modules); sys.exit(code)"
+    )
+    environment = {
+        **os.environ,
+        "FASHION_ARTIFACTS_DIR": str(blobs_artifact.parents[1]),
+        "FASHION_MODEL_STORE": str(tmp_path / "store"),
+    }
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == [f"blobs_mlp 1.0: unchanged → {tmp_path}/store/blobs_mlp.mar", "False"]
+
+
+def test_list_names_the_catalog(capsys):
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out.split() == list(CATALOG)
 
 
 @pytest.mark.usefixtures("blobs_artifact")

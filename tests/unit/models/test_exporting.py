@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from models.catalog import CATALOG
-from models.exporting import ExportError, export
+from models.errors import ExportError
+from models.exporting import export
 
 
 @pytest.mark.parametrize("name", CATALOG)

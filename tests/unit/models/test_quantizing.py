@@ -13,6 +13,7 @@ from models import archiving, artifacts, quantizing
 from models.building import load_network
 from models.catalog import CATALOG
 from models.datasets import blobs
+from models.errors import ArtifactError
 from models.quantizing import quantize
 from models.training import forward, prepare, probabilities
 
@@ -86,19 +87,19 @@ def test_it_is_packed_like_any_other(tmp_path):
 )
 @pytest.mark.usefixtures("made")
 def test_what_cannot_be_made_is_told(source, version, reason):
-    with pytest.raises(artifacts.ArtifactError, match=reason):
+    with pytest.raises(ArtifactError, match=reason):
         quantize(ENTRY, source, version)
 
 
 def test_nothing_is_written_where_accuracy_is_lost(blobs_artifact, monkeypatch):
     monkeypatch.setattr(quantizing, "MARGIN", -1.0)
-    with pytest.raises(artifacts.ArtifactError, match=r"as int8 scores 0\.9.* nothing was written"):
+    with pytest.raises(ArtifactError, match=r"as int8 scores 0\.9.* nothing was written"):
         quantize(ENTRY, "1.0", "1.1")
     assert [path.name for path in blobs_artifact.parent.iterdir()] == ["1.0"]
 
 
 def test_other_processors_are_told(blobs_artifact, monkeypatch):
     monkeypatch.setattr(quantizing, "ENGINE", "of another processor")
-    with pytest.raises(artifacts.ArtifactError, match="needs an x86 processor"):
+    with pytest.raises(ArtifactError, match="needs an x86 processor"):
         quantize(ENTRY, "1.0", "1.1")
     assert not (blobs_artifact.parent / "1.1").exists()

@@ -1,0 +1,243 @@
+"""Where the files of a data set can be fetched from: an HTTP server, or a package of Debian's or Ubuntu's archive.
+
+A source that cannot be reached gives up within seconds, so that the next one gets its turn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import requests
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from models.errors import DataError
+
+# Takes a file's name and its packed contents, and raises DataError where these are not what was published.
+Check = Callable[[str, bytes], object]
+
+# Seconds to resolve a name and connect, whatever number of addresses it has, and between two pieces of an answer.
+_CONNECT_TIMEOUT_S = 5.0
+_READ_TIMEOUT_S = 10.0
+# A transfer that is slower, after its first seconds, is given up.
+_SLOWEST_BYTES_PER_S = 20_000
+_GRACE_S = 15.0
+# Seconds before the one repetition of a transfer that broke off.
+_PAUSE_S = 1.0
+# Seconds that apt may take to read the archive's lists, and to download a package of 31 MB.
+_LISTS_TIMEOUT_S = 120.0
+_PACKAGE_TIMEOUT_S = 600.0
+
+
+class Source(Protocol):
+    """One place to fetch files from; ``name`` is for people."""
+
+    @property
+    def name(self) -> str: ...
+
+    def fetch(self, names: Iterable[str], folder: Path, check: Check, progress: Progress) -> None:
+        """Write these files into a folder; each gets its name when it has passed the check.
+
+        Args:
+            names: of the files, without ``.gz``.
+            folder: where to; it exists.
+            check: of each file's contents.
+            progress: shows what is going on.
+
+        Raises:
+            DataError: the source cannot be reached or does not have the right files; the message says why.
+        """
+
+
+def display(disable: bool) -> Progress:
+    """The progress of transfers, for ``Source.fetch``; ``disable`` where there is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, TimeRemainingColumn(), disable=disable, transient=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mirror:
+    """An HTTP server with the packed files in one folder.
+
+    Attributes:
+        url: of the folder, without a slash at the end.
+    """
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        """Its address."""
+        return self.url
+
+    def fetch(self, names: Iterable[str], folder: Path, check: Check, progress: Progress) -> None:
+        """As ``Source.fetch`` says."""
+        if not requests.utils.get_environ_proxies(self.url):
+            _reach(self.url)
+        with requests.Session() as session:
+            for name in names:
+                task = progress.add_task(name, total=None)
+                try:
+                    packed = self._get(session, f"{self.url}/{name}.gz", progress, task)
+                except requests.Timeout:
+                    raise DataError(f"no answer within {_READ_TIMEOUT_S:g} s") from None
+                except requests.RequestException as error:
+                    raise DataError(str(error)) from error
+                check(f"{name}.gz", packed)
+                _place(packed, folder / f"{name}.gz")
+
+    def _get(self, session: requests.Session, url: str, progress: Progress, task: TaskID) -> bytes:
+        """One file's contents; a transfer that breaks off is repeated once."""
+        try:
+            return self._transfer(session, url, progress, task)
+        except requests.Timeout:
+            raise
+        except requests.RequestException:
+            time.sleep(_PAUSE_S)
+            return self._transfer(session, url, progress, task)
+
+    def _transfer(self, session: requests.Session, url: str, progress: Progress, task: TaskID) -> bytes:
+        begun, packed = time.monotonic(), bytearray()
+        with session.get(url, stream=True, timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S)) as answer:
+            answer.raise_for_status()
+            length = answer.headers.get("Content-Length")
+            progress.reset(task, total=int(length) if length else None)
+            for chunk in answer.iter_content(1 << 16):
+                packed += chunk
+                progress.update(task, advance=len(chunk))
+                late = time.monotonic() - begun - _GRACE_S
+                if len(packed) < late * _SLOWEST_BYTES_PER_S:
+                    raise requests.Timeout
+        if length and len(packed) != int(length):
+            raise requests.ConnectionError(f"{url} broke off after {len(packed)} of {length} bytes")
+        return bytes(packed)
+
+
+def _reach(url: str) -> None:
+    """Connect to a server in a limited time: resolving a name knows no limit, and it may have many dead addresses.
+
+    Raises:
+        DataError: it cannot be reached, or not in time.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port or {"https": 443}.get(parts.scheme, 80)
+    outcome: list[Exception | None] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S).close()
+            outcome.append(None)
+        except OSError as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(_CONNECT_TIMEOUT_S)
+    if not outcome:
+        raise DataError(f"no connection to {host} within {_CONNECT_TIMEOUT_S:g} s")
+    if outcome[0] is not None:
+        raise DataError(f"no connection to {host} ({outcome[0]})")
+
+
+@dataclasses.dataclass(frozen=True)
+class Package:
+    """A package of the archive that this machine's apt is set up for, fetched without root and not installed.
+
+    Attributes:
+        package: its name.
+        folder: where the files are when it is installed.
+        options: further options of apt-get.
+    """
+
+    package: str
+    folder: Path
+    options: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The package and where it comes from."""
+        return f"the package {self.package} of apt's archive"
+
+    def fetch(self, names: Iterable[str], folder: Path, check: Check, progress: Progress) -> None:
+        """As ``Source.fetch`` says."""
+        for program in ("apt-get", "dpkg-deb"):
+            if shutil.which(program) is None:
+                raise DataError(f"there is no {program} here")
+        with tempfile.TemporaryDirectory() as temporary:
+            scratch = Path(temporary)
+            progress.add_task("apt-get update", total=None)
+            self._apt(scratch, _LISTS_TIMEOUT_S, "update")
+            progress.add_task(f"apt-get download {self.package}", total=None)
+            self._apt(scratch, _PACKAGE_TIMEOUT_S, "download", self.package)
+            archives = list(scratch.glob("*.deb"))
+            if not archives:
+                raise DataError(f"apt-get downloaded no {self.package}")
+            _run(["dpkg-deb", "-x", str(archives[0]), str(scratch / "unpacked")], scratch, _LISTS_TIMEOUT_S)
+            unpacked = scratch / "unpacked" / self.folder.relative_to("/")
+            for name in names:
+                path = unpacked / f"{name}.gz"
+                if not path.is_file():
+                    raise DataError(f"{archives[0].name} has no {name}.gz")
+                packed = path.read_bytes()
+                check(f"{name}.gz", packed)
+                _place(packed, folder / path.name)
+
+    def _apt(self, scratch: Path, timeout: float, *command: str) -> None:
+        """Run apt-get with lists and cache of its own, which needs no root."""
+        for part in ("lists/partial", "archives/partial"):
+            (scratch / part).mkdir(parents=True, exist_ok=True)
+        settings = {
+            "Dir::State::Lists": scratch / "lists",
+            "Dir::Cache": scratch,
+            "Dir::Cache::Archives": scratch / "archives",
+            "Dir::Cache::pkgcache": "",
+            "Dir::Cache::srcpkgcache": "",
+            # As root, apt would become a user who may not write here.
+            "APT::Sandbox::User": "root",
+            "Acquire::Languages": "none",
+            "Acquire::Retries": 0,
+            "Acquire::http::Timeout": int(_CONNECT_TIMEOUT_S),
+            "Acquire::https::Timeout": int(_CONNECT_TIMEOUT_S),
+        }
+        options = [f"-o{name}={value}" for name, value in settings.items()]
+        _run(["apt-get", "-qq", *options, *self.options, *command], scratch, timeout)
+
+
+def _run(command: list[str], folder: Path, timeout: float) -> None:
+    try:
+        ran = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=timeout, env={**os.environ, "LC_ALL": "C"}
+        )
+    except subprocess.TimeoutExpired:
+        raise DataError(f"{command[0]} took longer than {timeout:g} s") from None
+    if ran.returncode:
+        lines = [line for line in ran.stderr.splitlines() if line.startswith("E:")] or ran.stderr.splitlines()
+        raise DataError(lines[-1] if lines else f"{command[0]} ended with {ran.returncode}")
+
+
+def _place(content: bytes, path: Path) -> None:
+    """Write a file that is whole or not there."""
+    part = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
