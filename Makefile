@@ -19,15 +19,10 @@ help: ## print this list
 
 # --- set-up -----------------------------------------------------------------------------------------------------------
 
-$(STAMP): client/pyproject.toml requirements/service.txt requirements/models.txt requirements/dev.txt requirements/constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.10 to 3.12 or set PYTHON="; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
-		|| { echo "error: $$($(PYTHON) --version) is not Python 3.10 to 3.12; set PYTHON= to one that is"; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
-		|| { echo "error: Python's venv module is missing; on Debian: sudo apt-get install python3-venv"; exit 1; }
-	@echo "Setting up $(VENV) (once; downloads a few hundred megabytes)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check -r requirements/dev.txt -e ./client
+INSTALL := $(PYTHON) requirements/install.py
+$(STAMP): client/pyproject.toml requirements/install.py requirements/service.txt requirements/models.txt requirements/dev.txt requirements/constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python, or name one with PYTHON="; exit 1; }
+	@$(INSTALL) $(VENV) -r requirements/dev.txt -e ./client
 	@touch $@
 
 .PHONY: setup
@@ -54,14 +49,14 @@ summary: $(STAMP) ## print a network's structure and parameters: MODEL=name
 
 # --- the local service ------------------------------------------------------------------------------------------------
 
-.PHONY: serve stop restart status
-serve: archive ## from a bare clone to a running service that answers predictions; PROFILE=realtime for few callers
-	@if $(BIN)/python -m serving status >/dev/null 2>&1; then \
-		$(BIN)/python -m serving status; \
-		echo "The service runs already; 'make restart' takes up new archives."; \
-	else \
-		$(BIN)/python -m serving prepare && $(BIN)/python -m serving start; \
-	fi
+.PHONY: serve stop restart status plan
+# What is still to do, and for how long, before minutes of it begin.
+plan:
+	@test -e $(STAMP) || echo "First run: installs packages into $(VENV) (1.5 GB; 6 GB where torch comes with CUDA), fetches FashionMNIST"
+	@test -e $(STAMP) || echo "(31 MB) and trains four models (4 to 7 minutes on two cores). Later runs take seconds."
+
+serve: plan archive ## from a bare clone to a running service that answers predictions; PROFILE=realtime for few callers
+	@$(BIN)/python -m serving serve
 
 stop: $(STAMP) ## stop the local service
 	@$(BIN)/python -m serving stop
@@ -154,11 +149,16 @@ test-unit: $(STAMP) ## unit tests alone, which need no trained model
 test-faults: archive ## every fault in its short form, under load; four minutes
 	@$(PYTEST) tests/chaos
 
+# A folder in which to leave the clone; without it a temporary one is removed.
+FRESH ?=
+.PHONY: test-fresh
+test-fresh: $(STAMP) ## `make serve` on a machine with nothing on it but Python: ten minutes; needs root on Linux
+	@FRESH=$(FRESH) $(PYTEST) -s tests/fresh
+
 # The official clients take an older protobuf than the service, so they get an environment of their own.
 CONFORMANCE := .venv-conformance
 $(CONFORMANCE)/.installed: requirements/conformance.txt $(STAMP)
-	@test -x $(CONFORMANCE)/bin/python || $(PYTHON) -m venv $(CONFORMANCE)
-	@$(CONFORMANCE)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/conformance.txt
+	@$(INSTALL) $(CONFORMANCE) -r requirements/conformance.txt
 	@touch $@
 
 test-conformance: archive $(CONFORMANCE)/.installed ## official Triton, KServe and HTTP clients; needs curl
@@ -170,7 +170,7 @@ fuzz: archive ## 50,000 broken requests to the decoders, and 60,000 requests wit
 	@FUZZ_ROUNDS=100 $(PYTEST) tests/integration/test_bad_neighbours.py
 
 $(VENV)/.web-installed: requirements/web.txt $(STAMP)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/web.txt
+	@$(INSTALL) $(VENV) -r requirements/web.txt
 	@touch $@
 
 test-web: archive $(VENV)/.web-installed ## the playground in a real browser; needs chromium
@@ -189,7 +189,7 @@ test-monitoring: archive ## alerts and dashboard with a real Prometheus; needs D
 	@$(PYTEST) tests/monitoring
 
 $(VENV)/.containers-installed: requirements/containers.txt $(STAMP)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/containers.txt
+	@$(INSTALL) $(VENV) -r requirements/containers.txt
 	@touch $@
 
 .PHONY: test-containers
@@ -213,8 +213,7 @@ bench: archive ## measure this service: concurrency, forms, bulk, gateway, start
 
 PEERS := mosec triton litserve mlserver bentoml ray fastapi torchserve
 bench/peers/.venv-%/.installed: bench/peers/requirements/%.txt bench/peers/requirements/predictor.txt
-	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@$(INSTALL) $(@D) -r $<
 	@touch $@
 
 # A server that cannot be installed is reported as missing.

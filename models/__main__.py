@@ -49,17 +49,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _train(entry: Entry, version: str, console: Console, seed: int = 0, short: bool = False) -> None:
+def _train(entry: Entry, version: str, console: Console, seed: int = 0, short: bool = False) -> str:
     from models.building import build, quick
 
     settings = quick(entry.training) if short else entry.training
     metrics = build(entry, version, settings, seed, console)
-    console.print(
-        f"{entry.name} {version}: test accuracy {metrics['test_accuracy']:.4f}, expected calibration error "
-        f"{metrics['expected_calibration_error']:.4f}, {metrics['train_seconds']:.0f} s → "
-        f"{artifacts.folder(entry.name, version)}",
-        highlight=False,
-        soft_wrap=True,
+    return (
+        f"{entry.name} {version}: trained in {metrics['train_seconds']:.0f} s, test accuracy "
+        f"{metrics['test_accuracy']:.4f}, expected calibration error {metrics['expected_calibration_error']:.4f}"
     )
 
 
@@ -127,7 +124,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
                 print(_summary(entry, version))
             case "train":
                 if not (arguments.if_missing and _is_trained(entry, version)):
-                    _train(entry, version, console, arguments.seed, arguments.quick)
+                    trained = _train(entry, version, console, arguments.seed, arguments.quick)
+                    print(f"{trained} → {artifacts.folder(entry.name, version)}")
             case "quantize":
                 print(_quantize(entry, arguments.source, version))
             case "evaluate":
@@ -136,8 +134,11 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
                 print(_export(entry, version))
             case "archive":
                 if arguments.train_missing and not _is_trained(entry, version):
-                    _train(entry, version, console)
-                print(_archive(entry, version, arguments.profile))
+                    # Its end is told with that of the next step, so that a first run fits on a screen.
+                    print(_train(entry, version, console), end="; ")
+                    print(_archive(entry, version, arguments.profile).partition(": ")[2])
+                else:
+                    print(_archive(entry, version, arguments.profile))
 
 
 def main(given: Sequence[str] | None = None) -> int:

@@ -27,6 +27,8 @@ from models.stepping import bfloat16_products, dropout
 CHUNK = 256
 # Small networks take microseconds a step: telling the progress bar each time would cost more than the step.
 STEPS_A_REFRESH = 16
+# Where there is no terminal, and so no progress bar.
+EPOCHS_A_LINE = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +213,7 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
                 best = accuracy, epoch, {name: value.clone() for name, value in candidate.state_dict().items()}
             shown = f"loss {history[-1].train_loss:.3f}  accuracy {accuracy:.4f}  {rate:,.0f} images/s"
             progress.update(task, completed=(epoch + 1) * steps, shown=shown)
-            if not console.is_terminal:
+            if not console.is_terminal and (epoch + 1) % EPOCHS_A_LINE == 0:
                 console.print(f"{entry.name} epoch {epoch + 1}/{settings.epochs}  {shown}", highlight=False)
 
     chosen_network = entry.network().to(device).eval()

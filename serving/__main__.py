@@ -1,4 +1,4 @@
-"""``python -m serving start|stop|restart|status|prepare``: the local service; ``deploy`` and others: what is live.
+"""``python -m serving serve|start|stop|restart|status|prepare``: the local service; ``deploy`` and others: versions.
 
 Exit codes: 0 done, or ready; 1 failed, or running but not ready; 2 wrong usage; 3 not running (``status`` alone).
 """
@@ -19,7 +19,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from serving import rollout_commands, service, settings, supervisor, versions
+from serving import jvm, rollout_commands, service, settings, supervisor, versions
 from serving.archives import Archive
 from serving.errors import ServingError
 from serving.service import Report, Status
@@ -34,10 +34,10 @@ _console = Console(highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def _progress() -> Iterator[Report]:
-    """A live line on a terminal, one line for each change elsewhere."""
+def _progress(changes: bool = True) -> Iterator[Report]:
+    """A live line on a terminal; elsewhere one line for each change, or none."""
     if not _console.is_terminal:
-        yield lambda doing: _console.print(f"{doing} ...", markup=False)
+        yield lambda doing: _console.print(f"{doing} ...", markup=False) if changes else None
         return
     with _console.status("starting") as line:
         yield line.update
@@ -69,9 +69,23 @@ def _addresses(given: Settings) -> list[tuple[str, str]]:
     ]
 
 
-def _start(given: Settings, foreground: bool) -> int:
+def _serve(given: Settings) -> int:
+    """What `make serve` runs: show the service that runs already, or start one, as quickly as it can be."""
+    status = service.status(given)
+    if status.ready:
+        _show(status, given)
+        _console.print("The service runs already; 'make restart' takes up new archives.", markup=False)
+        return 0
+    with _progress(changes=False) as report:
+        if not jvm.cache_path().is_file():
+            _console.print("Preparing Java's class cache, once; it takes 10 to 20 s", markup=False)
+            service.prepare(given, report)
+    return _start(given, foreground=False, changes=False)
+
+
+def _start(given: Settings, foreground: bool, changes: bool = True) -> int:
     begun = time.monotonic()
-    with _progress() as report:
+    with _progress(changes) as report:
         _, archives = service.start(given, report)
     try:
         names = ", ".join(f"{archive.model} {archive.version}" for archive in archives)
@@ -196,6 +210,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (
+        ("serve", "start as quickly as it can be, or show the service that runs already"),
         ("start", "start, and wait until every model answers rightly"),
         ("stop", "stop, and leave nothing behind"),
         ("restart", "stop, then start"),
@@ -218,6 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _on_signals(_interrupt)
     try:
         given = settings.read()
+        if asked.command == "serve":
+            return _serve(given)
         if asked.command == "stop":
             return _stop(given)
         if asked.command == "status":

@@ -107,6 +107,21 @@ def test_printed_curl_line_works_and_stop_leaves_nothing(place):
     assert (again.returncode, again.stdout) == (0, "the service is not running\n")
 
 
+def test_serve_shows_what_runs_and_starts_what_does_not(place):
+    packing.pack(place.settings.model_store)
+    first = place.run("serve")
+    assert (first.returncode, first.stderr) == (0, "")
+    # The class cache is there: `make test` has made it, or this start has.
+    assert first.stdout.splitlines()[-1].startswith("Try: ")
+    before = _pids(place)
+    again = place.run("serve")
+    assert (again.returncode, again.stdout.splitlines()[-1]) == (
+        0,
+        "The service runs already; 'make restart' takes up new archives.",
+    )
+    assert _pids(place) == before
+
+
 def test_interrupt_while_loading_ends_start(place):
     slow = {"vector_classifier.py": b"import time\n\ntime.sleep(120)\n"}
     packing.pack(place.settings.model_store, changes=slow)
