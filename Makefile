@@ -138,13 +138,19 @@ PARALLEL ?= 2
 PYTEST := $(BIN)/python -m pytest
 IN_PARALLEL := --numprocesses $(PARALLEL) --dist loadfile --no-loadscope-reorder
 
-.PHONY: test test-unit test-nginx test-faults test-conformance fuzz test-web chaos lint format
+.PHONY: test test-unit coverage test-nginx test-faults test-conformance fuzz test-web chaos lint format
 test: archive ## unit and integration tests against a real TorchServe
 	@$(PYTEST) $(IN_PARALLEL) -m "not serial"
 	@$(PYTEST) -m serial
 
 test-unit: $(STAMP) ## unit tests alone, which need no trained model
 	@$(PYTEST) $(IN_PARALLEL) tests/unit
+
+coverage: archive ## lines and branches that `make test` runs, subprocesses included; six minutes
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -m coverage run -m pytest --timeout 600 $(IN_PARALLEL)
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report
 
 test-faults: archive ## every fault in its short form, under load; four minutes
 	@$(PYTEST) tests/chaos

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 # TorchServe 0.12 and torch 2.13 run on these; README.md says why no others.
-OLDEST, NEWEST = (3, 10), (3, 12)
+OLDEST, NEWEST = (3, 10), (3, 13)
 # What pip prints as it goes on, and the package that it names.
 _STEP = re.compile(r"(?:Collecting|Requirement already satisfied:|Obtaining|Looking in links:) ?([A-Za-z0-9._-]*)")
 _INSTALLING = re.compile(r"Installing collected packages: (.*)")

@@ -149,9 +149,9 @@ def test_killed_frontend_is_started_again(lasting):
     assert len(place.workers()) == 1
     answer = requests.post(f"{place.inference}/predictions/tiny", json=[1, 2, 3], timeout=10)
     assert answer.status_code == 200
-    log = (place.settings.logs / "supervisor.log").read_text()
-    assert "TorchServe ended by itself; starting it again" in log
-    assert "ready again after" in log
+    log = place.settings.logs / "supervisor.log"
+    assert wait_until(lambda: "ready again after" in log.read_text(), 10)
+    assert "TorchServe ended by itself; starting it again" in log.read_text()
 
 
 def test_start_cleans_up_after_frontend_and_supervisor_were_killed(place):
