@@ -181,7 +181,7 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(entry.name, total=settings.epochs * steps, shown="")
         for epoch in range(settings.epochs):
             network.train()
@@ -213,7 +213,7 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
                 best = accuracy, epoch, {name: value.clone() for name, value in candidate.state_dict().items()}
             shown = f"loss {history[-1].train_loss:.3f}  accuracy {accuracy:.4f}  {rate:,.0f} images/s"
             progress.update(task, completed=(epoch + 1) * steps, shown=shown)
-            if not console.is_terminal and (epoch + 1) % EPOCHS_A_LINE == 0:
+            if not console.is_terminal and (epoch + 1) % EPOCHS_A_LINE == 0 and epoch + 1 < settings.epochs:
                 console.print(f"{entry.name} epoch {epoch + 1}/{settings.epochs}  {shown}", highlight=False)
 
     chosen_network = entry.network().to(device).eval()

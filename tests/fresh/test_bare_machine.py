@@ -168,7 +168,7 @@ def test_the_gateway_answers_a_prediction(machine):
     assert (answer.status_code, answer.json()["label"]) == (200, "Ankle boot")
 
 
-@pytest.mark.parametrize("path", ["/", "/docs/", "/openapi.yaml", "/readyz"])
+@pytest.mark.parametrize("path", ["/", "/docs/", "/docs/openapi.yaml", "/readyz"])
 def test_the_pages_are_there(machine, path):
     assert requests.get(machine.address + path, timeout=30).status_code == 200
 
