@@ -180,7 +180,7 @@ $(VENV)/.web-installed: requirements/web.txt $(STAMP)
 	@touch $@
 
 test-web: archive $(VENV)/.web-installed ## the playground in a real browser; needs chromium
-	@$(PYTEST) tests/web
+	@$(PYTEST) $(IN_PARALLEL) tests/web
 
 # Those tests in which callers go through the gateway.
 THROUGH_GATEWAY := test_gateway_answers test_gateway_failures test_gateway_options test_gateway_routes test_metrics
