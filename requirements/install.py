@@ -21,8 +21,9 @@ OLDEST, NEWEST = (3, 10), (3, 13)
 _LOOKED_UP = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:) ([A-Za-z0-9._/-]+)", re.MULTILINE)
 _INSTALLING = re.compile(r"^Installing collected packages: (.*)", re.MULTILINE)
 _REFRESH_S = 1.0
-# Without a terminal: the first line of progress. Each further one takes twice as long, so that they stay few.
-_FIRST_LINE_S = 60.0
+# Without a terminal: the first line of progress. Each further one takes five times as long, so that even an hour of
+# installation leaves `make serve` within a screen.
+_FIRST_LINE_S, _NEXT_LINE_FACTOR = 60.0, 5
 _ERROR_LINES = 3
 
 
@@ -51,7 +52,7 @@ class _Display:
         if self._terminal:
             print(f"\r\x1b[K{text[:70]} {elapsed:.0f} s", end="", flush=True)
         elif elapsed >= self._next_s:
-            self._next_s *= 2
+            self._next_s *= _NEXT_LINE_FACTOR
             print(f"{text} {elapsed:.0f} s", flush=True)
 
     def end(self, text: str) -> None:

@@ -79,8 +79,8 @@ def test_without_a_terminal_the_lines_of_progress_stay_few(environment, monkeypa
     monkeypatch.setattr(install, "_FIRST_LINE_S", 0.1)
     folder = environment("Collecting torch==2.13.0", seconds=1.0)
     assert install.install(folder, ["torch"]) == 0
-    # After 0.1, 0.2, 0.4 and 0.8 s.
-    assert 2 <= capsys.readouterr().out.count("Looking up and downloading packages: 1 (torch) ") <= 4
+    # After 0.1 and 0.5 s.
+    assert capsys.readouterr().out.count("Looking up and downloading packages: 1 (torch) ") == 2
 
 
 def test_progress_counts_what_pip_has_installed_since_it_began(tmp_path):
