@@ -37,35 +37,42 @@ exec(sys.argv[1])
 """
 
 
+def prepare(folder: Path) -> Path:
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "worker.py").write_text(SCRIPT)
+    return folder
+
+
+def begin(folder: Path) -> subprocess.Popen[bytes]:
+    """Begin a fork server, which takes a while to import torch."""
+    variables = {**os.environ, "PYTHONPATH": str(WORKER_PYTHON)}
+    server = subprocess.Popen([sys.executable, forking.SERVER, forking.address(folder)], env=variables)
+    assert wait_until(lambda: forking.listens(folder), TIMEOUT)
+    return server
+
+
+def end(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    server.wait()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    made = tmp_path_factory.mktemp("forking")
-    (made / "scripts").mkdir()
-    (made / "scripts" / "worker.py").write_text(SCRIPT)
-    return made
+    return prepare(tmp_path_factory.mktemp("forking"))
+
+
+@pytest.fixture(scope="module")
+def server(folder):
+    """A fork server for all tests that leave it as it was."""
+    server = begin(folder)
+    yield server
+    end(server)
 
 
 @pytest.fixture
-def begin_server(folder):
-    """Begins a fork server and returns it; for those that a test ends."""
-    begun = []
-
-    def begin() -> subprocess.Popen[bytes]:
-        variables = {**os.environ, "PYTHONPATH": str(WORKER_PYTHON)}
-        begun.append(subprocess.Popen([sys.executable, forking.SERVER, forking.address(folder)], env=variables))
-        assert wait_until(lambda: forking.listens(folder), TIMEOUT)
-        return begun[-1]
-
-    forking.address(folder).unlink(missing_ok=True)
-    yield begin
-    for server in begun:
-        server.terminate()
-        server.wait()
-
-
-@pytest.fixture
-def server(begin_server):
-    return begin_server()
+def own_folder(tmp_path):
+    """For a test that ends its server, or has none."""
+    return prepare(tmp_path)
 
 
 def launch(folder: Path, does: str = "", program: Path = forking.LAUNCHER) -> subprocess.Popen[str]:
@@ -114,9 +121,8 @@ def test_forked_worker_finds_what_a_started_one_does(folder):
     assert forked["found"] == plain["found"]
 
 
-def test_without_a_server_it_is_started(folder):
-    forking.address(folder).unlink(missing_ok=True)
-    code, found, complained = ended(launch(folder, "sys.exit(7)"))
+def test_without_a_server_it_is_started(own_folder):
+    code, found, complained = ended(launch(own_folder, "sys.exit(7)"))
     assert (code, found["torch"], complained) == (7, False, "worker said this\n")
 
 
@@ -149,23 +155,25 @@ def test_worker_is_killed_with_its_launcher(server, folder, hangs):
     assert ended(launch(folder))[1]["torch"]
 
 
-def test_worker_outlives_a_server_that_is_killed(begin_server, folder):
-    server = begin_server()
-    launcher = launch(folder, "import time; time.sleep(600)")
+def test_worker_outlives_a_server_that_is_killed(own_folder):
+    server = begin(own_folder)
+    launcher = launch(own_folder, "import time; time.sleep(600)")
     worker = running(launcher, server)
     server.kill()
     server.wait()
-    begin_server()
-    assert ended(launch(folder))[1]["torch"]
+    after = begin(own_folder)
+    assert ended(launch(own_folder))[1]["torch"]
     assert not gone(worker)
     assert launcher.poll() is None
     worker.kill()
     assert launcher.wait(TIMEOUT) != 0
     launcher.communicate()
+    end(after)
 
 
-def test_server_that_is_told_to_end_ends_its_workers(server, folder):
-    launcher = launch(folder, "import time; time.sleep(600)")
+def test_server_that_is_told_to_end_ends_its_workers(own_folder):
+    server = begin(own_folder)
+    launcher = launch(own_folder, "import time; time.sleep(600)")
     worker = running(launcher, server)
     worker.suspend()
     server.send_signal(signal.SIGTERM)
