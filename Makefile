@@ -159,7 +159,7 @@ test-faults: archive ## every fault in its short form, under load; four minutes
 FRESH ?=
 .PHONY: test-fresh
 test-fresh: $(STAMP) ## `make serve` on a machine with nothing on it but Python: ten minutes; needs root on Linux
-	@FRESH=$(FRESH) $(PYTEST) -s tests/fresh
+	@FRESH="$(FRESH)" $(PYTEST) -s tests/fresh --session-timeout 3600
 
 # The official clients take an older protobuf than the service, so they get an environment of their own.
 CONFORMANCE := .venv-conformance

@@ -135,8 +135,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             case "archive":
                 if arguments.train_missing and not _is_trained(entry, version):
                     # Its end is told with that of the next step, so that a first run fits on a screen.
-                    print(_train(entry, version, console), end="; ")
-                    print(_archive(entry, version, arguments.profile).partition(": ")[2])
+                    print(_train(entry, version, console), end="; ", flush=True)
+                    print(_archive(entry, version, arguments.profile).partition(": ")[2], flush=True)
                 else:
                     print(_archive(entry, version, arguments.profile))
 

@@ -181,7 +181,8 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    # Transient, because the caller prints the result in its place.
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(entry.name, total=settings.epochs * steps, shown="")
         for epoch in range(settings.epochs):
             network.train()

@@ -2,8 +2,8 @@
 
     python3 requirements/install.py FOLDER PIP_ARGUMENT...
 
-An environment that is there is kept, and what it lacks is added. All that pip prints is in FOLDER/install.log. Standard
-library alone, and old syntax: it also has to tell an old Python what is wrong.
+An existing environment is kept, and missing packages are added. pip's whole output is in FOLDER/install.log. Standard
+library and the syntax of Python 3.7 only, because an old Python must parse this file to refuse in plain words.
 """
 
 from __future__ import annotations
@@ -17,11 +17,14 @@ from pathlib import Path
 
 # TorchServe 0.12 and torch 2.13 run on these; README.md says why no others.
 OLDEST, NEWEST = (3, 10), (3, 13)
-# What pip prints as it goes on, and the package that it names.
-_STEP = re.compile(r"(?:Collecting|Requirement already satisfied:|Obtaining|Looking in links:) ?([A-Za-z0-9._-]*)")
-_INSTALLING = re.compile(r"Installing collected packages: (.*)")
-# Seconds between two lines where there is no terminal.
-_QUIET_S = 60.0
+# The lines in which pip names a package that it looks up or finds installed, and those that it is about to install.
+_LOOKED_UP = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:) ([A-Za-z0-9._/-]+)", re.MULTILINE)
+_INSTALLING = re.compile(r"^Installing collected packages: (.*)", re.MULTILINE)
+_REFRESH_S = 1.0
+# Without a terminal: the first line of progress. Each further one takes five times as long, so that even an hour of
+# installation leaves `make serve` within a screen.
+_FIRST_LINE_S, _NEXT_LINE_FACTOR = 60.0, 5
+_ERROR_LINES = 3
 
 
 def unusable(version: tuple[int, ...]) -> str | None:
@@ -36,69 +39,92 @@ def unusable(version: tuple[int, ...]) -> str | None:
 
 
 class _Display:
-    """One line on a terminal, written anew; elsewhere a line a minute."""
+    """On a terminal one line that is rewritten; elsewhere a few lines, further and further apart."""
 
     def __init__(self) -> None:
-        self._begun = self._shown = time.monotonic()
+        self._begun = time.monotonic()
+        self._next_s = _FIRST_LINE_S
         self._terminal = sys.stdout.isatty()
 
     def show(self, text: str) -> None:
-        """Show what is going on."""
-        now = time.monotonic()
-        line = f"{text}, {now - self._begun:.0f} s"
+        """Show the current step."""
+        elapsed = time.monotonic() - self._begun
         if self._terminal:
-            print(f"\r\x1b[K{line[:78]}", end="", flush=True)
-        elif now - self._shown > _QUIET_S:
-            self._shown = now
-            print(line, flush=True)
+            print(f"\r\x1b[K{text[:70]} {elapsed:.0f} s", end="", flush=True)
+        elif elapsed >= self._next_s:
+            self._next_s *= _NEXT_LINE_FACTOR
+            print(f"{text} {elapsed:.0f} s", flush=True)
 
     def end(self, text: str) -> None:
-        """Leave the last line behind."""
-        print(f"{chr(13) + chr(27) + '[K' if self._terminal else ''}{text} in {time.monotonic() - self._begun:.0f} s")
+        """Replace the progress by a last line."""
+        elapsed = time.monotonic() - self._begun
+        print(f"{chr(13) + chr(27) + '[K' if self._terminal else ''}{text} in {elapsed:.0f} s", flush=True)
+
+
+def _step(printed: str, installed: int) -> str:
+    """The step that pip is at, by its output so far and the number of packages installed."""
+    installing = _INSTALLING.search(printed)
+    if installing:
+        return f"Installing packages: {installed} of {installing[1].count(',') + 1}"
+    looked_up = _LOOKED_UP.findall(printed)
+    if looked_up:
+        return f"Looking up and downloading packages: {len(set(looked_up))} ({Path(looked_up[-1]).name})"
+    return "Looking up packages"
+
+
+def _installed(folder: Path, since: float) -> int:
+    """How many packages were installed since a time, in seconds since 1970; pip prints nothing about each."""
+    infos = folder.glob("lib/python*/site-packages/*.dist-info")
+    return sum(info.stat().st_mtime >= since for info in infos)
+
+
+def _pip(command: list[str], folder: Path, log: Path, display: _Display) -> int:
+    """Run pip and show its progress; its exit code."""
+    since = time.time()
+    with log.open("w") as output:
+        pip = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            while True:
+                try:
+                    return pip.wait(_REFRESH_S)
+                except subprocess.TimeoutExpired:
+                    display.show(_step(log.read_text(errors="replace"), _installed(folder, since)))
+        except BaseException:
+            pip.terminate()
+            pip.wait()
+            raise
 
 
 def install(folder: Path, arguments: list[str]) -> int:
     """Make the environment and run pip in it; the exit code."""
-    python = folder / "bin" / "python"
     log = folder / "install.log"
     display = _Display()
     print(f"Installing packages into {folder}, with pip's output in {log}", flush=True)
-    if not python.exists():
-        made = subprocess.run([sys.executable, "-m", "venv", str(folder)], capture_output=True, text=True)
+    # An interrupted set-up leaves an environment with a Python and no pip.
+    if not (folder / "bin" / "pip").exists():
+        command = [sys.executable, "-m", "venv", str(folder)]
+        made = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if made.returncode:
-            print(
-                f"error: the virtual environment {folder} was not made: {made.stderr or made.stdout}", file=sys.stderr
-            )
+            print(f"error: the virtual environment {folder} was not made: {made.stdout}", file=sys.stderr)
             return 1
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *arguments]
-    count = 0
-    with (
-        log.open("w") as copy,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace") as pip,
-    ):
-        assert pip.stdout is not None
-        for line in pip.stdout:
-            copy.write(line)
-            copy.flush()
-            step, installing = _STEP.match(line), _INSTALLING.match(line)
-            if step:
-                count += bool(step[1])
-                display.show(f"Looking up and downloading: {count} packages, {step[1]}")
-            elif installing:
-                count = installing[1].count(",") + 1
-                display.show(f"Installing {count} packages")
-    if pip.returncode:
-        errors = [line for line in log.read_text().splitlines() if line.startswith("ERROR:")]
-        reason = "\n".join(errors[-3:]) or f"pip ended with {pip.returncode}"
+    python = str(folder / "bin" / "python")
+    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *arguments]
+    code = _pip(command, folder, log, display)
+    printed = log.read_text(errors="replace")
+    if code:
+        lines = printed.splitlines()
+        errors = [line for line in lines if line.startswith("ERROR:")] or lines
+        reason = "\n".join(errors[-_ERROR_LINES:]) or f"pip ended with {code}"
         display.end("failed")
-        print(f"error: the packages were not installed; all that pip printed is in {log}\n{reason}", file=sys.stderr)
+        print(f"error: the packages were not installed; pip's whole output is in {log}\n{reason}", file=sys.stderr)
         return 1
-    display.end(f"{count} packages")
+    installing = _INSTALLING.search(printed)
+    display.end(f"{installing[1].count(',') + 1} packages installed" if installing else "nothing to install")
     return 0
 
 
 def main() -> int:
-    """The exit code: 0 done, 1 failed, 2 wrong usage."""
+    """The exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     if len(sys.argv) < 3:
         print(__doc__, file=sys.stderr)
         return 2
@@ -109,7 +135,7 @@ def main() -> int:
     try:
         return install(Path(sys.argv[1]), sys.argv[2:])
     except KeyboardInterrupt:
-        print("\nstopped; run it again to go on", file=sys.stderr)
+        print("\nstopped; run the same command again to continue", file=sys.stderr)
         return 130
 
 

@@ -1,7 +1,8 @@
 """A bare machine, from a clone to answers: no nginx, no data set, no network but the package registries, an empty home.
 
-Root hides those parts in a mount namespace of its own, and becomes an ordinary user there. ``FRESH`` names a folder in
-which the clone is left; without it a temporary one is removed.
+Root hides those parts in a mount namespace of its own, and becomes an ordinary user there. Names resolve from a file
+alone, which has the registries' addresses. ``FRESH`` names a folder in which the clone is left; without it a temporary
+one is removed.
 """
 
 from __future__ import annotations
@@ -12,20 +13,26 @@ import pwd
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
 import requests
+from pip._internal.models.index import PyPI
 
+from models.fashion_mnist import SOURCES
+from models.sources import Mirror
 from serving import settings
 from serving.settings import ROOT
 from tests import ports
+from tests.support import guard
 
 USER = pwd.getpwnam("nobody") if sys.platform == "linux" else None
 # Seconds: several times what a slow machine takes to install, train and start.
@@ -33,31 +40,55 @@ LIMIT = 1800
 SCREEN = 24
 # What pip and apt need to find their registries, where this machine names them by variables.
 KEPT = re.compile(r"(PIP|UV)_\w+|(\w+_)?(CA_BUNDLE|CERT_FILE|CERT_DIR)|(https?|no)_proxy|(HTTPS?|NO)_PROXY")
-# As root, in a mount namespace: nothing here is seen by others, and all of it ends with the last process.
+# As root, in a mount namespace: nothing here is seen by others, and all of it ends with the last process. The files
+# hosts and nsswitch.conf of the folder $1 take the place of the machine's; $2 and $3 are the user and the group.
 HIDE = r"""
 set -eu
 mount --make-rprivate /
-for folder in /usr/share/datasets /etc/nginx; do
+for folder in /usr/share/datasets /etc/nginx /var/run/nscd; do
     if [ -d "$folder" ]; then mount -t tmpfs tmpfs "$folder"; fi
 done
 for program in $(which -a nginx) /usr/sbin/nginx; do
     if [ -e "$program" ]; then mount --bind /dev/null "$program"; fi
 done
-# The names of other sources of the data set lead nowhere.
-cp /etc/hosts "$1/hosts"
-for host in fashion-mnist.s3-website.eu-central-1.amazonaws.com raw.githubusercontent.com storage.googleapis.com; do
-    echo "0.0.0.0 $host" >>"$1/hosts"
-done
-mount --bind "$1/hosts" /etc/hosts
-shift
-exec setpriv --reuid nobody --regid nogroup --clear-groups --no-new-privs "$@"
+for file in hosts nsswitch.conf; do mount --bind "$1/$file" "/etc/$file"; done
+user=$2 group=$3
+shift 3
+exec setpriv --reuid "$user" --regid "$group" --clear-groups --no-new-privs "$@"
 """
+NAMES_FROM_FILES = "passwd: files\ngroup: files\nhosts: files\n"
 
 
 def _unavailable(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _registries() -> set[str]:
+    """The hosts of pip's and apt's registries, and of the proxies on the way to them."""
+    configured = _output(sys.executable, "-m", "pip", "config", "list")
+    if not re.search(r"(?<!extra-)index-url", configured):
+        configured += f" {PyPI.simple_url} https://{PyPI.file_storage_domain}"
+    if shutil.which("apt-get"):
+        configured += _output("apt-get", "indextargets", "--format", "$(SITE)") + _output("apt-config", "dump")
+    configured += " ".join(value for name, value in os.environ.items() if name.lower().endswith("_proxy"))
+    urls = re.findall(r"https?://[^\s'\";,]+", configured)
+    return {host for host in (urlsplit(url).hostname for url in urls) if host}
+
+
+def _hosts() -> str:
+    """The file ``hosts`` of the bare machine: this machine's own names, and the registries' as they resolve now."""
+    lines = ["127.0.0.1 localhost", f"127.0.0.1 {socket.gethostname()}"]
+    for host in sorted(_registries()):
+        with contextlib.suppress(socket.gaierror):
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            lines += [f"{address[4][0]} {host}" for address in found]
+    return "\n".join([*lines, ""])
 
 
 class Machine:
@@ -71,8 +102,11 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.clone = folder / "fashion-serve"
+        self._others = set(self._of_the_user())
         home = folder / "home"
         home.mkdir()
+        (folder / "hosts").write_text(_hosts())
+        (folder / "nsswitch.conf").write_text(NAMES_FROM_FILES)
         base = settings.read({})
         numbers = ports.free(len(base.ports))
         self._environment = {
@@ -82,16 +116,25 @@ class Machine:
             "HOME": str(home),
             "TMPDIR": str(home),
             "LANG": "C.UTF-8",
+            # By which the guard ends what a killed run leaves.
+            guard.MARK: os.environ[guard.MARK],
         }
         self.address = f"http://127.0.0.1:{self._environment['FASHION_GATEWAY_PORT']}"
         subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ROOT, self.clone], check=True)
         for path in (home, self.clone):
             subprocess.run(["chown", "-R", f"{USER.pw_uid}:{USER.pw_gid}", path], check=True)
 
+    def _command(self, *command: str) -> list[str]:
+        hide = ["unshare", "--mount", "bash", "-c", HIDE, "hide", str(self._folder)]
+        return [*hide, str(USER.pw_uid), str(USER.pw_gid), *command]
+
+    def resolves(self, host: str) -> bool:
+        """Whether a name has an address there."""
+        return subprocess.run(self._command("getent", "ahosts", host), stdout=subprocess.DEVNULL).returncode == 0
+
     def make(self, *arguments: str) -> list[str]:
         """Run ``make`` as a person there would, which must succeed; the lines that it prints."""
-        command = ["unshare", "--mount", "bash", "-c", HIDE, "hide", str(self._folder)]
-        command += ["make", "-C", str(self.clone), "--no-print-directory", *arguments]
+        command = self._command("make", "-C", str(self.clone), "--no-print-directory", *arguments)
         begun = time.monotonic()
         with subprocess.Popen(
             command,
@@ -112,16 +155,16 @@ class Machine:
         assert process.returncode == 0, printed
         return printed.splitlines()
 
-    def processes(self) -> list[psutil.Process]:
-        """What runs in the clone."""
-        found = []
+    @staticmethod
+    def _of_the_user() -> Iterator[psutil.Process]:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.status() != psutil.STATUS_ZOMBIE and any(
-                    str(self.clone) in each for each in process.cmdline()
-                ):
-                    found.append(process)
-        return found
+                if process.uids().real == USER.pw_uid and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process
+
+    def processes(self) -> list[psutil.Process]:
+        """The user's processes, without those from before."""
+        return [process for process in self._of_the_user() if process not in self._others]
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +174,13 @@ def machine() -> Iterator[Machine]:
     missing = [name for name in ("unshare", "setpriv", "git", "make") if shutil.which(name) is None]
     if missing:
         _unavailable(f"missing: {', '.join(missing)}; Debian: apt-get install util-linux git make")
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
+        _unavailable("this container's root may not make a mount namespace; run it with CAP_SYS_ADMIN")
     chosen = os.environ.get("FRESH")
     folder = Path(chosen).absolute() if chosen else Path(tempfile.mkdtemp(prefix="bare-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        pytest.fail(f"{folder} is not empty; name an empty folder with FRESH=")
     folder.chmod(0o755)
     made = Machine(folder)
     try:
@@ -143,6 +191,13 @@ def machine() -> Iterator[Machine]:
                 process.kill()
         if not chosen:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_only_the_registries_have_names(machine):
+    assert machine.resolves(PyPI.netloc) or PyPI.netloc not in _registries()
+    mirrors = [urlsplit(source.url).hostname for source in SOURCES if isinstance(source, Mirror)]
+    assert mirrors
+    assert [host for host in (*mirrors, "example.org") if machine.resolves(host)] == []
 
 
 @pytest.mark.timeout(LIMIT + 60)

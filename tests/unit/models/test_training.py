@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import io
 import json
 import signal
 import subprocess
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
-from models import artifacts, datasets
+from models import artifacts, datasets, training
 from models.building import build, load_network, quick
 from models.catalog import CATALOG
 from models.training import fit_temperature, prepare, train
@@ -98,6 +100,22 @@ def test_the_test_set_has_no_say_in_training(silent, short_training):
     assert first.temperature == second.temperature
     for name, value in first.network.state_dict().items():
         assert torch.equal(value, second.network.state_dict()[name])
+
+
+def test_a_terminal_is_left_without_the_bar(short_training):
+    shown = io.StringIO()
+    train(CATALOG["blobs_mlp"], datasets.blobs(), short_training, 0, Console(file=shown, force_terminal=True))
+    # Rich erases the line on which the bar was.
+    assert "blobs_mlp" in shown.getvalue()
+    assert shown.getvalue().endswith("\x1b[2K")
+
+
+def test_without_a_terminal_some_epochs_get_a_line_and_the_last_none(short_training, monkeypatch):
+    monkeypatch.setattr(training, "EPOCHS_A_LINE", 2)
+    shown = io.StringIO()
+    train(CATALOG["blobs_mlp"], datasets.blobs(), short_training, 0, Console(file=shown))
+    (line,) = shown.getvalue().splitlines()
+    assert line.startswith("blobs_mlp epoch 2/4  loss ")
 
 
 @pytest.mark.usefixtures("artifacts_dir")

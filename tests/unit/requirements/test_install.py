@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import os
 import sys
 
 import pytest
@@ -16,13 +18,16 @@ _SPEC.loader.exec_module(install)
 
 @pytest.fixture
 def environment(tmp_path):
-    """Makes an environment whose Python prints what pip would, and ends so."""
+    """Makes an environment whose Python prints what pip would, takes so many seconds, and ends so."""
 
-    def make(printed: str, code: int = 0):
+    def make(printed: str, code: int = 0, seconds: float = 0.0):
         python = tmp_path / "env" / "bin" / "python"
         python.parent.mkdir(parents=True)
-        python.write_text(f"#!/bin/sh\necho \"$@\" > '{tmp_path}/asked'\ncat <<'END'\n{printed}\nEND\nexit {code}\n")
+        python.write_text(
+            f"#!/bin/sh\necho \"$@\" > '{tmp_path}/asked'\ncat <<'END'\n{printed}\nEND\nsleep {seconds}\nexit {code}\n"
+        )
         python.chmod(0o755)
+        (python.parent / "pip").touch()
         return tmp_path / "env"
 
     return make
@@ -34,7 +39,7 @@ def test_a_screen_shows_one_line_and_the_log_all(environment, tmp_path, capsys):
     assert install.install(folder, ["-r", "some.txt"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"Installing packages into {folder}, with pip's output in {folder}/install.log"
-    assert lines[1].startswith("3 packages in ")
+    assert lines[1].startswith("3 packages installed in ")
     assert len(lines) == 2
     assert (folder / "install.log").read_text() == f"{printed}\n"
     assert (tmp_path / "asked").read_text().split()[:3] == ["-m", "pip", "install"]
@@ -45,8 +50,62 @@ def test_a_failure_shows_pips_reason_and_the_log(environment, capsys):
     folder = environment("Collecting torch\nERROR: No matching distribution found for torch==2.13.0", 1)
     assert install.install(folder, ["torch"]) == 1
     error = capsys.readouterr().err
-    assert f"all that pip printed is in {folder}/install.log" in error
+    assert f"whole output is in {folder}/install.log" in error
     assert error.endswith("ERROR: No matching distribution found for torch==2.13.0\n")
+
+
+def test_a_failure_without_pips_mark_shows_the_last_lines(environment, capsys):
+    folder = environment("Collecting torch\nTraceback\nMemoryError", 1)
+    assert install.install(folder, ["torch"]) == 1
+    assert capsys.readouterr().err.endswith("Collecting torch\nTraceback\nMemoryError\n")
+
+
+def test_nothing_to_install_is_told(environment, capsys):
+    folder = environment("Requirement already satisfied: idna in /somewhere (3.20)")
+    assert install.install(folder, ["idna"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("nothing to install in ")
+
+
+def test_a_terminal_shows_progress_while_pip_is_silent(environment, monkeypatch, capsys):
+    monkeypatch.setattr(install, "_REFRESH_S", 0.05)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    folder = environment("Collecting torch==2.13.0", seconds=0.5)
+    assert install.install(folder, ["torch"]) == 0
+    assert capsys.readouterr().out.count("\r\x1b[KLooking up and downloading packages: 1 (torch) ") > 2
+
+
+def test_without_a_terminal_the_lines_of_progress_stay_few(environment, monkeypatch, capsys):
+    monkeypatch.setattr(install, "_REFRESH_S", 0.02)
+    monkeypatch.setattr(install, "_FIRST_LINE_S", 0.1)
+    folder = environment("Collecting torch==2.13.0", seconds=1.0)
+    assert install.install(folder, ["torch"]) == 0
+    # After 0.1 and 0.5 s.
+    assert capsys.readouterr().out.count("Looking up and downloading packages: 1 (torch) ") == 2
+
+
+def test_progress_counts_what_pip_has_installed_since_it_began(tmp_path):
+    for name in ("a-1.dist-info", "b-2.dist-info", "c-3.dist-info"):
+        (tmp_path / "lib" / "python3.11" / "site-packages" / name).mkdir(parents=True)
+    begun = 1000.0
+    os.utime(tmp_path / "lib" / "python3.11" / "site-packages" / "a-1.dist-info", (begun - 1, begun - 1))
+    installed = install._installed(tmp_path, begun)
+    assert install._step("Collecting b\nInstalling collected packages: b, c, d\n", installed) == (
+        "Installing packages: 2 of 3"
+    )
+
+
+def test_an_environment_whose_making_was_interrupted_is_made_again(environment, tmp_path, capsys):
+    folder = environment("")
+    (folder / "bin" / "pip").unlink()
+    (folder / "pyvenv.cfg").mkdir()
+    assert install.install(folder, ["torch"]) == 1
+    assert f"the virtual environment {folder} was not made" in capsys.readouterr().err
+    assert not (tmp_path / "asked").exists()
+
+
+def test_an_old_python_can_parse_the_refusal():
+    path = ROOT / "requirements" / "install.py"
+    ast.parse(path.read_text(), feature_version=(3, 7))
 
 
 def test_an_environment_that_cannot_be_made_is_told(tmp_path, capsys):
