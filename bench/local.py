@@ -17,7 +17,9 @@ import psutil
 
 from models import archiving, catalog
 from models.catalog import Serving
-from serving.settings import ROOT
+from serving import gateway, processes, settings
+from serving.nginx import Nginx
+from serving.settings import HOST, ROOT, Settings
 from tests import ports
 
 # Seconds of load. Java compiles what it runs often, and is at its best after some fifteen.
@@ -49,6 +51,7 @@ class Service:
         management: address of the management API.
         model_store: folder of its archives.
         processes: what was started, by its name.
+        settings: as the service reads them.
     """
 
     inference: str
@@ -56,6 +59,7 @@ class Service:
     management: str
     model_store: Path
     processes: dict[str, psutil.Process]
+    settings: Settings
 
 
 @contextmanager
@@ -114,6 +118,39 @@ def service(
                 address["MANAGEMENT"],
                 Path(folder, "store"),
                 {process["name"]: psutil.Process(process["pid"]) for process in state["processes"]},
+                settings.read(variables),
             )
         finally:
             run("serving", "stop")
+
+
+@contextmanager
+def gateway_of(service: Service, program: Nginx) -> Iterator[str]:
+    """A further gateway in front of a service; its address.
+
+    Args:
+        service: one that runs.
+        program: the nginx to run.
+
+    Raises:
+        ServiceError: it did not start.
+    """
+    number, status = ports.free(2)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        given = dataclasses.replace(
+            service.settings,
+            gateway=dataclasses.replace(service.settings.gateway, number=number),
+            gateway_status=dataclasses.replace(service.settings.gateway_status, number=status),
+            run=Path(folder, "run"),
+            logs=Path(folder, "logs"),
+        )
+        given.logs.mkdir()
+        command = gateway.command(program, gateway.write_config(given, program, Path(folder)))
+        log = given.logs / "gateway.log"
+        process = processes.spawn("gateway", command, os.environ, given.run, log)
+        try:
+            if not processes.wait_until(lambda: processes.listens(HOST, number), 10):
+                raise ServiceError(log.read_text())
+            yield given.gateway_url
+        finally:
+            processes.stop(process, 10)
