@@ -1,4 +1,4 @@
-"""``docs/operations.md`` names every setting and every port."""
+"""``docs/operations.md`` names every setting and every port, with the defaults that hold."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from models.catalog import Serving
 from serving import __main__ as command
 from serving import settings
 from serving.settings import ROOT
@@ -29,3 +30,31 @@ def test_every_port_is_on_the_page(port):
 def test_the_page_names_no_variable_that_is_not_read():
     elsewhere = {"FASHION_MNIST_DIR", "FASHION_URL", "FASHION_GRPC"}
     assert set(VARIABLE.findall(PAGE)) - elsewhere <= READ | EXPLAINED
+
+
+CONTAINERS = PAGE[PAGE.index("Copy `.env.example`") : PAGE.index("And these the processes")]
+# What is one thing in compose's file and another for a person.
+DEFAULTS = [
+    (name, value)
+    for name, value in re.findall(r"\$\{(FASHION_[A-Z_]+):-([^}]+)\}", (ROOT / "docker-compose.yml").read_text())
+    if name not in ("FASHION_DEVICE", "FASHION_TARGET", "FASHION_REVISION", "FASHION_VERSION")
+]
+
+
+@pytest.mark.parametrize(("name", "value"), sorted(set(DEFAULTS)))
+def test_the_defaults_of_the_containers_are_those_of_the_page(name, value):
+    (row,) = re.findall(rf"^\| [^|]*`{name}`[^|]*\|([^|]*)\|", CONTAINERS, re.MULTILINE)
+    assert re.search(rf"(?<![\w.]){re.escape(value)}(?![\w.])", row), row
+
+
+@pytest.mark.parametrize("name", ["hang_timeout", "backoff"])
+def test_the_defaults_of_the_processes_are_those_of_the_page(name):
+    default = getattr(settings.read({}), name)
+    assert re.search(rf"`FASHION_{name.upper()}` \|[^|]*: {default:g}\b", PAGE)
+
+
+def test_the_default_batch_is_that_of_the_catalog():
+    page = (ROOT / "docs" / "performance.md").read_text()
+    assert re.findall(r"^\| (?:(\d+) \S )?(\d+) \(default\)", page, re.MULTILINE) == [
+        (str(Serving().workers), str(Serving().batch_size))
+    ]
