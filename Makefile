@@ -140,8 +140,7 @@ IN_PARALLEL := --numprocesses $(PARALLEL) --dist loadfile --no-loadscope-reorder
 
 .PHONY: test test-unit coverage test-nginx test-faults test-conformance fuzz test-web chaos lint format
 test: archive ## unit and integration tests against a real TorchServe
-	@$(PYTEST) $(IN_PARALLEL) -m "not serial"
-	@$(PYTEST) -m serial
+	@$(PYTEST) $(IN_PARALLEL)
 
 test-unit: $(STAMP) ## unit tests alone, which need no trained model
 	@$(PYTEST) $(IN_PARALLEL) tests/unit
