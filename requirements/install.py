@@ -112,7 +112,8 @@ def install(folder: Path, arguments: list[str]) -> int:
     code = _pip(command, folder, log, display)
     printed = log.read_text(errors="replace")
     if code:
-        lines = printed.splitlines()
+        # Indented where a package's build failed, whose pip has the reason.
+        lines = [line.strip() for line in printed.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("ERROR:")] or lines
         reason = "\n".join(errors[-_ERROR_LINES:]) or f"pip ended with {code}"
         display.end("failed")

@@ -71,13 +71,13 @@ def _output(*command: str) -> str:
 
 def _registries() -> set[str]:
     """The hosts of pip's and apt's registries, and of the proxies on the way to them."""
-    configured = _output(sys.executable, "-m", "pip", "config", "list")
-    if not re.search(r"(?<!extra-)index-url", configured):
-        configured += f" {PyPI.simple_url} https://{PyPI.file_storage_domain}"
+    configured = [_output(sys.executable, "-m", "pip", "config", "list")]
+    if not re.search(r"(?<!extra-)index-url", configured[0]):
+        configured += [PyPI.simple_url, f"https://{PyPI.file_storage_domain}"]
     if shutil.which("apt-get"):
-        configured += _output("apt-get", "indextargets", "--format", "$(SITE)") + _output("apt-config", "dump")
-    configured += " ".join(value for name, value in os.environ.items() if name.lower().endswith("_proxy"))
-    urls = re.findall(r"https?://[^\s'\";,]+", configured)
+        configured += [_output("apt-get", "indextargets", "--format", "$(SITE)"), _output("apt-config", "dump")]
+    configured += [value for name, value in os.environ.items() if name.lower().endswith("_proxy")]
+    urls = re.findall(r"https?://[^\s'\";,]+", "\n".join(configured))
     return {host for host in (urlsplit(url).hostname for url in urls) if host}
 
 
