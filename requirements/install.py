@@ -112,8 +112,9 @@ def install(folder: Path, arguments: list[str]) -> int:
     code = _pip(command, folder, log, display)
     printed = log.read_text(errors="replace")
     if code:
-        lines = printed.splitlines()
-        errors = [line.strip() for line in lines if line.strip().startswith("ERROR:")] or lines
+        # Indented where a package's build failed, whose pip has the reason.
+        lines = [line.strip() for line in printed.splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("ERROR:")] or lines
         reason = "\n".join(errors[-_ERROR_LINES:]) or f"pip ended with {code}"
         display.end("failed")
         print(f"error: the packages were not installed; pip's whole output is in {log}\n{reason}", file=sys.stderr)

@@ -54,6 +54,12 @@ def test_a_failure_shows_pips_reason_and_the_log(environment, capsys):
     assert error.endswith("ERROR: No matching distribution found for torch==2.13.0\n")
 
 
+def test_a_failure_of_a_build_shows_the_reason_of_the_pip_that_built(environment, capsys):
+    folder = environment("error: subprocess-exited-with-error\n  ERROR: No disk\n\nnote: not a problem with pip", 1)
+    assert install.install(folder, ["torch"]) == 1
+    assert capsys.readouterr().err.endswith("install.log\nERROR: No disk\n")
+
+
 def test_a_failure_without_pips_mark_shows_the_last_lines(environment, capsys):
     folder = environment("Collecting torch\nTraceback\nMemoryError", 1)
     assert install.install(folder, ["torch"]) == 1
