@@ -155,7 +155,7 @@ class Machine:
         return printed.splitlines()
 
     def processes(self) -> list[psutil.Process]:
-        """The user's processes that run in this machine's folder; another machine's, of the same user, stay out of it."""
+        """The user's processes in this machine's folder, not those of another machine beside it."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
