@@ -102,7 +102,6 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.clone = folder / "fashion-serve"
-        self._others = set(self._of_the_user())
         home = folder / "home"
         home.mkdir()
         (folder / "hosts").write_text(_hosts())
@@ -155,16 +154,17 @@ class Machine:
         assert process.returncode == 0, printed
         return printed.splitlines()
 
-    @staticmethod
-    def _of_the_user() -> Iterator[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
+        """The user's processes in this machine's folder, not those of another machine beside it."""
+        found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
-                if process.uids().real == USER.pw_uid and process.status() != psutil.STATUS_ZOMBIE:
-                    yield process
-
-    def processes(self) -> list[psutil.Process]:
-        """The user's processes, without those from before."""
-        return [process for process in self._of_the_user() if process not in self._others]
+                if process.uids().real != USER.pw_uid or process.status() == psutil.STATUS_ZOMBIE:
+                    continue
+                # nginx and the workers rewrite their command lines, and some commands name relative paths.
+                if any(f"{self._folder}/" in f"{word}/" for word in (process.cwd(), *process.cmdline())):
+                    found.append(process)
+        return found
 
 
 @pytest.fixture(scope="module")
