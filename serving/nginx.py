@@ -16,13 +16,13 @@ from pathlib import Path
 
 from serving.errors import SettingError
 
-# What the gateway's template needs, as Debian, Ubuntu and Homebrew build it.
+# The gateway's template was written for 1.20 and newer; older ones are untried.
 OLDEST = (1, 20, 0)
 # From here on `listen … http2` is deprecated, and a warning at each start.
 _HTTP2_DIRECTIVE = (1, 25, 1)
 # Not on the PATH of ordinary users on Debian.
 _SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin")
-_REMEDY = "install nginx (Debian: sudo apt-get install nginx, macOS: brew install nginx) or run: make setup"
+_REMEDY = "install nginx (Debian: sudo apt-get install nginx, macOS: brew install nginx)"
 
 
 @dataclasses.dataclass(frozen=True)
