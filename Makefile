@@ -52,8 +52,8 @@ summary: $(STAMP) ## print a network's structure and parameters: MODEL=name
 .PHONY: serve stop restart status plan
 # What is still to do, and for how long, before minutes of it begin.
 plan:
-	@test -e $(STAMP) || echo "First run: installs packages into $(VENV) (1.5 GB; 6 GB where torch comes with CUDA), fetches FashionMNIST"
-	@test -e $(STAMP) || echo "(31 MB) and trains four models (4 to 7 minutes on two cores). Later runs take seconds."
+	@test -e $(STAMP) || echo "First run: installs packages (2 GB, or 6 where torch comes with CUDA), fetches 31 MB of"
+	@test -e $(STAMP) || echo "FashionMNIST, trains four models (4 to 7 minutes on two cores). Later ones take seconds."
 
 serve: plan archive ## from a bare clone to a running service that answers predictions; PROFILE=realtime for few callers
 	@$(BIN)/python -m serving serve

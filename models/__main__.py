@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -56,7 +57,7 @@ def _train(entry: Entry, version: str, console: Console, seed: int = 0, short: b
     metrics = build(entry, version, settings, seed, console)
     return (
         f"{entry.name} {version}: trained in {metrics['train_seconds']:.0f} s, test accuracy "
-        f"{metrics['test_accuracy']:.4f}, expected calibration error {metrics['expected_calibration_error']:.4f}"
+        f"{metrics['test_accuracy']:.4f}, calibration error {metrics['expected_calibration_error']:.4f}"
     )
 
 
@@ -109,7 +110,8 @@ def _summary(entry: Entry, version: str) -> str:
 
 def _archive(entry: Entry, version: str, profile: str) -> str:
     path, changed = archive(entry, version, profile=profile)
-    return f"{entry.name} {version}: {'packed' if changed else 'unchanged'} → {path}"
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"{entry.name} {version}: {'packed' if changed else 'unchanged'} → {shown}"
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:

@@ -85,8 +85,8 @@ class Mirror:
 
     @property
     def name(self) -> str:
-        """Its address."""
-        return self.url
+        """Its host."""
+        return urlsplit(self.url).hostname or self.url
 
     def fetch(self, names: Iterable[str], folder: Path, check: Check, progress: Progress) -> None:
         """As ``Source.fetch`` says."""
