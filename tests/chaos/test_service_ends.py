@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import signal
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,7 @@ import requests
 
 from serving import service, settings
 from serving.processes import wait_until
+from serving.settings import HOST
 from tests.chaos import scenes
 from tests.chaos.scenes import Scene
 
@@ -30,19 +32,25 @@ def test_sigterm_answers_what_is_in_flight(prepared, tmp_path, rate):
     scene = Scene(place, [archive], tmp_path, rate(place, [archive]), 0)
     images = np.zeros((4096, 784), np.uint8)
 
-    def ask_much() -> int:
+    def ask_much(connection: http.client.HTTPConnection) -> int:
         # Takes some tenths of a second, so that it is in flight when the signal comes.
         headers = {"Content-Type": "application/octet-stream"}
-        url = f"{place.gateway}/predictions/{scenes.MODEL}"
-        return requests.post(url, data=images.tobytes(), headers=headers, timeout=30).status_code
+        connection.request("POST", f"/predictions/{scenes.MODEL}", images.tobytes(), headers)
+        with connection.getresponse() as answer:
+            answer.read()
+            return answer.status
 
     load = scene.load(scene.long_enough(short=60, full=60), "--retries", "0")
     load.settle(scenes.REQUESTS / scene.rate + 1 if scenes.FULL else 3)
-    with ThreadPoolExecutor(8) as pool:
-        gateway = place.settings.gateway.number
-        before = _accepted(gateway)
-        asked = [pool.submit(ask_much) for _ in range(8)]
-        assert wait_until(lambda: _accepted(gateway) >= before + 8, 10)
+    with ThreadPoolExecutor(8) as pool, contextlib.ExitStack() as stack:
+        port = place.settings.gateway.number
+        connections = [http.client.HTTPConnection(HOST, port, timeout=30) for _ in range(8)]
+        for connection in connections:
+            stack.callback(connection.close)
+            connection.connect()
+        clients = {connection.sock.getsockname()[1] for connection in connections}
+        asked = [pool.submit(ask_much, connection) for connection in connections]
+        assert wait_until(lambda: clients <= _accepted(port), 10)
         told = load.event("SIGTERM")
         service.send_signal(signal.SIGTERM)
         answered = [each.result() for each in asked]
@@ -63,13 +71,13 @@ def test_sigterm_answers_what_is_in_flight(prepared, tmp_path, rate):
         assert took <= ENDED
 
 
-def _accepted(port: int) -> int:
-    """Connections to a port of this machine that a process has accepted: until then none owns them."""
-    return sum(
-        connection.status == psutil.CONN_ESTABLISHED and connection.laddr.port == port and connection.pid is not None
+def _accepted(port: int) -> set[int]:
+    """The clients' ports of the connections that a process has accepted; until then none owns them."""
+    return {
+        connection.raddr.port
         for connection in psutil.net_connections("tcp")
-        if connection.family == socket.AF_INET
-    )
+        if connection.raddr and connection.laddr.port == port and connection.pid is not None
+    }
 
 
 @pytest.mark.parametrize(
