@@ -97,12 +97,6 @@ class Signature:
 def _check(signature: Signature, source: str) -> None:
     given, taken, out = signature.input, signature.input.network_shape, signature.output
 
-    def size(shape: tuple[int, ...]) -> int:
-        count = 1
-        for length in shape:
-            count *= length
-        return count
-
     padded = given.shape
     if given.padding:
         if given.kind != "image" or len(given.shape) != 2:
@@ -111,7 +105,7 @@ def _check(signature: Signature, source: str) -> None:
     problems = {
         "input.kind": given.kind in ("image", "vector"),
         "input.shape": len(given.shape) == (2 if given.kind == "image" else 1) and all(n > 0 for n in given.shape),
-        "input.network_shape": size(padded) == size(taken),
+        "input.network_shape": math.prod(padded) == math.prod(taken),
         "output.activation": out.activation in ("softmax", "sigmoid"),
         "output.labels": len(out.labels) > 0 and len(set(out.labels)) == len(out.labels),
         "output.temperature": out.temperature > 0,

@@ -152,6 +152,23 @@ def test_the_summary_shows_structure_shapes_and_first_values(capsys):
     assert shown.count("…]") == 10
 
 
+def test_evaluate_scores_what_the_metrics_say(blobs_artifact, capsys):
+    assert main(["evaluate", "blobs_mlp"]) == 0
+    scored = json.loads(capsys.readouterr().out)
+    metrics = json.loads((blobs_artifact / "metrics.json").read_text())
+    assert {name: metrics[name] for name in scored} == scored
+    assert scored["test_accuracy"] > 0.9
+
+
+def test_export_writes_a_torchscript_that_is_gone_again(blobs_artifact, capsys):
+    golden = np.load(blobs_artifact / "golden.npz")
+    wanted = torch.jit.load(blobs_artifact / "model.pt")(torch.from_numpy(golden["inputs"]))
+    (blobs_artifact / "model.pt").unlink()
+    assert main(["export", "blobs_mlp"]) == 0
+    assert capsys.readouterr().out == f"blobs_mlp 1.0: checked on 1000 examples → {blobs_artifact / 'model.pt'}\n"
+    assert torch.equal(torch.jit.load(blobs_artifact / "model.pt")(torch.from_numpy(golden["inputs"])), wanted)
+
+
 def test_an_unchanged_archive_needs_no_torch(blobs_artifact, tmp_path):
     archive(ENTRY, "1.0", tmp_path / "store")
     script = (
