@@ -133,8 +133,11 @@ ps: ## the containers and whether they are healthy
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-# Test processes at a time. Tests of one file share a service, so a file stays in one process.
-PARALLEL ?= 2
+# Test processes at a time: on two cores three, as tests often wait. Tests of one file share a service, so a file stays
+# in one process.
+PARALLEL ?= 3
+# A browser takes a core of its own.
+test-web test-nginx: PARALLEL = 2
 PYTEST := $(BIN)/python -m pytest
 IN_PARALLEL := --numprocesses $(PARALLEL) --dist loadfile --no-loadscope-reorder
 
