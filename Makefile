@@ -139,7 +139,7 @@ PARALLEL ?= 3
 # A browser takes a core of its own.
 test-web test-nginx: PARALLEL = 2
 PYTEST := $(BIN)/python -m pytest
-IN_PARALLEL := --numprocesses $(PARALLEL) --dist loadfile --no-loadscope-reorder
+IN_PARALLEL = --numprocesses $(PARALLEL) --dist loadfile --no-loadscope-reorder
 
 .PHONY: test test-unit coverage test-nginx test-faults test-conformance fuzz test-web chaos lint format
 test: archive ## unit and integration tests against a real TorchServe
