@@ -148,13 +148,13 @@ test: archive ## unit and integration tests against a real TorchServe
 test-unit: $(STAMP) ## unit tests alone, which need no trained model
 	@$(PYTEST) $(IN_PARALLEL) tests/unit
 
-coverage: archive ## lines and branches that `make test` runs, subprocesses included; six minutes
+coverage: archive ## lines and branches that `make test` runs, subprocesses included; five minutes
 	@rm -f .coverage .coverage.*
 	@$(BIN)/python -m coverage run -m pytest --timeout 600 $(IN_PARALLEL)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report
 
-test-faults: archive ## every fault in its short form, under load; four minutes
+test-faults: archive ## every fault in its short form, under load; three minutes
 	@$(PYTEST) tests/chaos
 
 # A folder in which to leave the clone; without it a temporary one is removed.

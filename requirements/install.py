@@ -31,8 +31,8 @@ def unusable(version: tuple[int, ...]) -> str | None:
     """Why a Python of this version cannot be used; ``None`` if it can."""
     oldest, newest = (".".join(map(str, each)) for each in (OLDEST, NEWEST))
     if not OLDEST <= version[:2] <= NEWEST:
-        found = ".".join(map(str, version[:2]))
-        return f"{sys.executable} is Python {found}, and {oldest} to {newest} are supported; name one with PYTHON="
+        given = ".".join(map(str, version[:2]))
+        return f"{sys.executable} is Python {given}, and {oldest} to {newest} are supported; name one with PYTHON="
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
         return f"{sys.executable} lacks the module venv; on Debian: sudo apt-get install python3-venv"
     return None

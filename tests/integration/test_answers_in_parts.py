@@ -48,7 +48,7 @@ class Callers:
                 self._answers[seed] += 1
 
     def await_answers(self, count):
-        """Wait until each caller has got so many answers more."""
+        """Wait until each caller has received ``count`` more answers."""
         wanted = [got + count for got in self._answers]
 
         def have():
