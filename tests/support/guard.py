@@ -46,14 +46,22 @@ def begin(folder: Path) -> subprocess.Popen[bytes]:
     return guard
 
 
-def leftovers(mark: str, folder: str) -> list[psutil.Process]:
-    """The living processes of a run and their children, without this one."""
+def belonging(variable: str, value: str, below: str) -> list[psutil.Process]:
+    """The living processes that have a variable with this value or name a path below a folder, and their children.
+
+    Args:
+        variable: an environment variable.
+        value: what it must be.
+        below: the folder that nginx's command line names, with a path after it.
+    """
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if process.environ().get(MARK) == mark or any(f"{folder}{os.sep}" in word for word in process.cmdline()):
+            if process.environ().get(variable) == value or any(
+                f"{below}{os.sep}" in word for word in process.cmdline()
+            ):
                 found += [process, *process.children(recursive=True)]
     return [process for process in dict.fromkeys(found) if process.pid != os.getpid()]
 
@@ -65,7 +73,7 @@ def _main(mark: str, folder: str) -> None:
     limit = time.monotonic() + _LIMIT_S
     quiet = time.monotonic() + _QUIET_S
     while time.monotonic() < min(quiet, limit):
-        for process in leftovers(mark, folder):
+        for process in belonging(MARK, mark, folder):
             quiet = time.monotonic() + _QUIET_S
             with suppress(psutil.Error):
                 process.kill()

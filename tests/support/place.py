@@ -24,6 +24,7 @@ from serving import settings
 from serving.processes import port_is_free, wait_until
 from serving.settings import ROOT, Settings
 from tests import ports
+from tests.support import guard
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -116,14 +117,8 @@ class Place:
         return bool(everything)
 
     def _everything(self) -> list[psutil.Process]:
-        """``processes`` and nginx, which hides its variables and is found by its command line, and its children."""
-        found = self.processes()
-        prefix = f"{self.settings.run}{os.sep}gateway"
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.status() != psutil.STATUS_ZOMBIE and any(prefix in word for word in process.cmdline()):
-                    found += [process, *process.children(recursive=True)]
-        return list(dict.fromkeys(found))
+        """``processes``, and nginx, which hides its variables, with its workers."""
+        return guard.belonging("FASHION_RUN_DIR", self.environment["FASHION_RUN_DIR"], str(self.settings.run))
 
     def processes(self) -> list[psutil.Process]:
         """All living processes of this place, workers included, however they were left: they inherit its variables."""
