@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import bisect
 import collections
+import itertools
 import logging
 import threading
 from pathlib import Path
 
-from serving import exposition
-from serving.exposition import Family
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +59,18 @@ class GatewayAnswers:
         with self._lock:
             self._count()
 
-    def families(self) -> list[Family]:
-        """All that has come until now, as metrics."""
+    def metrics(self) -> list[Metric]:
+        """All that has come until now."""
         with self._lock:
             self._count()
-            return self._families()
+            requests = CounterMetricFamily(
+                "fashion_gateway_requests_total", "Answers of the gateway to inference requests.", labels=("status",)
+            )
+            for status, count in sorted(self._statuses.items()):
+                requests.add_metric((status,), count)
+            buckets = list(zip((*map(str, _BOUNDS), "+Inf"), itertools.accumulate(self._buckets), strict=True))
+            text = "Seconds that callers waited for these answers."
+            return [requests, HistogramMetricFamily("fashion_gateway_seconds", text, buckets, self._seconds)]
 
     def _count(self) -> None:
         try:
@@ -81,19 +88,6 @@ class GatewayAnswers:
             logger.warning("%s cannot be read, so answers are not counted: %s", self._path, error)
             return
         self._empty()
-
-    def _families(self) -> list[Family]:
-        requests = Family("fashion_gateway_requests_total", "counter", "Answers of the gateway to inference requests.")
-        for status, count in sorted(self._statuses.items()):
-            requests.add(count, status=status)
-        seconds = Family("fashion_gateway_seconds", "histogram", "Seconds that callers waited for these answers.")
-        within = 0
-        for bound, count in zip((*_BOUNDS, float("inf")), self._buckets, strict=True):
-            within += count
-            seconds.add(within, "_bucket", le=exposition.number(bound))
-        seconds.add(self._seconds, "_sum")
-        seconds.add(within, "_count")
-        return [requests, seconds]
 
     def _add(self, piece: bytes) -> None:
         *lines, self._rest = (self._rest + piece).split(b"\n")

@@ -44,6 +44,7 @@ class Model:
         max_batch_delay_ms: longest wait for a batch to fill, in whole milliseconds.
         min_workers: how many workers it should have at least.
         queued: requests waiting for a worker.
+        queue_capacity: most requests that can wait at once.
         workers: those there are, ready or not.
     """
 
@@ -54,28 +55,32 @@ class Model:
     max_batch_delay_ms: int
     min_workers: int
     queued: int
+    queue_capacity: int
     workers: tuple[Worker, ...]
+
+    @classmethod
+    def from_json(cls, described: dict[str, Any]) -> Model:
+        """The model that the management API describes."""
+        queue = described["jobQueueStatus"]
+        return cls(
+            name=described["modelName"],
+            version=described["modelVersion"],
+            archive=described["modelUrl"],
+            batch_size=described["batchSize"],
+            max_batch_delay_ms=described["maxBatchDelay"],
+            min_workers=described["minWorkers"],
+            queued=queue["pendingRequests"],
+            queue_capacity=queue["pendingRequests"] + queue["remainingCapacity"],
+            workers=tuple(
+                Worker(str(worker["id"]), worker["pid"], worker["status"] == "READY", worker["gpu"])
+                for worker in described["workers"]
+            ),
+        )
 
     @property
     def ready(self) -> bool:
         """All workers that it should have take requests."""
         return len(self.workers) >= self.min_workers and all(worker.ready for worker in self.workers)
-
-
-def _model(described: dict[str, Any]) -> Model:
-    return Model(
-        name=described["modelName"],
-        version=described["modelVersion"],
-        archive=described["modelUrl"],
-        batch_size=described["batchSize"],
-        max_batch_delay_ms=described["maxBatchDelay"],
-        min_workers=described["minWorkers"],
-        queued=described["jobQueueStatus"]["pendingRequests"],
-        workers=tuple(
-            Worker(str(worker["id"]), worker["pid"], worker["status"] == "READY", worker["gpu"])
-            for worker in described["workers"]
-        ),
-    )
 
 
 # Who asks, or nobody where no token is asked for: called for each request, as a token may be exchanged at any time.
@@ -126,7 +131,7 @@ class Management:
         Raises:
             UnreachableError: no answer, or one that is not TorchServe's.
         """
-        found = [_model(described) for name in self.names() for described in self._get(f"/models/{name}/all")]
+        found = [Model.from_json(described) for name in self.names() for described in self._get(f"/models/{name}/all")]
         return sorted(found, key=lambda model: (model.name, model.version))
 
     def describe(self, name: str, version: str | None = None) -> Model | None:
@@ -138,7 +143,7 @@ class Management:
         answer = self._ask("GET", f"/models/{name}" + (f"/{version}" if version else ""))
         if answer.status_code == requests.codes.not_found:
             return None
-        return _model(_content(self._url, answer)[0])
+        return Model.from_json(_content(self._url, answer)[0])
 
     def register(self, archive: str) -> None:
         """Register an archive of the model store and start its workers; returns before these are ready.

@@ -14,6 +14,7 @@ import orjson
 from serving import grpc_errors
 from serving.errors import TokenError
 from serving.grpc_errors import CallError
+from serving.management import Model
 from serving.tokens import Keys, Kind
 
 logger = logging.getLogger("serving.upstream")
@@ -128,14 +129,14 @@ class Upstream:
                 return names
             page = f"&next_page_token={listed['nextPageToken']}"
 
-    async def described(self) -> list[dict[str, Any]]:
-        """The management API's description of every version of every model, its queue included.
+    async def described(self) -> list[Model]:
+        """Every version of every model.
 
         Raises:
             CallError: TorchServe does not tell.
         """
         found = await asyncio.gather(*(self._managed(f"/models/{name}/all") for name in await self.names()))
-        return [model for versions in found for model in versions]
+        return [Model.from_json(model) for versions in found for model in versions]
 
     async def _managed(self, path: str) -> Any:
         headers, timeout = self._authorization("management"), _timeout(MANAGEMENT_TIMEOUT)

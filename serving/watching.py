@@ -12,28 +12,49 @@ cannot be asked is left out, and ``fashion_torchserve_up`` or ``nginx_up`` is 0.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import functools
+import operator
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 from aiohttp import web
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UnknownMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from serving import worker_counts
-from serving.exposition import CONTENT_TYPE, Family, Sample, gauge, render
 from serving.gateway_answers import GatewayAnswers
 from serving.grpc_errors import CallError
+from serving.management import Model
 from serving.upstream import Upstream
 
 # Seconds; Prometheus gives up after 10 by default.
 _TIMEOUT = 5.0
 
-# https://nginx.org/en/docs/http/ngx_http_stub_status_module.html
-_STUB_STATUS = re.compile(
-    r"Active connections: (?P<active>\d+) \n"
-    r"server accepts handled requests\n (?P<accepted>\d+) (?P<handled>\d+) (?P<requests>\d+) \n"
-    r"Reading: (?P<reading>\d+) Writing: (?P<writing>\d+) Waiting: (?P<waiting>\d+)"
+# The numbers of nginx's status page, in its order: https://nginx.org/en/docs/http/ngx_http_stub_status_module.html
+# prometheus_client's counters end in _total. Two counters of nginx's own exporter don't, so they get no kind here.
+_NGINX = (
+    (GaugeMetricFamily, "nginx_connections_active", "Client connections."),
+    (UnknownMetricFamily, "nginx_connections_accepted", "Accepted client connections."),
+    (UnknownMetricFamily, "nginx_connections_handled", "Handled client connections; fewer where a limit was reached."),
+    (CounterMetricFamily, "nginx_http_requests_total", "Requests of clients."),
+    (GaugeMetricFamily, "nginx_connections_reading", "Connections whose request's head is being read."),
+    (GaugeMetricFamily, "nginx_connections_writing", "Connections whose request is being answered."),
+    (GaugeMetricFamily, "nginx_connections_waiting", "Idle client connections."),
 )
+
+
+@dataclasses.dataclass
+class _Page(Collector):
+    """The metrics of one scrape, in the form that the library's encoders take."""
+
+    metrics: Sequence[Metric]
+
+    def collect(self) -> Sequence[Metric]:
+        return self.metrics
 
 
 class Watch:
@@ -61,24 +82,26 @@ class Watch:
         self._answers = answers
         self._gateway = gateway
 
-    async def answer(self, _request: web.Request) -> web.Response:
-        """Answer ``GET /metrics``."""
-        return web.Response(body=await self.page(), headers={"Content-Type": CONTENT_TYPE})
+    async def answer(self, request: web.Request) -> web.Response:
+        """Answer ``GET /metrics`` in the newest format that the caller accepts."""
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(_Page(await self.metrics())), headers={"Content-Type": content_type})
 
-    async def page(self) -> bytes:
-        """All metrics in Prometheus' text format."""
+    async def metrics(self) -> list[Metric]:
+        """All metrics of this moment."""
         models, status = await asyncio.gather(self._models(), self._status())
         counted = await asyncio.to_thread(worker_counts.read, self._counts)
-        answers = await asyncio.to_thread(self._answers.families)
+        answers = await asyncio.to_thread(self._answers.metrics)
         if models is not None:
             # A version that is no longer served has counts, which stay what they are, but is no fact of the present.
-            served = {(model["modelName"], model["modelVersion"]) for model in models}
-            for family in counted:
-                if family.kind == "gauge":
-                    family.samples = [each for each in family.samples if _version(each) in served]
-        return render([*counted, *torchserve_families(models), *answers, *nginx_families(status)])
+            served = {(model.name, model.version) for model in models}
+            version = operator.itemgetter("model", "version")
+            for metric in counted:
+                if metric.type == "gauge":
+                    metric.samples = [sample for sample in metric.samples if version(sample.labels) in served]
+        return [*counted, *torchserve_metrics(models), *answers, *nginx_metrics(status)]
 
-    async def _models(self) -> list[dict[str, Any]] | None:
+    async def _models(self) -> list[Model] | None:
         try:
             return await asyncio.wait_for(self._upstream.described(), _TIMEOUT)
         except (CallError, aiohttp.ClientError, asyncio.TimeoutError):
@@ -92,52 +115,35 @@ class Watch:
             return None
 
 
-def _version(sample: Sample) -> tuple[str, str]:
-    return sample.labels["model"], sample.labels["version"]
-
-
-def torchserve_families(models: list[dict[str, Any]] | None) -> list[Family]:
-    """What the management API tells.
+def torchserve_metrics(models: list[Model] | None) -> list[Metric]:
+    """Workers and queues.
 
     Args:
-        models: its description of every version of every model; ``None`` if it does not answer.
+        models: every version of every model; ``None`` if the management API does not answer.
     """
-    up = gauge("fashion_torchserve_up", "1 if the management API answers.", float(models is not None))
+    gauge = functools.partial(GaugeMetricFamily, labels=("model", "version"))
     ready = gauge("fashion_workers_ready", "Workers that take requests.")
     wanted = gauge("fashion_workers_wanted", "Workers that there should be at least.")
     queued = gauge("fashion_queue_requests", "Requests that wait for a worker.")
     capacity = gauge("fashion_queue_capacity", "Requests that can wait at once; the next is refused.")
     for model in models or []:
-        labels = {"model": model["modelName"], "version": model["modelVersion"]}
-        ready.add(sum(worker["status"] == "READY" for worker in model["workers"]), **labels)
-        wanted.add(model["minWorkers"], **labels)
-        queue = model["jobQueueStatus"]
-        queued.add(queue["pendingRequests"], **labels)
-        capacity.add(queue["pendingRequests"] + queue["remainingCapacity"], **labels)
+        version = (model.name, model.version)
+        ready.add_metric(version, sum(worker.ready for worker in model.workers))
+        wanted.add_metric(version, model.min_workers)
+        queued.add_metric(version, model.queued)
+        capacity.add_metric(version, model.queue_capacity)
+    up = GaugeMetricFamily("fashion_torchserve_up", "1 if the management API answers.", models is not None)
     return [up, ready, wanted, queued, capacity]
 
 
-def nginx_families(status: str | None) -> list[Family]:
+def nginx_metrics(status: str | None) -> list[Metric]:
     """What nginx's status page tells, by the names that nginx's own exporter gives.
 
     Args:
         status: the page; ``None`` if it cannot be had.
     """
-    families = [gauge("nginx_up", "1 if nginx's status page answers.", float(status is not None))]
-    if found := _STUB_STATUS.match(status or ""):
-        for name, text in (
-            ("active", "Client connections."),
-            ("reading", "Connections whose request's head is being read."),
-            ("writing", "Connections whose request is being answered."),
-            ("waiting", "Idle client connections."),
-        ):
-            families.append(gauge(f"nginx_connections_{name}", text, float(found[name])))
-        for name, metric, text in (
-            ("accepted", "nginx_connections_accepted", "Accepted client connections."),
-            ("handled", "nginx_connections_handled", "Handled client connections; fewer where a limit was reached."),
-            ("requests", "nginx_http_requests_total", "Requests of clients."),
-        ):
-            family = Family(metric, "counter", text)
-            family.add(float(found[name]))
-            families.append(family)
-    return families
+    up = GaugeMetricFamily("nginx_up", "1 if nginx's status page answers.", status is not None)
+    numbers = re.findall(r"\d+", status or "")
+    if len(numbers) != len(_NGINX):
+        return [up]
+    return [up, *(kind(name, text, float(number)) for (kind, name, text), number in zip(_NGINX, numbers, strict=True))]

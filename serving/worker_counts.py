@@ -6,44 +6,50 @@ a histogram may be a moment ahead of its buckets.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
-import mmap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from handlers.counts import SUFFIX
-from serving import exposition
-from serving.exposition import Family
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from handlers.counts import SUFFIX, Family
 
 logger = logging.getLogger(__name__)
 
+_Numbers = NDArray[np.float64]
+_Metric = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
+_KINDS: dict[str, type[_Metric]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
 
-def read(folder: Path) -> list[Family]:
+
+def read(folder: Path) -> list[Metric]:
     """All metrics of all workers, those of one model version added up; nothing while there are no files.
 
     Args:
         folder: where the workers write.
     """
-    found: dict[str, Family] = {}
-    totals: dict[tuple[str, str], tuple[dict[str, Any], list[float]]] = {}
+    versions: dict[tuple[str, str], tuple[list[Family], list[_Numbers]]] = {}
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
-            header, numbers = _parse(path)
-        except (OSError, ValueError, KeyError) as error:
+            version, families, numbers = _parse(path)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             # Its worker may be at its first line.
             logger.info("%s is not read: %s", path, error)
             continue
-        key = (header["model"], header["version"])
-        kept = totals.get(key)
-        if kept and kept[0] == header:
-            totals[key] = (header, _sum(header, kept[1], numbers))
-        else:
-            totals[key] = (header, numbers)
-    for header, numbers in totals.values():
-        _add(found, header, numbers)
+        known, workers = versions.get(version, (families, []))
+        # A version that was packed anew may count something else; numbers of two kinds don't add up.
+        versions[version] = (families, [*workers, numbers] if known == families else [numbers])
+    found: dict[str, _Metric] = {}
+    for version, (families, workers) in versions.items():
+        _add(found, version, families, np.array(workers))
     return list(found.values())
 
 
@@ -53,61 +59,32 @@ def clear(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _parse(path: Path) -> tuple[dict[str, Any], list[float]]:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-        start = mapped.find(b"\n") + 1
-        header: dict[str, Any] = json.loads(mapped[:start])
-        # A slice of a whole mapping is copied without tearing the eight bytes of a number.
-        numbers = list(memoryview(mapped[start:]).cast("d"))
-    if len(numbers) != sum(_size(family) for family in header["families"]):
+def _parse(path: Path) -> tuple[tuple[str, str], list[Family], _Numbers]:
+    # Not mmap: a worker may truncate the file meanwhile, and a read past the end of its mapping raises SIGBUS.
+    head, _, body = path.read_bytes().partition(b"\n")
+    header = json.loads(head)
+    families = [Family(**family) for family in header["families"]]
+    numbers = np.frombuffer(body)
+    if len(numbers) != sum(_sizes(families)):
         raise ValueError("the numbers are not as many as the first line says")
-    return header, numbers
+    return (header["model"], header["version"]), families, numbers
 
 
-def _columns(family: dict[str, Any]) -> int:
-    return len(family["bounds"]) + 2 if family["kind"] == "histogram" else 1
+def _sizes(families: Iterable[Family]) -> list[int]:
+    return [math.prod(family.shape) for family in families]
 
 
-def _size(family: dict[str, Any]) -> int:
-    return len(family["series"]) * _columns(family)
-
-
-def _sum(header: dict[str, Any], one: Sequence[float], other: Sequence[float]) -> list[float]:
-    summed = []
-    start = 0
-    for family in header["families"]:
-        stop = start + _size(family)
-        pairs = zip(one[start:stop], other[start:stop], strict=True)
+def _add(found: dict[str, _Metric], version: tuple[str, str], families: list[Family], workers: _Numbers) -> None:
+    columns = np.split(workers, np.cumsum(_sizes(families))[:-1], axis=1)
+    for family, numbers in zip(families, columns, strict=True):
+        labels = ("model", "version", *family.labels)
+        metric = found.setdefault(family.name, _KINDS[family.kind](family.name, family.help, labels=labels))
         # A gauge is the same in every worker.
-        summed += [max(pair) if family["kind"] == "gauge" else sum(pair) for pair in pairs]
-        start = stop
-    return summed
-
-
-def _add(found: dict[str, Family], header: dict[str, Any], numbers: list[float]) -> None:
-    place = 0
-    for described in header["families"]:
-        name = described["name"]
-        family = found.setdefault(name, Family(name, described["kind"], described["help"]))
-        for values in described["series"]:
-            labels = {
-                "model": header["model"],
-                "version": header["version"],
-                **dict(zip(described["labels"], values, strict=True)),
-            }
-            columns = numbers[place : place + _columns(described)]
-            place += len(columns)
-            if described["kind"] == "histogram":
-                _add_histogram(family, labels, described["bounds"], columns)
-            elif not math.isnan(columns[0]):
+        total = numbers.max(0) if family.kind == "gauge" else numbers.sum(0)
+        for values, row in zip(family.series, total.reshape(family.shape).tolist(), strict=True):
+            if isinstance(metric, HistogramMetricFamily):
+                buckets = zip((*map(str, family.bounds), "+Inf"), itertools.accumulate(row[:-1]), strict=True)
+                metric.add_metric((*version, *values), list(buckets), row[-1])
+            elif not math.isnan(row[0]):
                 # A gauge that nobody knows, such as the accuracy of an archive that does not tell.
-                family.add(columns[0], **labels)
-
-
-def _add_histogram(family: Family, labels: dict[str, str], bounds: Iterable[float], columns: Sequence[float]) -> None:
-    count = 0.0
-    for bound, within in zip([*bounds, float("inf")], columns[:-1], strict=True):
-        count += within
-        family.add(count, "_bucket", **labels, le=exposition.number(bound))
-    family.add(columns[-1], "_sum", **labels)
-    family.add(count, "_count", **labels)
+                metric.add_metric((*version, *values), row[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 
 import requests
@@ -11,29 +10,20 @@ import requests
 from serving import nginx
 from serving.processes import wait_until
 from tests import packing
+from tests.support import metrics_page
 from tests.support.place import Place
 
 TIMEOUT = 10
 # Seconds until a worker that was killed takes requests again.
 RECOVERY = 60
-_SAMPLE = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})? (\S+)")
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)",?')
 
 
 def samples(url: str) -> dict[tuple[str, ...], float]:
-    """Every sample of a page of metrics: its name and label values to its value."""
+    """Every sample of the page at an address."""
     answer = requests.get(url, timeout=TIMEOUT)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-    found = {}
-    for line in answer.text.splitlines():
-        if line.startswith("#") or not line:
-            continue
-        name, labels, value = _SAMPLE.fullmatch(line).groups()
-        key = (name, *(value for label, value in _LABEL.findall(labels or "") if label.lower() != "hostname"))
-        assert key not in found, line
-        found[key] = float(value)
-    return found
+    return metrics_page.samples(answer.text)
 
 
 def ask(place: Place, body: bytes, content_type: str, times: int = 1, model: str = "tiny") -> None:

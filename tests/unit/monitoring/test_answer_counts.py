@@ -15,7 +15,7 @@ def path(tmp_path):
 def counted(answers):
     return {
         (sample.name.removeprefix("fashion_gateway_"), *sample.labels.values()): sample.value
-        for family in answers.families()
+        for family in answers.metrics()
         for sample in family.samples
     }
 
@@ -36,7 +36,7 @@ def test_counts_statuses_and_times(path):
         "499": 1,
         "503": 1,
     }
-    assert [found["seconds_bucket", bound] for bound in ("0.001", "0.0025", "0.005", "30", "+Inf")] == [3, 3, 5, 5, 6]
+    assert [found["seconds_bucket", bound] for bound in ("0.001", "0.0025", "0.005", "30.0", "+Inf")] == [3, 3, 5, 5, 6]
     assert found["seconds_count",] == 6
     assert found["seconds_sum",] == pytest.approx(31.507)
 

@@ -88,7 +88,7 @@ def test_observes_stages_once_for_each_request(tmp_path):
 
     assert [bucket("decode", bound) for bound in ("0.0001", "0.00025", "+Inf")] == [3, 3, 3]
     assert [bucket("inference", bound) for bound in ("0.01", "0.025", "+Inf")] == [0, 3, 3]
-    assert [bucket("encode", bound) for bound in ("0.0005", "0.001", "10", "+Inf")] == [0, 1, 1, 3]
+    assert [bucket("encode", bound) for bound in ("0.0005", "0.001", "10.0", "+Inf")] == [0, 1, 1, 3]
     assert (total("encode", "count"), total("encode", "sum")) == (3, pytest.approx(40.001))
     assert found["fashion_handler_seconds_bucket{le=0.025,model=fashion,version=1.0}"] == 1
     assert found["fashion_handler_seconds_sum{model=fashion,version=1.0}"] == pytest.approx(40.0613)
@@ -101,7 +101,7 @@ def test_observes_batches(tmp_path):
     recorder.add(Batch())
     recorder.add_up()
     found = counted(tmp_path)
-    bounds = ("2", "4", "8", "16", "+Inf")
+    bounds = ("2.0", "4.0", "8.0", "16.0", "+Inf")
     buckets = [found[f"fashion_batch_requests_bucket{{le={bound},model=fashion,version=1.0}}"] for bound in bounds]
     assert buckets == [0, 1, 1, 2, 2]
     assert found["fashion_batch_requests_sum{model=fashion,version=1.0}"] == 19
@@ -120,7 +120,7 @@ def test_counts_decisions_and_confidence(tmp_path):
     assert decided == [2, 1, 0]
     assert found["fashion_examples_total{model=blobs,version=1.0}"] == 3
     assert found["fashion_confidence_sum{model=blobs,version=1.0}"] == 2.375
-    bounds = ("0.4", "0.5", "0.8", "0.9", "0.999", "1", "+Inf")
+    bounds = ("0.4", "0.5", "0.8", "0.9", "0.999", "1.0", "+Inf")
     buckets = [found[f"fashion_confidence_bucket{{le={bound},model=blobs,version=1.0}}"] for bound in bounds]
     assert buckets == [0, 1, 1, 2, 2, 3, 3]
 
@@ -192,12 +192,51 @@ def test_another_archive_of_the_same_version_begins_anew(tmp_path):
     assert "fashion_predictions_total{label=one,model=blobs,version=1.0}" not in found
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"model": "x"}\n', b"\n" + bytes(16)], ids=repr)
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"model": "x"}\n', b'{"families": [{"name": "x"}]}\n', b"[]\n", b"\n" + bytes(16)],
+    ids=repr,
+)
 def test_a_file_that_is_not_whole_is_left_out(tmp_path, content):
     Recorder(tmp_path, VECTOR)
     before = counted(tmp_path)
     (tmp_path / "other-1.0-0.counts").write_bytes(content)
     assert counted(tmp_path) == before
+
+
+@pytest.mark.parametrize("missing", [1, 8], ids=["a byte short", "a number short"])
+def test_a_file_that_shrinks_is_left_out(tmp_path, missing):
+    Recorder(tmp_path, VECTOR)
+    before = counted(tmp_path)
+    Recorder(tmp_path, FASHION)
+    assert counted(tmp_path) != before
+    path = tmp_path / "fashion-1.0-0.counts"
+    os.truncate(path, path.stat().st_size - missing)
+    assert counted(tmp_path) == before
+
+
+def test_a_file_that_shrinks_while_it_is_read_does_not_end_the_reader(tmp_path):
+    # In a process of its own, which a SIGBUS would end.
+    script = textwrap.dedent(
+        f"""
+        import json, os
+        from pathlib import Path
+        from serving import worker_counts
+        from tests.unit.handlers.signatures import VECTOR
+        from tests.unit.monitoring.test_worker_counts import Recorder
+        folder = Path({str(tmp_path)!r})
+        Recorder(folder, VECTOR)
+        parse = json.loads
+        def truncate_and_parse(text):
+            os.truncate(folder / "blobs-1.0-0.counts", 0)
+            return parse(text)
+        json.loads = truncate_and_parse
+        worker_counts.read(folder)
+        assert worker_counts.read(folder) == []
+        """
+    )
+    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_clear_removes_counts_alone(tmp_path):
