@@ -1,4 +1,7 @@
-"""The local service: TorchServe's frontend and what stands beside it, started, watched and stopped together.
+"""The service: TorchServe's frontend and what stands beside it, started, watched and stopped together.
 
-``python -m serving start|stop|restart|status|prepare``; the steps of a start are in ``serving.service``.
+``python -m serving serve|start|stop|restart|status``; what runs is the child of one supervisor.
 """
+
+NAME = "fashion-serve"
+VERSION = "0.1.0"

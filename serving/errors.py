@@ -7,13 +7,16 @@ Each message says what is wrong and what to do; ``python -m serving`` prints it 
     ├── ArchiveError        an archive is missing, damaged or not one of this project's
     ├── PortInUseError      another process listens on a port that the service needs
     ├── AlreadyRunningError the service runs already
-    ├── BusyError           another command is starting or stopping the service
+    ├── NotRunningError     there is no service to change
+    ├── BusyError           another command is changing the service
     ├── StartError          a process ended, or was not ready in time; nothing is left running
     ├── StateError          the file that says which versions are live cannot be read or written
     ├── RolloutError        a version may not go live, or did not; the live one is as it was
     ├── TokenError          TorchServe's tokens are not where they should be
     ├── UnreachableError    the management API does not answer
     └── RefusedError        the management API will not do what it was asked for
+
+``CallError`` is what a caller of the gRPC bridge or the front door is told.
 """
 
 from __future__ import annotations
@@ -39,8 +42,12 @@ class AlreadyRunningError(ServingError):
     """The service runs already."""
 
 
+class NotRunningError(ServingError):
+    """There is no service to change."""
+
+
 class BusyError(ServingError):
-    """Another command is starting or stopping the service."""
+    """Another command is changing the service."""
 
 
 class StartError(ServingError):
@@ -65,3 +72,17 @@ class UnreachableError(ServingError):
 
 class RefusedError(ServingError):
     """The management API will not do what it was asked for."""
+
+
+class CallError(Exception):
+    """One call cannot be answered.
+
+    Attributes:
+        status: the HTTP status that says so.
+        detail: what is wrong, in a sentence.
+    """
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail

@@ -1,8 +1,8 @@
 """What the gateway cannot answer by itself: which models there are, what they take, and whether they are ready.
 
-    python -m serving.frontdoor --port 8002 --inference http://127.0.0.1:8080 --management http://127.0.0.1:8081
+    python -m serving.frontdoor
 
-    /readyz, /v2/health/ready                          every worker of every model READY
+    /readyz, /v2/health/ready                          the default version of every model takes requests
     /v2/health/live                                    TorchServe's frontend answers
     /v2                                                name, version and extensions of the server
     /v1/models                                         {"models": [names]}
@@ -21,19 +21,18 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
-import grpc
 import orjson
 from aiohttp import web
 
 from handlers import problems
-from serving import gateway, settings, side_process, tokens
+from serving import NAME, VERSION, gateway, side_process
+from serving.errors import CallError
 from serving.gateway_answers import GatewayAnswers
-from serving.grpc_errors import CallError
-from serving.grpc_service import NAME, VERSION
+from serving.settings import Settings
 from serving.upstream import Upstream
 from serving.watching import Watch
 
@@ -72,11 +71,13 @@ class FrontDoor:
 
     Args:
         upstream: its APIs.
+        draining: when it is set, the service is not ready.
         max_age: seconds that an answer is used again.
     """
 
-    def __init__(self, upstream: Upstream, max_age: float = MAX_AGE) -> None:
+    def __init__(self, upstream: Upstream, draining: asyncio.Event, max_age: float = MAX_AGE) -> None:
         self._upstream = upstream
+        self._draining = draining
         self._max_age = max_age
         self._answers: dict[str, tuple[float, asyncio.Task[bytes]]] = {}
 
@@ -100,11 +101,8 @@ class FrontDoor:
         return application
 
     async def _ready(self, _request: web.Request) -> Any:
-        names = await self._upstream.names()
-        ready = await asyncio.gather(*(self._upstream.model_ready(name, "") for name in names))
-        waiting = [name for name, is_ready in zip(names, ready, strict=True) if not is_ready]
-        if waiting or not names:
-            raise Unavailable(f"not ready: {', '.join(waiting) or 'there is no model'}")
+        if waiting := await self._upstream.waiting():
+            raise Unavailable(f"not ready: {', '.join(waiting)}")
         return {"ready": True}
 
     async def _live(self, _request: web.Request) -> Any:
@@ -134,13 +132,15 @@ class FrontDoor:
     def _answering(self, ask: Ask) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def answer(request: web.Request) -> web.StreamResponse:
             try:
+                if self._draining.is_set() and ask == self._ready:
+                    raise Unavailable("the service is stopping")
                 # Shielded: one caller who goes away must not take the answer from the others.
                 body = await asyncio.shield(self._remembered(request, ask))
                 return web.Response(body=body, content_type="application/json")
             except problems.Problem as problem:
                 found = problem
             except CallError as error:
-                found = (NotFound if error.code is grpc.StatusCode.NOT_FOUND else Unavailable)(error.detail)
+                found = (NotFound if error.status == 404 else Unavailable)(error.detail)
             except (aiohttp.ClientError, asyncio.TimeoutError) as error:
                 logger.warning("TorchServe cannot be reached: %s", error)
                 found = Unavailable("TorchServe does not answer")
@@ -168,28 +168,27 @@ class FrontDoor:
         return task
 
 
-async def serve(host: str, port: int, inference: str, management: str, stop: asyncio.Event) -> None:
-    """Answer until ``stop`` is set; where the metrics come from is in the environment's settings.
+async def serve(given: Settings, draining: asyncio.Event, stop: asyncio.Event) -> None:
+    """Answer until ``stop`` is set.
 
     Args:
-        host, port: where to listen.
-        inference, management: the addresses of TorchServe's APIs, without a slash at the end.
+        given: where it listens, where TorchServe's APIs are, and where the metrics come from.
+        draining: set it to have the service called not ready.
         stop: set it to end.
 
     Raises:
         OSError: the address cannot be listened on.
     """
-    given = settings.read()
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-        upstream = Upstream(session, inference, management, tokens.given_by(given))
-        application = FrontDoor(upstream).application()
+        upstream = Upstream(session, given)
+        application = FrontDoor(upstream, draining).application()
         answers = GatewayAnswers(gateway.answers(given))
         watch = Watch(session, upstream, given.counts, answers, f"{given.gateway_status.url}/status")
         application.router.add_get("/metrics", watch.answer)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=_GRACE)
         await runner.setup()
         try:
-            await web.TCPSite(runner, host, port).start()
+            await web.TCPSite(runner, given.frontdoor.host, given.frontdoor.number).start()
             counting = asyncio.create_task(answers.run())
             await stop.wait()
             counting.cancel()
@@ -197,10 +196,5 @@ async def serve(host: str, port: int, inference: str, management: str, stop: asy
             await runner.cleanup()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; the exit code."""
-    return side_process.run("frontdoor", __doc__.partition("\n")[0], lambda given: given.frontdoor, serve, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(side_process.run("frontdoor", serve))

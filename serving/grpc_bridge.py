@@ -1,9 +1,9 @@
-"""The public gRPC port: the Open Inference Protocol in front of TorchServe's HTTP APIs.
+"""The gRPC bridge: the Open Inference Protocol in front of TorchServe's HTTP APIs.
 
-    python -m serving.grpc_bridge --port 8001 --inference http://127.0.0.1:8080 --management http://127.0.0.1:8081
+    python -m serving.grpc_bridge
 
-Beside the protocol it answers gRPC's own health service (SERVING while every worker is READY) and server reflection.
-SIGTERM and SIGINT end it: calls in flight get ``GRACE`` seconds. It logs to stderr.
+Callers come through the gateway. Beside the protocol it answers gRPC's own health service (SERVING while the service is
+ready) and server reflection. SIGUSR1 has the health service say NOT_SERVING; SIGTERM and SIGINT end the bridge.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Sequence
+from contextlib import suppress
 
 import aiohttp
 import grpc.aio
@@ -19,28 +19,29 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from handlers import limits
-from serving import settings, side_process, tokens
+from serving import side_process
 from serving.grpc_service import PROTOCOL, Service, add_to
+from serving.settings import Settings
 from serving.upstream import Upstream
 
 logger = logging.getLogger("serving.grpc_bridge")
 
-# Seconds that calls in flight may take when the bridge is stopped.
-GRACE = 5.0
+# Time for calls in flight when the bridge is stopped: as long as nginx gives them.
+GRACE_S = 75.0
 # Calls at once, each on a connection of its own to the frontend; more are refused with RESOURCE_EXHAUSTED. TorchServe
 # queues what its workers cannot take yet, and answers 503 when that queue is full.
 CALLS = 1024
 # Seconds between two looks at the workers for the health service.
-HEALTH_INTERVAL = 2.0
+HEALTH_INTERVAL_S = 2.0
 
 
-async def serve(host: str, port: int, inference: str, management: str, stop: asyncio.Event) -> None:
+async def serve(given: Settings, draining: asyncio.Event, stop: asyncio.Event) -> None:
     """Answer calls until ``stop`` is set.
 
     Args:
-        host, port: where to listen; port 0 takes a free one, which is logged.
-        inference, management: the addresses of TorchServe's APIs, without a slash at the end.
-        stop: set it to end: new calls are refused, those in flight get ``GRACE`` seconds.
+        given: where it listens, and where TorchServe's APIs are.
+        draining: set it to have the health service say NOT_SERVING.
+        stop: set it to end: new calls are refused, those in flight get ``GRACE_S``.
 
     Raises:
         OSError: the address cannot be listened on.
@@ -48,7 +49,7 @@ async def serve(host: str, port: int, inference: str, management: str, stop: asy
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=CALLS), cookie_jar=aiohttp.DummyCookieJar()
     ) as session:
-        upstream = Upstream(session, inference, management, tokens.given_by(settings.read()))
+        upstream = Upstream(session, given)
         server = grpc.aio.server(
             maximum_concurrent_rpcs=CALLS,
             options=[
@@ -63,30 +64,29 @@ async def serve(host: str, port: int, inference: str, management: str, stop: asy
         add_to(server, Service(upstream))
         health_pb2_grpc.add_HealthServicer_to_server(checks, server)
         reflection.enable_server_reflection((PROTOCOL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        bound = _listen(server, host, port)
+        address = given.grpc_bridge.address
+        try:
+            server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}; is the port in use?") from error
         await server.start()
-        logger.info("gRPC on %s:%d, in front of %s", host, bound, inference)
-        watch = asyncio.create_task(_watch(upstream, checks))
+        logger.info("gRPC on %s, in front of %s", address, given.inference.url)
+        watch = asyncio.create_task(_watch(upstream, checks, draining))
         try:
             await stop.wait()
         finally:
             watch.cancel()
             await checks.enter_graceful_shutdown()
-            await server.stop(GRACE)
+            await server.stop(GRACE_S)
             logger.info("gRPC stopped")
 
 
-def _listen(server: grpc.aio.Server, host: str, port: int) -> int:
-    try:
-        return server.add_insecure_port(f"{host}:{port}")
-    except RuntimeError as error:
-        raise OSError(f"cannot listen on {host}:{port}; is the port in use?") from error
-
-
-async def _watch(upstream: Upstream, checks: health.aio.HealthServicer) -> None:
-    while True:
+async def _watch(upstream: Upstream, checks: health.aio.HealthServicer, draining: asyncio.Event) -> None:
+    while not draining.is_set():
         await _set_health(checks, await upstream.ready())
-        await asyncio.sleep(HEALTH_INTERVAL)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(draining.wait(), HEALTH_INTERVAL_S)
+    await checks.enter_graceful_shutdown()
 
 
 async def _set_health(checks: health.aio.HealthServicer, ready: bool) -> None:
@@ -95,10 +95,5 @@ async def _set_health(checks: health.aio.HealthServicer, ready: bool) -> None:
         await checks.set(name, status)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; the exit code."""
-    return side_process.run("grpc_bridge", __doc__.partition("\n")[0], lambda given: given.grpc, serve, argv)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(side_process.run("grpc_bridge", serve))

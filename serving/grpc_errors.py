@@ -18,9 +18,9 @@ After ``google/rpc/code.proto``, where it has the HTTP code. ``docs/api.md`` rep
 
 from __future__ import annotations
 
-import json
-
 import grpc
+
+from serving.errors import CallError
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -41,32 +41,6 @@ _CODES = {
 _DETAIL_LENGTH = 2000
 
 
-class CallError(Exception):
-    """One call cannot be answered.
-
-    Attributes:
-        code: the gRPC status.
-        detail: what was wrong, in a sentence.
-    """
-
-    def __init__(self, code: grpc.StatusCode, detail: str) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail[:_DETAIL_LENGTH]
-
-
-def from_http(status: int, body: bytes) -> CallError:
-    """The failure that an HTTP answer other than 200 stands for.
-
-    Args:
-        status: its status code.
-        body: an RFC 9457 problem of the handlers, or an error of TorchServe's own (``{"code", "type", "message"}``).
-    """
-    detail = f"the inference server answered with HTTP status {status}"
-    try:
-        told = json.loads(body)
-        detail = str(told.get("detail") or told.get("message") or detail)
-    except (ValueError, AttributeError):
-        # Neither of the two: the status has to do.
-        pass
-    return CallError(_CODES.get(status, grpc.StatusCode.UNKNOWN), detail)
+def status(error: CallError) -> tuple[grpc.StatusCode, str]:
+    """The gRPC status and text of a failure that has an HTTP status."""
+    return _CODES.get(error.status, grpc.StatusCode.UNKNOWN), error.detail[:_DETAIL_LENGTH]

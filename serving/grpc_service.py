@@ -23,15 +23,13 @@ import grpc.aio
 from google.protobuf import message_factory
 from google.protobuf.message import DecodeError, Message
 
-from serving import grpc_tensors
-from serving.grpc_errors import CallError
+from serving import NAME, VERSION, grpc_errors, grpc_tensors
+from serving.errors import CallError
 from serving.oip_proto import open_inference_pb2 as messages
 from serving.upstream import Upstream
 
 logger = logging.getLogger(__name__)
 
-NAME = "fashion-serve"
-VERSION = "0.1.0"
 PROTOCOL = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -107,7 +105,7 @@ def _answering(method: Method, request: type[Message]) -> Callable[[bytes, Conte
         try:
             return await method(request.FromString(received), context)
         except CallError as error:
-            code, detail = error.code, error.detail
+            code, detail = grpc_errors.status(error)
         except DecodeError:
             code, detail = grpc.StatusCode.INVALID_ARGUMENT, f"the bytes are no {request.DESCRIPTOR.full_name}"
         except asyncio.TimeoutError:

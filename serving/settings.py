@@ -1,27 +1,30 @@
-"""Ports, addresses and folders of the local service: the one place that names them.
+"""Every setting of the service: the one place that names them.
 
-Everything listens on the loopback address, and is looked for there; only the gateway is meant for callers. In
-containers each process listens on its own network's addresses and finds the others by name. Each value can be changed
-by an environment variable; ``python -m serving --help`` lists them.
+    python -m serving.settings markdown|env     the table of docs/operations.md, the lines of .env.example
+
+Each field of ``Settings`` names the environment variable that changes it. The gateway's public ports listen on
+``FASHION_LISTEN``, everything else on the loopback address.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from serving.errors import SettingError
 
-T = TypeVar("T")
-
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
-# Where workers count what they do; as in handlers/metrics.py, which the gateway's container does not have.
+# Where workers count what they do; as in handlers/metrics.py.
 COUNTS_VARIABLE = "FASHION_COUNTS_DIR"
+# FASHION_LOG_DIR of a container: the engine keeps what the service prints.
+STDOUT = Path("/dev/stdout")
 
 
 def _port(text: str) -> int:
@@ -31,24 +34,25 @@ def _port(text: str) -> int:
     return port
 
 
-def _seconds(text: str) -> float:
+def _positive(text: str) -> float:
     seconds = float(text)
     if not 0 < seconds < float("inf"):
         raise ValueError
     return seconds
 
 
+def _seconds(text: str) -> float:
+    return 0.0 if float(text) == 0 else _positive(text)
+
+
 def _path(text: str) -> Path:
-    if not text:
-        raise ValueError
     return Path(text).expanduser().absolute()
 
 
 def _host(text: str) -> str:
-    # What nginx's configuration, config.properties and URLs take as it is.
-    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?", text):
-        raise ValueError
-    return text
+    if re.fullmatch(r"[A-Za-z]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", text):
+        return text
+    return str(ipaddress.ip_address(text))
 
 
 def _nginx(text: str) -> str:
@@ -74,9 +78,10 @@ def _device(text: str) -> str:
 
 _KINDS: dict[Callable[[str], object], str] = {
     _port: "a port number from 1 to 65535",
-    _seconds: "a number of seconds above 0",
+    _positive: "a number of seconds above 0",
+    _seconds: "a number of seconds, 0 or more",
     _path: "the path of a file or folder",
-    _host: "a host name or an IPv4 address",
+    _host: "a host name or an IP address",
     _nginx: "system, wheel or the path of an nginx program",
     _rate: "a whole number of requests a second, 1 or more",
     _device: "cpu or gpu",
@@ -84,25 +89,56 @@ _KINDS: dict[Callable[[str], object], str] = {
 }
 
 
-def setting(name: str, kind: Callable[[str], T], default: T, environment: Mapping[str, str] = os.environ) -> T:
-    """The value of one environment variable, or its default where it is not set.
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """How a setting is read and described.
 
-    Args:
-        name: the variable.
-        kind: turns the variable's text into a value and raises ``ValueError`` for any other text; a key of ``_KINDS``.
+    Attributes:
+        variable: the environment variable.
+        kind: turns its text into a value and raises ``ValueError`` or ``KeyError`` for any other text.
         default: the value without the variable.
-        environment: where variables are looked up.
-
-    Raises:
-        SettingError: the text cannot be used; the message has name, text and what is accepted.
+        meaning: in a few words.
+        without: what holds without the variable, where the default does not say it.
+        name: what listens there, if it is a port.
     """
-    text = environment.get(name)
-    if text is None:
-        return default
-    try:
-        return kind(text)
-    except (ValueError, KeyError):
-        raise SettingError(f"{name}={text!r} cannot be used: it must be {_KINDS[kind]}") from None
+
+    variable: str
+    kind: Callable[[str], Any]
+    default: Any
+    meaning: str
+    without: str = ""
+    name: str = ""
+
+    def read(self, environment: Mapping[str, str]) -> Any:
+        """The value in an environment; an empty variable is as good as none, as Compose makes it.
+
+        Raises:
+            SettingError: the text cannot be used; the message has name, text and what is accepted.
+        """
+        text = environment.get(self.variable, "")
+        # Kubernetes sets such variables for a service that has this name.
+        if not text or (self.kind is _port and text.startswith(("tcp://", "udp://"))):
+            return self.default
+        try:
+            return self.kind(text)
+        except (ValueError, KeyError):
+            raise SettingError(f"{self.variable}={text!r} cannot be used: it must be {_KINDS[self.kind]}") from None
+
+    @property
+    def shown(self) -> str:
+        """The default, for people."""
+        default = self.default
+        if isinstance(default, Path):
+            return f"./{default.relative_to(ROOT)}"
+        return self.without or (f"{default:g}" if isinstance(default, float) else str(int(default) if isinstance(default, bool) else default))
+
+
+def _option(*values: Any) -> Any:
+    return dataclasses.field(metadata={"option": Option(*values)})
+
+
+def _port_option(name: str, variable: str, default: int, meaning: str) -> Any:
+    return _option(variable, _port, default, meaning, "", name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +149,7 @@ class Port:
         name: what listens there, in a word or two.
         variable: the environment variable that changes it.
         number: 1 to 65535.
-        host: where others find it.
+        host: the address that it listens on.
     """
 
     name: str
@@ -122,9 +158,14 @@ class Port:
     host: str = HOST
 
     @property
+    def reachable(self) -> str:
+        """Where this machine reaches it."""
+        return {"0.0.0.0": HOST, "::": "::1"}.get(self.host, self.host)
+
+    @property
     def address(self) -> str:
-        """``host:port``."""
-        return f"{self.host}:{self.number}"
+        """``host:port``, for this machine."""
+        return f"[{self.reachable}]:{self.number}" if ":" in self.reachable else f"{self.reachable}:{self.number}"
 
     @property
     def url(self) -> str:
@@ -134,61 +175,67 @@ class Port:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Where one service listens and keeps its files.
+    """Where one service listens, keeps its files, and what it asks of callers."""
 
-    Attributes:
-        gateway, grpc: the public side (HTTP, Open Inference Protocol over gRPC).
-        frontdoor: what answers for the gateway about models and readiness.
-        gateway_status: nginx's own numbers, for those who watch the service.
-        inference, management, metrics: TorchServe's HTTP APIs.
-        ts_grpc, ts_grpc_management: TorchServe's own gRPC APIs.
-        model_store: folder of the archives (``.mar``).
-        run: folder of the running service's state; made when needed.
-        logs: folder of its logs; made when needed.
-        counts: folder in which workers count; made when needed.
-        start_timeout: seconds that one process may take to be ready.
-        hang_timeout: seconds without an answer after which the supervisor kills TorchServe's frontend.
-        backoff: seconds before the supervisor's second attempt in a row; each further one waits twice as long.
-        api_keys: file of the keys that the gateway asks for; ``None`` lets everybody in.
-        nginx: which nginx the gateway is, as ``serving.nginx.find`` takes it.
-        certificates: folder of ``gateway.crt`` and ``gateway.key``, which make the gateway speak TLS.
-        rate_limit: requests a second that the gateway takes from one client; ``None`` for any number.
-        tokens: TorchServe asks for tokens of its own on every API (``serving/tokens.py``).
-        device_type: what workers must compute on, ``cpu`` or ``gpu``; ``None`` for a GPU where TorchServe finds one.
-        listen: the address that the processes of this machine, or of this container, listen on.
-    """
-
-    gateway: Port
-    grpc: Port
-    frontdoor: Port
-    gateway_status: Port
-    inference: Port
-    management: Port
-    metrics: Port
-    ts_grpc: Port
-    ts_grpc_management: Port
-    model_store: Path
-    run: Path
-    logs: Path
-    counts: Path
-    start_timeout: float
-    hang_timeout: float
-    backoff: float
-    api_keys: Path | None
-    nginx: str | None
-    certificates: Path | None
-    rate_limit: int | None
-    tokens: bool
-    device_type: str | None
-    listen: str
+    gateway: Port = _port_option("gateway", "FASHION_GATEWAY_PORT", 8000, "port of HTTP, for callers")
+    grpc: Port = _port_option("gRPC", "FASHION_GRPC_PORT", 8001, "port of the Open Inference Protocol over gRPC")
+    frontdoor: Port = _port_option("front door", "FASHION_FRONTDOOR_PORT", 8002, "port of the front door")
+    gateway_status: Port = _port_option(
+        "gateway status", "FASHION_GATEWAY_STATUS_PORT", 8003, "port of metrics and of /readyz, for who watches"
+    )
+    grpc_bridge: Port = _port_option("gRPC bridge", "FASHION_GRPC_BRIDGE_PORT", 8004, "port of the gRPC bridge")
+    inference: Port = _port_option("inference", "FASHION_INFERENCE_PORT", 8080, "port of TorchServe's inference API")
+    management: Port = _port_option("management", "FASHION_MANAGEMENT_PORT", 8081, "port of its management API")
+    metrics: Port = _port_option("metrics", "FASHION_METRICS_PORT", 8082, "port of its metrics API")
+    ts_grpc: Port = _port_option("TorchServe gRPC", "FASHION_TS_GRPC_PORT", 7070, "port of its own gRPC API")
+    ts_grpc_management: Port = _port_option(
+        "TorchServe gRPC management", "FASHION_TS_GRPC_MANAGEMENT_PORT", 7071, "port of its gRPC management API"
+    )
+    listen: str = _option("FASHION_LISTEN", _host, HOST, "address that the public ports listen on; :: for all, IPv6 too")
+    api_keys: Path | None = _option(
+        "FASHION_API_KEYS", _path, None, "file of the keys that the gateway asks for", "none, so anybody may ask"
+    )
+    certificates: Path | None = _option(
+        "FASHION_CERTIFICATES", _path, None, "folder of gateway.crt and gateway.key", "none, so no TLS"
+    )
+    rate_limit: int | None = _option(
+        "FASHION_RATE_LIMIT", _rate, None, "requests a second that one client may send", "any number"
+    )
+    tokens: bool = _option("FASHION_TOKENS", _switch, False, "1: TorchServe asks for tokens on every API of its own")
+    model_store: Path = _option("FASHION_MODEL_STORE", _path, ROOT / "model_store", "folder of the archives")
+    run: Path = _option("FASHION_RUN_DIR", _path, ROOT / "run", "folder of the running service's state")
+    logs: Path = _option("FASHION_LOG_DIR", _path, ROOT / "logs", f"folder of its logs; {STDOUT}: they are printed")
+    device_type: str | None = _option(
+        "FASHION_DEVICE_TYPE", _device, None, "what workers must compute on, cpu or gpu", "a GPU where there is one"
+    )
+    nginx: str | None = _option(
+        "FASHION_NGINX", _nginx, None, "system, wheel or a path", "the system's if new enough, else the wheel's"
+    )
+    fork_server: bool = _option("FASHION_FORK", _switch, True, "0: each worker imports torch by itself")
+    start_timeout: float = _option(
+        "FASHION_START_TIMEOUT", _positive, 120.0, "seconds that one part may take to be ready"
+    )
+    # Longer than a garbage collection or a rush takes.
+    hang_timeout: float = _option(
+        "FASHION_HANG_TIMEOUT", _positive, 20.0, "seconds of silence after which a part is killed"
+    )
+    backoff: float = _option(
+        "FASHION_BACKOFF", _positive, 1.0, "seconds before the second attempt to start a part; then twice as long, 60 at most"
+    )
+    drain_delay: float = _option(
+        "FASHION_DRAIN_DELAY", _seconds, 0.0, "seconds between the 503 of /readyz and the end of listening, at a stop"
+    )
 
     @property
     def ports(self) -> tuple[Port, ...]:
         """All ports, the public ones first."""
-        return (
-            *(self.gateway, self.grpc, self.frontdoor, self.gateway_status),
-            *(self.inference, self.management, self.metrics, self.ts_grpc, self.ts_grpc_management),
-        )
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return tuple(value for value in values if isinstance(value, Port))
+
+    @property
+    def counts(self) -> Path:
+        """Folder in which workers count."""
+        return self.run / "counts"
 
     @property
     def key_file(self) -> Path:
@@ -200,6 +247,16 @@ class Settings:
         """The gateway's address over HTTP or HTTPS, without a slash at the end."""
         return f"{'https' if self.certificates else 'http'}://{self.gateway.address}"
 
+    def log(self, name: str) -> Path:
+        """Where one of the logs goes."""
+        return STDOUT if self.logs == STDOUT else self.logs / name
+
+
+def options() -> Iterator[tuple[str, Option]]:
+    """Every setting: the field's name and how it is read."""
+    for field in dataclasses.fields(Settings):
+        yield field.name, field.metadata["option"]
+
 
 def read(environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings that an environment asks for.
@@ -207,46 +264,33 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
     Raises:
         SettingError: a variable cannot be used, or two ports are the same.
     """
+    values = {name: option.read(environment) for name, option in options()}
+    taken: dict[int, str] = {}
+    for name, option in options():
+        if option.kind is not _port:
+            continue
+        number = values[name]
+        if number in taken:
+            raise SettingError(f"{taken[number]} and {option.variable} are both {number}; ports must differ")
+        taken[number] = option.variable
+        public = name in ("gateway", "grpc", "gateway_status")
+        values[name] = Port(option.name, option.variable, number, values["listen"] if public else HOST)
+    return Settings(**values)
 
-    def host(variable: str) -> str:
-        return setting(variable, _host, HOST, environment)
 
-    def port(name: str, variable: str, default: int, host: str = HOST) -> Port:
-        return Port(name, variable, setting(variable, _port, default, environment), host)
+def described() -> str:
+    """The variables for ``--help``."""
+    lines = [f"  {option.variable:<32} {option.meaning} (default {option.shown})" for _, option in options()]
+    return "\n".join(["environment variables:", *lines])
 
-    torchserve = host("FASHION_TORCHSERVE_HOST")
-    run = setting("FASHION_RUN_DIR", _path, ROOT / "run", environment)
 
-    settings = Settings(
-        gateway=port("gateway", "FASHION_GATEWAY_PORT", 8000),
-        grpc=port("gRPC", "FASHION_GRPC_PORT", 8001, host("FASHION_GRPC_HOST")),
-        frontdoor=port("front door", "FASHION_FRONTDOOR_PORT", 8002, host("FASHION_FRONTDOOR_HOST")),
-        gateway_status=port("gateway status", "FASHION_GATEWAY_STATUS_PORT", 8003, host("FASHION_GATEWAY_HOST")),
-        inference=port("inference", "FASHION_INFERENCE_PORT", 8080, torchserve),
-        management=port("management", "FASHION_MANAGEMENT_PORT", 8081, torchserve),
-        metrics=port("metrics", "FASHION_METRICS_PORT", 8082, torchserve),
-        ts_grpc=port("TorchServe gRPC", "FASHION_TS_GRPC_PORT", 7070, torchserve),
-        ts_grpc_management=port("TorchServe gRPC management", "FASHION_TS_GRPC_MANAGEMENT_PORT", 7071, torchserve),
-        model_store=setting("FASHION_MODEL_STORE", _path, ROOT / "model_store", environment),
-        run=run,
-        logs=setting("FASHION_LOG_DIR", _path, ROOT / "logs", environment),
-        counts=setting(COUNTS_VARIABLE, _path, run / "counts", environment),
-        start_timeout=setting("FASHION_START_TIMEOUT", _seconds, 120.0, environment),
-        # Longer than a garbage collection or a rush takes.
-        hang_timeout=setting("FASHION_HANG_TIMEOUT", _seconds, 20.0, environment),
-        backoff=setting("FASHION_BACKOFF", _seconds, 1.0, environment),
-        api_keys=setting("FASHION_API_KEYS", _path, None, environment),
-        nginx=setting("FASHION_NGINX", _nginx, None, environment),
-        certificates=setting("FASHION_CERTIFICATES", _path, None, environment),
-        rate_limit=setting("FASHION_RATE_LIMIT", _rate, None, environment),
-        tokens=setting("FASHION_TOKENS", _switch, False, environment),
-        device_type=setting("FASHION_DEVICE_TYPE", _device, None, environment),
-        listen=host("FASHION_LISTEN"),
-    )
-    taken: dict[int, Port] = {}
-    for each in settings.ports:
-        if each.number in taken:
-            other = taken[each.number]
-            raise SettingError(f"{other.variable} and {each.variable} are both {each.number}; ports must differ")
-        taken[each.number] = each
-    return settings
+def main(form: str) -> str:
+    """The settings as a table in Markdown, or as lines for ``.env.example``."""
+    if form == "markdown":
+        rows = [f"| `{option.variable}` | {option.meaning} | {option.shown} |" for _, option in options()]
+        return "\n".join(["| variable | meaning | default |", "|---|---|---|", *rows])
+    return "\n".join(f"# {option.meaning}; default: {option.shown}\n#{option.variable}=" for _, option in options())
+
+
+if __name__ == "__main__":
+    print(main(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""TorchServe's own tokens: made by each start of its frontend, read from the file where it leaves them, exchanged.
+"""TorchServe's own tokens: made by each start of its frontend, read from the file where it leaves them.
 
     {"management": {"key": …, "expiration time": …}, "inference": {…}, "API": {"key": …}}
 
@@ -9,21 +9,28 @@ keeps one: the file is read again whenever it has changed.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import requests
-
-from serving.errors import RefusedError, TokenError, UnreachableError
+from serving.errors import TokenError
 from serving.settings import Settings
 
 Kind = Literal["management", "inference"]
-_ANSWER_TIMEOUT = 10.0
+# Gives the bearer token of one API, or ``None`` where none is asked for; called for each request.
+Token = Callable[[], str | None]
 
 
-def given_by(settings: Settings) -> Keys | None:
-    """The keys of the service with these settings; ``None`` where TorchServe asks for none."""
-    return Keys(settings.key_file) if settings.tokens else None
+def of(settings: Settings, kind: Kind) -> Token:
+    """The token of one API of the service with these settings."""
+    if not settings.tokens:
+        return nobody
+    keys = Keys(settings.key_file)
+    return lambda: keys.of(kind)
+
+
+def nobody() -> None:
+    """The token where none is asked for."""
 
 
 class Keys:
@@ -43,43 +50,6 @@ class Keys:
         Raises:
             TokenError: the file is missing or holds no such key.
         """
-        return self._key(kind)
-
-    def management(self) -> str:
-        """The key of the management API; raises as ``of`` does."""
-        return self._key("management")
-
-    def inference(self) -> str:
-        """The key of the inference API; raises as ``of`` does."""
-        return self._key("inference")
-
-    def exchange(self, url: str, kind: Kind) -> None:
-        """Have TorchServe make a new key in place of one, which it takes no longer from then on.
-
-        Args:
-            url: its management API, without a slash at the end.
-            kind: which key.
-
-        Raises:
-            TokenError: as for ``of``.
-            UnreachableError, RefusedError: TorchServe does not answer, or will not.
-        """
-        before = self._key(kind)
-        try:
-            with requests.Session() as session:
-                session.trust_env = False
-                answer = session.get(
-                    f"{url}/token",
-                    params={"type": kind},
-                    headers={"Authorization": f"Bearer {self._key('API')}"},
-                    timeout=_ANSWER_TIMEOUT,
-                )
-        except requests.RequestException as error:
-            raise UnreachableError(f"the management API at {url} does not answer: {error}") from error
-        if not answer.ok or self._key(kind) == before:
-            raise RefusedError(f"TorchServe made no new {kind} key: {answer.text[:200].strip()} ({answer.status_code})")
-
-    def _key(self, kind: str) -> str:
         try:
             changed = self._path.stat().st_mtime_ns
             if self._read is None or self._read[0] != changed:

@@ -1,28 +1,30 @@
-"""TorchServe's HTTP APIs, as far as the gRPC bridge and the front door ask them."""
+"""TorchServe's APIs, as far as the gRPC bridge and the front door ask them."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import aiohttp
-import grpc
 import orjson
 
-from serving import grpc_errors
-from serving.errors import TokenError
-from serving.grpc_errors import CallError
+from serving import management, tokens
+from serving.errors import CallError, TokenError, UnreachableError
 from serving.management import Model
-from serving.tokens import Keys, Kind
+from serving.settings import Settings
+
+T = TypeVar("T")
 
 logger = logging.getLogger("serving.upstream")
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
-# Seconds for an answer of the management API, or for a worker's of what its model takes.
-MANAGEMENT_TIMEOUT = 10.0
+# Seconds for a worker's answer about what its model takes.
+_METADATA_TIMEOUT_S = 10.0
 
 # What a model or version can be called. Anything else could change the path that it becomes a part of.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -33,60 +35,66 @@ class Upstream:
 
     Args:
         session: reuses connections; whoever made it closes it.
-        inference, management: the addresses, without a slash at the end.
-        keys: its tokens; ``None`` where it asks for none.
+        given: where the APIs are, and whether they ask for tokens.
     """
 
-    def __init__(
-        self, session: aiohttp.ClientSession, inference: str, management: str, keys: Keys | None = None
-    ) -> None:
+    def __init__(self, session: aiohttp.ClientSession, given: Settings) -> None:
         self._session = session
-        self._keys = keys
-        self._inference = inference
-        self._management = management
+        self._inference = given.inference.url
+        self._management = management.of_service(given)
+        self._token = tokens.of(given, "inference")
 
     async def live(self) -> bool:
         """The frontend answers."""
         try:
-            async with self._session.get(self._inference + "/ping", timeout=_timeout(MANAGEMENT_TIMEOUT)):
+            async with self._session.get(self._inference + "/ping", timeout=_timeout(_METADATA_TIMEOUT_S)):
                 return True
         except (aiohttp.ClientError, asyncio.TimeoutError):
             return False
 
+    async def waiting(self) -> list[str]:
+        """The models that are not ready; the service is ready when there are none.
+
+        Raises:
+            CallError: TorchServe does not tell.
+        """
+        return await self._managed(self._management.waiting)
+
     async def ready(self) -> bool:
-        """There are models, and the default version of each is ready."""
+        """The service is ready, as far as TorchServe tells."""
         try:
-            names = await self.names()
-            return bool(names) and all(await asyncio.gather(*(self.model_ready(name, "") for name in names)))
-        except (CallError, aiohttp.ClientError, asyncio.TimeoutError):
+            return not await self.waiting()
+        except CallError:
             return False
 
     async def model_ready(self, name: str, version: str) -> bool:
         """Every worker that the model should have takes requests.
 
         Raises:
-            CallError: NOT_FOUND.
+            CallError: 404, or TorchServe does not tell.
         """
-        (model,) = await self._managed("/models" + _path(name, version))
-        workers = model["workers"]
-        return len(workers) >= max(1, model["minWorkers"]) and all(worker["status"] == "READY" for worker in workers)
+        _path(name, version)
+        model = await self._managed(lambda: self._management.describe(name, version))
+        if model is None:
+            raise CallError(404, f"there is no model {name}{f' in version {version}' if version else ''}")
+        return model.ready
 
     async def metadata(self, name: str, version: str) -> dict[str, Any]:
         """The protocol's model metadata, with all registered versions of the model.
 
         Raises:
-            CallError: NOT_FOUND, or UNAVAILABLE while no worker can tell.
+            CallError: 404, or 503 while no worker can tell.
         """
         if not await self.model_ready(name, version):
-            raise CallError(grpc.StatusCode.UNAVAILABLE, f"model {name} has workers that are not ready")
+            raise CallError(503, f"model {name} has workers that are not ready")
         # Not GET /models/{model}?customized=true: with continuous batching TorchServe 0.12.0 puts such a request back
         # into its queue each time that it takes it out (Model.pollInferJob), and never comes to another.
         url = self._inference + "/predictions" + _path(name, version)
-        headers, timeout = {"describe": "True", **self._authorization("inference")}, _timeout(MANAGEMENT_TIMEOUT)
+        headers, timeout = {"describe": "True", **self._authorization()}, _timeout(_METADATA_TIMEOUT_S)
         async with self._session.post(url, headers=headers, timeout=timeout) as answer:
             described = orjson.loads(await _read(answer))
-        versions = [each["modelVersion"] for each in await self._managed(f"/models/{name}/all")]
-        return {**described, "versions": sorted(versions)}
+        versions = await self._managed(lambda: self._management.versions(name))
+        return {**described, "versions": [model.version for model in versions]}
 
     async def infer(
         self, name: str, version: str, body: bytes, json_length: int, timeout: float | None
@@ -109,7 +117,7 @@ class Upstream:
         headers = {
             "Content-Type": "application/octet-stream",
             JSON_LENGTH_HEADER: str(json_length),
-            **self._authorization("inference"),
+            **self._authorization(),
         }
         async with self._session.post(url, data=body, headers=headers, timeout=_timeout(timeout)) as answer:
             return await _read(answer), int(answer.headers[JSON_LENGTH_HEADER])
@@ -120,14 +128,7 @@ class Upstream:
         Raises:
             CallError: TorchServe does not tell.
         """
-        names: list[str] = []
-        page = ""
-        while True:
-            listed = await self._managed(f"/models?limit=100{page}")
-            names += [model["modelName"] for model in listed["models"]]
-            if "nextPageToken" not in listed:
-                return names
-            page = f"&next_page_token={listed['nextPageToken']}"
+        return await self._managed(self._management.names)
 
     async def described(self) -> list[Model]:
         """Every version of every model.
@@ -135,29 +136,37 @@ class Upstream:
         Raises:
             CallError: TorchServe does not tell.
         """
-        found = await asyncio.gather(*(self._managed(f"/models/{name}/all") for name in await self.names()))
-        return [Model.from_json(model) for versions in found for model in versions]
+        return await self._managed(self._management.models)
 
-    async def _managed(self, path: str) -> Any:
-        headers, timeout = self._authorization("management"), _timeout(MANAGEMENT_TIMEOUT)
-        async with self._session.get(self._management + path, headers=headers, timeout=timeout) as answer:
-            return orjson.loads(await _read(answer))
-
-    def _authorization(self, kind: Kind) -> dict[str, str]:
-        if self._keys is None:
-            return {}
+    async def _managed(self, ask: Callable[[], T]) -> T:
         try:
-            return {"Authorization": f"Bearer {self._keys.of(kind)}"}
+            return await asyncio.to_thread(ask)
+        except UnreachableError as error:
+            logger.warning("%s", error)
+            raise CallError(503, "TorchServe does not answer") from error
+
+    def _authorization(self) -> dict[str, str]:
+        try:
+            token = self._token()
         except TokenError as error:
             logger.warning("%s", error)
-            raise CallError(grpc.StatusCode.UNAVAILABLE, "TorchServe has left no tokens yet") from error
+            raise CallError(503, "TorchServe has left no tokens yet") from error
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:
-    read = await answer.read()
-    if answer.status != 200:
-        raise grpc_errors.from_http(answer.status, read)
-    return read
+    """The body of a good answer; of any other, a problem of the handlers or an error of TorchServe's own is raised."""
+    body = await answer.read()
+    if answer.status == 200:
+        return body
+    detail = f"the inference server answered with HTTP status {answer.status}"
+    try:
+        told = json.loads(body)
+        detail = str(told.get("detail") or told.get("message") or detail)
+    except (ValueError, AttributeError):
+        # Neither of the two: the status has to do.
+        pass
+    raise CallError(answer.status, detail)
 
 
 def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:
@@ -166,10 +175,10 @@ def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:
 
 def _path(name: str, version: str) -> str:
     if not name:
-        raise CallError(grpc.StatusCode.INVALID_ARGUMENT, "the request names no model")
+        raise CallError(400, "the request names no model")
     if not _NAME.fullmatch(name):
-        raise CallError(grpc.StatusCode.NOT_FOUND, f"there is no model {name[:40]!r}")
+        raise CallError(404, f"there is no model {name[:40]!r}")
     # The management API takes "all" for every version.
     if version and (not _NAME.fullmatch(version) or version == "all"):
-        raise CallError(grpc.StatusCode.NOT_FOUND, f"model {name} has no version {version[:40]!r}")
+        raise CallError(404, f"model {name} has no version {version[:40]!r}")
     return f"/{name}/{version}" if version else f"/{name}"

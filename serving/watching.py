@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector
 
 from serving import worker_counts
 from serving.gateway_answers import GatewayAnswers
-from serving.grpc_errors import CallError
+from serving.errors import CallError
 from serving.management import Model
 from serving.upstream import Upstream
 

@@ -13,6 +13,8 @@ import os
 import socket
 from pathlib import Path
 
+from serving.settings import Settings
+
 # What TorchServe runs in place of Python.
 LAUNCHER = Path(__file__).with_name("python")
 SERVER = Path(__file__).with_name("server.py")
@@ -21,10 +23,14 @@ SERVER = Path(__file__).with_name("server.py")
 # and python have their names once more, as they import nothing of this package.
 ADDRESS = "FASHION_FORK_SERVER"
 PYTHON = "FASHION_PYTHON"
+# Asks the server for any answer; server.py has it once more.
+_PING = b"ping"
 
 
-def available() -> bool:
-    """Whether this system can: Linux from 5.3 on, where a process can be waited for without being its parent."""
+def available(settings: Settings) -> bool:
+    """Whether workers are forked: where Linux is 5.3 or newer, so that any process can be waited for, and unless told not to."""
+    if not settings.fork_server:
+        return False
     try:
         os.close(os.pidfd_open(os.getpid()))
     except (AttributeError, OSError):
@@ -39,9 +45,15 @@ def address(scratch: Path) -> Path:
 
 def listens(scratch: Path) -> bool:
     """Whether the fork server of that service takes launchers, which then wait until it has imported everything."""
+    return answers(scratch, None)
+
+
+def answers(scratch: Path, timeout: float | None) -> bool:
+    """Whether it answers within ``timeout`` seconds; with ``None``, whether it listens."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
+        asking.settimeout(timeout)
         try:
             asking.connect(str(address(scratch)))
+            return timeout is None or asking.send(_PING) == len(asking.recv(len(_PING)))
         except OSError:
             return False
-    return True

@@ -31,6 +31,9 @@ from typing import NamedTuple
 # What workers and the archives' handlers import at their start.
 _IMPORTS = ("ts.model_service_worker", "numpy", "orjson", "PIL.Image", "torch")
 
+# What the supervisor sends to see that this answers.
+_PING = b"ping"
+
 # Beyond what any arguments and variables take.
 _LARGEST = 1 << 20
 
@@ -90,6 +93,8 @@ class _Server:
             # Its end is heard next. It may have come already: its number stays its own until then.
             os.kill(child[0], signal.SIGKILL)
             self._selector.unregister(launcher)
+        elif message == _PING:
+            launcher.send(message)
         elif not message or _gone(launcher):
             self._forget(launcher)
         elif wanted := self._fork(launcher, Wanted(**json.loads(message), files=files)):

@@ -1,1 +1,0 @@
-"""What runs in containers alone: what keeps TorchServe, what becomes the gateway, and a health check."""

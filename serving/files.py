@@ -1,0 +1,35 @@
+"""Files that are replaced whole, and locks that end with their holder."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
+    """Replace a file, whole or not at all, also across a power cut; its folder is made when needed.
+
+    Args:
+        path: the file.
+        text: what it is to hold.
+        mode: its permissions.
+
+    Raises:
+        OSError: it cannot be written; it is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(number, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fchmod(number, mode)
+            # Without it a power cut can leave an empty file under the final name.
+            os.fsync(number)
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(OSError):
+            Path(name).unlink()
+        raise

@@ -1,0 +1,208 @@
+"""The parts of the service: how each process is started, when it is ready, and whether it still answers.
+
+    fork server ─► TorchServe's frontend ─► gRPC bridge ─► front door ─► gateway
+
+In this order they start; ``serving/supervisor.py`` starts and watches them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+
+from serving import archives as archive_files
+from serving import forking, gateway, gateway_reload, jvm, live, loopback, model_index, nginx, processes
+from serving.archives import Archive
+from serving.errors import TokenError
+from serving.readiness import FrontendProbe
+from serving.settings import ROOT, Port, Settings
+
+FORK_SERVER = "fork server"
+FRONTEND = "TorchServe"
+BRIDGE = "gRPC bridge"
+FRONTDOOR = "front door"
+GATEWAY = "gateway"
+
+# Timeout of one liveness request.
+LIVENESS_TIMEOUT_S = 5.0
+
+Report = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One process of the service.
+
+    Attributes:
+        name: of the part.
+        command: program and arguments.
+        environment: all its variables.
+        folder: its working directory.
+        output: file for its standard output and error.
+        ports: where it listens.
+        probe: called with its pid repeatedly while it starts: ``None`` when it is ready, else what is still going on;
+            raises ``StartError`` when it never will be.
+        answers: whether it answers a request now, within ``LIVENESS_TIMEOUT_S``.
+        stop_signal: asks it to end with all requests answered.
+        death_signal: what it is sent when the supervisor is killed (Linux).
+        faces_callers: it stops before the others, when its last request is answered.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: dict[str, str]
+    folder: Path
+    output: Path
+    ports: tuple[Port, ...]
+    probe: Callable[[int], str | None]
+    answers: Callable[[], bool]
+    stop_signal: int = signal.SIGTERM
+    death_signal: int = signal.SIGKILL
+    faces_callers: bool = False
+
+
+def plan(settings: Settings, scratch: Path) -> list[Callable[[Report], Part]]:
+    """What makes each part, in the order of their starts; it is called anew for each start of the part.
+
+    Args:
+        settings: of the service.
+        scratch: private folder for sockets and what TorchServe unpacks, with a short path.
+    """
+    return [
+        *([lambda _: _fork_server(settings, scratch)] * forking.available(settings)),
+        lambda report: _frontend(settings, live_archives(settings, report), scratch),
+        lambda _: _side_process(settings, BRIDGE, "grpc_bridge", settings.grpc_bridge, lambda: _grpc_answers(settings)),
+        lambda _: _side_process(
+            settings, FRONTDOOR, "frontdoor", settings.frontdoor, lambda: _http_answers(f"{settings.frontdoor.url}/v2")
+        ),
+        lambda _: _gateway(settings, scratch),
+    ]
+
+
+def live_archives(settings: Settings, report: Report) -> list[Archive]:
+    """What a start, or a restart of the frontend, is to load: the live versions, whole and as they were packed.
+
+    Args:
+        settings: where model store and state are.
+        report: told of archives that are left out.
+
+    Returns:
+        The archives; of each model the default version first.
+
+    Raises:
+        ArchiveError: the model store has none, or one that is live is missing or not what was packed.
+        StateError: ``live.json`` cannot be understood.
+    """
+    listed = model_index.read(settings.model_store)
+    for path in model_index.unlisted(settings.model_store, listed):
+        report(f"{path} is left out: {model_index.NAME} does not list it, make archive would")
+    _, chosen = live.settle(live.read(settings.run), listed)
+    return [archive_files.read_listed(entry) for entry in chosen]
+
+
+def _fork_server(settings: Settings, scratch: Path) -> Part:
+    return Part(
+        name=FORK_SERVER,
+        command=[sys.executable, str(forking.SERVER), str(forking.address(scratch))],
+        # A forked worker differs in nothing from one that is started.
+        environment=jvm.environment(settings, scratch),
+        folder=settings.run,
+        output=settings.log("fork_server.log"),
+        ports=(),
+        # A launcher that comes too early becomes a plain Python.
+        probe=lambda _: None if forking.listens(scratch) else "starting the fork server",
+        answers=lambda: forking.answers(scratch, LIVENESS_TIMEOUT_S),
+        # It ends its workers then.
+        death_signal=signal.SIGTERM,
+    )
+
+
+def _frontend(settings: Settings, archives: Sequence[Archive], scratch: Path) -> Part:
+    batches = any(archive.batch_size > 1 for archive in archives)
+    return Part(
+        name=FRONTEND,
+        command=jvm.command(settings, jvm.write_config(settings, archives), scratch, batches=batches),
+        environment=jvm.environment(settings, scratch),
+        folder=settings.run,
+        output=settings.log("frontend.out"),
+        ports=(
+            *(settings.inference, settings.management, settings.metrics),
+            *(settings.ts_grpc, settings.ts_grpc_management),
+        ),
+        probe=_probe(settings, archives),
+        answers=lambda: _http_answers(f"{settings.inference.url}/ping"),
+    )
+
+
+def _probe(settings: Settings, archives: Sequence[Archive]) -> Callable[[int], str | None]:
+    frontend = FrontendProbe(settings, archives)
+
+    def look(pid: int) -> str | None:
+        doing = frontend(pid)
+        # A frontend that starts again makes other keys than the running gateway has. They are there before its workers
+        # are, and the gateway must have them by the time these are ready.
+        try:
+            gateway_reload.apply(settings, live.read(settings.run), wait=False)
+        except TokenError:
+            if doing is None:
+                raise
+        return doing
+
+    return look
+
+
+def _side_process(settings: Settings, name: str, module: str, port: Port, answers: Callable[[], bool]) -> Part:
+    return Part(
+        name=name,
+        command=[sys.executable, "-m", f"serving.{module}"],
+        environment=dict(os.environ),
+        folder=ROOT,
+        output=settings.log(f"{module}.log"),
+        ports=(port,),
+        probe=lambda _: None if processes.listens(port) else f"starting the {name}",
+        answers=answers,
+        faces_callers=name == BRIDGE,
+    )
+
+
+def _gateway(settings: Settings, scratch: Path) -> Part:
+    program = nginx.find(settings.nginx)
+    return Part(
+        name=GATEWAY,
+        command=gateway.command(program, gateway.write_config(settings, program, scratch)),
+        environment=dict(os.environ),
+        folder=settings.run,
+        output=settings.log("gateway.log"),
+        ports=(settings.gateway, settings.grpc, settings.gateway_status),
+        probe=lambda _: None if processes.listens(settings.gateway_status) else "starting the gateway",
+        answers=lambda: _http_answers(f"{settings.gateway_status.url}/status"),
+        # SIGTERM breaks off what nginx is answering; its workers outlive a master that is killed.
+        stop_signal=signal.SIGQUIT,
+        death_signal=signal.SIGTERM,
+        faces_callers=True,
+    )
+
+
+def _http_answers(url: str) -> bool:
+    """Whether a server answers, with any status."""
+    with loopback.client(LIVENESS_TIMEOUT_S) as client, suppress(httpx.HTTPError):
+        client.get(url)
+        return True
+    return False
+
+
+def _grpc_answers(settings: Settings) -> bool:
+    """Whether the bridge answers gRPC's health service, which is one HTTP/2 request."""
+    headers = {"Content-Type": "application/grpc", "TE": "trailers"}
+    with loopback.client(LIVENESS_TIMEOUT_S, http2=True) as client, suppress(httpx.HTTPError):
+        # An empty message, which asks for the whole server: no compression, length 0.
+        client.post(f"{settings.grpc_bridge.url}/grpc.health.v1.Health/Check", content=bytes(5), headers=headers)
+        return True
+    return False
