@@ -34,8 +34,8 @@ from serving.upstream import Upstream
 # Seconds; Prometheus gives up after 10 by default.
 _TIMEOUT = 5.0
 
-# The numbers of nginx's status page, in its order: https://nginx.org/en/docs/http/ngx_http_stub_status_module.html
-# prometheus_client's counters end in _total. Two counters of nginx's own exporter don't, so they get no kind here.
+# In the order of nginx's status page: https://nginx.org/en/docs/http/ngx_http_stub_status_module.html
+# prometheus_client appends _total to a counter's name. Nginx's exporter has two counters without it: untyped here.
 _NGINX = (
     (GaugeMetricFamily, "nginx_connections_active", "Client connections."),
     (UnknownMetricFamily, "nginx_connections_accepted", "Accepted client connections."),
@@ -137,10 +137,10 @@ def torchserve_metrics(models: list[Model] | None) -> list[Metric]:
 
 
 def nginx_metrics(status: str | None) -> list[Metric]:
-    """What nginx's status page tells, by the names that nginx's own exporter gives.
+    """The numbers of nginx's status page, under the names of nginx's own exporter.
 
     Args:
-        status: the page; ``None`` if it cannot be had.
+        status: the page; ``None`` if nginx does not answer.
     """
     up = GaugeMetricFamily("nginx_up", "1 if nginx's status page answers.", status is not None)
     numbers = re.findall(r"\d+", status or "")
