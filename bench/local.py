@@ -135,11 +135,12 @@ def gateway_of(service: Service, program: Nginx) -> Iterator[str]:
     Raises:
         ServiceError: it did not start.
     """
-    number, status = ports.free(2)
+    number, grpc, status = ports.free(3)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         given = dataclasses.replace(
             service.settings,
             gateway=dataclasses.replace(service.settings.gateway, number=number),
+            grpc=dataclasses.replace(service.settings.grpc, number=grpc),
             gateway_status=dataclasses.replace(service.settings.gateway_status, number=status),
             run=Path(folder, "run"),
             logs=Path(folder, "logs"),

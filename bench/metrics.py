@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import shutil
 import statistics
 import sys
 import tempfile
@@ -87,13 +88,14 @@ def _without_metrics(folder: Path) -> Iterator[None]:
     """What is started meanwhile counts nothing."""
     config = folder / "no-metrics.yaml"
     config.write_text(_NO_METRICS)
-    template = folder / "nginx.conf.template"
-    text, found = re.subn(r"^ *access_log .*ANSWERS.*$", "", gateway.TEMPLATE.read_text(), flags=re.MULTILINE)
-    assert found == 1, gateway.TEMPLATE
-    template.write_text(text)
+    templates = shutil.copytree(gateway.TEMPLATES, folder / "nginx")
+    routes = templates / "routes.conf.template"
+    text, found = re.subn(r"^ *access_log .*ANSWERS.*$", "", routes.read_text(), flags=re.MULTILINE)
+    assert found == 1, routes
+    routes.write_text(text)
     with (
         mock.patch.object(jvm, "METRICS_CONFIG", config),
-        mock.patch.object(gateway, "TEMPLATE", template),
+        mock.patch.object(gateway, "TEMPLATES", templates),
         mock.patch.object(service, "COUNTS_VARIABLE", "FASHION_NOT_COUNTED"),
     ):
         yield

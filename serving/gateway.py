@@ -1,6 +1,6 @@
-"""The gateway: nginx with the configuration that ``gateway/nginx.conf.template`` becomes.
+"""The gateway: nginx with the configuration that ``gateway/nginx/*.template`` becomes.
 
-``serving/nginx.py`` finds the program. What nginx writes is in ``run/gateway`` and the logs' folder.
+``serving/nginx.py`` finds the program. Configuration and files of nginx are in ``run/gateway`` and the logs' folder.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from serving.nginx import Nginx
 from serving.settings import ROOT, Port, Settings
 
 PAGES = ROOT / "gateway"
-TEMPLATE = PAGES / "nginx.conf.template"
-GRPC_TEMPLATE = PAGES / "grpc.conf.template"
+TEMPLATES = PAGES / "nginx"
 
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
 # In a quoted string of nginx's, these would end it or begin a variable.
@@ -31,12 +30,15 @@ _RESERVED = ("anybody", "nobody", "default", "hostnames", "include", "volatile")
 
 
 def write_config(settings: Settings, nginx: Nginx, scratch: Path) -> Path:
-    """Write nginx's configuration for these settings, and make its folder.
+    """Write nginx's configuration for these settings: the folder ``run/gateway``, one file for each template.
 
     Args:
         settings: addresses, folders, and what the gateway is to ask of clients.
         nginx: the program that is to read it.
         scratch: folder for its Unix socket; a short path.
+
+    Returns:
+        The main file, which includes the others.
 
     Raises:
         SettingError: the key file or the certificates cannot be used, or a path holds a character that nginx's
@@ -47,9 +49,10 @@ def write_config(settings: Settings, nginx: Nginx, scratch: Path) -> Path:
     if not (live_folder(settings) / gateway_live.NAME).exists():
         # TorchServe's start writes what holds.
         gateway_live.write(live_folder(settings), gateway_live.render({}, None))
-    path = folder / "nginx.conf"
-    path.write_text(render(TEMPLATE.read_text(), variables(settings, nginx, folder, scratch)))
-    return path
+    values = variables(settings, nginx, folder, scratch)
+    for template in TEMPLATES.glob("*.template"):
+        (folder / template.stem).write_text(render(template.read_text(), values))
+    return folder / "main.conf"
 
 
 def render(template: str, values: Mapping[str, str]) -> str:
@@ -62,7 +65,7 @@ def render(template: str, values: Mapping[str, str]) -> str:
 
 
 def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> dict[str, str]:
-    """What the template's names stand for.
+    """The values of the templates' names.
 
     Args:
         settings, nginx: as for ``write_config``.
@@ -74,15 +77,15 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
     """
     # Any rate will do where it is not used.
     rate = str(settings.rate_limit or 1)
-    values = {
+    return {
         "USER": _user(),
+        "WORKERS": "auto",
         "LISTEN": _listening(settings, settings.gateway),
         "TLS": _tls(settings.certificates) if settings.certificates else "",
         "STATUS": "stub_status;" if nginx.has_stub_status else 'return 200 "built without stub_status\n";',
         "STATUS_LISTEN": f"{settings.listen}:{settings.gateway_status.number}",
-        "GRPC_LISTEN": _listening(settings, settings.grpc) + ("" if nginx.has_http2_directive else " http2"),
-        "GRPC_PROTOCOL": "http2 on;" if nginx.has_http2_directive else "",
-        "GRPC_BRIDGE": settings.grpc.address,
+        "GRPC_LISTEN": _listening(settings, settings.grpc) + ("; http2 on" if nginx.has_http2_directive else " http2"),
+        "GRPC_BRIDGE": settings.grpc_bridge.address,
         "INFERENCE": settings.inference.address,
         "FRONTDOOR": settings.frontdoor.address,
         "RUN": _quotable(folder),
@@ -98,9 +101,6 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
         "RATE": rate,
         "BURST": rate,
     }
-    # Where the bridge is on this machine, callers reach it without the gateway.
-    apart = settings.grpc.host != settings.gateway.host
-    return {**values, "GRPC": render(GRPC_TEMPLATE.read_text(), values) if apart else ""}
 
 
 def live_folder(settings: Settings) -> Path:

@@ -1,6 +1,6 @@
 """What changes in the gateway while it runs: the canaries' shares, and the key that TorchServe asks of it.
 
-It is one file, ``run/gateway/live/live.conf``, which ``gateway/nginx.conf.template`` includes;
+It is one file, ``run/gateway/live/live.conf``, which ``gateway/nginx/main.conf.template`` includes;
 ``serving/gateway_reload.py`` has nginx take it up.
 """
 

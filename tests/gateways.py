@@ -35,17 +35,24 @@ def routes() -> dict[str, list[str]]:
 
 @dataclasses.dataclass(frozen=True)
 class Gateway:
-    """A gateway that runs.
+    """A gateway that runs with these settings."""
 
-    Attributes:
-        url: its address, without a slash at the end.
-        port: where it listens.
-        logs: folder of ``access.log`` and of ``gateway.log``, nginx's error log.
-    """
+    settings: Settings
 
-    url: str
-    port: int
-    logs: Path
+    @property
+    def url(self) -> str:
+        """Its address, without a slash at the end."""
+        return self.settings.gateway_url
+
+    @property
+    def port(self) -> int:
+        """The port of its HTTP server."""
+        return self.settings.gateway.number
+
+    @property
+    def logs(self) -> Path:
+        """The folder of ``access.log`` and of ``gateway.log``, nginx's error log."""
+        return self.settings.logs
 
     def access(self, request_id: str) -> dict[str, Any]:
         """The access log's entry of a request; nginx writes it within a second."""
@@ -82,6 +89,16 @@ def _hold(received: bytes, answers: int) -> bool:
     return True
 
 
+def _replace(folder: Path, name: str, value: str) -> None:
+    """Change a directive that stands outside of servers."""
+    for path in folder.glob("*.conf"):
+        text, found = re.subn(rf"^{name} [^;]+;", f"{name} {value};", path.read_text(), flags=re.MULTILINE)
+        if found:
+            path.write_text(text)
+            return
+    raise AssertionError(f"{name} is not in {folder}")
+
+
 @contextlib.contextmanager
 def running(
     base: Settings, folder: Path, directives: Mapping[str, str] | None = None, **changes: Any
@@ -91,14 +108,15 @@ def running(
     Args:
         base: settings of the service.
         folder: where the gateway writes.
-        directives: values of nginx's directives that are different for this gateway, where they stand first.
+        directives: values of nginx's directives that are different for this gateway, outside of servers.
         changes: settings that are different for this gateway.
     """
     program = nginx.find(settings.read().nginx)
-    port, status = ports.free(2)
+    port, grpc, status = ports.free(3)
     given = dataclasses.replace(
         base,
         gateway=dataclasses.replace(base.gateway, number=port),
+        grpc=dataclasses.replace(base.grpc, number=grpc),
         gateway_status=dataclasses.replace(base.gateway_status, number=status),
         run=folder / "run",
         logs=folder / "logs",
@@ -110,11 +128,7 @@ def running(
     try:
         config = gateway.write_config(given, program, scratch)
         for name, value in (directives or {}).items():
-            text, found = re.subn(
-                rf"^( *{name}) [^;]+;", rf"\1 {value};", config.read_text(), count=1, flags=re.MULTILINE
-            )
-            assert found, f"{name} is not in {config}"
-            config.write_text(text)
+            _replace(config.parent, name, value)
         command = gateway.command(program, config)
         process = processes.spawn("gateway", command, os.environ, given.run, given.logs / "gateway.log")
         try:
@@ -122,7 +136,7 @@ def running(
             said = (given.logs / "gateway.log").read_text()
             assert started, said
             assert process.alive, said
-            yield Gateway(given.gateway_url, port, given.logs)
+            yield Gateway(given)
         finally:
             processes.stop(process, 10)
     finally:

@@ -99,11 +99,10 @@ def test_slow_clients_leave_the_others_alone(shared_scene):
 
 def test_pipelined_requests_are_answered_in_order(shared_scene):
     scene = shared_scene
-    port = scene.place.settings.gateway.number
     bodies = [np.full((count, 784), 10 * count, np.uint8).tobytes() for count in (3, 1, 2)]
     head = f"POST /predictions/{scenes.MODEL} HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
     sent = b"".join(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies)
-    received = Gateway(scene.place.gateway, port, scene.place.settings.logs).converse(sent, answers=3)
+    received = Gateway(scene.place.settings).converse(sent, answers=3)
     # The words after the status are TorchServe's.
     answers = [part.partition(b"\r\n\r\n")[2] for part in received.split(b"HTTP/1.1 200 ")[1:]]
     found = [json.loads(answer) for answer in answers]

@@ -11,7 +11,7 @@ from composing import SERVICES, TORCHSERVE, run
 MAIN = {"torchserve": "java", "frontdoor": "python", "grpc": "python", "gateway": "nginx"}
 LIMITS = {"torchserve": 4 << 30, "frontdoor": 512 << 20, "grpc": 1 << 30, "gateway": 512 << 20}
 # All that listens, whoever may ask.
-INNER_PORTS = {"torchserve": (8080, 8081, 8082, 7070, 7071), "frontdoor": (8002,), "grpc": (8001,), "gateway": (8003,)}
+INNER_PORTS = {"torchserve": (8080, 8081, 8082, 7070, 7071), "frontdoor": (8002,), "grpc": (8004,), "gateway": (8003,)}
 
 
 def status(stack, service: str) -> list[dict[str, str]]:

@@ -208,8 +208,8 @@ def test_make_serve_ends_with_a_service_and_prints_no_more_than_a_screen(machine
     assert any("package dataset-fashion-mnist" in line for line in lines)
     assert any(line.startswith("Ready after") for line in lines)
     assert lines[-1].startswith("Try: curl")
-    log = (machine.clone / "run" / "gateway" / "nginx.conf").read_text()
-    assert "built without stub_status" in log
+    status = (machine.clone / "run" / "gateway" / "status.conf").read_text()
+    assert "built without stub_status" in status
 
 
 def test_the_gateway_answers_a_prediction(machine):

@@ -53,7 +53,7 @@ def tiny_service(tmp_path_factory) -> Iterator[Place]:
 @pytest.fixture(scope="session")
 def gateway(service) -> Gateway:
     """The gateway of ``service``."""
-    return Gateway(service.gateway, service.settings.gateway.number, service.settings.logs)
+    return Gateway(service.settings)
 
 
 @pytest.fixture

@@ -9,9 +9,11 @@ import ssl
 import subprocess
 import sys
 
+import grpc
 import psutil
 import pytest
 import requests
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving import gateway as gateway_config
 from serving import gateway_live, gateway_reload, nginx, settings
@@ -220,6 +222,42 @@ def test_without_a_rate_nobody_is_refused(tiny_service):
         assert {session.get(tiny_service.gateway + "/v2", timeout=TIMEOUT).status_code for _ in range(300)} == {200}
 
 
+# --- gRPC ---
+
+
+def check(channel, **metadata):
+    """Ask gRPC's health service; the code of the answer."""
+    try:
+        stub = health_pb2_grpc.HealthStub(channel)
+        stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT, metadata=list(metadata.items()))
+    except grpc.RpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+def test_grpc_asks_for_a_key(guarded):
+    with grpc.insecure_channel(guarded.settings.grpc.address) as channel:
+        assert check(channel) is grpc.StatusCode.UNAUTHENTICATED
+        assert check(channel, authorization=f"Bearer {ALICE[:-1]}0") is grpc.StatusCode.PERMISSION_DENIED
+        assert check(channel, authorization=f"Bearer {ALICE}") is grpc.StatusCode.OK
+
+
+def test_grpc_speaks_tls(encrypted, certificates):
+    credentials = grpc.ssl_channel_credentials((certificates / "ca.crt").read_bytes())
+    with grpc.secure_channel(encrypted.settings.grpc.address, credentials) as channel:
+        assert check(channel) is grpc.StatusCode.OK
+    with grpc.insecure_channel(encrypted.settings.grpc.address) as channel:
+        assert check(channel) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_grpc_has_the_rate_of_http(tiny_service, tmp_path):
+    with gateways.running(tiny_service.settings, tmp_path, rate_limit=5) as gateway:
+        with grpc.insecure_channel(gateway.settings.grpc.address) as channel:
+            codes = [check(channel) for _ in range(30)]
+        assert codes[0] is grpc.StatusCode.OK
+        assert set(codes[1:]) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+
+
 # --- Canary ---
 
 
@@ -257,10 +295,11 @@ def test_the_canary_is_named_in_the_answer(tiny_service, tmp_path):
 
 
 def test_a_gateway_in_a_container_of_its_own_takes_up_a_change(tiny_service, tmp_path):
-    public, status = ports.free(2)
+    public, rpc, status = ports.free(3)
     environment = {
         **tiny_service.environment,
         "FASHION_GATEWAY_PORT": str(public),
+        "FASHION_GRPC_PORT": str(rpc),
         "FASHION_GATEWAY_STATUS_PORT": str(status),
         "FASHION_RUN_DIR": str(tmp_path),
         "FASHION_LOG_DIR": str(tmp_path),

@@ -23,6 +23,12 @@ def given(tmp_path):
     return dataclasses.replace(settings.read({}), run=tmp_path / "run", logs=tmp_path / "logs")
 
 
+def write(given, scratch):
+    """Write the configuration; the text of all its files."""
+    folder = gateway.write_config(given, NGINX, scratch).parent
+    return "".join(path.read_text() for path in folder.glob("*.conf"))
+
+
 def key_file(folder, text, mode=0o600):
     path = folder / "api_keys"
     path.write_text(text)
@@ -31,7 +37,7 @@ def key_file(folder, text, mode=0o600):
 
 
 def test_every_name_of_the_template_has_a_value_and_every_value_a_name(given, tmp_path):
-    text = gateway.TEMPLATE.read_text() + gateway.GRPC_TEMPLATE.read_text()
+    text = "".join(template.read_text() for template in gateway.TEMPLATES.iterdir())
     asked = set(re.findall(r"\$\{(\w+)\}", text))
     assert asked == gateway.variables(given, NGINX, tmp_path, tmp_path).keys()
 
@@ -43,8 +49,10 @@ def test_a_name_without_value_is_an_error():
 
 
 def test_the_configuration_has_the_services_addresses(given, tmp_path):
-    written = gateway.write_config(given, NGINX, tmp_path).read_text()
+    written = write(given, tmp_path)
     assert "listen 127.0.0.1:8000;" in written
+    assert "listen 127.0.0.1:8001 http2;" in written
+    assert "server 127.0.0.1:8004" in written
     assert "server 127.0.0.1:8080 max_fails=0 max_conns=256;" in written
     assert "server 127.0.0.1:8002 max_fails=0;" in written
     assert f"client_max_body_size {limits.REQUEST_BYTES};" in written
@@ -53,19 +61,9 @@ def test_the_configuration_has_the_services_addresses(given, tmp_path):
         assert str(other.number) not in written
 
 
-def test_the_gateway_passes_on_grpc_where_the_bridge_is_on_another_host(given, tmp_path):
-    assert "grpc_pass" not in gateway.write_config(given, NGINX, tmp_path).read_text()
-    bridge = dataclasses.replace(given.grpc, host="bridge")
-    apart = dataclasses.replace(given, grpc=bridge, listen="0.0.0.0")
-    written = gateway.write_config(apart, NGINX, tmp_path).read_text()
-    assert "listen 0.0.0.0:8000;" in written
-    assert "listen 0.0.0.0:8001 http2;" in written
-    assert "grpc_pass grpc://bridge:8001;" in written
-
-
 def test_keys_are_included_and_not_copied(given, tmp_path):
     path = key_file(tmp_path, f"# who\n\n{KEY} alice;\n  {KEY[::-1]}\tbob.2;\n")
-    written = gateway.write_config(dataclasses.replace(given, api_keys=path), NGINX, tmp_path).read_text()
+    written = write(dataclasses.replace(given, api_keys=path), tmp_path)
     assert f'include "{path}";' in written
     assert KEY not in written
 

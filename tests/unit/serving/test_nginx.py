@@ -75,12 +75,8 @@ def test_a_chosen_path_must_be_nginx(tmp_path):
 
 
 @pytest.mark.parametrize("choice", ["system", "wheel"])
-@pytest.mark.parametrize("apart", [False, True], ids=["one machine", "gRPC too"])
-def test_each_takes_the_configuration_without_a_warning(choice, apart, tmp_path):
-    base = settings.read({})
-    given = dataclasses.replace(base, run=tmp_path / "run", logs=tmp_path)
-    if apart:
-        given = dataclasses.replace(given, grpc=dataclasses.replace(base.grpc, host="127.0.0.2"))
+def test_each_takes_the_configuration_without_a_warning(choice, tmp_path):
+    given = dataclasses.replace(settings.read({}), run=tmp_path / "run", logs=tmp_path)
     program = nginx.find(choice)
     command = gateway.command(program, gateway.write_config(given, program, tmp_path))
     tested = subprocess.run([*command, "-t"], capture_output=True, text=True)

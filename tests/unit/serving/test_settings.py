@@ -21,6 +21,7 @@ def test_defaults_are_the_documented_ports():
     assert numbers == {
         "gateway": 8000,
         "gRPC": 8001,
+        "gRPC bridge": 8004,
         "front door": 8002,
         "gateway status": 8003,
         "inference": 8080,
@@ -86,7 +87,7 @@ def test_variables_of_containers():
     )
     assert given.listen == "0.0.0.0"
     assert (given.inference.url, given.management.url) == ("http://torchserve:8080", "http://torchserve:8081")
-    assert (given.frontdoor.address, given.grpc.address) == ("10.0.0.2:8002", "grpc:8001")
+    assert (given.frontdoor.address, given.grpc_bridge.address) == ("10.0.0.2:8002", "grpc:8004")
     assert given.gateway_url == "http://127.0.0.1:8000"
 
 
