@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import psutil
 import pytest
 import requests
 
-from serving import settings
+from serving import gateway_reload, settings
 from serving.processes import wait_until
 from tests import gateways, ports
 from tests.gateways import PROBLEM
@@ -221,6 +222,27 @@ def test_connections_to_torchserve_are_kept(gateway, upstream):
     assert len(upstream.requests) == 20
     workers = psutil.Process(int((gateway.logs.parent / "run" / "gateway" / "nginx.pid").read_text())).children()
     assert upstream.connections - before <= len(workers) < 20
+
+
+def test_a_reload_cuts_no_slow_answer(tmp_path):
+    body = bytes(1 << 20)
+    asked = threading.Event()
+
+    class Slow(ScriptedUpstream):
+        def next(self, head, _body):
+            asked.set()
+            time.sleep(8)
+            return answer(200, body)
+
+    base = settings.read({})
+    with Slow() as slow, ThreadPoolExecutor() as pool:
+        inference = dataclasses.replace(base.inference, number=slow.port)
+        with gateways.running(base, tmp_path, inference=inference) as gateway:
+            sent = pool.submit(post, gateway)
+            assert asked.wait(10)
+            assert gateway_reload.reload(tmp_path / "run" / "gateway" / "nginx.pid", wait=False)
+            found = sent.result()
+    assert (found.status_code, found.content) == (200, body)
 
 
 def test_without_a_front_door(gateway):
