@@ -7,7 +7,7 @@ FROM debian:bookworm-slim AS base
 # Unpinned: Debian's stable release changes packages for security alone, and drops the versions before.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends nginx-light python3 \
+    && apt-get install -y --no-install-recommends nginx-light python3 python3-psutil \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
 
 FROM base AS pages

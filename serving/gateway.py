@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from handlers import limits
-from serving import gateway_live
+from serving import gateway_live, processes
 from serving.errors import SettingError
 from serving.nginx import Nginx
 from serving.settings import ROOT, Port, Settings
@@ -22,6 +22,8 @@ from serving.settings import ROOT, Port, Settings
 PAGES = ROOT / "gateway"
 TEMPLATES = PAGES / "nginx"
 
+# Each worker allocates its 10,000 connections at the start, and the gateway's container has 512 MB.
+_MOST_WORKERS = 8
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
 # In a quoted string of nginx's, these would end it or begin a variable.
 _UNQUOTABLE = re.compile(r"[\"$\\\n]")
@@ -79,7 +81,7 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
     rate = str(settings.rate_limit or 1)
     return {
         "USER": _user(),
-        "WORKERS": "auto",
+        "WORKERS": str(min(_MOST_WORKERS, processes.usable_cpus())),
         "LISTEN": _listening(settings, settings.gateway),
         "TLS": _tls(settings.certificates) if settings.certificates else "",
         "STATUS": "stub_status;" if nginx.has_stub_status else 'return 200 "built without stub_status\n";',

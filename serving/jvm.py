@@ -102,7 +102,7 @@ def write_config(settings: Settings, archives: Sequence[Archive]) -> Path:
     Raises:
         OSError: it cannot be written.
     """
-    # One thread reads and writes for 40,000 requests a second, and two that share two cores mostly wake each other.
+    # One thread reads and writes for four cores; two that share two cores mostly wake each other.
     threads = max(1, processes.usable_cpus() // 4)
     path = settings.run / "config.properties"
     files.write_atomically(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
 import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 

