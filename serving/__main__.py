@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -167,9 +167,19 @@ def _prepare(_: argparse.Namespace, given: Settings) -> int:
 def _roll_out(asked: argparse.Namespace, given: Settings) -> int:
     state = service.running(given)
     with _progress() as report:
-        done = control.ask(state and state.scratch, {name: value for name, value in vars(asked).items() if name != "run"}, report)
+        done = control.ask(state.scratch if state else None, vars(asked), report)
     _say(done)
     return 0
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
+    "serve": _serve,
+    "start": _start,
+    "stop": _stop,
+    "restart": _restart,
+    "status": _status,
+    "prepare": _prepare,
+}
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
@@ -188,19 +198,16 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     rollout_commands.add(commands)
-    for name in rollout_commands.NAMES:
-        commands.choices[name].set_defaults(run=_roll_out)
-    for name, run, text in (
-        ("serve", _serve, "start as quickly as it can be, or show the service that runs already"),
-        ("start", _start, "start, and wait until every model answers rightly"),
-        ("stop", _stop, "stop, and leave nothing behind"),
-        ("restart", _restart, "stop, then start"),
-        ("status", _status, "what runs: exit code 0 ready, 1 not ready, 3 not running"),
-        ("prepare", _prepare, "make the class cache that brings TorchServe up sooner"),
+    for name, text in (
+        ("serve", "start as quickly as it can be, or show the service that runs already"),
+        ("start", "start, and wait until every model answers rightly"),
+        ("stop", "stop, and leave nothing behind"),
+        ("restart", "stop, then start"),
+        ("status", "what runs: exit code 0 ready, 1 not ready, 3 not running"),
+        ("prepare", "make the class cache that brings TorchServe up sooner"),
     ):
         command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(run=run)
-        if run in (_serve, _start, _restart):
+        if name in ("serve", "start", "restart"):
             command.add_argument("--foreground", action="store_true", help="stay, and stop on SIGTERM or Ctrl-C")
     return parser.parse_args(arguments)
 
@@ -212,7 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        return int(asked.run(asked, settings.read()))
+        return _COMMANDS.get(asked.command, _roll_out)(asked, settings.read())
     except ServingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

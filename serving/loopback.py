@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import httpx
+
+# Or it logs a line for each request.
+logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def client(timeout: float, http2: bool = False) -> httpx.Client:

@@ -150,9 +150,8 @@ class Management:
         Raises:
             UnreachableError: no answer, or one that is not TorchServe's.
         """
-        names = self.names()
-        described = {name: self.describe(name) for name in names}
-        return [name for name, model in described.items() if model is None or not model.ready] if names else ["any model"]
+        described = {name: self.describe(name) for name in self.names()}
+        return [name for name, model in (described or {"any model": None}).items() if model is None or not model.ready]
 
     def register(self, archive: str) -> None:
         """Register an archive of the model store and start its workers; returns before these are ready.

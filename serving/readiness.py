@@ -104,7 +104,7 @@ def check_prediction(
     except ValueError:
         kind = answer.headers.get("Content-Type", "none")
         raise StartError(
-            f"{who} answered a known input in another format (Content-Type: {kind}) than the one that was asked for: its "
+            f"{who} answered a known input in another format (Content-Type: {kind}) than asked for: its "
             "handler must answer Accept: application/x-npy with the probabilities as a .npy file"
         ) from None
     if given.shape != wanted.shape or not np.allclose(given, wanted, rtol=0, atol=_TOLERANCE):

@@ -8,10 +8,10 @@
     promote   the canary becomes the default version, the split ends, the old version is drained and unregistered
     abort     the split ends, the canary is drained and unregistered
 
-A step that fails leaves the live version as it was, unregisters what was registered, and raises. The supervisor runs one
-rollout at a time (``serving/control.py``). What TorchServe does, and why this order (0.12.0): a version that is unregistered
-never answers what is in its queue, so it gets no new requests first and is given time; a version that is registered
-becomes the default only if the model had none.
+A step that fails leaves the live version as it was, unregisters what was registered, and raises. The supervisor runs
+one rollout at a time (``serving/control.py``). What TorchServe does, and why this order (0.12.0): a version that is
+unregistered never answers what is in its queue, so it gets no new requests first and is given time; a version that is
+registered becomes the default only if the model had none.
 """
 
 from __future__ import annotations

@@ -13,8 +13,6 @@ from serving.live import Live
 from serving.rollout import Report, Target
 from serving.settings import Settings
 
-NAMES = ("deploy", "rollback", "canary", "promote", "abort")
-
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add these commands to a parser's."""

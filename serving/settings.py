@@ -127,10 +127,10 @@ class Option:
     @property
     def shown(self) -> str:
         """The default, for people."""
-        default = self.default
-        if isinstance(default, Path):
-            return f"./{default.relative_to(ROOT)}"
-        return self.without or (f"{default:g}" if isinstance(default, float) else str(int(default) if isinstance(default, bool) else default))
+        if isinstance(self.default, Path):
+            return f"./{self.default.relative_to(ROOT)}"
+        # 120 and not 120.0, 1 and not True.
+        return self.without or (f"{self.default:g}" if isinstance(self.default, float | bool) else str(self.default))
 
 
 def _option(*values: Any) -> Any:
@@ -191,7 +191,7 @@ class Settings:
     ts_grpc_management: Port = _port_option(
         "TorchServe gRPC management", "FASHION_TS_GRPC_MANAGEMENT_PORT", 7071, "port of its gRPC management API"
     )
-    listen: str = _option("FASHION_LISTEN", _host, HOST, "address that the public ports listen on; :: for all, IPv6 too")
+    listen: str = _option("FASHION_LISTEN", _host, HOST, "address that public ports listen on; :: is all, IPv6 too")
     api_keys: Path | None = _option(
         "FASHION_API_KEYS", _path, None, "file of the keys that the gateway asks for", "none, so anybody may ask"
     )
@@ -220,7 +220,10 @@ class Settings:
         "FASHION_HANG_TIMEOUT", _positive, 20.0, "seconds of silence after which a part is killed"
     )
     backoff: float = _option(
-        "FASHION_BACKOFF", _positive, 1.0, "seconds before the second attempt to start a part; then twice as long, 60 at most"
+        "FASHION_BACKOFF",
+        _positive,
+        1.0,
+        "seconds before the second attempt to start a part; each later one waits longer, up to 60",
     )
     drain_delay: float = _option(
         "FASHION_DRAIN_DELAY", _seconds, 0.0, "seconds between the 503 of /readyz and the end of listening, at a stop"

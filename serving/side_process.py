@@ -36,8 +36,6 @@ def run(name: str, serve: Serve) -> int:
         The exit code: 1, after a line on stderr, for a setting or an address that cannot be used.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    # One line a request to TorchServe.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         asyncio.run(_until_signal(serve, settings.read()))
     except (ServingError, OSError) as error:

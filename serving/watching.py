@@ -26,8 +26,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from serving import worker_counts
-from serving.gateway_answers import GatewayAnswers
 from serving.errors import CallError
+from serving.gateway_answers import GatewayAnswers
 from serving.management import Model
 from serving.upstream import Upstream
 

@@ -28,7 +28,7 @@ _PING = b"ping"
 
 
 def available(settings: Settings) -> bool:
-    """Whether workers are forked: where Linux is 5.3 or newer, so that any process can be waited for, and unless told not to."""
+    """Whether workers are forked: unless told not to, on Linux 5.3 or newer, where any process can be waited for."""
     if not settings.fork_server:
         return False
     try:
