@@ -46,7 +46,7 @@ from handlers.options import Options
 logger = logging.getLogger(__name__)
 
 VERSION_HEADER = "X-Model-Version"
-# In what torch says, and oneDNN, when they get no memory; no type of error tells.
+# Out-of-memory messages of torch and oneDNN on a CPU, which raise a plain RuntimeError.
 _NO_MEMORY = ("can't allocate memory", "could not create a primitive")
 
 
@@ -312,9 +312,7 @@ class Classifier:
 
     def _refuse(self, context: Context, place: int, request: Request, error: Exception) -> bytes:
         if not isinstance(error, problems.Problem):
-            _exit_if_lost(error)
-            logger.error("A request failed %s", _reason(error), exc_info=error)
-            error = problems.Internal("the service failed on this request; its log has the reason")
+            error = _problem(error)
         self._batch.refused.append((metrics.content_type(request), type(error)))
         context.set_response_status(error.status, error.phrase, place)
         self._complete(context, place, request, problems.CONTENT_TYPE)
@@ -400,15 +398,29 @@ def _without_prediction_time(add_time: Callable[..., None]) -> Callable[..., Non
     return add
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, MemoryError) or any(said in str(error) for said in _NO_MEMORY):
-        return "as this worker got no more memory"
-    return "by a fault of this service"
-
-
-def _exit_if_lost(error: Exception) -> None:
-    """End the process after a CUDA fault: nothing works on the device any more, and TorchServe starts a new worker."""
-    if "CUDA" in str(error):
+def _problem(error: Exception) -> problems.Problem:
+    """Log an unexpected error and return its answer; end the process if the GPU is lost."""
+    message = _message(error)
+    if isinstance(error, torch.AcceleratorError) or message.startswith("CUDA error:"):
+        # Nothing works on the device in this process any more, and TorchServe starts a new worker.
         logger.critical("CUDA failed; this worker ends so that a new one takes its place", exc_info=error)
         logging.shutdown()
         os._exit(1)
+    if isinstance(error, torch.cuda.OutOfMemoryError) or message.startswith("CUDA out of memory"):
+        torch.cuda.empty_cache()
+        logger.error("Out of GPU memory while answering a request: %s", error)
+        return problems.Unavailable("the GPU is out of memory; try again, or send fewer examples")
+    no_memory = isinstance(error, MemoryError) or any(text in message for text in _NO_MEMORY)
+    logger.error("%s while answering a request", "Out of memory" if no_memory else "Unexpected error", exc_info=error)
+    return problems.Internal("the service failed on this request; its log has the reason")
+
+
+def _message(error: Exception) -> str:
+    """What torch says in a RuntimeError; empty for other errors, whose text may quote a caller."""
+    if not isinstance(error, RuntimeError):
+        return ""
+    message = str(error)
+    # TorchScript raises a plain RuntimeError whatever the type was, with its traceback before the message
+    # (https://github.com/pytorch/pytorch/issues/148642).
+    inner = message.partition("\nRuntimeError: ")[2]
+    return inner if inner and message.startswith("The following operation failed in the TorchScript") else message

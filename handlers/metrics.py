@@ -53,7 +53,8 @@ _FAULTS: tuple[type[Problem], ...] = (
     problems.UnsupportedFormat,
     problems.Unprocessable,
 )
-STATUSES = ("200", *(str(fault.status) for fault in _FAULTS), str(problems.Internal.status))
+_OWN_FAULTS: tuple[type[Problem], ...] = (problems.Internal, problems.Unavailable)
+STATUSES = ("200", *(str(fault.status) for fault in _FAULTS + _OWN_FAULTS))
 REASONS = tuple(fault.type.removeprefix(problems.TYPE_PREFIX) for fault in _FAULTS)
 
 _STAGE_BOUNDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

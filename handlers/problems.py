@@ -9,7 +9,8 @@ answer of the one request that caused it::
     ├── TooLarge             413  more bytes, pixels, images or nesting than ``handlers.limits`` allows
     ├── UnsupportedFormat    415  a format or content type that the model does not take
     ├── Unprocessable        422  well formed, but of the wrong shape, range or value
-    └── Internal             500  a fault of this service, met while answering one request
+    ├── Internal             500  a fault of this service, met while answering one request
+    └── Unavailable          503  the GPU is out of memory; the same request may succeed in a moment
 
 ``type`` is a URN and not an address, so that a deployment needs no public page to go with it. What each member means
 is documented in ``docs/api.md`` under the last part of its ``type``.
@@ -117,3 +118,12 @@ class Internal(Problem):
     phrase = "Internal Server Error"
     title = "The service failed on this request"
     type = TYPE_PREFIX + "internal"
+
+
+class Unavailable(Problem):
+    """The worker has no room for this request now; repeating it is safe."""
+
+    status = 503
+    phrase = "Service Unavailable"
+    title = "The service cannot answer just now"
+    type = TYPE_PREFIX + "unavailable"

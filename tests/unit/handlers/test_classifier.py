@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -496,20 +497,99 @@ def test_a_network_that_fails_answers_every_request(served, monkeypatch, caplog,
     with caplog.at_level(logging.ERROR):
         answers = served(FASHION).batch((PICTURES[0].tobytes(), http), (b"", http))
     assert [answer[0] for answer in answers] == [500, 400]
-    assert "this worker got no more memory" in caplog.text
+    assert "Out of memory while answering a request" in caplog.text
 
 
-def test_a_cuda_fault_ends_the_process():
-    program = "from handlers import classifier; classifier._exit_if_lost(RuntimeError('CUDA error: no kernel image'))"
+@pytest.fixture
+def failing_network(served, monkeypatch):
+    """Has the network of FASHION raise an error; returns the handler's worker."""
+
+    def fail_with(error):
+        def fail(_):
+            raise error
+
+        monkeypatch.setattr(served(FASHION).handler, "_network", fail)
+        return served(FASHION)
+
+    return fail_with
+
+
+def in_torchscript(message):
+    """A RuntimeError as TorchScript raises it in the place of any other error."""
+    return RuntimeError(
+        "The following operation failed in the TorchScript interpreter.\n"
+        "Traceback of TorchScript (most recent call last):\n"
+        '  File "network.py", line 5, in forward\n'
+        "    return self.layers(values)\n"
+        "           ~~~~~~~~~~~ <--- HERE\n"
+        f"RuntimeError: {message}\n"
+    )
+
+
+NO_GPU_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 14.74 GiB"
+LOST = "CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA`"
+
+
+def test_torchscript_raises_what_these_tests_take_it_to_raise():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        network = torch.jit.script(Network(FASHION))
+    with pytest.raises(RuntimeError) as caught:
+        network(torch.zeros(1, 3))
+    assert type(caught.value) is RuntimeError
+    assert classifier._message(caught.value).startswith("mat1 and mat2 shapes cannot be multiplied")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.cuda.OutOfMemoryError(NO_GPU_MEMORY), in_torchscript(NO_GPU_MEMORY)],
+    ids=["outside of TorchScript", "in TorchScript"],
+)
+def test_a_gpu_out_of_memory_is_a_503_and_the_worker_goes_on(failing_network, monkeypatch, caplog, error):
+    emptied = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
+    with caplog.at_level(logging.ERROR):
+        status, kind, _, body = failing_network(error).one(PICTURES[0].tobytes(), OCTETS)
+    assert (status, kind) == (503, PROBLEM)
+    assert json.loads(body)["type"] == problems.Unavailable.type
+    assert emptied
+    assert "Out of GPU memory while answering a request" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.AcceleratorError("no kernel image"), RuntimeError(LOST), in_torchscript(LOST)],
+    ids=["AcceleratorError", "RuntimeError", "in TorchScript"],
+)
+def test_a_lost_gpu_ends_the_process(failing_network, monkeypatch, caplog, error):
+    def leave(status):
+        raise SystemExit(status)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(logging, "shutdown", lambda: None)
+    with pytest.raises(SystemExit, match="1"):
+        failing_network(error).one(PICTURES[0].tobytes(), OCTETS)
+    assert "CUDA failed; this worker ends" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("CUDA error: is what a caller's label says"),
+        RuntimeError("the label 'CUDA error: x' is unknown"),
+        in_torchscript("shapes [CUDA error:]"),
+    ],
+    ids=["another type", "within the text", "within TorchScript's text"],
+)
+def test_an_error_that_mentions_cuda_does_not_end_the_process(failing_network, error):
+    assert failing_network(error).one(PICTURES[0].tobytes(), OCTETS)[0] == 500
+
+
+def test_the_end_of_a_process_is_a_failure_with_its_reason():
+    program = "from handlers import classifier; classifier._problem(RuntimeError('CUDA error: no kernel image'))"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == 1
     assert "CUDA failed" in ended.stderr
-
-
-def test_other_faults_do_not_end_the_process():
-    program = "from handlers import classifier; classifier._exit_if_lost(RuntimeError('shape')); print('alive')"
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert ended.stdout == "alive\n"
 
 
 def test_a_signature_of_another_kind_is_refused(tmp_path):

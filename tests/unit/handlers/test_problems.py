@@ -7,7 +7,7 @@ import pytest
 from handlers import problems
 
 TYPES = [problems.Malformed, problems.NotAcceptable, problems.TooLarge]
-TYPES += [problems.UnsupportedFormat, problems.Unprocessable, problems.Internal]
+TYPES += [problems.UnsupportedFormat, problems.Unprocessable, problems.Internal, problems.Unavailable]
 
 
 @pytest.mark.parametrize("type_", TYPES)
