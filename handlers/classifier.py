@@ -130,6 +130,7 @@ class Classifier:
         # Of the last requests that were alike; the content type of their bodies, if they ask for what is usual.
         self._pattern: Pattern | None = None
         self._content_type: str | None = None
+        self._fast_path_failed = False
         self._plain_headers = {"content-type": encoding.JSON, VERSION_HEADER: self._signature.version}
         self._recorder = metrics.open_recorder(self._signature)
         self._warm_up()
@@ -163,14 +164,19 @@ class Classifier:
                 return None
             decoded = time.perf_counter()
             probabilities = self._probabilities([values])
-        except Exception:
-            # It fails once more, and each request is told.
+        except Exception as error:
+            # Fall back to one request at a time, so that the error reaches the request that caused it.
+            batch.fast_path = "failed"
+            if not self._fast_path_failed:
+                logger.warning("The fast path failed; this worker logs that once and counts it", exc_info=error)
+            self._fast_path_failed = True
             return None
         inferred = time.perf_counter()
         if not np.isfinite(probabilities).all():
             return None
         answers = self._encoder.objects(probabilities)
         context.request_processor.headers = self._plain_headers
+        batch.fast_path = "answered"
         batch.answered = [self._content_type] * len(answers)
         batch.seconds = (decoded - began, inferred - decoded, time.perf_counter() - inferred)
         batch.probabilities = probabilities

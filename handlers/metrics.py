@@ -42,6 +42,8 @@ VARIABLE = "FASHION_COUNTS_DIR"
 _INTERVAL = 0.25
 
 STAGES = ("decode", "inference", "encode")
+# Of batches whose requests are alike (Classifier._answer_alike).
+FAST_PATH_OUTCOMES = ("answered", "failed")
 FORMATS = (
     *("png", "jpeg", "webp", "gif", "bmp", "image", "raw", "npy", "json", "oip", "kserve_v1", "multipart"),
     *("form", "text", "none", "unknown"),
@@ -101,6 +103,13 @@ def families(signature: Signature) -> tuple[Family, ...]:
             _STAGE_BOUNDS,
         ),
         Family("fashion_batch_requests", "histogram", "Requests in one batch.", (), ((),), _BATCH_BOUNDS),
+        Family(
+            "fashion_fast_path_total",
+            "counter",
+            "Batches of requests alike in their headers, answered at once, or where that failed.",
+            ("outcome",),
+            tuple((outcome,) for outcome in FAST_PATH_OUTCOMES),
+        ),
         Family("fashion_examples_total", "counter", "Images or vectors that went through the network.", (), ((),)),
         Family(
             "fashion_predictions_total",
@@ -131,12 +140,14 @@ class Batch:
         refused: the same for each other request, with the kind of its problem.
         seconds: how long the batch took in each of ``STAGES``; nothing where no request came to its end.
         probabilities: float32 ``[N, labels]``, if the network was asked.
+        fast_path: one of ``FAST_PATH_OUTCOMES``, if the batch took it.
     """
 
     answered: list[str] = dataclasses.field(default_factory=list)
     refused: list[tuple[str, type[Problem]]] = dataclasses.field(default_factory=list)
     seconds: tuple[float, float, float] | None = None
     probabilities: NDArray[np.float32] | None = None
+    fast_path: str | None = None
 
 
 def content_type(request: Request, envelope: object = "plain") -> str:
@@ -217,6 +228,8 @@ class Recorder:
         sizes = np.array([len(batch.answered) + len(batch.refused) for batch in batches], np.float64)
         # Descriptions alone make an empty batch.
         _observe(self._counts["fashion_batch_requests"][0], _BATCH_BOUNDS, sizes[sizes > 0])
+        outcomes = [batch.fast_path for batch in batches]
+        self._counts["fashion_fast_path_total"][:, 0] += [outcomes.count(outcome) for outcome in FAST_PATH_OUTCOMES]
         timed = [batch.seconds is not None for batch in batches]
         seconds = np.array([batch.seconds for batch in batches if batch.seconds], np.float64).reshape(-1, len(STAGES))
         for counts, took in zip(self._counts["fashion_stage_seconds"], seconds.T, strict=True):

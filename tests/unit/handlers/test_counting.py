@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from handlers import metrics
+from handlers import decoding, metrics
 from handlers.signature import Signature
 from serving import worker_counts
 from serving.processes import wait_until
@@ -93,10 +93,29 @@ def test_counts_requests_that_are_alike(served):
         ("png", "200"): 3,
         ("raw", "200"): 3,
     }
+    assert (found["fashion_fast_path_total", "answered"], found["fashion_fast_path_total", "failed"]) == (2, 0)
     assert found["fashion_examples_total",] == 6
     assert found["fashion_batch_requests_sum",] == 6
     for stage in metrics.STAGES:
         assert found["fashion_stage_seconds_count", stage] == 6
+
+
+def test_counts_and_logs_once_that_the_fast_path_fails(served, monkeypatch, caplog):
+    worker, count = served(FASHION)
+
+    def fail(*_):
+        raise TypeError("another numpy")
+
+    monkeypatch.setattr(decoding, "pictures", fail)
+    for _ in range(3):
+        at_once, answers = worker.alike([bytes(784)] * 2, "application/octet-stream")
+        assert (at_once, [answer[0] for answer in answers]) == (False, [200, 200])
+    found = count()
+    assert (found["fashion_fast_path_total", "answered"], found["fashion_fast_path_total", "failed"]) == (0, 3)
+    assert found["fashion_requests_total", "raw", "200"] == 6
+    (record,) = caplog.records
+    assert (record.levelname, record.message.partition(";")[0]) == ("WARNING", "The fast path failed")
+    assert "TypeError: another numpy" in caplog.text
 
 
 def test_counts_a_fault_of_the_service(served, monkeypatch):
