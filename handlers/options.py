@@ -50,8 +50,8 @@ def parse(query: str | None, labels: Sequence[str]) -> Options:
     except ValueError as error:
         raise problems.Unprocessable(f"the query string cannot be read: {error}") from None
     for name, value in pairs:
-        if name in given:
-            raise problems.Unprocessable(f"the option {name[:40]!r} is given twice")
+        if name in given and name in Options.__dataclass_fields__:
+            raise problems.Unprocessable(f"the option {name!r} is given twice")
         given[name] = value
     return Options(
         top_k=_top_k(given["top_k"], len(labels)) if "top_k" in given else None,

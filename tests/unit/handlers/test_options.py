@@ -10,7 +10,7 @@ from handlers import options, problems
 from tests.unit.handlers.signatures import LABELS
 
 
-@pytest.mark.parametrize("query", [None, "", "unknown=1", "a&b=&=c", "%ff%00", "top_k2=0"])
+@pytest.mark.parametrize("query", [None, "", "unknown=1", "a&b=&=c", "%ff%00", "top_k2=0", "_=1&_=2"])
 def test_no_option_is_the_default(query):
     assert options.parse(query, LABELS) == options.DEFAULT
 
