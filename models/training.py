@@ -21,6 +21,7 @@ from handlers.signature import Input
 from models.augmentation import Batches
 from models.catalog import Entry, Training
 from models.datasets import Dataset
+from models.errors import DataError
 from models.stepping import bfloat16_products, dropout
 
 # The most examples that one call of the network gets in evaluation; larger ones leave the processor's cache.
@@ -148,8 +149,16 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
         The network of the epoch with the best validation accuracy.
 
     Raises:
+        DataError: without the validation split, the dataset has fewer examples than a batch.
         KeyboardInterrupt: stopped by the user; nothing has been written.
     """
+    count, validation, size = len(dataset.train_inputs), settings.validation, settings.batch_size
+    steps = (count - validation) // size
+    if steps < 1:
+        raise DataError(
+            f"{entry.name}: {count} training examples, {validation} of them for validation, leave less than a batch of "
+            f"{size}; add examples, or lower validation or batch_size in models/catalog.py"
+        )
     started = time.monotonic()
     device = pick_device()
     torch.manual_seed(seed)
@@ -165,7 +174,6 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
     validation_inputs = inputs[held_out].reshape(-1, *entry.input.network_shape)
     validation_targets = targets[held_out]
 
-    steps = len(kept) // settings.batch_size
     optimizer, schedule = _optimizer(network, settings, steps * settings.epochs)
     _add_dropout(network, settings.dropout)
     batches = Batches(inputs, settings, generator)

@@ -16,6 +16,7 @@ from rich.console import Console
 from models import artifacts, datasets, training
 from models.building import build, load_network, quick
 from models.catalog import CATALOG
+from models.errors import DataError
 from models.training import fit_temperature, prepare, train
 
 ROOT = Path(__file__).parents[3]
@@ -191,6 +192,13 @@ def told(*arguments):
 training._optimizer = told
 sys.exit(__main__.main())
 """
+
+
+@pytest.mark.parametrize("count", [0, 300, 399], ids=["none", "validation alone", "less than a batch"])
+def test_fewer_examples_than_a_batch_are_refused(silent, short_training, count):
+    settings = dataclasses.replace(short_training, validation=300, batch_size=100)
+    with pytest.raises(DataError, match=f"blobs_mlp: {count} training examples, 300 of them .* a batch of 100; add"):
+        train(CATALOG["blobs_mlp"], small(datasets.blobs(), count), settings, 0, silent)
 
 
 def test_quick_is_one_epoch(few_images, silent):
