@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 FILE_NAME = "signature.json"
+# Raise it when older code would misread a file: a new member is ignored there, a member with a default may be missing.
+FORMAT = 1
 
 
 class SignatureError(ValueError):
@@ -91,7 +93,7 @@ class Signature:
 
     def to_json(self) -> str:
         """The signature as indented JSON, the form of ``signature.json``."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n"
 
 
 def _check(signature: Signature, source: str) -> None:
@@ -115,27 +117,32 @@ def _check(signature: Signature, source: str) -> None:
             raise SignatureError(f"{source}: {field} is not valid")
 
 
+def _parsed(raw: dict[str, Any]) -> Signature:
+    given, out = _known(Input, raw["input"]), _known(Output, raw["output"])
+    shapes = {name: tuple(given[name]) for name in ("shape", "network_shape")}
+    parts = {"input": Input(**{**given, **shapes}), "output": Output(**{**out, "labels": tuple(out["labels"])})}
+    return Signature(**{**_known(Signature, raw), **parts})
+
+
+def _known(kind: type[Input | Output | Signature], raw: dict[str, Any]) -> dict[str, Any]:
+    return {field.name: raw[field.name] for field in dataclasses.fields(kind) if field.name in raw}
+
+
 def read(path: Path) -> Signature:
-    """Read and check ``signature.json``.
+    """Read and check ``signature.json``; a file without a format number is of format 1.
 
     Raises:
-        SignatureError: the file is missing, is not JSON, lacks a field or contradicts itself.
+        SignatureError: the file is missing, is not JSON, has another format, lacks a field or contradicts itself.
     """
     try:
         raw = json.loads(path.read_text())
-        given, out = raw["input"], raw["output"]
-        signature = Signature(
-            **{
-                **raw,
-                "input": Input(
-                    **{**given, "shape": tuple(given["shape"]), "network_shape": tuple(given["network_shape"])}
-                ),
-                "output": Output(**{**out, "labels": tuple(out["labels"])}),
-            }
-        )
+        number = raw.get("format", 1)
+        signature = _parsed(raw) if number == FORMAT else None
     except OSError as error:
         raise SignatureError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise SignatureError(f"{path}: not a signature ({error})") from error
+    if signature is None:
+        raise SignatureError(f"{path} has format {number!r}, this code reads {FORMAT}; use the release that wrote it")
     _check(signature, str(path))
     return signature

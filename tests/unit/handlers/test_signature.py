@@ -11,11 +11,12 @@ from handlers.signature import SignatureError
 from tests.unit.handlers.signatures import FASHION, VECTOR
 
 
-@pytest.mark.parametrize("written", [FASHION, VECTOR], ids=["image", "vector"])
-def test_it_is_read_as_it_was_written(tmp_path, written):
+@pytest.mark.parametrize("content", [FASHION, VECTOR], ids=["image", "vector"])
+def test_it_is_read_as_it_was_written(tmp_path, content):
     path = tmp_path / "signature.json"
-    path.write_text(written.to_json())
-    assert signature.read(path) == written
+    path.write_text(content.to_json())
+    assert signature.read(path) == content
+    assert json.loads(path.read_text())["format"] == signature.FORMAT
 
 
 @pytest.mark.parametrize(
@@ -30,7 +31,7 @@ def test_it_is_read_as_it_was_written(tmp_path, written):
         ("output", "labels", ["a", "a"], "output.labels"),
         ("output", "temperature", 0, "output.temperature"),
         ("output", "temperature", float("nan"), "output.temperature"),
-        ("input", "color", "red", "not a signature"),
+        ("input", "shape", None, "not a signature"),
         ("output", "labels", 3, "not a signature"),
     ],
 )
@@ -50,6 +51,41 @@ def test_padding_is_for_images(tmp_path):
     (tmp_path / "signature.json").write_text(json.dumps(raw))
     with pytest.raises(SignatureError, match="padding needs an image of two axes"):
         signature.read(tmp_path / "signature.json")
+
+
+def written(tmp_path, change):
+    """The file of FASHION's signature after ``change`` of its members."""
+    raw = json.loads(FASHION.to_json())
+    change(raw)
+    (tmp_path / "signature.json").write_text(json.dumps(raw))
+    return tmp_path / "signature.json"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw.pop("format"),
+        lambda raw: raw.update(license="MIT"),
+        lambda raw: (raw["input"].update(color="red"), raw["output"].update(unit="1")),
+        lambda raw: (
+            raw.pop("scored"),
+            raw.pop("trained_on"),
+            raw["input"].pop("bias"),
+            raw["output"].pop("temperature"),
+        ),
+    ],
+    ids=["older, without a format", "a new member", "new members of its parts", "without members that have a default"],
+)
+def test_older_and_newer_files_of_the_format_are_read(tmp_path, change):
+    assert signature.read(written(tmp_path, change)) == FASHION
+
+
+@pytest.mark.parametrize("number", [2, "1", None])
+def test_another_format_is_refused_in_one_sentence(tmp_path, number):
+    path = written(tmp_path, lambda raw: raw.update(format=number, input="of another form"))
+    with pytest.raises(SignatureError) as caught:
+        signature.read(path)
+    assert str(caught.value) == f"{path} has format {number!r}, this code reads 1; use the release that wrote it"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"input": {}}'], ids=["empty", "cut", "a list", "without fields"])
