@@ -45,6 +45,8 @@ from handlers.options import Options
 
 logger = logging.getLogger(__name__)
 
+# Examples that go through the network at once; more fall out of the CPU's cache.
+_CHUNK = 256
 VERSION_HEADER = "X-Model-Version"
 # Out-of-memory messages of torch and oneDNN on a CPU, which raise a plain RuntimeError.
 _NO_MEMORY = ("can't allocate memory", "could not create a primitive")
@@ -103,16 +105,11 @@ class Classifier:
     def initialize(self, context: Context) -> None:
         """Load the network and the signature of the archive that TorchServe has unpacked.
 
-        ``model-config.yaml`` may set ``threads`` (CPU threads of the network, default 1) and ``chunk_size`` (examples
-        that go through the network at once, default 256; more fall out of the CPU's cache).
-
         Raises:
             signature.SignatureError: the archive's signature is not valid or does not fit this handler.
         """
         folder = Path(context.system_properties["model_dir"])
-        config = context.model_yaml_config or {}
-        torch.set_num_threads(int(config.get("threads", 1)))
-        self._chunk_size = int(config.get("chunk_size", 256))
+        torch.set_num_threads(1)
         self._signature = signature.read(folder / signature.FILE_NAME)
         if self._signature.input.kind != self.kind:
             raise signature.SignatureError(
@@ -134,7 +131,8 @@ class Classifier:
         self._plain_headers = {"content-type": encoding.JSON, VERSION_HEADER: self._signature.version}
         self._recorder = metrics.open_recorder(self._signature)
         self._warm_up()
-        pipeline.install(folder if config.get("continuousBatching") is True else None)
+        continuous = (context.model_yaml_config or {}).get("continuousBatching") is True
+        pipeline.install(folder if continuous else None)
         # A line for each request, from here or from TorchServe's modules, is read and matched by the frontend.
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("ts").setLevel(logging.WARNING)
@@ -363,8 +361,8 @@ class Classifier:
         output = self._signature.output
         with torch.inference_mode():
             chunks = [
-                self._network(self._inputs(torch.from_numpy(values[start : start + self._chunk_size])))
-                for start in range(0, len(values), self._chunk_size)
+                self._network(self._inputs(torch.from_numpy(values[start : start + _CHUNK])))
+                for start in range(0, len(values), _CHUNK)
             ]
             scores = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
             # A sigmoid is part of its network already.
@@ -387,7 +385,7 @@ class Classifier:
     def _warm_up(self) -> None:
         shape = self._signature.input.shape
         # TorchScript specialises a network in its first calls, and once more for a batch of another size.
-        for count in (1, 2, 1, 2, self._chunk_size):
+        for count in (1, 2, 1, 2, _CHUNK):
             self._probabilities([np.zeros((count, *shape), np.uint8 if self.kind == "image" else np.float32)])
 
 

@@ -58,8 +58,8 @@ _DATATYPES: dict[str, np.dtype[Any]] = {
 }
 _OUTPUT_DATATYPES = {"probabilities": "FP32", "class": "INT64", "label": "BYTES"}
 _OUTPUTS = {"softmax": ("probabilities", "class", "label"), "sigmoid": ("probabilities",)}
-# Triton's extensions that would change what an output holds or where it goes: better refused than ignored.
 _MAX_AXES = 4
+# Triton's extensions that would change what an output holds or where it goes: better refused than ignored.
 _FOREIGN_PARAMETERS = ("classification", "shared_memory_region")
 
 

@@ -59,16 +59,14 @@ def expected(signature: Signature, values: np.ndarray) -> np.ndarray:
 class Served:
     """A handler with an archive's folder, and the part of a worker that calls it."""
 
-    def __init__(self, signature: Signature, folder: Path, **config):
+    def __init__(self, signature: Signature, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FILE_NAME).write_text(signature.to_json())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             torch.jit.script(Network(signature).eval()).save(str(folder / "model.pt"))
         manifest = {"model": {"serializedFile": "model.pt"}}
-        self.context = Context(
-            signature.model, str(folder), manifest, 8, None, "0.12.0", model_yaml_config=config or None
-        )
+        self.context = Context(signature.model, str(folder), manifest, 8, None, "0.12.0")
         self.handler = ImageClassifier() if signature.input.kind == "image" else VectorClassifier()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -300,9 +298,9 @@ def test_a_description_holds_metadata_and_signature(served):
     assert described["signature"] == json.loads(FASHION.to_json())
 
 
-def test_more_images_than_a_chunk_keep_their_order(tmp_path):
-    small = Served(FASHION, tmp_path, chunk_size=7, threads=1)
-    answers = small.json(PICTURES.tobytes(), "application/octet-stream")
+def test_more_images_than_a_chunk_keep_their_order(served, monkeypatch):
+    monkeypatch.setattr(classifier, "_CHUNK", 7)
+    answers = served(FASHION).json(PICTURES.tobytes(), "application/octet-stream")
     np.testing.assert_allclose(values(answers), expected(FASHION, PICTURES), atol=1e-6)
 
 
