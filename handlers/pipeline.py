@@ -42,6 +42,8 @@ from handlers.wire import Batch, Read, Reader
 
 logger = logging.getLogger(__name__)
 
+# With the value "torchserve", this environment variable leaves the protocol to TorchServe's own code.
+VARIABLE = "FASHION_WIRE"
 # The protocol has no version of its own.
 VERSION = "0.12.0"
 
@@ -189,8 +191,16 @@ def install(folder: Path | None = None, worker: Any = None) -> bool:
 
     Returns:
         Whether this module reads and writes now; if not, TorchServe's own functions still do.
+
+    Raises:
+        ValueError: the environment variable has another value than "torchserve".
     """
     worker = worker or sys.modules["__main__"]
+    if choice := os.environ.get(VARIABLE):
+        if choice != "torchserve":
+            raise ValueError(f"{VARIABLE} must be torchserve or unset, got {choice!r}")
+        logger.info("TorchServe's reader serves: %s=%s", VARIABLE, choice)
+        return False
     if ts.__version__ != VERSION:
         logger.info("TorchServe's reader serves: it is version %s, and this one knows %s", ts.__version__, VERSION)
         return False

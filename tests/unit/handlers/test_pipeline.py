@@ -324,6 +324,25 @@ def test_another_version_of_torchserve_keeps_its_own_reader(worker, monkeypatch,
     assert service.create_predict_response is upstream.create_predict_response
 
 
+def test_a_switch_leaves_torchserves_own_code_in_place(worker, monkeypatch, caplog):
+    monkeypatch.setenv(pipeline.VARIABLE, "torchserve")
+    retrieve = Service.retrieve_data_for_inference
+    with caplog.at_level(logging.INFO):
+        assert not pipeline.install(worker=worker)
+    assert "TorchServe's reader serves: FASHION_WIRE=torchserve" in caplog.text
+    assert worker.retrieve_msg is upstream.retrieve_msg
+    assert Service.retrieve_data_for_inference is retrieve
+    assert service.create_predict_response is upstream.create_predict_response
+
+
+def test_an_empty_switch_is_none_and_another_value_is_refused(worker, monkeypatch):
+    monkeypatch.setenv(pipeline.VARIABLE, "TorchServe")
+    with pytest.raises(ValueError, match="FASHION_WIRE must be torchserve or unset, got 'TorchServe'"):
+        pipeline.install(worker=worker)
+    monkeypatch.setenv(pipeline.VARIABLE, "")
+    assert pipeline.install(worker=worker)
+
+
 @pytest.mark.parametrize("main", [None, types.SimpleNamespace(retrieve_msg=len)], ids=["no reader", "another reader"])
 def test_a_process_that_is_no_worker_stays_as_it_is(caplog, main):
     with caplog.at_level(logging.INFO):

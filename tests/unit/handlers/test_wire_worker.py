@@ -27,7 +27,7 @@ ROW = np.array([1.0, -2.0, 0.5], "<f4").tobytes()
 class Worker:
     """A worker process with the model of ``tests.packing`` loaded, and the frontend's end of its connection."""
 
-    def __init__(self, folder, version=None, config=WHOLE):
+    def __init__(self, folder, version=None, config=WHOLE, **variables):
         with zipfile.ZipFile(packing.pack(folder, changes={"model-config.yaml": config})) as archive:
             archive.extractall(folder / "model")
         # The path of a Unix socket may have a hundred characters or so; the worker takes a number from its end.
@@ -39,6 +39,7 @@ class Worker:
             "PYTHONPATH": os.pathsep.join(map(str, (folder / "model", folder))),
             "TS_DECODE_INPUT_REQUEST": "false",
             "OMP_NUM_THREADS": "1",
+            **variables,
         }
         command = [sys.executable, TS / "model_service_worker.py", "--sock-type", "unix", "--sock-name", path]
         self.log = folder / "worker.log"
@@ -80,15 +81,21 @@ class Worker:
             self._sockets.cleanup()
 
 
-@pytest.fixture(scope="module", params=[None, "0.12.1"], ids=["this version", "another version"])
+OWN = {}, "in the place of TorchServe"
+ANOTHER = {"version": "0.12.1"}, "TorchServe's reader serves: it is version 0.12.1"
+SWITCHED = {"FASHION_WIRE": "torchserve", "config": packing.CONFIG}, "TorchServe's reader serves: FASHION_WIRE=torch"
+
+
+@pytest.fixture(
+    scope="module", params=[OWN, ANOTHER, SWITCHED], ids=["this version", "another version", "switched off"]
+)
 def worker(request, tmp_path_factory):
-    version = request.param
-    running = Worker(tmp_path_factory.mktemp("worker"), version)
+    settings, logged = request.param
+    running = Worker(tmp_path_factory.mktemp("worker"), **settings)
     yield running
     # A frontend that goes away is no error, whichever reader notices.
     assert running.stop() == 0
-    said = "in the place of TorchServe" if version is None else f"TorchServe's reader serves: it is version {version}"
-    assert said in running.log.read_text()
+    assert logged in running.log.read_text()
 
 
 OCTETS = "application/octet-stream"
@@ -138,7 +145,7 @@ def test_a_batch_without_requests_has_no_answers(worker):
     assert worker.answers.read() == (200, b"Prediction success", [])
 
 
-@pytest.mark.parametrize("worker", [None], indirect=True, ids=["this version"])
+@pytest.mark.parametrize("worker", [OWN], indirect=True, ids=["this version"])
 def test_files_of_the_same_field_are_all_answered(worker):
     rows = [ROW, np.zeros(3, "<f4").tobytes()]
     headers = {"content-type": "multipart/form-data; boundary=b"}
