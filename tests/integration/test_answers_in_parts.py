@@ -91,6 +91,17 @@ def test_callers_at_a_time_get_their_own_answers(running):
     ask_alone(running)
 
 
+def test_torchserves_own_code_serves_where_the_environment_says_so(place):
+    packing.pack(place.settings.model_store)
+    assert place.run("start", FASHION_WIRE="torchserve").returncode == 0
+    callers = Callers(place)
+    callers.await_answers(20)
+    callers.stop()
+    logged = (place.settings.logs / "workers.log").read_text()
+    assert "TorchServe's reader serves: FASHION_WIRE=torchserve" in logged
+    assert "reads and writes in the place of TorchServe" not in logged
+
+
 def test_answers_are_not_kept_back_while_workers_come_and_go(running):
     for count in (2, 3, 1, 2, 1):
         # TorchServe drops what a worker has when it takes it away, so then nobody asks.
