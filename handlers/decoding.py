@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers import containers, documents, examples, images, limits, multipart, npy, numbers, oip, problems
+from handlers import containers, examples, images, limits, multipart, npy, numbers, oip, problems
 from handlers.signature import Signature
 
 Body = bytes | bytearray
@@ -202,7 +202,7 @@ def _by_content(
     # Without a copy of what may be large; white space of more than a kilobyte around a text is none that people send.
     head, tail = bytes(body[:1024]).lstrip(), bytes(body[-1024:]).rstrip()
     # A first byte alone would take raw pixels that start with 91 for a list.
-    if head.startswith(documents.BYTE_ORDER_MARK) or (head and tail and _JSON_ENDS.get(head[0]) == tail[-1]):
+    if head.startswith(numbers.BYTE_ORDER_MARK) or (head and tail and _JSON_ENDS.get(head[0]) == tail[-1]):
         return _json(body, signature, prepare)
     if body.startswith(npy.MAGIC):
         return _array(npy.read(body), signature)
@@ -294,13 +294,13 @@ def _inference(body: Body, json_length: int | None, signature: Signature, prepar
 def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
     if len(text) > limits.JSON_PIECE_BYTES and (decoded := _long_json(text, signature)):
         return decoded
-    documents.check_size(text)
-    text = documents.without_mark(text)
+    numbers.check_size(text)
+    text = numbers.without_mark(text)
     # The protocol's own reader parses the text itself; this test keeps most requests from being parsed twice. One byte
     # is looked for many times faster than a word.
     if b'"' in text and b'"inputs"' in text and b'"instances"' not in text and text.lstrip()[:1] == b"{":
         return _inference(text, None, signature, prepare)
-    document = documents.load(text)
+    document = numbers.load(text)
     may_hold_booleans = b"e" in text and (b"true" in text or b"false" in text)
     reader = _JsonReader(signature, prepare, may_hold_booleans)
     if type(document) is dict:
@@ -313,7 +313,7 @@ def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
 
 def _long_json(text: Body, signature: Signature) -> Decoded | None:
     """A long text of nothing but numbers, bare or as ``{"instances": …}``; ``None`` for any other."""
-    start = len(documents.BYTE_ORDER_MARK) if text.startswith(documents.BYTE_ORDER_MARK) else 0
+    start = len(numbers.BYTE_ORDER_MARK) if text.startswith(numbers.BYTE_ORDER_MARK) else 0
     end = len(text)
     instances = _INSTANCES.match(text, start)
     if instances:
@@ -361,7 +361,7 @@ class _JsonReader:
             return _base64(found, self._signature, self._prepare)
         if type(found) is dict:
             return self.examples(self._unwrapped(found))
-        raise problems.Unprocessable(f"JSON {documents.name(found)} is no input; send {self._expected()}")
+        raise problems.Unprocessable(f"JSON {numbers.type_name(found)} is no input; send {self._expected()}")
 
     def _joined(self, found: list[Any]) -> NDArray[Any]:
         read = [self.examples(member) for member in found]

@@ -34,7 +34,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from handlers import documents, examples, images, problems
+from handlers import examples, images, numbers, problems
 from handlers.signature import Signature
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -210,7 +210,7 @@ def metadata(signature: Signature, versions: Sequence[str]) -> dict[str, Any]:
 
 def _describe(header: bytes, activation: str) -> tuple[dict[str, Any], Request]:
     """The only input of a request's JSON, and what the answer needs."""
-    document = documents.load(header)
+    document = numbers.load(header)
     if type(document) is not dict:
         raise problems.Malformed('the inference request takes a JSON object {"inputs": [...]}')
     inputs = document.get("inputs")
@@ -306,7 +306,7 @@ def _native_datatype(signature: Signature) -> str:
 
 def _raw(body: Body, signature: Signature) -> tuple[NDArray[Any], Request]:
     dtype = _DATATYPES[_native_datatype(signature)]
-    size = math.prod(signature.input.shape) * dtype.itemsize
+    size = signature.input.example_bytes
     count, rest = divmod(len(body), size)
     if rest or not count:
         raise problems.Malformed(f"a raw binary request takes a multiple of {size} bytes, got {len(body)}")
