@@ -335,19 +335,10 @@ class Classifier:
 
     def _oip_refusal(self, problem: problems.Problem) -> bytes:
         """A refusal in the form of an inference response: GRPCJob knows no other and loses its worker over one."""
-        described = {
-            "name": "error",
-            "datatype": "BYTES",
-            "shape": [1],
-            "data": [f"{problem.status} {problem.title}: {problem.detail}"],
-        }
-        answer = {
-            "id": "",
-            "model_name": self._signature.model,
-            "model_version": self._signature.version,
-            "outputs": [described],
-        }
-        return orjson.dumps(answer)
+        text = f"{problem.status} {problem.title}: {problem.detail}"
+        output = {"name": "error", "datatype": "BYTES", "shape": [1], "data": [text]}
+        named = {"model_name": self._signature.model, "model_version": self._signature.version}
+        return orjson.dumps({"id": "", **named, "outputs": [output]})
 
     def _describe(self, context: Context, place: int) -> bytes:
         context.set_response_content_type(place, encoding.JSON)

@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,63 +72,66 @@ _IMAGES = {"image/jpg": "jpeg", "image/x-ms-bmp": "bmp", "image/x-bmp": "bmp"}
 def families(signature: Signature) -> tuple[Family, ...]:
     """Everything that a worker of this model counts."""
     return (
-        Family(
+        _family(
             "fashion_requests_total",
             "counter",
             "Requests that the handler answered, by input format and status.",
-            ("format", "status"),
-            tuple(itertools.product(FORMATS, STATUSES)),
+            format=FORMATS,
+            status=STATUSES,
         ),
-        Family(
+        _family(
             "fashion_rejected_total",
             "counter",
             "Requests refused for what they are, by the type of the problem.",
-            ("reason",),
-            tuple((reason,) for reason in REASONS),
+            reason=REASONS,
         ),
-        Family(
+        _family(
             "fashion_stage_seconds",
             "histogram",
             "Seconds that a request's batch took in each stage, once for each request.",
-            ("stage",),
-            tuple((stage,) for stage in STAGES),
             _STAGE_BOUNDS,
+            stage=STAGES,
         ),
-        Family(
+        _family(
             "fashion_handler_seconds",
             "histogram",
             "Seconds that a request's batch took in all stages, once for each request.",
-            (),
-            ((),),
             _STAGE_BOUNDS,
         ),
-        Family("fashion_batch_requests", "histogram", "Requests in one batch.", (), ((),), _BATCH_BOUNDS),
-        Family(
+        _family("fashion_batch_requests", "histogram", "Requests in one batch.", _BATCH_BOUNDS),
+        _family(
             "fashion_fast_path_total",
             "counter",
             "Batches of requests alike in their headers, answered at once, or where that failed.",
-            ("outcome",),
-            tuple((outcome,) for outcome in FAST_PATH_OUTCOMES),
+            outcome=FAST_PATH_OUTCOMES,
         ),
-        Family("fashion_examples_total", "counter", "Images or vectors that went through the network.", (), ((),)),
-        Family(
+        _family("fashion_examples_total", "counter", "Images or vectors that went through the network."),
+        _family(
             "fashion_predictions_total",
             "counter",
             "Examples decided for each label; sigmoid models decide for any number of labels.",
-            ("label",),
-            tuple((label,) for label in signature.output.labels),
+            label=signature.output.labels,
         ),
-        Family(
+        _family(
             "fashion_confidence",
             "histogram",
             "Probability of what the model decided; for sigmoid models the mean over the labels.",
-            (),
-            ((),),
             _CONFIDENCE_BOUNDS,
         ),
-        Family("fashion_model_info", "gauge", "1 for each version.", ("kind",), ((signature.input.kind,),)),
-        Family("fashion_model_accuracy", "gauge", "Share of the test set that the version decides rightly.", (), ((),)),
+        _family("fashion_model_info", "gauge", "1 for each version.", kind=(signature.input.kind,)),
+        _family("fashion_model_accuracy", "gauge", "Share of the test set that the version decides rightly."),
     )
+
+
+def _family(
+    name: str,
+    type_: Literal["counter", "gauge", "histogram"],
+    text: str,
+    bounds: tuple[float, ...] = (),
+    /,
+    **labels: Sequence[str],
+) -> Family:
+    return Family(name, type_, text, tuple(labels), tuple(itertools.product(*labels.values())), bounds)
 
 
 @dataclasses.dataclass
