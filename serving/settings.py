@@ -76,6 +76,12 @@ def _device(text: str) -> str:
     return text
 
 
+def _wire(text: str) -> str:
+    if text != "torchserve":
+        raise ValueError
+    return text
+
+
 _KINDS: dict[Callable[[str], object], str] = {
     _port: "a port number from 1 to 65535",
     _positive: "a number of seconds above 0",
@@ -85,6 +91,7 @@ _KINDS: dict[Callable[[str], object], str] = {
     _nginx: "system, wheel or the path of an nginx program",
     _rate: "a whole number of requests a second, 1 or more",
     _device: "cpu or gpu",
+    _wire: "torchserve",
     _switch: "1 for yes or 0 for no",
 }
 
@@ -212,6 +219,10 @@ class Settings:
         "FASHION_NGINX", _nginx, None, "system, wheel or a path", "the system's if new enough, else the wheel's"
     )
     fork_server: bool = _option("FASHION_FORK", _switch, True, "0: each worker imports torch by itself")
+    # Read by the handlers, which inherit it.
+    wire: str | None = _option(
+        "FASHION_WIRE", _wire, None, "torchserve: workers read requests by TorchServe's own code", "their own reader"
+    )
     start_timeout: float = _option(
         "FASHION_START_TIMEOUT", _positive, 120.0, "seconds that one part may take to be ready"
     )
