@@ -166,14 +166,14 @@ def _side_process(settings: Settings, name: str, module: str, port: Port, answer
         folder=ROOT,
         output=settings.log(f"{module}.log"),
         ports=(port,),
-        probe=lambda _: None if processes.listens(port) else f"starting the {name}",
+        probe=lambda _: None if processes.listens(port.host, port.number) else f"starting the {name}",
         answers=answers,
         faces_callers=name == BRIDGE,
     )
 
 
 def _gateway(settings: Settings, scratch: Path) -> Part:
-    program = nginx.find(settings.nginx)
+    program, status = nginx.find(settings.nginx), settings.gateway_status
     return Part(
         name=GATEWAY,
         command=gateway.command(program, gateway.write_config(settings, program, scratch)),
@@ -181,7 +181,7 @@ def _gateway(settings: Settings, scratch: Path) -> Part:
         folder=settings.run,
         output=settings.log("gateway.log"),
         ports=(settings.gateway, settings.grpc, settings.gateway_status),
-        probe=lambda _: None if processes.listens(settings.gateway_status) else "starting the gateway",
+        probe=lambda _: None if processes.listens(status.reachable, status.number) else "starting the gateway",
         answers=lambda: _http_answers(f"{settings.gateway_status.url}/status"),
         # SIGTERM breaks off what nginx is answering; its workers outlive a master that is killed.
         stop_signal=signal.SIGQUIT,

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import psutil
 
-from serving.settings import Port
-
 # Seconds between two looks at something that is waited for.
 POLL = 0.05
 
@@ -44,23 +42,22 @@ def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     return cpus
 
 
-def port_is_free(port: Port) -> bool:
-    """Whether a server could listen on this port now."""
-    family = socket.AF_INET6 if ":" in port.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+def port_is_free(host: str, port: int) -> bool:
+    """Whether a server could listen on this address now."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As servers do: without it, connections that have just ended keep the port for a minute.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((port.host, port.number))
+            probe.bind((host, port))
         except OSError:
             return False
     return True
 
 
-def listens(port: Port) -> bool:
-    """Whether a server takes connections on this port now."""
+def listens(host: str, port: int) -> bool:
+    """Whether a server takes connections on this address now."""
     try:
-        with socket.create_connection((port.reachable, port.number), timeout=1):
+        with socket.create_connection((host, port), timeout=1):
             return True
     except OSError:
         return False

@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from serving import __main__ as command
-from serving import settings
+from serving import settings, supervisor
 from serving.processes import port_is_free, wait_until
 from serving.settings import ROOT, Settings
 from tests import ports
@@ -98,7 +98,7 @@ class Place:
         if "COVERAGE_PROCESS_CONFIG" in os.environ:
             # A process that is killed does not write which lines it has run.
             self.run("stop")
-        path = self.settings.run / "service.json"
+        path = supervisor.state_path(self.settings)
         scratch = json.loads(path.read_text())["scratch"] if path.exists() else None
         assert wait_until(lambda: not self._kill(), 30), self._everything()
         if scratch:
@@ -143,9 +143,12 @@ class Place:
         return found
 
     def pid(self, name: str) -> int:
-        """The number of one of the processes that a start leaves behind; it may have ended."""
-        (found,) = [each["pid"] for each in self.state()["processes"] if each["name"] == name]
-        return found
+        """The number of one of the service's processes; 0 while it is not running."""
+        return int(self.state()["processes"][name] or 0)
+
+    def supervisor(self) -> psutil.Process:
+        """The supervisor, which runs."""
+        return psutil.Process(self.state()["pid"])
 
     def process(self, name: str) -> psutil.Process:
         """One of these processes, which runs."""
@@ -158,8 +161,8 @@ class Place:
     def assert_nothing_left(self, scratch: str) -> None:
         """No process, no listener, no state and no temporary file remains of the service."""
         assert self.processes() == []
-        assert all(port_is_free(settings.HOST, port.number) for port in self.settings.ports)
-        assert not (self.settings.run / "service.json").exists()
+        assert all(port_is_free(port.host, port.number) for port in self.settings.ports)
+        assert not supervisor.state_path(self.settings).exists()
         assert not Path(scratch).exists()
 
 
