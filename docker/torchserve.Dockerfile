@@ -61,7 +61,7 @@ RUN --mount=type=bind,source=docker/class_cache.py,target=/tmp/class_cache.py \
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    FASHION_LISTEN=0.0.0.0 \
+    FASHION_TORCHSERVE_HOST=0.0.0.0 \
     FASHION_MODEL_STORE=/models \
     FASHION_RUN_DIR=/state \
     FASHION_LOG_DIR=/tmp/logs \

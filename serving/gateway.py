@@ -17,7 +17,7 @@ from handlers import limits
 from serving import gateway_live, processes
 from serving.errors import SettingError
 from serving.nginx import Nginx
-from serving.settings import ROOT, Port, Settings
+from serving.settings import ROOT, Port, Settings, bracketed
 
 PAGES = ROOT / "gateway"
 TEMPLATES = PAGES / "nginx"
@@ -79,17 +79,20 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
     """
     # Any rate will do where it is not used.
     rate = str(settings.rate_limit or 1)
+    tls = " ssl" if settings.certificates else ""
+    http2 = "; http2 on" if nginx.has_http2_directive else " http2"
     return {
         "USER": _user(),
         "WORKERS": str(min(_MOST_WORKERS, processes.usable_cpus())),
-        "LISTEN": _listening(settings, settings.gateway),
+        "LISTEN": _listening(settings, settings.gateway) + tls,
         "TLS": _tls(settings.certificates) if settings.certificates else "",
         "STATUS": "stub_status;" if nginx.has_stub_status else 'return 200 "built without stub_status\n";',
-        "STATUS_LISTEN": f"{settings.listen}:{settings.gateway_status.number}",
-        "GRPC_LISTEN": _listening(settings, settings.grpc) + ("; http2 on" if nginx.has_http2_directive else " http2"),
+        "STATUS_LISTEN": _listening(settings, settings.gateway_status),
+        "GRPC_LISTEN": _listening(settings, settings.grpc) + tls + http2,
         "GRPC_BRIDGE": settings.grpc_bridge.address,
         "INFERENCE": settings.inference.address,
         "FRONTDOOR": settings.frontdoor.address,
+        "METRICS": settings.metrics.address,
         "RUN": _quotable(folder),
         "LIVE": _quotable(live_folder(settings) / gateway_live.NAME),
         "SOCKET": _quotable(scratch / "gateway.sock"),
@@ -126,7 +129,8 @@ def command(nginx: Nginx, config: Path) -> list[str]:
 
 
 def _listening(settings: Settings, port: Port) -> str:
-    return f"{settings.listen}:{port.number}" + (" ssl" if settings.certificates else "")
+    """The address of nginx's ``listen``; the IPv6 wildcard takes IPv4 too."""
+    return f"{bracketed(settings.listen)}:{port.number}" + " ipv6only=off" * (settings.listen == "::")
 
 
 def _quotable(path: Path) -> str:

@@ -181,7 +181,7 @@ def _gateway(settings: Settings, scratch: Path) -> Part:
         folder=settings.run,
         output=settings.log("gateway.log"),
         ports=(settings.gateway, settings.grpc, settings.gateway_status),
-        probe=lambda _: None if processes.listens(status.reachable, status.number) else "starting the gateway",
+        probe=lambda _: None if processes.listens(status.host, status.number) else "starting the gateway",
         answers=lambda: _http_answers(f"{settings.gateway_status.url}/status"),
         # SIGTERM breaks off what nginx is answering; its workers outlive a master that is killed.
         stop_signal=signal.SIGQUIT,

@@ -21,6 +21,8 @@ from serving.errors import SettingError
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
+# The ports that listen on FASHION_LISTEN.
+_PUBLIC = ("gateway", "grpc", "gateway_status")
 # Where workers count what they do; as in handlers/metrics.py.
 COUNTS_VARIABLE = "FASHION_COUNTS_DIR"
 # FASHION_LOG_DIR of a container: the engine keeps what the service prints.
@@ -52,7 +54,8 @@ def _path(text: str) -> Path:
 def _host(text: str) -> str:
     if re.fullmatch(r"[A-Za-z]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", text):
         return text
-    return str(ipaddress.ip_address(text))
+    # nginx takes no zone, as in fe80::1%eth0.
+    return str(ipaddress.ip_address(text.replace("%", " ")))
 
 
 def _nginx(text: str) -> str:
@@ -148,6 +151,11 @@ def _port_option(name: str, variable: str, default: int, meaning: str) -> Any:
     return _option(variable, _port, default, meaning, "", name)
 
 
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 @dataclasses.dataclass(frozen=True)
 class Port:
     """One port of the service.
@@ -156,7 +164,7 @@ class Port:
         name: what listens there, in a word or two.
         variable: the environment variable that changes it.
         number: 1 to 65535.
-        host: the address that it listens on.
+        host: where this machine finds it.
     """
 
     name: str
@@ -165,14 +173,9 @@ class Port:
     host: str = HOST
 
     @property
-    def reachable(self) -> str:
-        """Where this machine reaches it."""
-        return {"0.0.0.0": HOST, "::": "::1"}.get(self.host, self.host)
-
-    @property
     def address(self) -> str:
-        """``host:port``, for this machine."""
-        return f"[{self.reachable}]:{self.number}" if ":" in self.reachable else f"{self.reachable}:{self.number}"
+        """``host:port``, with an IPv6 host in brackets."""
+        return f"{bracketed(self.host)}:{self.number}"
 
     @property
     def url(self) -> str:
@@ -279,6 +282,8 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         SettingError: a variable cannot be used, or two ports are the same.
     """
     values = {name: option.read(environment) for name, option in options()}
+    # A wildcard is no destination, but includes loopback.
+    public_host = HOST if values["listen"] in ("0.0.0.0", "::") else values["listen"]
     taken: dict[int, str] = {}
     for name, option in options():
         if option.kind is not _port:
@@ -287,8 +292,8 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
         if number in taken:
             raise SettingError(f"{taken[number]} and {option.variable} are both {number}; ports must differ")
         taken[number] = option.variable
-        public = name in ("gateway", "grpc", "gateway_status")
-        values[name] = Port(option.name, option.variable, number, values["listen"] if public else HOST)
+        host = public_host if name in _PUBLIC else HOST
+        values[name] = Port(option.name, option.variable, number, host)
     return Settings(**values)
 
 

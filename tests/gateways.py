@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from serving import gateway, nginx, processes, settings
-from serving.settings import HOST, ROOT, Settings
+from serving.settings import ROOT, Settings
 from tests import ports
 
 OPENAPI = yaml.safe_load((ROOT / "gateway" / "openapi.yaml").read_text())
@@ -68,7 +68,7 @@ class Gateway:
 
     def converse(self, sent: bytes, answers: int = 1, timeout: float = 10) -> bytes:
         """Send bytes over a connection of their own and return what comes: so many answers, or less if it is closed."""
-        with socket.create_connection((HOST, self.port), timeout=timeout) as connection:
+        with socket.create_connection((self.settings.gateway.host, self.port), timeout=timeout) as connection:
             connection.sendall(sent)
             received = b""
             with contextlib.suppress(ConnectionResetError):
@@ -133,10 +133,10 @@ def running(
         with log.open("wb") as output:
             process = subprocess.Popen(gateway.command(program, config), stdout=output, stderr=subprocess.STDOUT)
         try:
-            started = processes.wait_until(lambda: process.poll() is not None or processes.listens(HOST, port), 10)
+            started = processes.wait_until(lambda: process.poll() is not None or processes.listens(given.gateway.host, port), 10)
             assert started, log.read_text()
             assert process.poll() is None, log.read_text()
-            yield Gateway(given.gateway_url, port, given.logs)
+            yield Gateway(given)
         finally:
             # Fast: its tests have their answers.
             process.terminate()

@@ -20,8 +20,9 @@ from serving import gateway_live, gateway_reload, nginx, settings
 from serving.live import Canary, Live
 from serving.processes import listens, wait_until
 from serving.settings import HOST, ROOT
-from tests import gateways, ports
+from tests import gateways, packing, ports
 from tests.gateways import PROBLEM, routes
+from tests.support.place import make_place
 
 ALICE, BOB = "a1" * 32, "B2" * 16
 TIMEOUT = 60
@@ -256,6 +257,36 @@ def test_grpc_has_the_rate_of_http(tiny_service, tmp_path):
             codes = [check(channel) for _ in range(30)]
         assert codes[0] is grpc.StatusCode.OK
         assert set(codes[1:]) == {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+
+
+# --- Addresses ---
+
+
+def test_a_service_on_an_ipv6_address(tmp_path):
+    packing.pack(tmp_path / "model_store")
+    place = make_place(tmp_path, tmp_path / "model_store", FASHION_LISTEN="::1")
+    try:
+        place.start()
+        assert place.gateway.startswith("http://[::1]:")
+        assert requests.post(place.gateway + "/predictions/tiny", **BODY).status_code == 200
+        with grpc.insecure_channel(place.grpc) as channel:
+            assert check(channel) is grpc.StatusCode.OK
+        status = place.settings.gateway_status.url
+        assert requests.get(status + "/readyz", timeout=TIMEOUT).json() == {"ready": True}
+        # The front door reaches nginx there too.
+        assert "\nnginx_up 1" in requests.get(status + "/metrics", timeout=TIMEOUT).text
+        assert "\nQueueTime_count" in requests.get(status + "/metrics/torchserve", timeout=TIMEOUT).text
+        assert gateway_reload.apply(place.settings, {"tiny": Live("1.0", canary=Canary("2.0", 100))})
+        assert requests.post(place.gateway + "/predictions/tiny", **BODY).status_code == 404
+        addresses = {
+            connection.laddr.ip.removeprefix("::ffff:")
+            for process in place.processes()
+            for connection in process.net_connections()
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert addresses == {HOST}
+    finally:
+        place.end()
 
 
 # --- Canary ---

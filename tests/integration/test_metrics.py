@@ -118,8 +118,10 @@ def test_callers_cannot_reach_the_metrics(tiny_service):
     for path in ("/metrics", "/status", "/-/ask/metrics", "/-/status"):
         assert requests.get(tiny_service.gateway + path, timeout=TIMEOUT).status_code == 404
     status = tiny_service.settings.gateway_status.url
-    assert requests.get(f"{status}/status", timeout=TIMEOUT).status_code == 200
-    assert requests.get(f"{status}/predictions/tiny", timeout=TIMEOUT).status_code == 404
+    for path in ("/status", "/readyz", "/metrics", "/metrics/torchserve"):
+        assert requests.get(status + path, timeout=TIMEOUT).status_code == 200
+    for path in ("/predictions/tiny", "/models", "/v2", "/metrics/"):
+        assert requests.get(status + path, timeout=TIMEOUT).status_code == 404
 
 
 def test_a_killed_worker_shows_and_its_counts_stay(place):

@@ -57,7 +57,7 @@ def test_the_configuration_has_the_services_addresses(given, tmp_path):
     assert "server 127.0.0.1:8002 max_fails=0;" in written
     assert f"client_max_body_size {limits.REQUEST_BYTES};" in written
     assert "ssl_certificate " not in written
-    for other in (given.management, given.metrics, given.ts_grpc, given.ts_grpc_management):
+    for other in (given.management, given.ts_grpc, given.ts_grpc_management):
         assert str(other.number) not in written
 
 
@@ -65,6 +65,18 @@ def test_the_configuration_has_the_services_addresses(given, tmp_path):
 def test_nginx_has_a_worker_for_each_cpu_up_to_eight(given, tmp_path, monkeypatch, cpus, workers):
     monkeypatch.setattr(processes, "usable_cpus", lambda: cpus)
     assert f"worker_processes {workers};" in write(given, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("listen", "address", "options"),
+    [("0.0.0.0", "0.0.0.0", ""), ("::1", "[::1]", ""), ("::", "[::]", " ipv6only=off")],
+)
+def test_the_gateway_alone_listens_on_the_chosen_address(given, tmp_path, listen, address, options):
+    written = write(dataclasses.replace(given, listen=listen), tmp_path)
+    for port in (8000, 8003):
+        assert f"listen {address}:{port}{options};" in written
+    assert f"listen {address}:8001{options} http2;" in written
+    assert "server 127.0.0.1:8002 max_fails=0;" in written
 
 
 def test_keys_are_included_and_not_copied(given, tmp_path):

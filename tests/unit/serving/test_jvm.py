@@ -131,6 +131,15 @@ def test_written_config_ends_with_addresses_and_archives(given, tmp_path):
     assert last["load_models"] == "tiny-1.1.mar,tiny.mar"
 
 
+def test_torchserve_listens_where_it_is_found_and_not_where_the_gateway_does(tmp_path):
+    variables = {"FASHION_RUN_DIR": str(tmp_path), "FASHION_LISTEN": "::"}
+    assert "0.0.0.0" not in jvm.write_config(settings.read(variables), []).read_text()
+    inside = settings.read({**variables, "FASHION_TORCHSERVE_HOST": "0.0.0.0"})
+    lines = jvm.write_config(inside, []).read_text().splitlines()
+    assert "inference_address=http://0.0.0.0:8080" in lines
+    assert "grpc_management_address=0.0.0.0" in lines
+
+
 def test_scratch_folder_is_private_and_its_path_short(monkeypatch, tmp_path):
     deep = tmp_path / ("d" * 80)
     deep.mkdir()

@@ -119,15 +119,16 @@ def test_group_of_before_the_machines_start_is_not_touched(spawn):
     assert _runs(child)
 
 
-def test_port_is_free_until_somebody_listens():
+@pytest.mark.parametrize("host", [HOST, "::1"])
+def test_port_is_free_until_somebody_listens(host):
     (port,) = ports.free(1)
-    assert processes.port_is_free(HOST, port)
-    assert not processes.listens(HOST, port)
-    with socket.create_server((HOST, port)):
-        assert not processes.port_is_free(HOST, port)
-        assert processes.listens(HOST, port)
+    assert processes.port_is_free(host, port)
+    assert not processes.listens(host, port)
+    with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+        assert not processes.port_is_free(host, port)
+        assert processes.listens(host, port)
         assert f"(pid {os.getpid()})" in processes.listener(port)
-    assert processes.port_is_free(HOST, port)
+    assert processes.port_is_free(host, port)
 
 
 def test_port_of_a_closed_connection_is_free():

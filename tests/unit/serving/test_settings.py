@@ -91,6 +91,23 @@ def test_variables_of_containers():
     assert given.gateway_url == "http://127.0.0.1:8000"
 
 
+@pytest.mark.parametrize(
+    ("listen", "host", "url"),
+    [
+        ("10.0.0.5", "10.0.0.5", "http://10.0.0.5:8000"),
+        ("::1", "::1", "http://[::1]:8000"),
+        ("fd00:0:0::2", "fd00::2", "http://[fd00::2]:8000"),
+        ("0.0.0.0", "127.0.0.1", "http://127.0.0.1:8000"),
+        ("::", "127.0.0.1", "http://127.0.0.1:8000"),
+    ],
+)
+def test_the_gateways_ports_are_found_where_it_listens(listen, host, url):
+    given = settings.read({"FASHION_LISTEN": listen})
+    assert given.gateway_url == url
+    assert {given.gateway.host, given.grpc.host, given.gateway_status.host} == {host}
+    assert {port.host for port in given.ports[4:]} == {given.frontdoor.host} == {settings.HOST}
+
+
 def test_relative_folder_is_taken_from_here(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert settings.read({"FASHION_LOG_DIR": "here"}).logs == tmp_path / "here"
@@ -111,6 +128,9 @@ def test_relative_folder_is_taken_from_here(monkeypatch, tmp_path):
         ("FASHION_START_TIMEOUT", "soon"),
         ("FASHION_RUN_DIR", ""),
         ("FASHION_LISTEN", ""),
+        ("FASHION_LISTEN", "[::1]"),
+        ("FASHION_LISTEN", "::g"),
+        ("FASHION_LISTEN", "fe80::1%eth0"),
         ("FASHION_DEVICE_TYPE", "cuda"),
         ("FASHION_TORCHSERVE_HOST", "torchserve:8080"),
         ("FASHION_GRPC_HOST", "a b"),
