@@ -28,6 +28,7 @@ _PORTS = (
     "GATEWAY",
     "GATEWAY_STATUS",
     "GRPC",
+    "GRPC_BRIDGE",
     "FRONTDOOR",
     "INFERENCE",
     "MANAGEMENT",
@@ -117,7 +118,7 @@ def service(
                 address["GATEWAY"],
                 address["MANAGEMENT"],
                 Path(folder, "store"),
-                {process["name"]: psutil.Process(process["pid"]) for process in state["processes"]},
+                {name: psutil.Process(pid) for name, pid in state["processes"].items()},
                 settings.read(variables),
             )
         finally:
@@ -148,10 +149,12 @@ def gateway_of(service: Service, program: Nginx) -> Iterator[str]:
         given.logs.mkdir()
         command = gateway.command(program, gateway.write_config(given, program, Path(folder)))
         log = given.logs / "gateway.log"
-        process = processes.spawn("gateway", command, os.environ, given.run, log)
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:
             if not processes.wait_until(lambda: processes.listens(HOST, number), 10):
                 raise ServiceError(log.read_text())
             yield given.gateway_url
         finally:
-            processes.stop(process, 10)
+            process.terminate()
+            process.wait(10)

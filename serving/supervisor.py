@@ -369,13 +369,16 @@ def _locked(given: Settings) -> Iterator[None]:
 async def _clear_leftovers(given: Settings, before: State) -> None:
     """Wait until what a killed supervisor has left is gone: on Linux its parts have been told to end."""
     deadline = time.monotonic() + _LEFTOVERS_S
-    while time.monotonic() < deadline and not all(processes.port_is_free(port.host, port.number) for port in given.ports):
+    while time.monotonic() < deadline and not all(
+        processes.port_is_free(port.host, port.number) for port in given.ports
+    ):
         await asyncio.sleep(processes.POLL)
     shutil.rmtree(before.scratch, ignore_errors=True)
 
 
 def _check_ports(planned: list[Part]) -> None:
-    taken = [port for part in planned for port in part.ports if not processes.port_is_free(port.host, port.number)]
+    ports = [port for part in planned for port in part.ports]
+    taken = [port for port in ports if not processes.port_is_free(port.host, port.number)]
     if taken:
         raise PortInUseError(
             "; ".join(

@@ -133,7 +133,9 @@ def running(
         with log.open("wb") as output:
             process = subprocess.Popen(gateway.command(program, config), stdout=output, stderr=subprocess.STDOUT)
         try:
-            started = processes.wait_until(lambda: process.poll() is not None or processes.listens(given.gateway.host, port), 10)
+            started = processes.wait_until(
+                lambda: process.poll() is not None or processes.listens(given.gateway.host, port), 10
+            )
             assert started, log.read_text()
             assert process.poll() is None, log.read_text()
             yield Gateway(given)

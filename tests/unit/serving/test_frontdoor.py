@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +17,7 @@ import requests
 from aiohttp import web
 from torchserve_stub import TorchServeStub
 
-from serving import frontdoor
+from serving import frontdoor, settings, side_process
 from serving.processes import listens, wait_until
 from serving.settings import HOST, ROOT
 from serving.upstream import Upstream
@@ -35,11 +37,12 @@ def stub():
 def door(stub, max_age):
     """A front door before the stub, in a thread of its own; asks it for a path: status, content type and JSON."""
     (port,) = ports.free(1)
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    loop, stop, draining = asyncio.new_event_loop(), asyncio.Event(), asyncio.Event()
 
     async def serve():
         async with aiohttp.ClientSession() as session:
-            application = frontdoor.FrontDoor(Upstream(session, stub.url, stub.url), max_age).application()
+            upstream = Upstream(session, settings.read(stub.environment))
+            application = frontdoor.FrontDoor(upstream, draining, max_age).application()
             runner = web.AppRunner(application)
             await runner.setup()
             await web.TCPSite(runner, HOST, port).start()
@@ -136,21 +139,39 @@ def test_answers_are_used_again(stub):
 
 @contextlib.contextmanager
 def process(port, upstream):
-    command = [sys.executable, "-m", "serving.frontdoor", "--port", str(port)]
-    with subprocess.Popen([*command, "--inference", upstream, "--management", upstream], cwd=ROOT) as process:
+    environment = {**os.environ, **upstream, "FASHION_FRONTDOOR_PORT": str(port)}
+    with subprocess.Popen([sys.executable, "-m", "serving.frontdoor"], cwd=ROOT, env=environment) as process:
         assert wait_until(lambda: listens(HOST, port), TIMEOUT)
-        yield
+        yield process
         process.send_signal(signal.SIGTERM)
         assert process.wait(TIMEOUT) == 0
 
 
 def test_without_torchserve():
-    port, nobody = ports.free(2)
-    with process(port, f"http://{HOST}:{nobody}"):
+    port, *nobody = ports.free(3)
+    names = ("FASHION_INFERENCE_PORT", "FASHION_MANAGEMENT_PORT")
+    with process(port, dict(zip(names, map(str, nobody), strict=True))):
         for path in ("/readyz", "/v1/models", "/v2/health/live", "/v2/models/fashion"):
             assert_problem(get(f"http://{HOST}:{port}{path}"), 503, "TorchServe does not answer")
 
 
-def test_a_port_in_use_is_told(stub, capfd):
-    assert frontdoor.main(["--port", stub.url.rpartition(":")[2]]) == 1
+def test_a_service_that_is_stopping_is_not_ready(stub):
+    stub.reset()
+    (port,) = ports.free(1)
+    with process(port, stub.environment) as door:
+        assert get(f"http://{HOST}:{port}/readyz")[0] == 200
+        door.send_signal(signal.SIGUSR1)
+        assert wait_until(lambda: get(f"http://{HOST}:{port}/readyz")[0] == 503, TIMEOUT)
+        assert_problem(get(f"http://{HOST}:{port}/v2/health/ready"), 503, "the service is stopping")
+        # What is in work goes on.
+        assert get(f"http://{HOST}:{port}/v1/models")[0] == 200
+
+
+def test_a_port_in_use_is_told(stub, capfd, monkeypatch):
+    for name, value in stub.environment.items():
+        monkeypatch.setenv(name, value)
+    (port,) = ports.free(1)
+    monkeypatch.setenv("FASHION_FRONTDOOR_PORT", str(port))
+    with socket.create_server((HOST, port)):
+        assert side_process.run("frontdoor", frontdoor.serve) == 1
     assert "frontdoor: [Errno" in capfd.readouterr().err

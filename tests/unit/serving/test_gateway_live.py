@@ -23,13 +23,6 @@ def test_each_canary_has_a_share_of_its_own():
     assert "Authorization" not in text
 
 
-def test_digest_is_that_of_the_rest():
-    texts = [gateway_live.render({}, None), gateway_live.render({}, "key"), gateway_live.render(TRYING, None)]
-    digests = [gateway_live.taken_up(text) for text in texts]
-    assert len(set(digests)) == 3
-    assert all(digest in text for digest, text in zip(digests, texts, strict=True))
-
-
 def test_file_is_written_when_it_differs_and_for_its_owner_alone(tmp_path):
     folder, text = tmp_path / "live", gateway_live.render(TRYING, "secret")
     assert gateway_live.write(folder, text)
@@ -61,11 +54,3 @@ def test_change_without_a_gateway_is_told(tmp_path):
 def test_another_process_with_the_gateways_number_gets_no_signal(tmp_path):
     (tmp_path / "nginx.pid").write_text(str(os.getpid()))
     assert not gateway_reload.reload(tmp_path / "nginx.pid", wait=True)
-
-
-def test_gateway_elsewhere_that_does_not_take_it_up_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(gateway_reload, "_UP", 0.2)
-    variables = {"FASHION_RUN_DIR": str(tmp_path), "FASHION_GATEWAY_HOST": "localhost"}
-    given = settings.read({**variables, "FASHION_GATEWAY_STATUS_PORT": "9"})
-    with pytest.raises(RolloutError, match="localhost:9/live"):
-        gateway_reload.apply(given, TRYING)

@@ -1,9 +1,9 @@
 """The gRPC bridge as a process of its own, between a real gRPC client and a small real HTTP server."""
 
 import json
+import os
 import re
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -21,6 +21,7 @@ from torchserve_stub import TorchServeStub, predict
 from handlers import limits
 from serving.oip_proto import __main__ as generator
 from serving.oip_proto import open_inference_pb2 as messages
+from tests import ports
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 DEADLINE = 30  # seconds that a call may take before a test fails
@@ -29,13 +30,13 @@ SERVICE = "inference.GRPCInferenceService"
 
 
 class Bridge:
-    """A running bridge: ``address`` is where it listens."""
+    """A bridge with the environment ``upstream``: ``address`` is where it listens."""
 
-    def __init__(self, upstream, port=0):
-        command = [sys.executable, "-m", "serving.grpc_bridge", "--port", str(port)]
+    def __init__(self, upstream, port=None, program=None):
         self.process = subprocess.Popen(
-            [*command, "--inference", upstream, "--management", upstream],
+            [sys.executable, *(("-c", program) if program else ("-m", "serving.grpc_bridge"))],
             cwd=ROOT,
+            env={**os.environ, **upstream, "FASHION_GRPC_BRIDGE_PORT": port or str(ports.free(1)[0])},
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -80,7 +81,7 @@ def upstream(shared_upstream):
 
 @pytest.fixture(scope="module")
 def bridge(shared_upstream):
-    running = Bridge(shared_upstream.url)
+    running = Bridge(shared_upstream.environment)
     yield running
     if running.process.poll() is None:
         assert running.stop() == 0
@@ -276,7 +277,7 @@ def test_a_broken_connection_is_unavailable(call):
 
 
 def test_an_answer_without_a_protocol_is_an_internal_fault_and_logged(upstream):
-    running = Bridge(upstream.url)
+    running = Bridge(upstream.environment)
     try:
         with grpc.insecure_channel(running.address) as channel:
             infer = method_of(channel, "ModelInfer")
@@ -337,7 +338,7 @@ def test_reflection_lists_and_describes_the_service(channel):
 
 
 def test_sigterm_lets_calls_in_flight_finish(upstream):
-    running = Bridge(upstream.url)
+    running = Bridge(upstream.environment)
     with grpc.insecure_channel(running.address) as channel:
         answer = method_of(channel, "ModelInfer").future(request_for(model="held"), timeout=DEADLINE)
         assert upstream.held.wait(DEADLINE)
@@ -353,8 +354,15 @@ def test_sigterm_lets_calls_in_flight_finish(upstream):
     assert not [line for line in running.lines if "Traceback" in line]
 
 
-def test_sigterm_does_not_wait_for_a_call_that_hangs(upstream):
-    running = Bridge(upstream.url)
+IMPATIENT = """
+from serving import grpc_bridge, side_process
+grpc_bridge.GRACE_S = 0.5
+raise SystemExit(side_process.run("grpc_bridge", grpc_bridge.serve))
+"""
+
+
+def test_sigterm_does_not_wait_for_ever_for_a_call_that_hangs(upstream):
+    running = Bridge(upstream.environment, program=IMPATIENT)
     with grpc.insecure_channel(running.address) as channel:
         answer = method_of(channel, "ModelInfer").future(request_for(model="held"), timeout=DEADLINE)
         assert upstream.held.wait(DEADLINE)
@@ -362,14 +370,9 @@ def test_sigterm_does_not_wait_for_a_call_that_hangs(upstream):
         assert isinstance(answer.exception(DEADLINE), grpc.RpcError)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_without_torchserve_calls_are_unavailable_and_the_bridge_lives():
-    running = Bridge(f"http://127.0.0.1:{free_port()}")
+    inference, management = map(str, ports.free(2))
+    running = Bridge({"FASHION_INFERENCE_PORT": inference, "FASHION_MANAGEMENT_PORT": management})
     try:
         with grpc.insecure_channel(running.address) as channel:
             with pytest.raises(grpc.RpcError) as caught:
@@ -383,7 +386,7 @@ def test_without_torchserve_calls_are_unavailable_and_the_bridge_lives():
 
 def test_a_port_in_use_is_said_in_one_line(bridge):
     port = bridge.address.partition(":")[2]
-    second = Bridge("http://127.0.0.1:1", port)
+    second = Bridge({}, port)
     assert second.process.returncode == 1
     told = [line for line in second.lines if line.startswith("grpc_bridge: ")]
     assert told == [f"grpc_bridge: cannot listen on 127.0.0.1:{port}; is the port in use?\n"]

@@ -7,13 +7,12 @@ import re
 import pytest
 
 from models.catalog import Serving
-from serving import __main__ as command
 from serving import settings
 from serving.settings import ROOT
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 VARIABLE = re.compile(r"\bFASHION_[A-Z_]+")
-READ = set(VARIABLE.findall(command._variables()))
+READ = {option.variable for _, option in settings.options()}
 EXPLAINED = set(VARIABLE.findall((ROOT / ".env.example").read_text()))
 
 
@@ -45,12 +44,6 @@ DEFAULTS = [
 def test_the_defaults_of_the_containers_are_those_of_the_page(name, value):
     (row,) = re.findall(rf"^\| [^|]*`{name}`[^|]*\|([^|]*)\|", CONTAINERS, re.MULTILINE)
     assert re.search(rf"(?<![\w.]){re.escape(value)}(?![\w.])", row), row
-
-
-@pytest.mark.parametrize("name", ["hang_timeout", "backoff"])
-def test_the_defaults_of_the_processes_are_those_of_the_page(name):
-    default = getattr(settings.read({}), name)
-    assert re.search(rf"`FASHION_{name.upper()}` \|[^|]*: {default:g}\b", PAGE)
 
 
 def test_the_default_batch_is_that_of_the_catalog():

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from serving import live, readiness, rollout
+from serving import live, readiness, rollout, tokens
 from serving.errors import RefusedError, RolloutError, StateError
 from serving.live import Canary, Live
 from serving.management import Model, Worker
@@ -66,10 +66,10 @@ def target(tmp_path, registry, shares, monkeypatch):
     return Target(
         management=registry,
         inference="",
-        token=None,
+        token=tokens.nobody,
         model_store=tmp_path / "store",
         state=tmp_path,
-        logs=None,
+        workers_log=tmp_path / "workers.log",
         start_timeout=1,
         grace=0,
         split=lambda state: shares.append(state["tiny"].canary),

@@ -9,6 +9,7 @@ import pytest
 from handlers import limits, metrics
 from serving import jvm, settings
 from serving.errors import SettingError
+from serving.settings import ROOT
 
 
 def _properties() -> dict[str, str]:
@@ -76,19 +77,29 @@ def test_variables_of_the_gateway(tmp_path):
     assert settings.read({"FASHION_CERTIFICATES": str(tmp_path)}).gateway_url == "https://127.0.0.1:8000"
 
 
-def test_variables_of_containers():
-    given = settings.read(
-        {
-            "FASHION_LISTEN": "0.0.0.0",
-            "FASHION_TORCHSERVE_HOST": "torchserve",
-            "FASHION_FRONTDOOR_HOST": "10.0.0.2",
-            "FASHION_GRPC_HOST": "grpc",
-        }
-    )
-    assert given.listen == "0.0.0.0"
-    assert (given.inference.url, given.management.url) == ("http://torchserve:8080", "http://torchserve:8081")
-    assert (given.frontdoor.address, given.grpc_bridge.address) == ("10.0.0.2:8002", "grpc:8004")
-    assert given.gateway_url == "http://127.0.0.1:8000"
+def test_an_empty_variable_is_as_good_as_none():
+    """Compose makes one of each that it passes on and that has no value."""
+    assert settings.read(dict.fromkeys(_variables(), "")) == settings.read({})
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_variables_that_kubernetes_makes_for_a_service_of_this_name_are_none(kind):
+    injected = {option.variable: f"{kind}://10.96.0.7:8000" for _, option in settings.options() if option.name}
+    assert len(injected) > 5
+    assert settings.read(injected) == settings.read({})
+
+
+def _variables() -> list[str]:
+    return [option.variable for _, option in settings.options()]
+
+
+def test_the_page_and_the_example_have_the_table_as_it_is():
+    for form, path in (("markdown", ROOT / "docs" / "operations.md"), ("env", ROOT / ".env.example")):
+        assert settings.main(form) in path.read_text(), f"{path}: run python -m serving.settings {form}"
+
+
+def test_every_setting_is_described_in_help():
+    assert [name for name in _variables() if name not in settings.described()] == []
 
 
 @pytest.mark.parametrize(
@@ -105,7 +116,8 @@ def test_the_gateways_ports_are_found_where_it_listens(listen, host, url):
     given = settings.read({"FASHION_LISTEN": listen})
     assert given.gateway_url == url
     assert {given.gateway.host, given.grpc.host, given.gateway_status.host} == {host}
-    assert {port.host for port in given.ports[4:]} == {given.frontdoor.host} == {settings.HOST}
+    public = {given.gateway, given.grpc, given.gateway_status}
+    assert {port.host for port in set(given.ports) - public} == {settings.HOST}
 
 
 def test_relative_folder_is_taken_from_here(monkeypatch, tmp_path):
@@ -116,7 +128,6 @@ def test_relative_folder_is_taken_from_here(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("FASHION_GATEWAY_PORT", ""),
         ("FASHION_GATEWAY_PORT", "http"),
         ("FASHION_GATEWAY_PORT", "0"),
         ("FASHION_GATEWAY_PORT", "65536"),
@@ -126,17 +137,18 @@ def test_relative_folder_is_taken_from_here(monkeypatch, tmp_path):
         ("FASHION_START_TIMEOUT", "nan"),
         ("FASHION_START_TIMEOUT", "inf"),
         ("FASHION_START_TIMEOUT", "soon"),
-        ("FASHION_RUN_DIR", ""),
-        ("FASHION_LISTEN", ""),
+        ("FASHION_GATEWAY_PORT", "http://10.0.0.1"),
+        ("FASHION_DRAIN_DELAY", "-1"),
+        ("FASHION_FORK", "no"),
+        ("FASHION_WIRE", "own"),
         ("FASHION_LISTEN", "[::1]"),
+        ("FASHION_LISTEN", "a b"),
+        ("FASHION_LISTEN", "host:8000"),
         ("FASHION_LISTEN", "::g"),
         ("FASHION_LISTEN", "fe80::1%eth0"),
         ("FASHION_DEVICE_TYPE", "cuda"),
-        ("FASHION_TORCHSERVE_HOST", "torchserve:8080"),
-        ("FASHION_GRPC_HOST", "a b"),
         ("FASHION_RATE_LIMIT", "0"),
         ("FASHION_RATE_LIMIT", "1.5"),
-        ("FASHION_TOKENS", ""),
         ("FASHION_TOKENS", "yes"),
         ("FASHION_TOKENS", "false"),
     ],

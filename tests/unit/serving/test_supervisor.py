@@ -1,112 +1,385 @@
-"""The watch over processes, with a service that a test makes up."""
+"""Order, failure and end of the service's parts, with small processes in the place of the real ones."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
 import pytest
 
-from serving import service, settings, supervisor
-from serving.errors import ArchiveError, StartError
+from serving import files, live, parts, service, settings, supervisor
+from serving.errors import AlreadyRunningError, ArchiveError, PortInUseError, StartError
+from serving.parts import Part
+from serving.processes import wait_until
+from serving.settings import HOST, ROOT
+from serving.supervisor import Supervisor
+from tests import packing, ports
 
-
-class Scripted:
-    """A service that loses its process as often as a script says, and is stopped after that.
-
-    Args:
-        losses: what each attempt to start it again comes to: an error, or ``None`` when it succeeds.
-    """
-
-    def __init__(self, *losses: Exception | None) -> None:
-        self._losses = list(losses)
-        self._alive = False
-        self.attempts = 0
-
-    def ended(self, _given):
-        if not self._losses and self._alive:
-            return None
-        lost, self._alive = not self._alive or bool(self._losses), False
-        return ["TorchServe"] if lost else []
-
-    def revive(self, _given, _report):
-        self.attempts += 1
-        error = self._losses.pop(0)
-        if error:
-            raise error
-        self._alive = True
-        return ["TorchServe"]
+TIMEOUT = 20
+SLEEPS = "import time; time.sleep(600)"
+# Says when it can be asked to end, and in what order that comes.
+ENDS = """
+import signal, sys, time
+def end(*_):
+    print(time.monotonic(), flush=True)
+    sys.exit()
+for number in (signal.SIGTERM, signal.SIGQUIT):
+    signal.signal(number, end)
+print("set", flush=True)
+time.sleep(600)
+"""
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('set', flush=True); time.sleep(600)"
+)
+# Starts a child that outlives it.
+PARENT = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {SLEEPS!r}]); time.sleep(600)"
 
 
 @pytest.fixture
-def watch(monkeypatch):
-    slept = []
+def given(tmp_path):
+    store = tmp_path / "model_store"
+    packing.pack(store)
+    base = settings.read({}).ports
+    return settings.read(
+        {
+            **{port.variable: str(number) for port, number in zip(base, ports.free(len(base)), strict=True)},
+            "FASHION_MODEL_STORE": str(store),
+            "FASHION_RUN_DIR": str(tmp_path / "run"),
+            "FASHION_LOG_DIR": str(tmp_path / "logs"),
+            "FASHION_START_TIMEOUT": "10",
+            "FASHION_HANG_TIMEOUT": "0.3",
+            "FASHION_BACKOFF": "0.2",
+        }
+    )
 
-    def run(script, **options):
-        monkeypatch.setattr(service, "ended", script.ended)
-        monkeypatch.setattr(service, "revive", script.revive)
-        monkeypatch.setattr(supervisor.time, "sleep", slept.append)
+
+@pytest.fixture
+def part(given):
+    """Makes a part of one Python program."""
+
+    def make(name, program=SLEEPS, **changes):
+        described = {
+            "command": [sys.executable, "-c", program],
+            "environment": dict(os.environ),
+            "folder": given.run,
+            "output": given.logs / f"{name}.log",
+            "ports": (),
+            "probe": lambda _: None,
+            "answers": lambda: True,
+            **changes,
+        }
+        return lambda _: Part(name=name, **described)
+
+    return make
+
+
+@pytest.fixture
+def supervise(given, monkeypatch):
+    """Runs a supervisor of these parts until a scenario, which gets it, is over; what was reported."""
+
+    def run(makers, scenario=None):
         said = []
-        try:
-            supervisor.watch(settings.read({}), said.append, **options)
-        finally:
-            run.said, run.slept = said, slept
+        monkeypatch.setattr(parts, "plan", lambda *_: makers)
+
+        async def play():
+            running_supervisor = Supervisor(given, said.append)
+            ready = asyncio.Event()
+            running = asyncio.create_task(running_supervisor.run(ready.set))
+            begun = asyncio.create_task(ready.wait())
+            await asyncio.wait([running, begun], return_when=asyncio.FIRST_COMPLETED)
+            try:
+                if scenario and ready.is_set():
+                    await scenario(running_supervisor)
+            finally:
+                begun.cancel()
+                running_supervisor.stop()
+                await running
+
+        asyncio.run(play())
         return said
 
     return run
 
 
-def test_what_ends_is_started_again(watch):
-    script = Scripted(None)
-    said = watch(script)
-    assert script.attempts == 1
-    assert [line.partition(" after")[0] for line in said] == ["ready again"]
+async def until(condition):
+    """Wait for a condition without keeping the supervisor from its work."""
+    assert await asyncio.to_thread(wait_until, condition, TIMEOUT)
 
 
-def test_attempts_in_a_row_wait_longer_each_time(watch):
-    script = Scripted(StartError("no luck"), ArchiveError("no archive"), None)
-    said = watch(script, attempts=4)
-    assert watch.slept == [0.0, 1.0, 2.0]
-    assert said[:2] == ["attempt 1 of 4: no luck", "attempt 2 of 4: no archive"]
+def pids(given):
+    return supervisor.read_state(given).processes
 
 
-def test_it_gives_up_and_names_the_last_reason(watch):
-    script = Scripted(StartError("first"), StartError("second"), StartError("never tried"))
-    with pytest.raises(StartError, match=r"TorchServe could not be kept running after 2 attempts \(second\)"):
-        watch(script, attempts=2)
-    assert script.attempts == 2
+def alive(pid):
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def test_a_process_that_ends_again_and_again_is_given_up(watch):
-    with pytest.raises(StartError, match="it ended again each time"):
-        watch(Scripted(None, None, None, None), attempts=3)
+def test_parts_start_in_order_each_when_the_one_before_is_ready(given, part, supervise):
+    seen = []
+
+    def probing(name):
+        def probe(_pid):
+            seen.append(name)
+            return None if seen.count(name) == 3 else f"{name} at {seen.count(name)}"
+
+        return probe
+
+    async def scenario(_):
+        assert pids(given).keys() == {"first", "second"}
+        assert all(map(alive, pids(given).values()))
+        assert live.read(given.run)["tiny"].version == "1.0"
+
+    said = supervise([part("first", probe=probing("first")), part("second", probe=probing("second"))], scenario)
+    assert seen == ["first"] * 3 + ["second"] * 3
+    assert said == ["first at 1", "first at 2", "second at 1", "second at 2"]
 
 
-def test_attempts_are_counted_anew_when_it_has_run_for_long(watch):
-    script = Scripted(None, None, None, None)
-    watch(script, attempts=2, settled=-1.0)
-    assert script.attempts == 4
+def test_callers_side_stops_first_and_the_rest_in_parallel(given, part, supervise):
+    def asked(name):
+        return lambda _pid: None if "set" in (given.logs / f"{name}.log").read_text() else "starting"
+
+    supervise(
+        [
+            part("engine", ENDS, probe=asked("engine")),
+            part("gateway", ENDS, probe=asked("gateway"), faces_callers=True, stop_signal=signal.SIGQUIT),
+            part("stubborn", STUBBORN, probe=asked("stubborn"), faces_callers=True),
+        ],
+    )
+    ended = {name: float((given.logs / f"{name}.log").read_text().split()[-1]) for name in ("engine", "gateway")}
+    assert ended["gateway"] < ended["engine"]
+    assert not supervisor.state_path(given).exists()
 
 
-def test_a_silent_frontend_is_killed_and_one_that_answers_is_not(monkeypatch):
-    now = 0.0
-    killed = []
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(supervisor, "_CALLERS_GRACE_S", 1.0)
 
-    def sleep(seconds):
-        nonlocal now
-        now += seconds
 
-    def ended(_given):
-        if killed and killed[-1] == now:
-            return ["TorchServe"]
-        return [] if now < 100 else None
+def test_part_that_ends_while_starting_shows_its_output_and_stops_the_others(given, part, supervise):
+    first = []
+    makers = [part("first", probe=first.append), part("second", "print('no luck'); exit(4)", probe=lambda _: "trying")]
+    with pytest.raises(StartError, match="second ended while starting") as raised:
+        supervise(makers)
+    assert "no luck" in str(raised.value)
+    assert not alive(first[0])
+    assert service.running(given) is None
+    assert not supervisor.state_path(given).exists()
 
-    monkeypatch.setattr(supervisor.time, "sleep", sleep)
-    monkeypatch.setattr(supervisor.time, "monotonic", lambda: now)
-    monkeypatch.setattr(service, "ended", ended)
-    # It says nothing from 30 to 45 s, and from 60 s on until it is killed; it is asked every five seconds.
-    monkeypatch.setattr(service, "answers", lambda _: not (30 < now < 45 or (now > 60 and not killed)))
-    monkeypatch.setattr(service, "kill_frontend", lambda _: killed.append(now))
-    monkeypatch.setattr(service, "revive", lambda *_: sleep(1) or ["TorchServe"])
-    said = []
-    supervisor.watch(settings.read({}), said.append)
-    assert len(killed) == 1
-    assert 75 <= killed[0] <= 86
-    assert said[0] == "TorchServe has not answered for 20 s; ending it"
+
+def test_part_that_is_never_ready_is_given_up(given, part, supervise):
+    object.__setattr__(given, "start_timeout", 0.2)
+    with pytest.raises(StartError, match=r"first was not ready after 0\.2 s \(thinking\)"):
+        supervise([part("first", probe=lambda _: "thinking")])
+
+
+def test_a_start_that_is_stopped_leaves_nothing(given, part, monkeypatch):
+    monkeypatch.setattr(parts, "plan", lambda *_: [part("first", probe=lambda _: "thinking")])
+
+    async def play():
+        starting = Supervisor(given, lambda _: None)
+        running = asyncio.create_task(starting.run(lambda: pytest.fail("never ready")))
+        await until(lambda: (pids(given) if supervisor.read_state(given) else {}).get("first"))
+        pid = pids(given)["first"]
+        starting.stop()
+        await running
+        assert not alive(pid)
+
+    asyncio.run(play())
+    assert not supervisor.state_path(given).exists()
+
+
+def test_nothing_starts_when_a_port_is_taken(given, part, supervise):
+    with (
+        socket.create_server((HOST, given.inference.number)),
+        pytest.raises(PortInUseError, match=rf"port {given.inference.number} \(inference\).*FASHION_INFERENCE_PORT"),
+    ):
+        supervise([part("first", ports=(given.inference,), probe=lambda _: pytest.fail("must not start"))])
+
+
+def test_a_second_supervisor_is_refused_and_disturbs_nothing(given, part, supervise):
+    async def scenario(_):
+        with pytest.raises(AlreadyRunningError, match="runs already at"):
+            await Supervisor(given, lambda _: None).run(lambda: None)
+        assert service.running(given).pid == os.getpid()
+        assert all(map(alive, pids(given).values()))
+
+    supervise([part("first")], scenario)
+
+
+def test_what_ends_is_started_again_alone_with_its_whole_group_gone(given, part, supervise):
+    async def scenario(_):
+        before = pids(given)
+        await until(lambda: psutil.Process(before["second"]).children())
+        (child,) = psutil.Process(before["second"]).children()
+        os.kill(before["second"], signal.SIGKILL)
+        await until(lambda: pids(given)["second"] not in (None, before["second"]))
+        assert pids(given)["first"] == before["first"]
+        await until(lambda: not alive(child.pid))
+
+    said = supervise([part("first"), part("second", PARENT)], scenario)
+    assert said[0] == "second ended by itself (signal SIGKILL); starting it again"
+    assert said[1].startswith("second ready again after ")
+
+
+def test_it_backs_off_and_never_gives_up_whatever_is_raised(given, part, supervise):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    def gone():
+        raise ArchiveError("the archive is gone")
+
+    troubles, attempts = [full, gone, full, gone], []
+    made = part("first")
+
+    def make(report):
+        # The first one is the start's.
+        if attempts:
+            attempts.append(time.monotonic())
+            if troubles:
+                troubles.pop(0)()
+        else:
+            attempts.append(0.0)
+        return made(report)
+
+    async def scenario(_):
+        os.kill(pids(given)["first"], signal.SIGKILL)
+        await until(lambda: not troubles and pids(given)["first"])
+
+    said = supervise([make], scenario)
+    assert [line for line in said if "attempt" in line] == [
+        f"first, attempt {number}: the archive is gone" for number in (2, 4)
+    ]
+    waits = [attempts[number + 1] - attempts[number] for number in range(1, len(attempts) - 1)]
+    # 0.2 s, and then twice as long each time.
+    assert all(wait >= 0.2 * 2**number for number, wait in enumerate(waits))
+    assert len(attempts) == 1 + 5
+
+
+def test_pauses_between_attempts_have_a_limit(given, part, supervise, monkeypatch):
+    monkeypatch.setattr(supervisor, "_BACKOFF_LIMIT_S", 0.0)
+    attempts = []
+    made = part("first")
+
+    def make(report):
+        attempts.append(report)
+        if 1 < len(attempts) < 12:
+            raise ArchiveError("not yet")
+        return made(report)
+
+    async def scenario(_):
+        os.kill(pids(given)["first"], signal.SIGKILL)
+        await until(lambda: len(attempts) == 12 and pids(given)["first"])
+
+    supervise([make], scenario)
+
+
+def test_a_part_that_is_silent_is_killed_and_one_that_answers_is_not(given, part, supervise):
+    silent = []
+
+    async def scenario(_):
+        before = pids(given)
+        silent.append(True)
+        await until(lambda: pids(given)["second"] not in (None, before["second"]))
+        silent.clear()
+        assert pids(given)["first"] == before["first"]
+
+    said = supervise([part("first"), part("second", STUBBORN, answers=lambda: not silent)], scenario)
+    assert said[0] == "second has not answered for 0.3 s; ended it; starting it again"
+
+
+def test_a_state_that_cannot_be_written_stops_nothing(given, part, supervise):
+    def full(*_args):
+        raise OSError(28, "No space left on device")
+
+    async def scenario(_):
+        first = pids(given)["first"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(files, "write_atomically", full)
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: not alive(first))
+            await asyncio.sleep(0.2)
+        os.kill(pids(given)["second"], signal.SIGKILL)
+        # The next change is written again.
+        await until(lambda: pids(given)["first"] not in (None, first))
+
+    supervise([part("first"), part("second")], scenario)
+
+
+def test_the_clock_may_be_set_while_it_runs(given, part, supervise, monkeypatch):
+    """An hour forward and back: nothing counts by the clock, or knows a process by it."""
+    now = time.time
+
+    async def scenario(_):
+        before = pids(given)
+        for hours in (1, -1):
+            monkeypatch.setattr(time, "time", lambda hours=hours: now() + 3600 * hours)
+            monkeypatch.setattr(psutil, "boot_time", lambda hours=hours: 3600.0 * hours)
+            # Twice as long as silence may last.
+            await asyncio.sleep(2 * given.hang_timeout)
+            assert pids(given) == before
+            assert service.running(given).pid == os.getpid()
+
+    assert supervise([part("first"), part("second")], scenario) == []
+
+
+def test_parts_end_when_the_supervisor_is_killed_and_the_next_start_finds_nothing_left(given):
+    program = f"""
+import sys
+from serving import parts, settings, supervisor
+from serving.parts import Part
+def make(_):
+    return Part("first", [sys.executable, "-c", {SLEEPS!r}], {{}}, settings.ROOT, given.log("first.log"), (),
+                lambda _: None, lambda: True)
+given = settings.read()
+parts.plan = lambda *_: [make]
+supervisor.run(given, print, lambda: print("ready", flush=True))
+"""
+    environment = {
+        **os.environ,
+        **{port.variable: str(port.number) for port in given.ports},
+        "FASHION_MODEL_STORE": str(given.model_store),
+        "FASHION_RUN_DIR": str(given.run),
+        "FASHION_LOG_DIR": str(given.logs),
+    }
+
+    def begin():
+        command = [sys.executable, "-c", program]
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    first = begin()
+    pid, scratch = pids(given)["first"], supervisor.read_state(given).scratch
+    first.kill()
+    first.communicate()
+    assert wait_until(lambda: not alive(pid), TIMEOUT)
+    assert service.running(given) is None
+    second = begin()
+    assert not scratch.exists()
+    assert service.running(given).pid == second.pid
+    assert service.stop(given)
+    assert second.communicate(timeout=TIMEOUT) == ("", None)
+    assert second.returncode == 0
+    assert not service.stop(given)
+
+
+def test_state_that_cannot_be_read_is_as_good_as_none(given):
+    given.run.mkdir()
+    for text in ("", "{", '{"pid": 1}', json.dumps([])):
+        supervisor.state_path(given).write_text(text)
+        assert supervisor.read_state(given) is None
+        assert service.running(given) is None
+        assert not service.stop(given)
+
+
+def test_stop_where_nothing_ever_ran_makes_no_folder(given):
+    assert not service.stop(given)
+    assert service.status(given).state is None
+    assert not given.run.exists()

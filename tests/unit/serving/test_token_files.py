@@ -7,9 +7,8 @@ import os
 
 import pytest
 
-from serving import settings, tokens
+from serving import management, settings, tokens
 from serving.errors import TokenError, UnreachableError
-from serving.management import Management
 from serving.tokens import Keys
 
 
@@ -21,11 +20,11 @@ def test_keys_are_read_again_when_the_file_has_changed(tmp_path):
     path = tmp_path / "key_file.json"
     _leave(path, management="m1", inference="i1", API="a1")
     keys = Keys(path)
-    assert (keys.management(), keys.inference(), keys.of("inference")) == ("m1", "i1", "i1")
+    assert (keys.of("management"), keys.of("inference")) == ("m1", "i1")
     before = path.stat().st_mtime_ns
     _leave(path, management="m2", inference="i2", API="a2")
     os.utime(path, ns=(before + 1, before + 1))
-    assert (keys.management(), keys.inference()) == ("m2", "i2")
+    assert (keys.of("management"), keys.of("inference")) == ("m2", "i2")
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"management": "key"}'], ids=str)
@@ -34,20 +33,18 @@ def test_file_without_keys_is_told(tmp_path, text):
     if text is not None:
         path.write_text(text)
     with pytest.raises(TokenError, match=r"key_file\.json holds no management key .*FASHION_TOKENS=1"):
-        Keys(path).management()
+        Keys(path).of("management")
 
 
 def test_only_a_service_with_tokens_has_keys(tmp_path):
-    assert tokens.given_by(settings.read({})) is None
+    assert tokens.of(settings.read({}), "inference")() is None
     given = settings.read({"FASHION_TOKENS": "1", "FASHION_RUN_DIR": str(tmp_path)})
     assert given.key_file == tmp_path / "key_file.json"
     _leave(given.key_file, management="m", inference="i", API="a")
-    keys = tokens.given_by(given)
-    assert keys is not None
-    assert keys.inference() == "i"
+    assert tokens.of(given, "inference")() == "i"
 
 
 def test_management_without_its_key_is_out_of_reach(tmp_path):
-    management = Management("http://127.0.0.1:9", token=Keys(tmp_path / "key_file.json").management)
+    given = settings.read({"FASHION_TOKENS": "1", "FASHION_RUN_DIR": str(tmp_path)})
     with pytest.raises(UnreachableError, match="holds no management key"):
-        management.models()
+        management.of_service(given).models()

@@ -32,7 +32,7 @@ class TorchServeStub:
     answers when ``release`` is called.
 
     Attributes:
-        url: the address of all its APIs.
+        environment: the variables by which a bridge or a front door finds it.
         worker_status: what the management API says of every worker.
         error_body: what ``http-NNN`` answers with.
         paths: the path of each prediction asked for.
@@ -79,9 +79,11 @@ class TorchServeStub:
         application.router.add_post("/predictions/{name}/{version}", self._predict)
         self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        # All APIs are on both ports: settings have two.
+        for _ in range(2):
+            await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        numbers = [str(address[1]) for address in self._runner.addresses]
+        self.environment = dict(zip(("FASHION_INFERENCE_PORT", "FASHION_MANAGEMENT_PORT"), numbers, strict=True))
 
     async def _ping(self, _):
         return web.json_response({"status": "Healthy"})
@@ -99,7 +101,18 @@ class TorchServeStub:
         answers = []
         for each in ("2.0", "1.0") if version == "all" else (version or "1.0",):
             worker = {"id": "9000", "status": self.worker_status, "pid": 1, "gpu": False}
-            answers.append({"modelName": name, "modelVersion": each, "minWorkers": 1, "workers": [worker]})
+            answers.append(
+                {
+                    "modelName": name,
+                    "modelVersion": each,
+                    "modelUrl": f"{name}.mar",
+                    "batchSize": 1,
+                    "maxBatchDelay": 1,
+                    "minWorkers": 1,
+                    "workers": [worker],
+                    "jobQueueStatus": {"pendingRequests": 0, "remainingCapacity": 100},
+                }
+            )
         return web.json_response(answers)
 
     def _missing(self, name):
