@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import grp
 import importlib.util
+import logging
 import os
 import pwd
 import re
@@ -18,6 +19,8 @@ from serving import gateway_live, processes
 from serving.errors import SettingError
 from serving.nginx import Nginx
 from serving.settings import ROOT, Port, Settings, bracketed
+
+logger = logging.getLogger("serving.gateway")
 
 PAGES = ROOT / "gateway"
 TEMPLATES = PAGES / "nginx"
@@ -140,9 +143,10 @@ def _quotable(path: Path) -> str:
 
 
 def _user() -> str:
-    """As root, nginx's workers would become a user who may not be able to read the pages."""
+    """Without it, a master that runs as root would start workers as a user who may not be able to read the pages."""
     if os.geteuid() != 0:
         return ""
+    logger.warning("the service runs as root, and so do nginx's workers, which parse what callers send")
     return f"user {pwd.getpwuid(0).pw_name} {grp.getgrgid(os.getegid()).gr_name};"
 
 
@@ -169,8 +173,11 @@ def _callers(path: Path) -> str:
         mode = path.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"FASHION_API_KEYS: {path} cannot be read: {error}") from None
-    if mode & 0o077:
-        raise SettingError(f"FASHION_API_KEYS: others can read {path}; run: chmod 600 {path}")
+    # Kubernetes mounts a secret for its group (fsGroup), with mode 440.
+    if mode & 0o027:
+        raise SettingError(f"FASHION_API_KEYS: others can read or change {path}; run: chmod 600 {path}")
+    if mode & 0o040:
+        logger.warning("FASHION_API_KEYS: the group of %s can read it", path)
     keys = set()
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from pathlib import Path
 
@@ -113,10 +114,25 @@ def test_unusable_keys_are_told_by_line(given, tmp_path, text, told):
     assert KEY not in str(raised.value)
 
 
-def test_keys_that_others_can_read_are_refused(given, tmp_path):
-    path = key_file(tmp_path, f"{KEY} alice;\n", 0o644)
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o620, 0o602])
+def test_keys_that_others_can_read_or_change_are_refused(given, tmp_path, mode):
+    path = key_file(tmp_path, f"{KEY} alice;\n", mode)
     with pytest.raises(SettingError, match="chmod 600"):
         gateway.write_config(dataclasses.replace(given, api_keys=path), NGINX, tmp_path)
+
+
+@pytest.mark.parametrize(("mode", "warnings"), [(0o600, 0), (0o400, 0), (0o640, 1), (0o440, 1)])
+def test_keys_that_the_group_can_read_are_accepted_with_a_warning(given, tmp_path, caplog, mode, warnings):
+    path = key_file(tmp_path, f"{KEY} alice;\n", mode)
+    assert f'include "{path}";' in write(dataclasses.replace(given, api_keys=path), tmp_path)
+    assert caplog.messages.count(f"FASHION_API_KEYS: the group of {path} can read it") == warnings
+
+
+@pytest.mark.parametrize(("user", "warnings"), [(0, 1), (1000, 0)])
+def test_root_is_warned_about(given, tmp_path, caplog, monkeypatch, user, warnings):
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    assert ("user root" in write(given, tmp_path)) == bool(warnings)
+    assert sum("runs as root" in message for message in caplog.messages) == warnings
 
 
 def test_missing_files_are_told(given, tmp_path):
