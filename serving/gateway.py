@@ -102,7 +102,7 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
         "PAGES": _quotable(PAGES),
         "SWAGGER_UI": _quotable(_swagger_ui()),
         "ANSWERS": _quotable(answers(settings)),
-        "ACCESS_LOG": _quotable(settings.logs / "access.log"),
+        "ACCESS_LOG": _quotable(settings.log("access.log")),
         "BODY_BYTES": str(limits.REQUEST_BYTES),
         "CALLERS": _callers(settings.api_keys) if settings.api_keys else "default anybody;",
         "LIMITED": "on" if settings.rate_limit else "off",

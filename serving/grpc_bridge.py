@@ -28,6 +28,8 @@ logger = logging.getLogger("serving.grpc_bridge")
 
 # Time for calls in flight when the bridge is stopped: as long as nginx gives them.
 GRACE_S = 75.0
+# Time for their last answers to be sent.
+_STREAMS_GRACE_S = 1.0
 # Calls at once, each on a connection of its own to the frontend; more are refused with RESOURCE_EXHAUSTED. TorchServe
 # queues what its workers cannot take yet, and answers 503 when that queue is full.
 CALLS = 1024
@@ -61,7 +63,8 @@ async def serve(given: Settings, draining: asyncio.Event, stop: asyncio.Event) -
         )
         checks = health.aio.HealthServicer()
         await _set_health(checks, False)
-        add_to(server, Service(upstream))
+        service = Service(upstream)
+        add_to(server, service)
         health_pb2_grpc.add_HealthServicer_to_server(checks, server)
         reflection.enable_server_reflection((PROTOCOL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         address = given.grpc_bridge.address
@@ -77,7 +80,11 @@ async def serve(given: Settings, draining: asyncio.Event, stop: asyncio.Event) -
         finally:
             watch.cancel()
             await checks.enter_graceful_shutdown()
-            await server.stop(GRACE_S)
+            # No new calls from now on. Streams of the health service may stay open for ever, so calls alone count.
+            stopping = asyncio.ensure_future(server.stop(GRACE_S))
+            await asyncio.wait([stopping, asyncio.create_task(service.idle())], return_when=asyncio.FIRST_COMPLETED)
+            await server.stop(_STREAMS_GRACE_S)
+            await stopping
             logger.info("gRPC stopped")
 
 

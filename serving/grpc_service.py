@@ -30,6 +30,7 @@ from serving.upstream import Upstream
 
 logger = logging.getLogger(__name__)
 
+_IDLE_PAUSE_S = 0.1
 PROTOCOL = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -41,6 +42,12 @@ class Service:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
+        self._in_flight = 0
+
+    async def idle(self) -> None:
+        """Return when no inference is in flight."""
+        while self._in_flight:
+            await asyncio.sleep(_IDLE_PAUSE_S)
 
     async def ServerLive(  # noqa: N802
         self, _request: messages.ServerLiveRequest, _context: Context
@@ -78,11 +85,15 @@ class Service:
     async def ModelInfer(  # noqa: N802
         self, request: messages.ModelInferRequest, context: Context
     ) -> messages.ModelInferResponse:
-        body, json_length = grpc_tensors.to_http(request)
-        answer, json_length = await self._upstream.infer(
-            request.model_name, request.model_version, body, json_length, context.time_remaining()
-        )
-        return grpc_tensors.from_http(answer, json_length, grpc_tensors.is_raw(request))
+        self._in_flight += 1
+        try:
+            body, json_length = grpc_tensors.to_http(request)
+            answer, json_length = await self._upstream.infer(
+                request.model_name, request.model_version, body, json_length, context.time_remaining()
+            )
+            return grpc_tensors.from_http(answer, json_length, grpc_tensors.is_raw(request))
+        finally:
+            self._in_flight -= 1
 
 
 def add_to(server: grpc.aio.Server, service: Service) -> None:

@@ -101,7 +101,7 @@ class Management:
     def __init__(self, url: str, token: Token = tokens.nobody, timeout: float = 10.0) -> None:
         self._url = url
         self._token = token
-        self._client = loopback.client(timeout)
+        self._timeout = timeout
 
     def names(self) -> list[str]:
         """The names of all registered models.
@@ -198,7 +198,8 @@ class Management:
             raise UnreachableError(f"the management API at {self._url} cannot be asked: {error}") from error
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            return self._client.request(method, self._url + path, params=query, headers=headers)
+            with loopback.client(self._timeout) as client:
+                return client.request(method, self._url + path, params=query, headers=headers)
         except httpx.HTTPError as error:
             raise UnreachableError(f"the management API at {self._url} does not answer: {error}") from error
 

@@ -94,7 +94,8 @@ class _Server:
             os.kill(child[0], signal.SIGKILL)
             self._selector.unregister(launcher)
         elif message == _PING:
-            launcher.send(message)
+            with suppress(OSError):
+                launcher.send(message)
         elif not message or _gone(launcher):
             self._forget(launcher)
         elif wanted := self._fork(launcher, Wanted(**json.loads(message), files=files)):

@@ -13,7 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from handlers.metrics import Recorder
-from serving import watching
+from serving import settings, watching
 from serving.gateway_answers import GatewayAnswers
 from serving.settings import HOST
 from serving.upstream import Upstream
@@ -74,7 +74,8 @@ def answered(folder, models=None, status=None, accept=""):
         try:
             async with aiohttp.ClientSession() as session:
                 url = f"http://{HOST}:{port}"
-                watch = Watch(session, Upstream(session, url, url), folder, answers, f"{url}/status")
+                upstream = Upstream(session, settings.read({"FASHION_MANAGEMENT_PORT": str(port)}))
+                watch = Watch(session, upstream, folder, answers, f"{url}/status")
                 return await watch.answer(make_mocked_request("GET", "/metrics", {"Accept": accept}))
         finally:
             await runner.cleanup()
@@ -165,6 +166,7 @@ def test_the_accept_header_picks_the_format(tmp_path, accept, content_type, pars
     del kinds["nginx_connections_accepted"], kinds["nginx_connections_handled"]
     assert {name for name, kind in kinds.items() if kind == "counter"} == {
         "fashion_requests",
+        "fashion_fast_path",
         "fashion_rejected",
         "fashion_examples",
         "fashion_predictions",

@@ -12,13 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serving import forking
+from serving import forking, settings
 from serving.jvm import WORKER_PYTHON
 from serving.processes import wait_until
 
 TIMEOUT = 60
 
-pytestmark = pytest.mark.skipif(not forking.available(), reason="needs Linux 5.3 or later")
+pytestmark = pytest.mark.skipif(not forking.available(settings.read({})), reason="needs Linux 5.3 or later")
 
 # Prints what a worker finds, and then what it is told to do.
 SCRIPT = """
@@ -201,3 +201,19 @@ def test_launcher_that_gave_up_gets_no_worker(server, folder):
 def test_many_workers_at_once(folder):
     launchers = [launch(folder, f"sys.exit({number})") for number in range(8)]
     assert [ended(launcher)[0] for launcher in launchers] == list(range(8))
+
+
+def test_it_answers_a_ping_and_one_that_is_stopped_does_not(server, folder):
+    assert forking.answers(folder, TIMEOUT)
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        # Connections are taken by the system.
+        assert forking.listens(folder)
+        assert not forking.answers(folder, 0.3)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert forking.answers(folder, TIMEOUT)
+
+
+def test_one_switch_rules_it_out():
+    assert not forking.available(settings.read({"FASHION_FORK": "0"}))

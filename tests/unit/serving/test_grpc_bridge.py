@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -352,6 +353,17 @@ def test_sigterm_lets_calls_in_flight_finish(upstream):
         assert answer.result(DEADLINE).raw_output_contents[0] == predict(PIXELS).tobytes()
         assert running.wait() == 0
     assert not [line for line in running.lines if "Traceback" in line]
+
+
+def test_sigterm_does_not_wait_for_who_watches_the_health_service(upstream):
+    running = Bridge(upstream.environment)
+    with grpc.insecure_channel(running.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
+        assert next(watch)
+        begun = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - begun < DEADLINE / 2
+        watch.cancel()
 
 
 IMPATIENT = """

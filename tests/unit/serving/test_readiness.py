@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
 
-from serving import readiness, settings
+from serving import archives, readiness, settings
 from serving.errors import StartError
 from serving.management import Model, Worker
-from serving.processes import ProcessId
+from serving.settings import HOST
+from tests import packing
 
 LOG = """\
 2026-01-01T00:00:00,000 W-9000-first_1.0-stdout Torch worker started.
@@ -54,7 +57,7 @@ def test_a_worker_that_began_and_ended_between_two_looks_is_told(tmp_path):
     process.wait()
     probe = readiness.FrontendProbe(settings.read({"FASHION_LOG_DIR": str(tmp_path)}), [])
     (tmp_path / "workers.log").write_text(LOG)
-    frontend = ProcessId("TorchServe", os.getpid(), 0.0)
+    frontend = os.getpid()
 
     def shows(pid):
         model = Model("first", "1.0", "first.mar", 4, 1, 1, 0, 100, (Worker("9000", pid, False, False),))
@@ -66,3 +69,27 @@ def test_a_worker_that_began_and_ended_between_two_looks_is_told(tmp_path):
     shows(process.pid)
     with pytest.raises(StartError, match=r"first 1\.0 ended while it loaded the model(.|\n)*ValueError"):
         probe(frontend)
+
+
+def test_a_handler_that_answers_in_another_format_is_told(tmp_path):
+    archive = archives.read(packing.pack(tmp_path))
+    assert archive.golden
+
+    class Json(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b"[[0.5, 0.5]]")
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer((HOST, 0), Json) as server:
+        answering = threading.Thread(target=server.handle_request)
+        answering.start()
+        said = r"tiny 1\.0 answered a known input in another format \(Content-Type: application/json\)"
+        with pytest.raises(StartError, match=said):
+            readiness.check_prediction(f"http://{HOST}:{server.server_port}", archive, archive.golden)
+        answering.join()
