@@ -34,6 +34,7 @@ from handlers import containers, examples, images, limits, multipart, npy, numbe
 from handlers.signature import Signature
 
 Body = bytes | bytearray
+Kind = Literal["octets", "image", "json", "npy", "form", "multipart", "text", "none", "unknown"]
 
 ACCEPTED = {
     "image": "an image (PNG, JPEG, WebP, GIF, BMP), raw uint8 pixels as application/octet-stream, "
@@ -90,19 +91,13 @@ def decode(
     Raises:
         problems.Problem: whatever is wrong with the request.
     """
-    if len(parts) == 1:
-        form = _is_multipart(parts[0].content_type)
+    if len(parts) == 1 and kind_of(parts[0].content_type) != "multipart":
         if json_length is None:
-            return (
-                _parts(map(Part._make, multipart.split(*parts[0])), signature, prepare)
-                if form
-                else _decode(parts[0], signature, prepare)
-            )
-        if not form:
-            return _inference(parts[0].body, json_length, signature, prepare)
+            return _decode(parts[0], signature, prepare)
+        return _inference(parts[0].body, json_length, signature, prepare)
     if json_length is not None:
         raise problems.Malformed(f"{oip.JSON_LENGTH_HEADER} goes with one body and not with multipart/form-data")
-    return _parts(parts, signature, prepare)
+    return _parts(map(Part._make, multipart.split(*parts[0])) if len(parts) == 1 else parts, signature, prepare)
 
 
 def pictures(bodies: Sequence[Body], content_type: str, signature: Signature) -> NDArray[np.uint8] | None:
@@ -138,11 +133,6 @@ def pictures(bodies: Sequence[Body], content_type: str, signature: Signature) ->
     return None
 
 
-@functools.lru_cache(maxsize=256)
-def _is_multipart(content_type: str) -> bool:
-    return content_type.lower().startswith(multipart.CONTENT_TYPE)
-
-
 def _parts(parts: Iterable[Part], signature: Signature, prepare: images.Prepare) -> Decoded:
     decoded: list[Decoded] = []
     count = 0
@@ -164,21 +154,19 @@ def _decode(part: Part, signature: Signature, prepare: images.Prepare) -> Decode
     if not body:
         raise problems.Malformed(f"the request has an empty body; send {ACCEPTED[signature.input.kind]}")
     kind = kind_of(content_type)
-    if kind == "octets":
-        return _octets(body, signature, prepare)
-    if kind == "image":
-        return _image(body, signature, prepare)
     if kind == "json":
         return _json(body, signature, prepare)
-    if kind == "npy":
-        return _array(npy.read(body), signature)
-    if kind == "unknown":
+    if kind in ("multipart", "unknown"):
         raise problems.UnsupportedFormat(f"content type {content_type[:80]!r}; send {ACCEPTED[signature.input.kind]}")
-    return _by_content(body, kind, signature, prepare)
+    if kind == "image" or (kind != "npy" and containers.sniff(body)):
+        return _image(body, signature, prepare)
+    if kind == "npy" or body.startswith(npy.MAGIC):
+        return _array(npy.read(body), signature)
+    return _octets(body, signature) if kind == "octets" else _by_content(body, kind, signature, prepare)
 
 
 @functools.lru_cache(maxsize=256)
-def kind_of(content_type: str) -> Literal["octets", "image", "json", "npy", "form", "text", "none", "unknown"]:
+def kind_of(content_type: str) -> Kind:
     """The way to read a body of this content type, which may have parameters."""
     name = content_type.partition(";")[0].strip().lower()
     if name == "application/octet-stream":
@@ -191,37 +179,29 @@ def kind_of(content_type: str) -> Literal["octets", "image", "json", "npy", "for
         return "npy"
     if name == FORM:
         return "form"
+    if name.startswith(multipart.CONTENT_TYPE):
+        return "multipart"
     if name.startswith("text/"):
         return "text"
     return "unknown" if name else "none"
 
 
-def _by_content(
-    body: Body, kind: Literal["form", "text", "none"], signature: Signature, prepare: images.Prepare
-) -> Decoded:
+def _by_content(body: Body, kind: Kind, signature: Signature, prepare: images.Prepare) -> Decoded:
     # Without a copy of what may be large; white space of more than a kilobyte around a text is none that people send.
     head, tail = bytes(body[:1024]).lstrip(), bytes(body[-1024:]).rstrip()
     # A first byte alone would take raw pixels that start with 91 for a list.
     if head.startswith(numbers.BYTE_ORDER_MARK) or (head and tail and _JSON_ENDS.get(head[0]) == tail[-1]):
         return _json(body, signature, prepare)
-    if body.startswith(npy.MAGIC):
-        return _array(npy.read(body), signature)
-    if containers.sniff(body):
-        return _image(body, signature, prepare)
     if head.startswith(_BASE64_STARTS):
-        return _base64(_ascii(body), signature, prepare)
+        if len(body) > limits.JSON_BYTES:
+            raise problems.TooLarge(
+                f"{len(body)} bytes of base64; the limit is {limits.JSON_BYTES}, so send the file itself"
+            )
+        return _base64(body.decode("latin-1"), signature, prepare)
     if kind == "none" and len(body) % signature.input.example_bytes == 0:
-        return _octets(body, signature, prepare)
+        return _octets(body, signature)
     hint = "; curl sends a file unchanged with --data-binary, not with -d" if kind == "form" else ""
     raise problems.UnsupportedFormat(f"the content is none of the formats; send {ACCEPTED[signature.input.kind]}{hint}")
-
-
-def _ascii(body: Body) -> str:
-    if len(body) > limits.JSON_BYTES:
-        raise problems.TooLarge(
-            f"{len(body)} bytes of base64; the limit is {limits.JSON_BYTES}, so send the file itself"
-        )
-    return body.decode("latin-1")
 
 
 def _array(values: NDArray[Any], signature: Signature) -> Decoded:
@@ -232,11 +212,7 @@ def _is_file(body: Body) -> bool:
     return containers.sniff(body) is not None or body.startswith(npy.MAGIC)
 
 
-def _octets(body: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
-    if containers.sniff(body):
-        return _image(body, signature, prepare)
-    if body.startswith(npy.MAGIC):
-        return _array(npy.read(body), signature)
+def _octets(body: Body, signature: Signature) -> Decoded:
     shape = signature.input.shape
     count, rest = divmod(len(body), signature.input.example_bytes)
     if rest:

@@ -175,8 +175,6 @@ def format_of(content_type: str) -> str:
         return "oip"
     if content_type == _KSERVE_V1:
         return "kserve_v1"
-    if content_type.lower().startswith(multipart.CONTENT_TYPE):
-        return "multipart"
     kind = decoding.kind_of(content_type)
     if kind == "octets":
         return "raw"
