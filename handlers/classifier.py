@@ -16,12 +16,13 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 import torch
 from numpy.typing import NDArray
+from ts.context import Context
 from ts.service import PREDICTION_METRIC
 
 from handlers import (
@@ -50,24 +51,6 @@ _CHUNK = 256
 VERSION_HEADER = "X-Model-Version"
 # Out-of-memory messages of torch and oneDNN on a CPU, which raise a plain RuntimeError.
 _NO_MEMORY = ("can't allocate memory", "could not create a primitive")
-
-
-class Context(Protocol):
-    """The part of ``ts.context.Context`` that a handler uses."""
-
-    manifest: dict[str, Any]
-    model_yaml_config: dict[str, Any]
-    metrics: Any
-    request_processor: Any
-
-    @property
-    def system_properties(self) -> dict[str, Any]: ...
-    def get_all_request_header(self, idx: int) -> dict[str, Any]: ...
-    def get_request_id(self, idx: int = 0) -> str | None: ...
-    def set_response_status(self, code: int = 200, phrase: str = "", idx: int = 0) -> None: ...
-    def set_response_content_type(self, idx: int, value: str) -> None: ...
-    def set_response_header(self, idx: int, key: str, value: str) -> None: ...
-    def get_response_headers(self, idx: int) -> dict[str, str]: ...
 
 
 class _Asked(NamedTuple):

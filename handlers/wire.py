@@ -21,7 +21,7 @@ import struct
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from ts.context import RequestProcessor
 from ts.protocol import otf_message_handler as upstream
@@ -41,12 +41,6 @@ _END = b"\xff\xff\xff\xff"
 # No request goes on so: the length of a name, negative.
 _NO_PATTERN = Pattern([b"\x80\0\0\0"], [], "", {})
 _packed = struct.Struct(">i").pack
-
-
-class Connection(Protocol):
-    """The part of ``socket.socket`` that reading needs."""
-
-    def recv(self, size: int, flags: int = 0, /) -> bytes: ...
 
 
 class Read(NamedTuple):
@@ -122,7 +116,7 @@ class Reader:
         # Of the last request that was told by a pattern, in bytes.
         self._length = 0
 
-    def read(self, connection: Connection, wait: bool = True) -> tuple[bytearray, Any] | None:
+    def read(self, connection: socket.socket, wait: bool = True) -> tuple[bytearray, Any] | None:
         """Read one message: its command, and for ``b"I"`` a list of ``Read``, for ``b"L"`` TorchServe's dict.
 
         Args:
@@ -148,7 +142,7 @@ class Reader:
         found, self._found = self._found, []
         return command, found
 
-    def _receive(self, connection: Connection, wait: bool) -> bool:
+    def _receive(self, connection: socket.socket, wait: bool) -> bool:
         """Take what has come, and unless it may not ``wait``, something in any case."""
         began = time.monotonic_ns()
         received = None
@@ -307,7 +301,7 @@ def _decoded(value: bytearray, content_type: str) -> Any:
 class _ReadAhead:
     """A connection of which some bytes lie in a buffer already."""
 
-    def __init__(self, buffer: bytearray, connection: Connection) -> None:
+    def __init__(self, buffer: bytearray, connection: socket.socket) -> None:
         self._buffer = buffer
         self._connection = connection
 
