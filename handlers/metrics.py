@@ -48,16 +48,11 @@ FORMATS = (
     *("png", "jpeg", "webp", "gif", "bmp", "image", "raw", "npy", "json", "oip", "kserve_v1", "multipart"),
     *("form", "text", "none", "unknown"),
 )
-_FAULTS: tuple[type[Problem], ...] = (
-    problems.Malformed,
-    problems.NotAcceptable,
-    problems.TooLarge,
-    problems.UnsupportedFormat,
-    problems.Unprocessable,
+STATUSES = ("200", *(str(problem.status) for problem in Problem.__subclasses__()))
+# The service's own faults are no reasons to refuse a request.
+REASONS = tuple(
+    problem.type.removeprefix(problems.TYPE_PREFIX) for problem in Problem.__subclasses__() if problem.status < 500
 )
-_OWN_FAULTS: tuple[type[Problem], ...] = (problems.Internal, problems.Unavailable)
-STATUSES = ("200", *(str(fault.status) for fault in _FAULTS + _OWN_FAULTS))
-REASONS = tuple(fault.type.removeprefix(problems.TYPE_PREFIX) for fault in _FAULTS)
 
 _STAGE_BOUNDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BATCH_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
