@@ -15,7 +15,7 @@ import mmap
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,51 +46,43 @@ class Family(NamedTuple):
         return len(self.series), len(self.bounds) + 2 if self.kind == "histogram" else 1
 
 
-class Counts:
-    """One worker's file.
+def claim(folder: Path, model: str, version: str, families: Sequence[Family]) -> dict[str, NDArray[np.float64]]:
+    """Lock the first file that no worker holds, for as long as its numbers are in use.
 
     Args:
         folder: of the files; made when needed.
         model, version: what the worker serves.
         families: what it counts.
 
-    Attributes:
-        numbers: float64 arrays of each family's shape, by its name; what is written to them is in the file.
+    Returns:
+        Arrays of each family's shape, by its name; what is written to them is in the file.
 
     Raises:
         OSError: the folder cannot be written to.
     """
-
-    def __init__(self, folder: Path, model: str, version: str, families: Sequence[Family]) -> None:
-        sizes = [math.prod(family.shape) for family in families]
-        self._file, numbers = _claim(folder, f"{model}-{version}", _header(model, version, families), sum(sizes))
-        self.numbers = {
-            family.name: numbers[end - size : end].reshape(family.shape)
-            for family, size, end in zip(families, sizes, itertools.accumulate(sizes), strict=True)
-        }
+    sizes = [math.prod(family.shape) for family in families]
+    header = _header(model, version, families)
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in itertools.count():
+        # The mapping keeps a descriptor of its own, and the lock with it.
+        with (folder / f"{model}-{version}-{place}{SUFFIX}").open("a+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            file.seek(0)
+            if file.read(len(header)) != header or os.fstat(file.fileno()).st_size != len(header) + 8 * sum(sizes):
+                # Of an archive that was packed anew under the same version, or cut short.
+                file.truncate(0)
+                file.write(header + bytes(8 * sum(sizes)))
+                file.flush()
+            numbers = np.frombuffer(mmap.mmap(file.fileno(), 0), np.float64, offset=len(header))
+            break
+    parts = np.split(numbers, np.cumsum(sizes)[:-1])
+    return {family.name: part.reshape(family.shape) for family, part in zip(families, parts, strict=True)}
 
 
 def _header(model: str, version: str, families: Sequence[Family]) -> bytes:
     content = {"model": model, "version": version, "families": [family._asdict() for family in families]}
     text = json.dumps(content, separators=(",", ":")).encode()
     return text + b" " * (-(len(text) + 1) % 8) + b"\n"
-
-
-def _claim(folder: Path, stem: str, header: bytes, count: int) -> tuple[BinaryIO, NDArray[np.float64]]:
-    """The first file that no worker holds, locked for as long as it stays open, and the ``count`` numbers in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for place in itertools.count():
-        file = (folder / f"{stem}-{place}{SUFFIX}").open("a+b")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            file.close()
-    file.seek(0)
-    if file.read(len(header)) != header or os.fstat(file.fileno()).st_size != len(header) + 8 * count:
-        # Of an archive that was packed anew under the same version, or cut short.
-        file.truncate(0)
-        file.write(header + bytes(8 * count))
-        file.flush()
-    numbers: NDArray[np.float64] = np.frombuffer(mmap.mmap(file.fileno(), 0), np.float64, count, len(header))
-    return file, numbers

@@ -28,8 +28,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers import decoding, encoding, multipart, problems
-from handlers.counts import Counts, Family
+from handlers import counts, decoding, encoding, multipart, problems
+from handlers.counts import Family
 from handlers.incoming import Request
 from handlers.problems import Problem
 from handlers.signature import Signature
@@ -192,8 +192,7 @@ class Recorder:
     """
 
     def __init__(self, folder: Path, signature: Signature) -> None:
-        self._file = Counts(folder, signature.model, signature.version, families(signature))
-        self._counts = self._file.numbers
+        self._counts = counts.claim(folder, signature.model, signature.version, families(signature))
         self._activation = signature.output.activation
         self._counts["fashion_model_info"][:] = 1
         self._counts["fashion_model_accuracy"][:] = signature.scored.get("test_accuracy", math.nan)
@@ -203,11 +202,8 @@ class Recorder:
         """Count a batch, within a quarter of a second."""
         self._batches.append(batch)
 
-    def start(self) -> None:
-        """Begin to add up what is counted, until the process ends."""
-        threading.Thread(target=self._run, name="metrics", daemon=True).start()
-
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Add up what is counted, until the process ends."""
         while True:
             time.sleep(_INTERVAL)
             try:
@@ -228,8 +224,8 @@ class Recorder:
         self._counts["fashion_fast_path_total"][:, 0] += [outcomes.count(outcome) for outcome in FAST_PATH_OUTCOMES]
         timed = [batch.seconds is not None for batch in batches]
         seconds = np.array([batch.seconds for batch in batches if batch.seconds], np.float64).reshape(-1, len(STAGES))
-        for counts, took in zip(self._counts["fashion_stage_seconds"], seconds.T, strict=True):
-            _observe(counts, _STAGE_BOUNDS, took, sizes[timed])
+        for histogram, took in zip(self._counts["fashion_stage_seconds"], seconds.T, strict=True):
+            _observe(histogram, _STAGE_BOUNDS, took, sizes[timed])
         _observe(self._counts["fashion_handler_seconds"][0], _STAGE_BOUNDS, seconds.sum(1), sizes[timed])
         found = [batch.probabilities for batch in batches if batch.probabilities is not None]
         if found:
@@ -270,17 +266,17 @@ def open_recorder(signature: Signature) -> Recorder | None:
     except OSError as error:
         logger.warning("This worker's requests are not counted: %s=%s cannot be used: %s", VARIABLE, folder, error)
         return None
-    recorder.start()
+    threading.Thread(target=recorder.run, name="metrics", daemon=True).start()
     return recorder
 
 
 def _observe(
-    counts: NDArray[np.float64],
+    histogram: NDArray[np.float64],
     bounds: Sequence[float],
     values: NDArray[Any],
     weights: NDArray[np.float64] | None = None,
 ) -> None:
-    """Add values to a histogram: ``counts`` are its buckets, each with its upper bound, and then its sum."""
+    """Add values to a histogram: its buckets, each with its upper bound, and then its sum."""
     buckets = np.bincount(np.searchsorted(bounds, values), weights, minlength=len(bounds) + 1)
-    counts[:-1] += buckets
-    counts[-1] += values.sum(dtype=np.float64) if weights is None else values @ weights
+    histogram[:-1] += buckets
+    histogram[-1] += values.sum(dtype=np.float64) if weights is None else values @ weights
