@@ -48,10 +48,10 @@ FORMATS = (
     *("png", "jpeg", "webp", "gif", "bmp", "image", "raw", "npy", "json", "oip", "kserve_v1", "multipart"),
     *("form", "text", "none", "unknown"),
 )
-STATUSES = ("200", *(str(problem.status) for problem in Problem.__subclasses__()))
+STATUSES = ("200", *(str(problem.status) for problem in problems.KINDS))
 # The service's own faults are no reasons to refuse a request.
 REASONS = tuple(
-    problem.type.removeprefix(problems.TYPE_PREFIX) for problem in Problem.__subclasses__() if problem.status < 500
+    problem.type.removeprefix(problems.TYPE_PREFIX) for problem in problems.KINDS if problem.status < 500
 )
 
 _STAGE_BOUNDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -127,3 +127,7 @@ class Unavailable(Problem):
     phrase = "Service Unavailable"
     title = "The service cannot answer just now"
     type = TYPE_PREFIX + "unavailable"
+
+
+# Taken here, before other programs add kinds of their own.
+KINDS = tuple(Problem.__subclasses__())
