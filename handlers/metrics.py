@@ -50,9 +50,7 @@ FORMATS = (
 )
 STATUSES = ("200", *(str(problem.status) for problem in problems.KINDS))
 # The service's own faults are no reasons to refuse a request.
-REASONS = tuple(
-    problem.type.removeprefix(problems.TYPE_PREFIX) for problem in problems.KINDS if problem.status < 500
-)
+REASONS = tuple(problem.type.removeprefix(problems.TYPE_PREFIX) for problem in problems.KINDS if problem.status < 500)
 
 _STAGE_BOUNDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BATCH_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)

@@ -15,6 +15,7 @@ the picture's edge; beside it lie pixels that mix ground and item, and the groun
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,15 +124,10 @@ def _on_white(found: _Trimmed, reach: float) -> NDArray[np.float32]:
 
 def spread(values: NDArray[Any], steps: int) -> NDArray[Any]:
     """The largest value within ``steps`` rows and columns of each place."""
-    for axis in (0, 1):
-        found = values.copy()
-        for step in range(1, min(steps, values.shape[axis] - 1) + 1):
-            ahead = [slice(None)] * 2
-            behind = [slice(None)] * 2
-            ahead[axis], behind[axis] = slice(step, None), slice(None, -step)
-            np.maximum(found[tuple(behind)], values[tuple(ahead)], out=found[tuple(behind)])
-            np.maximum(found[tuple(ahead)], values[tuple(behind)], out=found[tuple(ahead)])
-        values = found
+    for _ in range(2):
+        padded = np.pad(values, ((steps, steps), (0, 0)), "edge")
+        shifted = [padded[start : start + len(values)] for start in range(2 * steps + 1)]
+        values = functools.reduce(np.maximum, shifted).T
     return values
 
 
