@@ -9,15 +9,14 @@ Import this module where an explanation is asked for and not before: captum take
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from captum.attr import IntegratedGradients
 from numpy.typing import NDArray
-from PIL import Image
 
+from handlers import images
 from handlers.signature import Signature
 
 # Points on the path from the baseline to the input; captum's default, and the paper's "20 to 300".
@@ -56,15 +55,9 @@ def explain(
             wanted = torch.tensor(targets[start : start + CHUNK], device=inputs.device)
             found.append(method.attribute(chunk, baselines=baseline, target=wanted, n_steps=STEPS).detach())
     attributions: NDArray[np.float32] = torch.cat(found).to("cpu", torch.float32).numpy()
-    return _without_padding(attributions, signature)
-
-
-def _without_padding(attributions: NDArray[np.float32], signature: Signature) -> NDArray[np.float32]:
-    shape, padding = signature.input.shape, signature.input.padding
-    padded = attributions.reshape(-1, *(length + 2 * padding for length in shape))
-    if not padding:
-        return padded
-    return np.ascontiguousarray(padded[:, padding:-padding, padding:-padding])
+    padding = signature.input.padding
+    attributions = attributions.reshape(-1, *(length + 2 * padding for length in signature.input.shape))
+    return np.ascontiguousarray(attributions[:, padding:-padding, padding:-padding]) if padding else attributions
 
 
 def heat_map_png(image: NDArray[np.uint8], attribution: NDArray[np.float32]) -> bytes:
@@ -84,6 +77,4 @@ def heat_map_png(image: NDArray[np.uint8], attribution: NDArray[np.float32]) -> 
     ground = image[..., np.newaxis] / 2
     drawn = np.rint(ground * (1 - strength) + colour * strength).astype(np.uint8)
     factor = max(1, SIDE // max(image.shape))
-    file = io.BytesIO()
-    Image.fromarray(drawn.repeat(factor, 0).repeat(factor, 1), "RGB").save(file, "PNG")
-    return file.getvalue()
+    return images.encode(drawn.repeat(factor, 0).repeat(factor, 1))

@@ -88,7 +88,8 @@ def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDA
     outline = containers.inspect(body)
     try:
         image = _READERS[outline.format](io.BytesIO(body))
-        if _is_plain(image) and image.size == shape[::-1] and prepare != "photo":
+        plain = image.mode == "L" and "transparency" not in image.info and "exif" not in image.info
+        if plain and image.size == shape[::-1] and prepare != "photo":
             return np.frombuffer(image.tobytes(), np.uint8).reshape(shape)
         picture, opaque = _normal(image, outline)
     except MemoryError:
@@ -97,14 +98,15 @@ def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDA
     except Exception as error:
         raise problems.Malformed(f"the {outline.format} image is damaged: {str(error)[:200]}") from None
     if prepare == "none":
-        return np.asarray(_resized(picture.convert("L"), shape))
+        # An average over areas gives back a picture that was enlarged by a whole factor.
+        return np.asarray(picture.convert("L").resize(shape[::-1], Image.Resampling.BOX))
     if prepare == "auto" and opaque and picture.size == shape[::-1] and _is_grey(picture):
         return np.asarray(picture.convert("L"))
     return photographs.convert(picture.convert("RGB"), shape)
 
 
 def encode(picture: NDArray[np.uint8]) -> bytes:
-    """A picture, uint8 ``[height, width]``, as a PNG file."""
+    """A picture, uint8 ``[height, width]`` or ``[height, width, 3]``, as a PNG file."""
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, "PNG")
     return stream.getvalue()
@@ -139,10 +141,6 @@ def _png_header(shape: tuple[int, int]) -> bytes:
     """Signature and header of a PNG file with a picture of ``shape``: 8 bits, grey, not interlaced."""
     chunk = b"IHDR" + struct.pack(">IIBBBBB", shape[1], shape[0], 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
-
-
-def _is_plain(image: Image.Image) -> bool:
-    return image.mode == "L" and "transparency" not in image.info and "exif" not in image.info
 
 
 def _normal(image: Image.Image, outline: containers.Outline) -> tuple[Image.Image, bool]:
@@ -192,11 +190,6 @@ def _is_grey(picture: Image.Image) -> bool:
         return True
     values = np.asarray(picture)
     return bool((values == values[:, :, :1]).all())
-
-
-def _resized(picture: Image.Image, shape: tuple[int, int]) -> Image.Image:
-    # An average over areas gives back a picture that was enlarged by a whole factor.
-    return picture.resize(shape[::-1], Image.Resampling.BOX)
 
 
 def _orientation(exif: bytes) -> int:
