@@ -38,23 +38,14 @@ from handlers import examples, images, numbers, problems
 from handlers.signature import Signature
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
-PLATFORM = "pytorch_torchscript"
 
 Body = bytes | bytearray | memoryview
 
 # The binary form is little-endian whatever the machine is.
 _DATATYPES: dict[str, np.dtype[Any]] = {
-    "UINT8": np.dtype("u1"),
-    "UINT16": np.dtype("<u2"),
-    "UINT32": np.dtype("<u4"),
-    "UINT64": np.dtype("<u8"),
-    "INT8": np.dtype("i1"),
-    "INT16": np.dtype("<i2"),
-    "INT32": np.dtype("<i4"),
-    "INT64": np.dtype("<i8"),
-    "FP16": np.dtype("<f2"),
-    "FP32": np.dtype("<f4"),
-    "FP64": np.dtype("<f8"),
+    f"{name}{8 * size}": np.dtype(f"<{name[0].lower()}{size}")
+    for name, sizes in {"UINT": (1, 2, 4, 8), "INT": (1, 2, 4, 8), "FP": (2, 4, 8)}.items()
+    for size in sizes
 }
 _OUTPUT_DATATYPES = {"probabilities": "FP32", "class": "INT64", "label": "BYTES"}
 _OUTPUTS = {"softmax": ("probabilities", "class", "label"), "sigmoid": ("probabilities",)}
@@ -155,25 +146,20 @@ def encode(request: Request, probabilities: NDArray[np.float32], signature: Sign
         The body, its content type, and the value of the ``Inference-Header-Content-Length`` header, which is ``None``
         where the body is JSON alone.
     """
-    tensors: list[dict[str, Any]] = []
-    binary: list[bytes] = []
-    for output in request.outputs:
-        tensor, raw = _output(output, probabilities, signature)
-        tensors.append(tensor)
-        binary.append(raw)
+    outputs = [_output(output, probabilities, signature) for output in request.outputs]
     # TorchServe's own gRPC service takes these four members for granted and loses a worker over a missing one.
     answer: dict[str, Any] = {
         "model_name": signature.model,
         "model_version": signature.version,
         "id": request.id,
-        "outputs": tensors,
+        "outputs": [tensor for tensor, _ in outputs],
     }
     if request.parameters:
         answer["parameters"] = request.parameters
     header = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
     if not any(output.binary for output in request.outputs):
         return header, "application/json", None
-    return b"".join((header, *binary)), "application/octet-stream", len(header)
+    return b"".join([header, *(raw for _, raw in outputs)]), "application/octet-stream", len(header)
 
 
 def metadata(signature: Signature, versions: Sequence[str]) -> dict[str, Any]:
@@ -183,25 +169,18 @@ def metadata(signature: Signature, versions: Sequence[str]) -> dict[str, Any]:
         signature: the model's contract.
         versions: the versions that are registered under the model's name.
     """
+
+    def tensor(name: str, datatype: str, *shape: int) -> dict[str, Any]:
+        return {"name": name, "datatype": datatype, "shape": [-1, *shape]}
+
+    given, out = signature.input, signature.output
+    shapes = {"probabilities": [len(out.labels)], "class": [], "label": []}
     return {
         "name": signature.model,
         "versions": list(versions),
-        "platform": PLATFORM,
-        "inputs": [
-            {
-                "name": signature.input.name,
-                "datatype": _native_datatype(signature),
-                "shape": [-1, *signature.input.shape],
-            }
-        ],
-        "outputs": [
-            {
-                "name": name,
-                "datatype": _OUTPUT_DATATYPES[name],
-                "shape": [-1, len(signature.output.labels)] if name == "probabilities" else [-1],
-            }
-            for name in _OUTPUTS[signature.output.activation]
-        ],
+        "platform": "pytorch_torchscript",
+        "inputs": [tensor(given.name, _native_datatype(signature), *given.shape)],
+        "outputs": [tensor(name, _OUTPUT_DATATYPES[name], *shapes[name]) for name in _OUTPUTS[out.activation]],
     }
 
 
@@ -446,36 +425,22 @@ def _base64(text: str) -> bytes:
 @functools.lru_cache(maxsize=8)
 def _label_elements(labels: tuple[str, ...]) -> tuple[bytes, ...]:
     """Each label as an element of a binary BYTES tensor."""
-    encoded = [label.encode() for label in labels]
-    return tuple(len(label).to_bytes(4, "little") + label for label in encoded)
+    return tuple(len(label).to_bytes(4, "little") + label for label in map(str.encode, labels))
 
 
 def _output(output: Output, probabilities: NDArray[np.float32], signature: Signature) -> tuple[dict[str, Any], bytes]:
     """One tensor of the response, and the raw bytes that it adds after the JSON."""
     name, binary = output
-    labels = signature.output.labels
-    shape = [len(probabilities)]
-    data: Any
-    if name == "probabilities":
-        shape.append(len(labels))
-        raw_dtype = "<f4"
-        data = probabilities.reshape(-1)
-    else:
-        raw_dtype = "<i8"
-        data = probabilities.argmax(axis=1)
-    raw = b""
-    tensor: dict[str, Any] = {"name": name, "datatype": _OUTPUT_DATATYPES[name], "shape": shape}
+    labels, datatype = signature.output.labels, _OUTPUT_DATATYPES[name]
+    values: NDArray[Any] = probabilities if name == "probabilities" else probabilities.argmax(axis=1)
+    tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": values.shape}
+    if not binary:
+        tensor["data"] = [labels[index] for index in values.tolist()] if name == "label" else values.reshape(-1)
+        return tensor, b""
     if name == "label":
-        indices = data.tolist()
-        if binary:
-            elements = _label_elements(labels)
-            raw = b"".join([elements[index] for index in indices])
-        else:
-            data = [labels[index] for index in indices]
-    elif binary:
-        raw = data.astype(raw_dtype, copy=False).tobytes()
-    if binary:
-        tensor["parameters"] = {"binary_data_size": len(raw)}
+        elements = _label_elements(labels)
+        raw = b"".join([elements[index] for index in values.tolist()])
     else:
-        tensor["data"] = data
+        raw = values.astype(_DATATYPES[datatype], copy=False).tobytes()
+    tensor["parameters"] = {"binary_data_size": len(raw)}
     return tensor, raw
