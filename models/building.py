@@ -176,3 +176,30 @@ def load_network(entry: Entry, version: str) -> nn.Module:
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise ArtifactError(f"{path} does not hold {entry.name}'s weights ({error}); train it again") from error
     return network.eval()
+
+
+def evaluate_again(entry: Entry, version: str) -> dict[str, Any]:
+    """The quality figures of a trained version on the test set.
+
+    Raises:
+        models.errors.ArtifactError: as ``load_network``.
+    """
+    dataset = DATASETS[entry.dataset]()
+    network = load_network(entry, version)
+    temperature = artifacts.signature(entry.name, version).output.temperature
+    scores = forward(network, prepare(dataset.test_inputs, entry.input))
+    answers = probabilities(scores, entry.activation, temperature)
+    return evaluate(answers, dataset.test_targets, entry.activation, entry.labels)
+
+
+def export_again(entry: Entry, version: str) -> tuple[Path, int]:
+    """Write a trained version's TorchScript file; gives its path and the number of examples that it was checked on.
+
+    Raises:
+        models.errors.ArtifactError: as ``load_network``.
+        models.errors.ExportError: TorchScript and network disagree.
+    """
+    examples = prepare(DATASETS[entry.dataset]().test_inputs[:EXPORT_CHECKED], entry.input)
+    path = artifacts.folder(entry.name, version) / artifacts.TORCHSCRIPT
+    export(load_network(entry, version), examples, entry.activation, path)
+    return path, len(examples)
