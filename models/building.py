@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-import sklearn
 import torch
 from rich.console import Console
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from models.datasets import DATASETS, Dataset
 from models.errors import ArtifactError
 from models.evaluation import evaluate, worst_mistakes
 from models.exporting import export
-from models.training import Trained, forward, prepare, probabilities, train
+from models.training import forward, prepare, probabilities, train
 
 # Enough answers to tell a wrong network from a right one, few enough to send at every start.
 GOLDEN_COUNT = 200
@@ -38,13 +37,8 @@ def quick(settings: Training) -> Training:
 
 def library_versions() -> dict[str, str]:
     """What the numbers depend on."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__,
-        "matplotlib": mpl.__version__,
-    }
+    libraries = ("torch", "numpy", "scikit-learn", "matplotlib")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in libraries}}
 
 
 def build(entry: Entry, version: str, settings: Training, seed: int, console: Console) -> dict[str, Any]:
@@ -86,24 +80,11 @@ def build(entry: Entry, version: str, settings: Training, seed: int, console: Co
         scored={name: metrics[name] for name in ("test_accuracy", "expected_calibration_error")},
     )
     with artifacts.writing(target) as folder:
-        _write(folder, entry, trained, dataset, inputs, answers, metrics, signature)
+        torch.save(trained.network.state_dict(), folder / artifacts.WEIGHTS)
+        export(trained.network, inputs[:EXPORT_CHECKED], entry.activation, folder / artifacts.TORCHSCRIPT)
+        plotting.curves(trained.history, trained.best_epoch, entry.name, folder / artifacts.CURVES)
+        describe(folder, entry, dataset, answers, metrics, signature, str(trained.network))
     return metrics
-
-
-def _write(
-    folder: Path,
-    entry: Entry,
-    trained: Trained,
-    dataset: Dataset,
-    inputs: Tensor,
-    answers: Tensor,
-    metrics: dict[str, Any],
-    signature: Signature,
-) -> None:
-    torch.save(trained.network.state_dict(), folder / artifacts.WEIGHTS)
-    export(trained.network, inputs[:EXPORT_CHECKED], entry.activation, folder / artifacts.TORCHSCRIPT)
-    plotting.curves(trained.history, trained.best_epoch, entry.name, folder / artifacts.CURVES)
-    describe(folder, entry, dataset, answers, metrics, signature, str(trained.network))
 
 
 def describe(
