@@ -6,18 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics.classification import (
-    BinaryCalibrationError,
-    MulticlassCalibrationError,
-    MulticlassConfusionMatrix,
-    MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
-    MultilabelConfusionMatrix,
-    MultilabelF1Score,
-    MultilabelPrecision,
-    MultilabelRecall,
-)
+from torchmetrics.functional import calibration_error, confusion_matrix, f1_score, precision, recall
+
+from models.training import correct
 
 # The usual number of bins (Guo et al. 2017).
 CALIBRATION_BINS = 15
@@ -38,34 +29,33 @@ def evaluate(probabilities: Tensor, targets: Tensor, activation: str, labels: tu
         prediction; for independent labels one 2x2 matrix a label.
     """
     count = len(labels)
-    per_class: dict[str, Tensor]
-    if activation == "softmax":
-        accuracy = (probabilities.argmax(1) == targets).double().mean()
-        calibration = MulticlassCalibrationError(count, n_bins=CALIBRATION_BINS, norm="l1")(probabilities, targets)
-        confusion = MulticlassConfusionMatrix(count)(probabilities, targets)
-        per_class = {
-            "precision": MulticlassPrecision(count, average=None)(probabilities, targets),
-            "recall": MulticlassRecall(count, average=None)(probabilities, targets),
-            "f1": MulticlassF1Score(count, average=None)(probabilities, targets),
-        }
-    else:
-        truth = targets.long()
-        accuracy = ((probabilities >= 0.5).long() == truth).double().mean()
-        calibration = BinaryCalibrationError(CALIBRATION_BINS, norm="l1")(probabilities.flatten(), truth.flatten())
-        confusion = MultilabelConfusionMatrix(count)(probabilities, truth)
-        per_class = {
-            "precision": MultilabelPrecision(count, average=None)(probabilities, truth),
-            "recall": MultilabelRecall(count, average=None)(probabilities, truth),
-            "f1": MultilabelF1Score(count, average=None)(probabilities, truth),
-        }
+    softmax = activation == "softmax"
+    task: dict[str, Any] = {
+        "task": "multiclass" if softmax else "multilabel",
+        "num_classes": count,
+        "num_labels": count,
+    }
+    targets = targets.long()
+    # For calibration each independent label is a decision of its own.
+    calibration = calibration_error(
+        probabilities if softmax else probabilities.flatten(),
+        targets.flatten(),
+        task="multiclass" if softmax else "binary",
+        n_bins=CALIBRATION_BINS,
+        num_classes=count,
+    )
+    per_class = {
+        name: function(probabilities, targets, average="none", **task)
+        for name, function in (("precision", precision), ("recall", recall), ("f1", f1_score))
+    }
     return {
-        "test_accuracy": accuracy.item(),
+        "test_accuracy": correct(probabilities, targets, activation).double().mean().item(),
         "expected_calibration_error": calibration.item(),
         "per_class": {
             label: {name: round(values[index].item(), 6) for name, values in per_class.items()}
             for index, label in enumerate(labels)
         },
-        "confusion_matrix": confusion.tolist(),
+        "confusion_matrix": confusion_matrix(probabilities, targets, **task).tolist(),
     }
 
 
@@ -76,13 +66,12 @@ def worst_mistakes(probabilities: Tensor, targets: Tensor, activation: str, coun
         Indices int64 [K], K <= ``count``, and for each the probability (0-1) that the network gave to its wrong
         decision.
     """
+    wrong = ~correct(probabilities, targets, activation)
     if activation == "softmax":
-        sureness, predicted = probabilities.max(1)
-        wrong = predicted != targets
+        sureness = probabilities.amax(1)
     else:
-        mistaken = (probabilities >= 0.5) != (targets >= 0.5)
-        sureness = torch.where(mistaken, torch.maximum(probabilities, 1 - probabilities), 0).amax(1)
-        wrong = mistaken.any(1)
+        sureness = torch.where(wrong, torch.maximum(probabilities, 1 - probabilities), 0).amax(1)
+        wrong = wrong.any(1)
     indices = torch.nonzero(wrong).flatten()
     indices = indices[sureness[indices].argsort(descending=True)][:count]
     return indices, sureness[indices]
