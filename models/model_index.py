@@ -10,8 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +19,7 @@ _LOCK = ".index.lock"
 
 def digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        # hashlib.file_digest is new in Python 3.11.
-        found = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            found.update(chunk)
-    return found.hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read(store: Path) -> dict[str, dict[str, Any]]:
@@ -59,7 +52,9 @@ def record(store: Path, path: Path, model: str, version: str, accuracy_floor: fl
         OSError: the index cannot be written; it is as it was, and so is the archive.
     """
     entry = {"model": model, "version": version, "sha256": digest(fresh or path), "accuracy_floor": accuracy_floor}
-    with _locked(store):
+    # One writer at a time: two archives that are packed at once must both be in the index.
+    with (store / _LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         index = store / f".{NAME}.new"
         try:
             index.write_text(json.dumps({**read(store), path.name: entry}, indent=2, sort_keys=True) + "\n")
@@ -68,11 +63,3 @@ def record(store: Path, path: Path, model: str, version: str, accuracy_floor: fl
             index.replace(store / NAME)
         finally:
             index.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(store: Path) -> Iterator[None]:
-    """One writer at a time: two archives that are packed at once must both be in the index."""
-    with (store / _LOCK).open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
