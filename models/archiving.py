@@ -14,7 +14,6 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from handlers.signature import FILE_NAME as SIGNATURE
 from models import artifacts, model_index
 from models.catalog import DEFAULT_VERSION, PROFILES, Entry
 from models.errors import ArchiveError
@@ -27,19 +26,19 @@ MODEL_STORE = Path(os.environ.get("FASHION_MODEL_STORE", ROOT / "model_store"))
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _MANIFEST = "MAR-INF/MANIFEST.json"
 _CONFIG = "model-config.yaml"
+_PACKED = (artifacts.TORCHSCRIPT, artifacts.SIGNATURE, artifacts.GOLDEN)
 # TorchServe warns of a manifest without this field.
 _CREATED = "01/01/1980 00:00:00"
 
 
-def check_quality(entry: Entry, version: str) -> float:
-    """The version's ``test_accuracy``.
+def check_quality(entry: Entry, version: str) -> None:
+    """Compare the version's ``test_accuracy`` with the catalog's floor.
 
     Raises:
         models.errors.ArtifactError: ``metrics.json`` is missing or unreadable.
         ArchiveError: the accuracy is missing or under the catalog's floor.
     """
-    metrics = artifacts.metrics(entry.name, version)
-    accuracy = metrics.get("test_accuracy")
+    accuracy = artifacts.metrics(entry.name, version).get("test_accuracy")
     if not isinstance(accuracy, float):
         raise ArchiveError(f"{entry.name} {version}: metrics.json gives no test_accuracy; train it again")
     # Written so that NaN is refused too.
@@ -48,7 +47,6 @@ def check_quality(entry: Entry, version: str) -> float:
             f"{entry.name} {version} scores {accuracy:.4f}, under the catalog's floor of {entry.accuracy_floor:.4f}; "
             f"train it longer (make train MODEL={entry.name} VERSION={version})"
         )
-    return accuracy
 
 
 def model_config(entry: Entry, profile: str) -> str:
@@ -69,7 +67,7 @@ def _run_archiver(entry: Entry, version: str, profile: str, folder: Path, work: 
     shutil.copytree(
         HANDLERS, extra / "handlers", ignore=shutil.ignore_patterns("__pycache__", "*.pyc", f"{entry.handler}.py")
     )
-    for name in (SIGNATURE, artifacts.GOLDEN):
+    for name in (artifacts.SIGNATURE, artifacts.GOLDEN):
         shutil.copy(folder / name, extra / name)
     config = work / _CONFIG
     config.write_text(model_config(entry, profile))
@@ -111,23 +109,21 @@ def file_name(model: str, version: str) -> str:
     return f"{model}.mar" if version == DEFAULT_VERSION else f"{model}-{version}.mar"
 
 
-def _is_current(entry: Entry, version: str, profile: str, folder: Path, target: Path) -> bool:
-    """The archive is of this version and profile, as the index has it, and newer than all that goes into it."""
+def _is_current(entry: Entry, profile: str, folder: Path, target: Path) -> bool:
+    """The archive is of this profile, as the index has it, and newer than all that goes into it."""
     sources = [
-        *(folder / name for name in (artifacts.TORCHSCRIPT, SIGNATURE, artifacts.GOLDEN)),
+        *(folder / name for name in _PACKED),
         *HANDLERS.glob("*.py"),
         *(ROOT / "models" / name for name in ("catalog.py", "archiving.py")),
     ]
     try:
         with zipfile.ZipFile(target) as packed:
-            manifest = json.loads(packed.read(_MANIFEST))
             config = packed.read(_CONFIG).decode()
         newest = max(source.stat().st_mtime_ns for source in sources)
         current = target.stat().st_mtime_ns > newest and config == model_config(entry, profile)
-        named = manifest["model"]["modelName"], manifest["model"]["modelVersion"]
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return False
-    return current and named == (entry.name, version) and model_index.lists(target.parent, target)
+    return current and model_index.lists(target.parent, target)
 
 
 def archive(entry: Entry, version: str, store: Path = MODEL_STORE, profile: str = PROFILES[0]) -> tuple[Path, bool]:
@@ -147,18 +143,16 @@ def archive(entry: Entry, version: str, store: Path = MODEL_STORE, profile: str 
     """
     check_quality(entry, version)
     folder = artifacts.folder(entry.name, version)
-    for name in (artifacts.TORCHSCRIPT, SIGNATURE, artifacts.GOLDEN):
+    for name in _PACKED:
         if not (folder / name).is_file():
             raise ArchiveError(f"{folder / name} is missing; run: make train MODEL={entry.name} VERSION={version}")
     target = store / file_name(entry.name, version)
-    if _is_current(entry, version, profile, folder, target):
+    if _is_current(entry, profile, folder, target):
         return target, False
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".archiving-", dir=store) as work:
         fresh = Path(work) / "fresh.mar"
         _normalise(_run_archiver(entry, version, profile, folder, Path(work)), fresh)
         changed = not target.is_file() or target.read_bytes() != fresh.read_bytes()
-        if not changed:
-            target.touch()
-        model_index.record(store, target, entry.name, version, entry.accuracy_floor, fresh if changed else None)
+        model_index.record(store, target, entry.name, version, entry.accuracy_floor, fresh)
     return target, changed

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from handlers.signature import FILE_NAME as SIGNATURE
-from handlers.signature import Signature, SignatureError, read
+from handlers.signature import FILE_NAME, Signature, SignatureError, read
 from models.errors import ArtifactError
 
 ARTIFACTS_DIR = Path(os.environ.get("FASHION_ARTIFACTS_DIR", Path(__file__).parent.parent / "artifacts"))
@@ -21,6 +20,7 @@ ARTIFACTS_DIR = Path(os.environ.get("FASHION_ARTIFACTS_DIR", Path(__file__).pare
 WEIGHTS = "weights.pt"
 TORCHSCRIPT = "model.pt"
 METRICS = "metrics.json"
+SIGNATURE = FILE_NAME
 GOLDEN = "golden.npz"
 CARD = "MODEL_CARD.md"
 CURVES = "curves.png"

@@ -14,7 +14,6 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from handlers.signature import FILE_NAME as SIGNATURE
 from handlers.signature import Output, Signature
 from models import artifacts, cards, plotting
 from models.catalog import Entry, Training
@@ -107,7 +106,7 @@ def describe(
         signature: the contract.
         structure: the network in words, for the card.
     """
-    (folder / SIGNATURE).write_text(signature.to_json())
+    (folder / artifacts.SIGNATURE).write_text(signature.to_json())
     (folder / artifacts.METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
     np.savez(
         folder / artifacts.GOLDEN,
