@@ -7,7 +7,6 @@ import contextlib
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from types import TracebackType
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -63,9 +62,7 @@ class AsyncFashionClient:
     async def __aenter__(self) -> AsyncFashionClient:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     # A str is a sequence of str as well; the first match decides.
