@@ -12,9 +12,8 @@ from typing import Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion_client import answers, bulk, calls, failures, inputs, retrying
-from fashion_client.answers import Answer
-from fashion_client.calls import Call
+from fashion_client import _calls, bulk, failures, inputs, retrying
+from fashion_client._calls import Answer, Call
 from fashion_client.errors import AnswerTimeoutError, ConnectError, FashionError
 from fashion_client.flight import or_raise
 from fashion_client.inputs import Array, Encoded, Example
@@ -118,43 +117,40 @@ class AsyncFashionClient:
         self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None
     ) -> Explanation:
         """As :meth:`fashion_client.FashionClient.explain`."""
-        body, content_type = inputs.encode(image)
-        return await self._ask(calls.explanation(body, content_type, model, target, calls.JSON), answers.explanation)
+        return await self._ask(_calls.explanation(image, model, target))
 
     async def heat_map(self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None) -> bytes:
         """As :meth:`fashion_client.FashionClient.heat_map`."""
-        body, content_type = inputs.encode(image)
-        return await self._ask(calls.explanation(body, content_type, model, target, calls.PNG), answers.png)
+        return await self._ask(_calls.heat_map(image, model, target))
 
     async def models(self) -> tuple[str, ...]:
         """As :meth:`fashion_client.FashionClient.models`."""
-        return await self._ask(calls.models(), answers.models)
+        return await self._ask(_calls.models())
 
     async def model(self, name: str) -> Model:
         """As :meth:`fashion_client.FashionClient.model`."""
-        return await self._ask(calls.model(name), answers.model)
+        return await self._ask(_calls.model(name))
 
     async def ready(self) -> bool:
         """As :meth:`fashion_client.FashionClient.ready`."""
         try:
-            return answers.ready(await self._send(calls.ready()))
+            return await self._send(_calls.ready())
         except (ConnectError, AnswerTimeoutError):
             return False
 
     async def _predict_one(self, image: Example, model: str, version: str | None, top_k: int | None) -> Prediction:
-        body, content_type = inputs.encode(image)
-        return await self._ask(calls.prediction(body, content_type, model, version, top_k), answers.prediction)
+        return await self._ask(_calls.prediction(image, model, version, top_k))
 
     async def _predict_batch(self, batch: Array, model: str, version: str | None, top_k: int | None) -> Predictions:
         if not len(batch):
             return bulk.nothing(top_k)
         first = await self._predict_one(batch[0], model, version, None)
         labels = bulk.labels(first)
-        calls.check_top_k(top_k, len(labels))
+        _calls.check_top_k(top_k, len(labels))
 
         async def work(piece: Array) -> NDArray[np.float32]:
-            call = calls.probabilities(inputs.npy(piece), model, version)
-            return await self._ask(call, lambda answer: answers.probabilities(answer, len(piece), labels))
+            call = _calls.probabilities(piece, model, version, labels)
+            return await self._ask(call)
 
         async with contextlib.aclosing(_in_order(work, inputs.pieces(batch), self._settings.in_flight)) as outcomes:
             return bulk.joined(first, [or_raise(outcome) async for outcome in outcomes], top_k)
@@ -165,11 +161,11 @@ class AsyncFashionClient:
             shape = self._example_shapes[model] = (await self.model(model)).inputs[0].shape[1:]
         return shape
 
-    async def _ask(self, call: Call, read: Callable[[Answer], T]) -> T:
+    async def _ask(self, call: Call[T]) -> T:
         failed = 0
         while True:
             try:
-                return read(await self._send(call))
+                return await self._send(call)
             except FashionError as error:
                 failed += 1
                 wait = retrying.wait_before_retry(error, failed, self._settings.retries)
@@ -177,7 +173,7 @@ class AsyncFashionClient:
                     raise
             await asyncio.sleep(wait)
 
-    async def _send(self, call: Call) -> Answer:
+    async def _send(self, call: Call[T]) -> T:
         url = self._settings.url + call.path
         try:
             response = await self._http.request(
@@ -191,7 +187,7 @@ class AsyncFashionClient:
             raise failures.connection(url, error) from error
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise failures.request(url, error) from error
-        return Answer(url, response.status_code, response.headers, response.content)
+        return call.read(Answer(url, response.status_code, response.headers, response.content))
 
 
 async def _in_order(

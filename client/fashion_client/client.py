@@ -1,21 +1,20 @@
 """The client: calls to a fashion-serve service over HTTP, on requests.
 
-images ──► inputs: bytes ──► calls: HTTP request ──► (send, repeat if that may help) ──► answers: typed result
+images ──► inputs: bytes ──► _calls: HTTP request ──► (send, repeat if that may help) ──► _calls: typed result
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, TypeVar, overload
 
 import numpy as np
 import requests
 
-from fashion_client import answers, bulk, calls, failures, inputs, retrying
-from fashion_client.answers import Answer
-from fashion_client.calls import Call
+from fashion_client import _calls, bulk, failures, inputs, retrying
+from fashion_client._calls import Answer, Call
 from fashion_client.errors import AnswerTimeoutError, ConnectError, FashionError
 from fashion_client.flight import in_order, or_raise
 from fashion_client.inputs import Array, Encoded, Example
@@ -176,21 +175,19 @@ class FashionClient:
             model: the model's name.
             target: a label, or its index; the likeliest label if left out.
         """
-        body, content_type = inputs.encode(image)
-        return self._ask(calls.explanation(body, content_type, model, target, calls.JSON), answers.explanation)
+        return self._ask(_calls.explanation(image, model, target))
 
     def heat_map(self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None) -> bytes:
         """The explanation of an image as a picture: the bytes of a PNG file. Arguments as for :meth:`explain`."""
-        body, content_type = inputs.encode(image)
-        return self._ask(calls.explanation(body, content_type, model, target, calls.PNG), answers.png)
+        return self._ask(_calls.heat_map(image, model, target))
 
     def models(self) -> tuple[str, ...]:
         """The names of the models that the service answers for."""
-        return self._ask(calls.models(), answers.models)
+        return self._ask(_calls.models())
 
     def model(self, name: str) -> Model:
         """What a model takes and returns."""
-        return self._ask(calls.model(name), answers.model)
+        return self._ask(_calls.model(name))
 
     def ready(self) -> bool:
         """Whether the service answers predictions now; asked once, without repetition, so it suits a waiting loop.
@@ -202,7 +199,7 @@ class FashionClient:
             FashionError: something answers that is not this service.
         """
         try:
-            return answers.ready(self._send(calls.ready()))
+            return self._send(_calls.ready())
         except (ConnectError, AnswerTimeoutError):
             return False
 
@@ -214,8 +211,7 @@ class FashionClient:
         top_k: int | None,
         abandoned: threading.Event | None = None,
     ) -> Prediction:
-        body, content_type = inputs.encode(image)
-        return self._ask(calls.prediction(body, content_type, model, version, top_k), answers.prediction, abandoned)
+        return self._ask(_calls.prediction(image, model, version, top_k), abandoned)
 
     def _predict_list(
         self, images: Sequence[Example], model: str, version: str | None, top_k: int | None, progress: bool
@@ -238,11 +234,11 @@ class FashionClient:
             return bulk.nothing(top_k)
         first = self._predict_one(batch[0], model, version, None)
         labels = bulk.labels(first)
-        calls.check_top_k(top_k, len(labels))
+        _calls.check_top_k(top_k, len(labels))
 
         def work(piece: Array, abandoned: threading.Event) -> np.ndarray[Any, np.dtype[np.float32]]:
-            call = calls.probabilities(inputs.npy(piece), model, version)
-            return self._ask(call, lambda answer: answers.probabilities(answer, len(piece), labels), abandoned)
+            call = _calls.probabilities(piece, model, version, labels)
+            return self._ask(call, abandoned)
 
         rows = []
         each = in_order(work, inputs.pieces(batch), self._settings.in_flight)
@@ -258,18 +254,18 @@ class FashionClient:
             shape = self._example_shapes[model] = self.model(model).inputs[0].shape[1:]
         return shape
 
-    def _ask(self, call: Call, read: Callable[[Answer], T], abandoned: threading.Event | None = None) -> T:
+    def _ask(self, call: Call[T], abandoned: threading.Event | None = None) -> T:
         failed = 0
         while True:
             try:
-                return read(self._send(call))
+                return self._send(call)
             except FashionError as error:
                 failed += 1
                 wait = retrying.wait_before_retry(error, failed, self._settings.retries)
                 if wait is None or (abandoned or threading.Event()).wait(wait):
                     raise
 
-    def _send(self, call: Call) -> Answer:
+    def _send(self, call: Call[T]) -> T:
         url = self._settings.url + call.path
         try:
             response = self._session.request(
@@ -296,4 +292,4 @@ class FashionClient:
             raise failures.connection(url, error) from error
         except requests.exceptions.RequestException as error:
             raise failures.request(url, error) from error
-        return Answer(url, response.status_code, response.headers, response.content)
+        return call.read(Answer(url, response.status_code, response.headers, response.content))

@@ -1,0 +1,272 @@
+"""The calls that the service understands, as data: the request of each, and how its answer is read.
+
+Both clients send these requests and read with these functions. A reader raises :class:`ProblemError` for an answer that
+is a problem, and :class:`AnswerError` for one that is not what was asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import http
+import io
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fashion_client import retrying
+from fashion_client.errors import AnswerError, InputError, Problem, problem_error
+from fashion_client.inputs import NPY, Array, Example, encode
+from fashion_client.results import Explanation, Model, Prediction, Tensor
+
+JSON = "application/json"
+PNG = "image/png"
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """One HTTP response.
+
+    Attributes:
+        url: the address that answered, for messages.
+        status: the status code.
+        headers: looked up without regard to case.
+        body: the whole content.
+    """
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Call(Generic[T]):
+    """One HTTP request, and what its answer means.
+
+    Attributes:
+        method: ``GET`` or ``POST``.
+        path: quoted, from ``/``.
+        read: reads and checks the answer.
+        headers: those that this request needs besides the client's own.
+        params: the query string's parameters.
+        body: its content, None for a request without.
+    """
+
+    method: str
+    path: str
+    read: Callable[[Answer], T]
+    headers: Mapping[str, str]
+    params: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    body: bytes | None = None
+
+
+def models() -> Call[tuple[str, ...]]:
+    """Ask for the names of all models."""
+    return _get("/v1/models", _models)
+
+
+def model(name: str) -> Call[Model]:
+    """Ask for a model's metadata, as the Open Inference Protocol defines it."""
+    return _get(f"/v2/models/{_segment(name)}", _model)
+
+
+def ready() -> Call[bool]:
+    """Ask whether predictions are answered now."""
+    return _get("/readyz", _ready)
+
+
+def prediction(example: Example, model: str, version: str | None, top_k: int | None) -> Call[Prediction]:
+    """Ask for the prediction for one example.
+
+    Raises:
+        InputError: an argument cannot be sent, or, from the reader, the example was several.
+    """
+    check_top_k(top_k)
+    return _post(_predictions(model, version), _prediction, JSON, *encode(example), top_k=top_k)
+
+
+def probabilities(batch: Array, model: str, version: str | None, labels: tuple[str, ...]) -> Call[NDArray[np.float32]]:
+    """Ask for the probabilities for a batch: float32 [N, len(labels)]."""
+    read = functools.partial(_probabilities, shape=(len(batch), len(labels)))
+    return _post(_predictions(model, version), read, NPY, *encode(batch))
+
+
+def explanation(example: Example, model: str, target: int | str | None) -> Call[Explanation]:
+    """Ask for the attributions for one example; raises InputError as :func:`prediction` does."""
+    return _post(f"/explanations/{_segment(model)}", _explanation, JSON, *encode(example), target=target)
+
+
+def heat_map(example: Example, model: str, target: int | str | None) -> Call[bytes]:
+    """Ask for the explanation as a picture: the bytes of a PNG file."""
+    return _post(f"/explanations/{_segment(model)}", _png, PNG, *encode(example), target=target)
+
+
+def check_top_k(top_k: int | None, labels: int | None = None) -> None:
+    """Raise InputError unless ``top_k`` is None or from 1 to the number of ``labels``, where that is known."""
+    if top_k is not None and (top_k < 1 or (labels is not None and top_k > labels)):
+        highest = "the number of labels" if labels is None else labels
+        raise InputError(f"top_k has to be from 1 to {highest}, got {top_k}")
+
+
+def _get(path: str, read: Callable[[Answer], T]) -> Call[T]:
+    return Call("GET", path, read, {"Accept": JSON})
+
+
+def _post(
+    path: str, read: Callable[[Answer], T], accept: str, body: bytes, content_type: str | None, **params: object
+) -> Call[T]:
+    headers = _present({"Accept": accept, "Content-Type": content_type})
+    return Call("POST", path, read, headers, _present(params), body)
+
+
+def _present(values: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _predictions(model: str, version: str | None) -> str:
+    path = f"/predictions/{_segment(model)}"
+    return path if version is None else f"{path}/{_segment(version)}"
+
+
+def _segment(name: str) -> str:
+    # Dots alone would be taken for a step in the path.
+    if not name.strip("."):
+        raise InputError(f"{name!r} is no name of a model or version")
+    return quote(name, safe="")
+
+
+def _models(answer: Answer) -> tuple[str, ...]:
+    names = _json(answer, dict).get("models")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _bad(answer, "holds no list of models")
+    return tuple(names)
+
+
+def _model(answer: Answer) -> Model:
+    found = _json(answer, dict)
+    try:
+        inputs = tuple(_tensor(each) for each in found["inputs"])
+        outputs = tuple(_tensor(each) for each in found["outputs"])
+        if not inputs or len(inputs[0].shape) < 2:
+            raise ValueError("no input with a batch axis")
+        return Model(str(found["name"]), tuple(map(str, found.get("versions", ()))), inputs, outputs)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _bad(answer, f"is no model metadata ({error!r})") from error
+
+
+def _prediction(answer: Answer) -> Prediction:
+    found = _one(answer)
+    try:
+        named = {str(label): float(probability) for label, probability in found["probabilities"].items()}
+        index, label = _class(found)
+        likeliest = max(named, key=named.__getitem__) if label is None else label
+        return Prediction(index, likeliest, named[likeliest], named)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _bad(answer, f"is no prediction ({error!r})") from error
+
+
+def _probabilities(answer: Answer, shape: tuple[int, int]) -> NDArray[np.float32]:
+    try:
+        found = np.load(io.BytesIO(_checked(answer).body), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise _bad(answer, "is no .npy array") from error
+    if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype.kind != "f":
+        raise _bad(answer, f"is no array of {shape[0]}x{shape[1]} probabilities")
+    return found.astype(np.float32, copy=False)
+
+
+def _explanation(answer: Answer) -> Explanation:
+    found = _one(answer)
+    try:
+        attributions = np.asarray(found["attributions"], np.float32)
+        return Explanation(int(found["target"]), attributions, *_class(found))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _bad(answer, f"is no explanation ({error!r})") from error
+
+
+def _png(answer: Answer) -> bytes:
+    if not _checked(answer).body.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise _bad(answer, "is no PNG picture")
+    return answer.body
+
+
+def _ready(answer: Answer) -> bool:
+    if answer.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+        return False
+    _checked(answer)
+    return True
+
+
+def _checked(answer: Answer) -> Answer:
+    if 200 <= answer.status < 300:
+        return answer
+    if answer.status < 400:
+        elsewhere = answer.headers.get("Location", "another address")
+        raise AnswerError(f"{answer.url} redirects to {elsewhere}; use that as the service's address")
+    raise problem_error(_problem(answer), retrying.parse_retry_after(answer.headers.get("Retry-After")))
+
+
+def _one(answer: Answer) -> Any:
+    found = _json(answer, (dict, list))
+    if not isinstance(found, list):
+        return found
+    if len(found) != 1:
+        raise InputError(f"the body holds {len(found)} examples; pass several to predict, as an array or a list")
+    return found[0]
+
+
+def _class(found: Mapping[str, Any]) -> tuple[int | None, str | None]:
+    # Models with independent labels name no class.
+    return (int(found["class"]), str(found["label"])) if "class" in found else (None, None)
+
+
+def _tensor(described: Mapping[str, Any]) -> Tensor:
+    return Tensor(
+        str(described["name"]), str(described["datatype"]), tuple(int(length) for length in described["shape"])
+    )
+
+
+def _json(answer: Answer, kind: type | tuple[type, ...]) -> Any:
+    try:
+        found = json.loads(_checked(answer).body)
+    except ValueError as error:
+        raise _bad(answer, "is not JSON") from error
+    if not isinstance(found, kind):
+        raise _bad(answer, f"is a JSON {type(found).__name__}")
+    return found
+
+
+def _bad(answer: Answer, complaint: str) -> AnswerError:
+    return AnswerError(f"the answer from {answer.url} {complaint}; is it fashion-serve, of the same version?")
+
+
+def _problem(answer: Answer) -> Problem:
+    try:
+        found = json.loads(answer.body)
+    except ValueError:
+        found = None
+    body: dict[str, Any] = found if isinstance(found, dict) else {}
+
+    def text(member: str, otherwise: str) -> str:
+        value = body.get(member)
+        return value if isinstance(value, str) else otherwise
+
+    try:
+        phrase = http.HTTPStatus(answer.status).phrase
+    except ValueError:
+        phrase = "Unknown status"
+    return Problem(
+        status=answer.status,
+        title=text("title", phrase),
+        # TorchServe's own errors say ``message``.
+        detail=text("detail", text("message", "")),
+        type=text("type", "about:blank"),
+        instance=text("instance", ""),
+    )
