@@ -7,51 +7,43 @@ import contextlib
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fashion_client import _calls, bulk, failures, inputs, retrying
+from fashion_client._base import DEFAULT_MODEL, BaseClient, PredictOptions
 from fashion_client._calls import Answer, Call
 from fashion_client.errors import AnswerTimeoutError, ConnectError, FashionError
 from fashion_client.flight import or_raise
 from fashion_client.inputs import Array, Encoded, Example
 from fashion_client.results import Explanation, Model, Prediction, Predictions
-from fashion_client.settings import DEFAULT_IN_FLIGHT, DEFAULT_MODEL, DEFAULT_RETRIES, DEFAULT_TIMEOUT, settings
 
 try:
     import httpx
 except ImportError as error:
     raise ImportError("AsyncFashionClient needs httpx: pip install 'fashion-client[async]'") from error
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-class AsyncFashionClient:
+class AsyncFashionClient(BaseClient):
     """:class:`~fashion_client.FashionClient` for asyncio: the same arguments, calls, results and errors.
 
     One client belongs to one event loop. There is no progress bar.
     """
 
-    def __init__(
-        self,
-        url: str | None = None,
-        api_key: str | None = None,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        retries: int = DEFAULT_RETRIES,
-        in_flight: int = DEFAULT_IN_FLIGHT,
-    ) -> None:
-        self._settings = settings(url, api_key, timeout, retries, in_flight)
-        self._example_shapes: dict[str, tuple[int, ...]] = {}
-        key = self._settings.api_key
+    def _open(self) -> None:
         self._http = httpx.AsyncClient(
-            headers={} if key is None else {"Authorization": f"Bearer {key}"},
-            timeout=timeout,
+            headers=self._headers,
+            timeout=self._timeout,
             # Callers may run many calls side by side; each bounds its own requests.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=in_flight),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=self._in_flight),
         )
 
     async def aclose(self) -> None:
@@ -66,17 +58,11 @@ class AsyncFashionClient:
 
     # A str is a sequence of str as well; the first match decides.
     @overload
-    async def predict(  # type: ignore[overload-overlap]
-        self, images: Encoded, *, model: str = ..., version: str | None = ..., top_k: int | None = ...
-    ) -> Prediction: ...
+    async def predict(self, images: Encoded, **options: Unpack[PredictOptions]) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
-    async def predict(
-        self, images: Array, *, model: str = ..., version: str | None = ..., top_k: int | None = ...
-    ) -> Any: ...
+    async def predict(self, images: Array, **options: Unpack[PredictOptions]) -> Any: ...
     @overload
-    async def predict(
-        self, images: Sequence[Example], *, model: str = ..., version: str | None = ..., top_k: int | None = ...
-    ) -> Sequence[Prediction]: ...
+    async def predict(self, images: Sequence[Example], **options: Unpack[PredictOptions]) -> Sequence[Prediction]: ...
     async def predict(
         self,
         images: Example | Sequence[Example],
@@ -109,9 +95,7 @@ class AsyncFashionClient:
         top_k: int | None = None,
     ) -> AsyncGenerator[Prediction | FashionError, None]:
         """As :meth:`fashion_client.FashionClient.predict_each`."""
-        return _in_order(
-            lambda image: self._predict_one(image, model, version, top_k), images, self._settings.in_flight
-        )
+        return _in_order(lambda image: self._predict_one(image, model, version, top_k), images, self._in_flight)
 
     async def explain(
         self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None
@@ -152,7 +136,7 @@ class AsyncFashionClient:
             call = _calls.probabilities(piece, model, version, labels)
             return await self._ask(call)
 
-        async with contextlib.aclosing(_in_order(work, inputs.pieces(batch), self._settings.in_flight)) as outcomes:
+        async with contextlib.aclosing(_in_order(work, inputs.pieces(batch), self._in_flight)) as outcomes:
             return bulk.joined(first, [or_raise(outcome) async for outcome in outcomes], top_k)
 
     async def _example_shape(self, model: str) -> tuple[int, ...]:
@@ -168,19 +152,19 @@ class AsyncFashionClient:
                 return await self._send(call)
             except FashionError as error:
                 failed += 1
-                wait = retrying.wait_before_retry(error, failed, self._settings.retries)
+                wait = retrying.wait_before_retry(error, failed, self._retries)
                 if wait is None:
                     raise
             await asyncio.sleep(wait)
 
     async def _send(self, call: Call[T]) -> T:
-        url = self._settings.url + call.path
+        url = self._url + call.path
         try:
             response = await self._http.request(
                 call.method, url, params=call.params, headers=call.headers, content=call.body
             )
         except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
-            raise failures.timeout(url, self._settings.timeout) from error
+            raise failures.timeout(url, self._timeout) from error
         except httpx.TransportError as error:
             if _is_tls(error):
                 raise failures.tls(url, error, "SSL_CERT_FILE") from error

@@ -8,24 +8,31 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 import requests
 
 from fashion_client import _calls, bulk, failures, inputs, retrying
+from fashion_client._base import DEFAULT_MODEL, BaseClient, PredictOptions
 from fashion_client._calls import Answer, Call
 from fashion_client.errors import AnswerTimeoutError, ConnectError, FashionError
 from fashion_client.flight import in_order, or_raise
 from fashion_client.inputs import Array, Encoded, Example
 from fashion_client.progress import progress_bar
 from fashion_client.results import Explanation, Model, Prediction, Predictions
-from fashion_client.settings import DEFAULT_IN_FLIGHT, DEFAULT_MODEL, DEFAULT_RETRIES, DEFAULT_TIMEOUT, settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 T = TypeVar("T")
 
 
-class FashionClient:
+class _PredictOptions(PredictOptions, total=False):
+    progress: bool
+
+
+class FashionClient(BaseClient):
     """A connection to a fashion-serve service; open it once and use it from any number of threads.
 
     Calls raise a :class:`~fashion_client.errors.FashionError`. Connection errors, 429 and 503 are repeated up to
@@ -42,27 +49,16 @@ class FashionClient:
         InputError: an argument cannot be used.
     """
 
-    def __init__(
-        self,
-        url: str | None = None,
-        api_key: str | None = None,
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-        retries: int = DEFAULT_RETRIES,
-        in_flight: int = DEFAULT_IN_FLIGHT,
-    ) -> None:
-        self._settings = settings(url, api_key, timeout, retries, in_flight)
-        self._example_shapes: dict[str, tuple[int, ...]] = {}
+    def _open(self) -> None:
         self._session = requests.Session()
         # Proxies and authorities come from the environment once: for each request it would take as long as the rest of
         # the request, and an entry for this host in ~/.netrc would displace the key.
-        environment = self._session.merge_environment_settings(self._settings.url, {}, None, None, None)
+        environment = self._session.merge_environment_settings(self._url, {}, None, None, None)
         self._session.trust_env = False
         self._session.proxies.update(environment["proxies"])
         self._session.verify = environment["verify"]
-        if self._settings.api_key is not None:
-            self._session.headers["Authorization"] = f"Bearer {self._settings.api_key}"
-        adapter = requests.adapters.HTTPAdapter(pool_maxsize=in_flight)
+        self._session.headers.update(self._headers)
+        adapter = requests.adapters.HTTPAdapter(pool_maxsize=self._in_flight)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
 
@@ -78,35 +74,11 @@ class FashionClient:
 
     # A str is a sequence of str as well; the first match decides.
     @overload
-    def predict(  # type: ignore[overload-overlap]
-        self,
-        images: Encoded,
-        *,
-        model: str = ...,
-        version: str | None = ...,
-        top_k: int | None = ...,
-        progress: bool = ...,
-    ) -> Prediction: ...
+    def predict(self, images: Encoded, **options: Unpack[_PredictOptions]) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(
-        self,
-        images: Array,
-        *,
-        model: str = ...,
-        version: str | None = ...,
-        top_k: int | None = ...,
-        progress: bool = ...,
-    ) -> Any: ...
+    def predict(self, images: Array, **options: Unpack[_PredictOptions]) -> Any: ...
     @overload
-    def predict(
-        self,
-        images: Sequence[Example],
-        *,
-        model: str = ...,
-        version: str | None = ...,
-        top_k: int | None = ...,
-        progress: bool = ...,
-    ) -> Sequence[Prediction]: ...
+    def predict(self, images: Sequence[Example], **options: Unpack[_PredictOptions]) -> Sequence[Prediction]: ...
     def predict(
         self,
         images: Example | Sequence[Example],
@@ -165,7 +137,7 @@ class FashionClient:
         def work(image: Example, abandoned: threading.Event) -> Prediction:
             return self._predict_one(image, model, version, top_k, abandoned)
 
-        return in_order(work, images, self._settings.in_flight)
+        return in_order(work, images, self._in_flight)
 
     def explain(self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None) -> Explanation:
         """Ask which parts of an example spoke for a label.
@@ -241,7 +213,7 @@ class FashionClient:
             return self._ask(call, abandoned)
 
         rows = []
-        each = in_order(work, inputs.pieces(batch), self._settings.in_flight)
+        each = in_order(work, inputs.pieces(batch), self._in_flight)
         with progress_bar(len(batch), shown=progress) as advance, contextlib.closing(each) as outcomes:
             for outcome in outcomes:
                 rows.append(or_raise(outcome))
@@ -261,12 +233,12 @@ class FashionClient:
                 return self._send(call)
             except FashionError as error:
                 failed += 1
-                wait = retrying.wait_before_retry(error, failed, self._settings.retries)
+                wait = retrying.wait_before_retry(error, failed, self._retries)
                 if wait is None or (abandoned or threading.Event()).wait(wait):
                     raise
 
     def _send(self, call: Call[T]) -> T:
-        url = self._settings.url + call.path
+        url = self._url + call.path
         try:
             response = self._session.request(
                 call.method,
@@ -274,7 +246,7 @@ class FashionClient:
                 params=call.params,
                 headers=call.headers,
                 data=call.body,
-                timeout=self._settings.timeout,
+                timeout=self._timeout,
                 allow_redirects=False,
             )
         except requests.exceptions.SSLError as error:
@@ -288,7 +260,7 @@ class FashionClient:
         ) as error:
             # Only at an answer's first byte does requests call a time-out by that name.
             if isinstance(failures.innermost(error), TimeoutError):
-                raise failures.timeout(url, self._settings.timeout) from error
+                raise failures.timeout(url, self._timeout) from error
             raise failures.connection(url, error) from error
         except requests.exceptions.RequestException as error:
             raise failures.request(url, error) from error

@@ -19,6 +19,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 from fashion_client import display, image_files
+from fashion_client._base import DEFAULT_MODEL, DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE
 from fashion_client.client import FashionClient
 from fashion_client.errors import (
     AnswerError,
@@ -34,7 +35,6 @@ from fashion_client.errors import (
 )
 from fashion_client.progress import progress_bar
 from fashion_client.results import Prediction
-from fashion_client.settings import DEFAULT_MODEL, DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE
 
 EXIT_PARTLY = 1
 EXIT_USAGE = 2

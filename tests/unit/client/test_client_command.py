@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fashion_client import command, settings
+from fashion_client import _base, command
 from PIL import Image
 from scripted_service import Drop, Reply, ScriptedService, Stall, png, problem
 
@@ -271,8 +271,8 @@ def test_help_names_every_exit_code_and_variable(capsys: pytest.CaptureFixture[s
     assert len(codes) == 8
     for code in (0, *codes):
         assert f"\n  {code:<4} " in out
-    assert settings.URL_VARIABLE in out
-    assert settings.KEY_VARIABLE in out
+    assert _base.URL_VARIABLE in out
+    assert _base.KEY_VARIABLE in out
 
 
 FASHION = [sys.executable, "-m", "fashion_client.command"]

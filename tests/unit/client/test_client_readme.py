@@ -9,7 +9,7 @@ from pathlib import Path
 
 import fashion_client
 import pytest
-from fashion_client import FashionClient, FashionError, command, errors, settings
+from fashion_client import FashionClient, FashionError, _base, command, errors
 from scripted_service import ScriptedService, png
 
 README = (Path(__file__).parents[3] / "client" / "README.md").read_text()
@@ -73,5 +73,5 @@ def test_every_argument_stands_there_with_its_default() -> None:
     assert list(rows)[: len(parameters)] == list(parameters)
     for name in ("timeout", "retries", "in_flight"):
         assert float(rows[name]) == parameters[name].default
-    assert rows["url"] == f"`{settings.URL_VARIABLE}`, else `{settings.DEFAULT_URL}`"
-    assert rows["api_key"] == f"`{settings.KEY_VARIABLE}`, else none"
+    assert rows["url"] == f"`{_base.URL_VARIABLE}`, else `{_base.DEFAULT_URL}`"
+    assert rows["api_key"] == f"`{_base.KEY_VARIABLE}`, else none"
