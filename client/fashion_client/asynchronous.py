@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from fashion_client import _calls, bulk, failures, inputs, retrying
+from fashion_client import _calls, bulk, errors, inputs, retrying
 from fashion_client._base import DEFAULT_MODEL, BaseClient, PredictOptions
 from fashion_client._calls import Answer, Call
-from fashion_client.errors import AnswerTimeoutError, ConnectError, FashionError
-from fashion_client.flight import or_raise
+from fashion_client.errors import AnswerTimeoutError, ConnectError, FashionError, or_raise
 from fashion_client.inputs import Array, Encoded, Example
 from fashion_client.results import Explanation, Model, Prediction, Predictions
 
@@ -164,13 +163,13 @@ class AsyncFashionClient(BaseClient):
                 call.method, url, params=call.params, headers=call.headers, content=call.body
             )
         except (httpx.ReadTimeout, httpx.WriteTimeout) as error:
-            raise failures.timeout(url, self._timeout) from error
+            raise errors.timeout_error(url, self._timeout) from error
         except httpx.TransportError as error:
-            if _is_tls(error):
-                raise failures.tls(url, error, "SSL_CERT_FILE") from error
-            raise failures.connection(url, error) from error
+            if any(isinstance(cause, ssl.SSLError) for cause in errors.causes(error)):
+                raise errors.tls_error(url, error, "SSL_CERT_FILE") from error
+            raise errors.connect_error(url, error) from error
         except (httpx.RequestError, httpx.InvalidURL) as error:
-            raise failures.request(url, error) from error
+            raise errors.request_error(url, error) from error
         return call.read(Answer(url, response.status_code, response.headers, response.content))
 
 
@@ -199,11 +198,3 @@ async def _in_order(
         for task in begun:
             task.cancel()
         await asyncio.gather(*begun, return_exceptions=True)
-
-
-def _is_tls(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 import requests
+from requests import exceptions
 
-from fashion_client import _calls, bulk, failures, inputs, retrying
+from fashion_client import _calls, bulk, errors, inputs, retrying
 from fashion_client._base import DEFAULT_MODEL, BaseClient, PredictOptions
 from fashion_client._calls import Answer, Call
-from fashion_client.errors import AnswerTimeoutError, ConnectError, FashionError
-from fashion_client.flight import in_order, or_raise
+from fashion_client.errors import AnswerTimeoutError, ConnectError, FashionError, or_raise
+from fashion_client.flight import in_order
 from fashion_client.inputs import Array, Encoded, Example
 from fashion_client.progress import progress_bar
 from fashion_client.results import Explanation, Model, Prediction, Predictions
@@ -249,19 +250,14 @@ class FashionClient(BaseClient):
                 timeout=self._timeout,
                 allow_redirects=False,
             )
-        except requests.exceptions.SSLError as error:
-            raise failures.tls(url, error, "REQUESTS_CA_BUNDLE") from error
-        except requests.exceptions.ConnectTimeout as error:
-            raise failures.connection(url, error) from error
-        except (
-            requests.exceptions.ReadTimeout,
-            requests.exceptions.ConnectionError,
-            requests.exceptions.ChunkedEncodingError,
-        ) as error:
+        except exceptions.SSLError as error:
+            raise errors.tls_error(url, error, "REQUESTS_CA_BUNDLE") from error
+        except (exceptions.Timeout, exceptions.ConnectionError, exceptions.ChunkedEncodingError) as error:
+            *_, cause = errors.causes(error)
             # Only at an answer's first byte does requests call a time-out by that name.
-            if isinstance(failures.innermost(error), TimeoutError):
-                raise failures.timeout(url, self._timeout) from error
-            raise failures.connection(url, error) from error
-        except requests.exceptions.RequestException as error:
-            raise failures.request(url, error) from error
+            if isinstance(cause, TimeoutError) and not isinstance(error, exceptions.ConnectTimeout):
+                raise errors.timeout_error(url, self._timeout) from error
+            raise errors.connect_error(url, error) from error
+        except exceptions.RequestException as error:
+            raise errors.request_error(url, error) from error
         return call.read(Answer(url, response.status_code, response.headers, response.content))

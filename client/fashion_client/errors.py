@@ -22,7 +22,10 @@ those calls by themselves, so an error that arrives with ``retry`` set has outla
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import ClassVar, TypeVar
+
+T = TypeVar("T")
 
 
 class FashionError(Exception):
@@ -112,14 +115,51 @@ class ServiceError(ProblemError):
     """A 5xx other than 503: a fault of the service."""
 
 
+def connect_error(url: str, error: Exception) -> ConnectError:
+    """No connection, or one that broke."""
+    return ConnectError(f"no answer from {url} ({_reason(error)}); is the service running there?")
+
+
+def tls_error(url: str, error: Exception, variable: str) -> TlsError:
+    """No secure connection; ``variable`` names the file of trusted authorities."""
+    return TlsError(
+        f"no secure connection to {url} ({_reason(error)}); "
+        f"if its certificate comes from an authority of your own, name that authority's file in {variable}"
+    )
+
+
+def timeout_error(url: str, seconds: float) -> AnswerTimeoutError:
+    """No answer within ``seconds``."""
+    return AnswerTimeoutError(f"no answer from {url} within {seconds:g} s")
+
+
+def request_error(url: str, error: Exception) -> InputError:
+    """Nothing that could be sent."""
+    return InputError(f"no request can be made to {url} ({_reason(error)})")
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it came from, the first cause last: the others repeat the address and name library classes."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _reason(error: Exception) -> str:
+    *_, cause = causes(error)
+    reason = cause.strerror if isinstance(cause, OSError) else None
+    return " ".join((reason or str(cause)).split()) or type(cause).__name__
+
+
+def or_raise(outcome: T | FashionError) -> T:
+    """The outcome itself, if it is no error."""
+    if isinstance(outcome, FashionError):
+        raise outcome
+    return outcome
+
+
 def problem_error(problem: Problem, retry_after: float | None = None) -> ProblemError:
     """The error that goes with a problem's status."""
-    by_status: dict[int, type[ProblemError]] = {
-        401: NotAllowedError,
-        403: NotAllowedError,
-        404: NotFoundError,
-        429: BusyError,
-        503: BusyError,
-    }
+    by_status = {401: NotAllowedError, 403: NotAllowedError, 404: NotFoundError, 429: BusyError, 503: BusyError}
     otherwise = RefusedError if problem.status < 500 else ServiceError
     return by_status.get(problem.status, otherwise)(problem, retry_after)

@@ -46,10 +46,3 @@ def in_order(
     finally:
         abandoned.set()
         pool.shutdown(cancel_futures=True)
-
-
-def or_raise(outcome: R | FashionError) -> R:
-    """The outcome itself, if it is no error."""
-    if isinstance(outcome, FashionError):
-        raise outcome
-    return outcome
