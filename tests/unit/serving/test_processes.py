@@ -12,6 +12,7 @@ from serving.settings import HOST
 from tests import ports
 
 
+@pytest.mark.parametrize("host", [HOST, "::1"])
 def test_port_is_free_until_somebody_listens(host):
     (port,) = ports.free(1)
     assert processes.port_is_free(host, port)
