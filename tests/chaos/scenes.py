@@ -26,7 +26,7 @@ import psutil
 from bench import reporting
 from models import model_index
 from models.archiving import file_name
-from serving import service, settings
+from serving import parts, settings
 from serving.management import Management, Model
 from serving.processes import wait_until
 from serving.settings import ROOT
@@ -218,7 +218,7 @@ class Scene:
 
     def frontend(self) -> psutil.Process:
         """TorchServe's frontend."""
-        return self.place.process(service.FRONTEND)
+        return self.place.process(parts.FRONTEND)
 
     def load(self, seconds: float, *options: str, rate: float | None = None) -> Load:
         """Begin a load at the scene's rate or another one."""

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import requests
 
-from serving import service, settings
+from serving import parts, settings
 from serving.processes import wait_until
 from serving.settings import HOST
 from tests.chaos import scenes
@@ -100,7 +100,7 @@ def test_lost_frontend_is_back_and_no_answer_is_wrong(scene, name, title, number
     frontend = scene.frontend()
     killed = load.event(title)
     frontend.send_signal(number)
-    assert wait_until(lambda: scene.place.pid(service.FRONTEND) != frontend.pid, scenes.PATIENCE)
+    assert wait_until(lambda: scene.place.pid(parts.FRONTEND) != frontend.pid, scenes.PATIENCE)
     assert wait_until(lambda: requests.get(scene.place.gateway + "/readyz", timeout=5).status_code == 200, 60)
     took = time.time() - killed
     load.event("ready")

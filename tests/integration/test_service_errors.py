@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import socket
@@ -10,6 +9,7 @@ import socket
 import numpy as np
 import pytest
 
+from serving import supervisor
 from serving.settings import HOST
 from tests import packing
 
@@ -83,13 +83,13 @@ def test_wrong_setting_is_named_with_its_value(place):
     assert "FASHION_METRICS_PORT='80a82'" in _refused(place, FASHION_METRICS_PORT="80a82")
 
 
-def test_start_while_another_command_is_at_it(place):
+def test_start_while_another_one_is_under_way(place):
     packing.pack(place.settings.model_store)
     place.settings.run.mkdir()
-    with (place.settings.run / "lock").open("a+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with supervisor.lock(place.settings):
         said = _refused(place)
-    assert "another command is starting or stopping the service" in said
+    assert "the service runs already" in said
+    assert "or is about to" in said
 
 
 def test_start_that_takes_too_long_is_given_up(place):

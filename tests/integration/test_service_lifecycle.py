@@ -8,10 +8,11 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
-from serving import service, supervisor
+from serving import parts
 from serving.processes import wait_until
 from tests import packing
 from tests.support.place import make_place
@@ -64,7 +65,8 @@ def test_status_shows_model_and_addresses(tiny_service):
     assert status.returncode == 0
     assert "tiny 1.0" in status.stdout
     assert tiny_service.inference in status.stdout
-    for pid in [each["pid"] for each in tiny_service.state()["processes"]] + [tiny_service.workers()[0].pid]:
+    state = tiny_service.state()
+    for pid in (state["pid"], *state["processes"].values(), tiny_service.workers()[0].pid):
         assert f" {pid} " in status.stdout
 
 
@@ -74,7 +76,7 @@ def test_second_start_is_refused_and_disturbs_nothing(tiny_service):
     assert again.returncode == 1
     assert again.stderr.count("\n") == 1
     assert "runs already" in again.stderr
-    assert tiny_service.inference in again.stderr
+    assert tiny_service.gateway in again.stderr
     assert _pids(tiny_service) == before
 
 
@@ -90,8 +92,8 @@ def test_restart_brings_new_processes(lasting):
 
 def test_printed_curl_line_works_and_stop_leaves_nothing(place):
     packing.pack(place.settings.model_store)
-    supervisor = place.begin("start", "--foreground")
-    printed = _read_until(supervisor, "Try: ")
+    foreground = place.begin("start", "--foreground")
+    printed = _read_until(foreground, "Try: ")
     line = printed.splitlines()[-1].removeprefix("Try: ")
     answer = subprocess.run(shlex.split(line), capture_output=True, text=True, timeout=30)
     assert '"probabilities"' in answer.stdout
@@ -99,8 +101,8 @@ def test_printed_curl_line_works_and_stop_leaves_nothing(place):
     scratch = place.state()["scratch"]
     stopped = place.run("stop")
     assert (stopped.returncode, stopped.stdout) == (0, "stopped\n")
-    rest, _ = supervisor.communicate(timeout=60)
-    assert (supervisor.returncode, rest) == (0, "")
+    rest, _ = foreground.communicate(timeout=60)
+    assert (foreground.returncode, rest) == (0, "stopped\n")
     place.assert_nothing_left(scratch)
     assert place.run("status").returncode == 3
     again = place.run("stop")
@@ -138,47 +140,71 @@ def test_interrupt_while_loading_ends_start(place):
 
 def test_killed_frontend_is_started_again(lasting):
     place = lasting
-    before = place.state()
-    frontend = place.process(service.FRONTEND)
+    before = place.state()["processes"]
+    frontend = place.process(parts.FRONTEND)
     frontend.kill()
-    assert wait_until(lambda: place.pid(service.FRONTEND) != frontend.pid, 30)
+    assert wait_until(lambda: place.pid(parts.FRONTEND) not in (0, frontend.pid), 30)
     assert wait_until(lambda: place.run("status").returncode == 0, 30)
     after = place.state()["processes"]
-    changed = [now["name"] for was, now in zip(before["processes"], after, strict=True) if was != now]
-    assert changed == [service.FRONTEND]
+    assert [name for name, pid in before.items() if after[name] != pid] == [parts.FRONTEND]
     assert len(place.workers()) == 1
     answer = requests.post(f"{place.inference}/predictions/tiny", json=[1, 2, 3], timeout=10)
     assert answer.status_code == 200
     log = place.settings.logs / "supervisor.log"
-    assert wait_until(lambda: "ready again after" in log.read_text(), 10)
-    assert "TorchServe ended by itself; starting it again" in log.read_text()
+    assert wait_until(lambda: "TorchServe ready again after" in log.read_text(), 10)
+    assert "TorchServe ended by itself (signal SIGKILL); starting it again" in log.read_text()
 
 
-def test_start_cleans_up_after_frontend_and_supervisor_were_killed(place):
+def test_everything_ends_with_the_supervisor_and_the_next_start_finds_nothing_left(place):
     packing.pack(place.settings.model_store)
     place.start()
-    state = place.state()
-    for name in (supervisor.NAME, service.FRONTEND):
-        place.process(name).kill()
-    # Nobody is there to end the workers: they must see for themselves that the frontend is gone.
-    assert wait_until(lambda: not place.workers(), 30)
-    assert place.run("status").returncode == 1
+    scratch = Path(place.state()["scratch"])
+    place.supervisor().kill()
+    # Nobody is there to end the others.
+    assert wait_until(lambda: not place.processes(), 10)
+    assert (place.run("status").returncode, place.run("stop").stdout) == (3, "the service is not running\n")
     place.start()
     assert requests.get(f"{place.inference}/ping", timeout=10).status_code == 200
-    assert not Path(state["scratch"]).exists()
+    assert not scratch.exists()
+
+
+@pytest.mark.parametrize("name", [parts.GATEWAY, parts.FRONTDOOR, parts.BRIDGE, parts.FORK_SERVER])
+def test_part_that_hangs_is_replaced(hanging, name):
+    place = hanging
+    before, workers = place.pid(name), place.workers()
+    hung = psutil.Process(before)
+    for process in (*(hung.children() if name == parts.GATEWAY else ()), hung):
+        process.suspend()
+    assert wait_until(lambda: place.pid(name) not in (0, before), 30)
+    assert wait_until(lambda: place.run("status").returncode == 0, 30)
+    assert f"{name} has not answered for 1 s; ended it" in (place.settings.logs / "supervisor.log").read_text()
+    assert place.workers() == workers
+    answer = requests.post(f"{place.gateway}/predictions/tiny", json=[1, 2, 3], timeout=10)
+    assert answer.status_code == 200
+
+
+@pytest.fixture(scope="module")
+def hanging(tmp_path_factory):
+    """A service that soon notices what hangs."""
+    folder = tmp_path_factory.mktemp("hanging")
+    place = make_place(folder, folder / "model_store", FASHION_HANG_TIMEOUT="1")
+    packing.pack(place.settings.model_store)
+    place.start()
+    yield place
+    place.end()
 
 
 def test_killed_fork_server_costs_nothing(lasting):
     place = lasting
     (worker,) = place.workers()
-    forking = place.process(service.FORK_SERVER)
+    forking = place.process(parts.FORK_SERVER)
     assert worker.ppid() == forking.pid
     forking.kill()
-    assert wait_until(lambda: place.pid(service.FORK_SERVER) != forking.pid, 30)
+    assert wait_until(lambda: place.pid(parts.FORK_SERVER) not in (0, forking.pid), 30)
     assert place.workers() == [worker]
     worker.kill()
     assert wait_until(lambda: place.workers() not in ([], [worker]), 30)
-    assert place.workers()[0].ppid() == place.process(service.FORK_SERVER).pid
+    assert place.workers()[0].ppid() == place.process(parts.FORK_SERVER).pid
     assert wait_until(lambda: place.run("status").returncode == 0, 30)
 
 
@@ -187,7 +213,7 @@ def test_frontend_keeps_to_one_core_where_no_model_has_batches(place, batch_size
     config = packing.CONFIG.replace("batchSize: 4", f"batchSize: {batch_size}")
     packing.pack(place.settings.model_store, changes={"model-config.yaml": config.encode()})
     place.start()
-    found = [len(each.cpu_affinity()) for each in (place.process(service.FRONTEND), *place.workers())]
+    found = [len(each.cpu_affinity()) for each in (place.process(parts.FRONTEND), *place.workers())]
     assert found == [cores, len(os.sched_getaffinity(0))]
     assert requests.post(f"{place.inference}/predictions/tiny", json=[1, 2, 3], timeout=10).status_code == 200
 
@@ -206,13 +232,12 @@ def test_foreground_service_starts_its_frontend_again(place):
     place.environment["FASHION_HANG_TIMEOUT"] = "1"
     foreground = place.begin("start", "--foreground")
     _read_until(foreground, "Try: ")
-    place.process(service.FRONTEND).kill()
+    place.process(parts.FRONTEND).kill()
     assert "TorchServe ended by itself" in _read_until(foreground, "ready again")
     assert place.run("status").returncode == 0
-    place.process(service.FRONTEND).suspend()
+    place.process(parts.FRONTEND).suspend()
     said = _read_until(foreground, "ready again")
-    assert "TorchServe has not answered for 1 s; ending it" in said
-    assert "TorchServe ended by itself; starting it again" in said
+    assert "TorchServe has not answered for 1 s; ended it; starting it again" in said
     scratch = place.state()["scratch"]
     foreground.send_signal(signal.SIGTERM)
     rest, _ = foreground.communicate(timeout=60)
@@ -220,19 +245,19 @@ def test_foreground_service_starts_its_frontend_again(place):
     place.assert_nothing_left(scratch)
 
 
-def test_supervisor_gives_up_on_an_archive_that_is_gone(place):
+def test_supervisor_goes_on_trying_with_an_archive_that_is_gone_for_a_while(place):
     archive = packing.pack(place.settings.model_store)
     place.environment["FASHION_BACKOFF"] = "0.1"
     foreground = place.begin("start", "--foreground")
     _read_until(foreground, "Try: ")
-    state = place.state()
+    packed = archive.read_bytes()
     archive.unlink()
-    place.process(service.FRONTEND).kill()
-    rest, _ = foreground.communicate(timeout=90)
-    assert foreground.returncode == 1
-    assert rest.splitlines()[-1].startswith("error: TorchServe could not be kept running after 5 attempts")
-    assert "is missing" in rest.splitlines()[-1]
-    place.assert_nothing_left(state["scratch"])
+    place.process(parts.FRONTEND).kill()
+    assert "is missing" in _read_until(foreground, "attempt 5")
+    assert place.run("status").returncode == 1
+    archive.write_bytes(packed)
+    _read_until(foreground, "ready again")
+    assert place.run("status").returncode == 0
 
 
 def test_killed_worker_is_replaced(tiny_service):

@@ -1,15 +1,14 @@
-"""TorchServe's own tokens, end to end: made by a start, used by every part, exchanged, made anew with the frontend."""
+"""TorchServe's own tokens, end to end: made by a start, used by every part, made anew with the frontend."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 
 import grpc
 import pytest
 import requests
 
+from serving import parts
 from serving.oip_proto import open_inference_pb2 as oip
 from serving.processes import wait_until
 from serving.tokens import Keys
@@ -53,8 +52,8 @@ def _predicts(guarded) -> bool:
 
 def test_nobody_without_the_right_token_is_answered(guarded, keys):
     right = {
-        f"{guarded.inference}/predictions/tiny": keys.inference(),
-        f"{guarded.management}/models": keys.management(),
+        f"{guarded.inference}/predictions/tiny": keys.of("inference"),
+        f"{guarded.management}/models": keys.of("management"),
     }
     for url, token in right.items():
         request = {"json": VECTOR} if "predictions" in url else {}
@@ -62,7 +61,7 @@ def test_nobody_without_the_right_token_is_answered(guarded, keys):
         for wrong in (None, "x", token[:-1], *(set(right.values()) - {token})):
             assert _status(url, wrong, **request) == 400, wrong
     assert _status(f"{guarded.management}/models", None, params={"url": "tiny-1.1.mar"}) == 400
-    assert _status(f"{guarded.management}/token?type=management", keys.management()) == 400
+    assert _status(f"{guarded.management}/token?type=management", keys.of("management")) == 400
 
 
 def test_only_the_owner_may_read_the_keys(guarded):
@@ -98,46 +97,20 @@ def test_callers_over_grpc_need_no_token(guarded):
     assert (answer.model_name, answer.model_version) == ("tiny", "1.0")
 
 
-def test_rollouts_use_the_tokens(guarded, tmp_path):
+def test_rollouts_use_the_tokens(guarded):
     for command in (("deploy", "tiny", "1.1"), ("rollback", "tiny")):
         ran = guarded.run(*command, "--grace", "0.5")
         assert ran.returncode == 0, ran.stderr
-    elsewhere = ("--management", guarded.management, "--inference", guarded.inference, "--grace", "0.5")
-    environment = {"FASHION_TOKENS": "0", "FASHION_RUN_DIR": str(tmp_path)}
-    ran = guarded.run("deploy", "tiny", "1.1", *elsewhere, **environment)
-    assert (ran.returncode, "asks for a token" in ran.stderr) == (1, True)
-    for command in (("deploy", "tiny", "1.1"), ("rollback", "tiny")):
-        ran = guarded.run(*command, *elsewhere, "--token-file", str(guarded.settings.key_file), **environment)
-        assert ran.returncode == 0, ran.stderr
-
-
-def test_exchanged_keys_are_taken_up(guarded, keys):
-    before = keys.inference(), keys.management()
-    for kind in ("inference", "management"):
-        ran = guarded.run("rotate", kind)
-        assert ran.returncode == 0, ran.stderr
-    assert _status(f"{guarded.inference}/ping", before[0]) == 400
-    assert _status(f"{guarded.management}/models", before[1]) == 400
-    assert _status(f"{guarded.inference}/ping", keys.inference()) == 200
-    assert guarded.run("status").returncode == 0
-    assert wait_until(lambda: _predicts(guarded), 10)
-    assert wait_until(lambda: _status(f"{guarded.gateway}/v2/models/tiny") == 200, 10)
 
 
 def test_frontend_that_starts_again_has_new_keys_and_all_know_them(guarded, keys):
-    before = keys.inference()
-    (frontend,) = [each for each in guarded.state()["processes"] if each["name"] == "TorchServe"]
-    os.kill(frontend["pid"], signal.SIGKILL)
+    before = keys.of("inference")
+    guarded.process(parts.FRONTEND).kill()
 
     def whole() -> bool:
         with contextlib.suppress(Exception):
-            return keys.inference() != before and _predicts(guarded) and guarded.run("status").returncode == 0
+            return keys.of("inference") != before and _predicts(guarded) and guarded.run("status").returncode == 0
         return False
 
     assert wait_until(whole, 60)
     assert wait_until(lambda: _status(f"{guarded.gateway}/v1/models") == 200, 10)
-
-
-def test_without_tokens_there_is_nothing_to_exchange(guarded):
-    ran = guarded.run("rotate", "inference", FASHION_TOKENS="0")
-    assert (ran.returncode, "FASHION_TOKENS=1 is not set" in ran.stderr) == (1, True)
