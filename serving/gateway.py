@@ -27,6 +27,7 @@ TEMPLATES = PAGES / "nginx"
 
 # Each worker allocates its 10,000 connections at the start, and the gateway's container has 512 MB.
 _MOST_WORKERS = 8
+_SOCKET = "gateway.sock"
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
 # In a quoted string of nginx's, these would end it or begin a variable.
 _UNQUOTABLE = re.compile(r"[\"$\\\n]")
@@ -54,6 +55,8 @@ def write_config(settings: Settings, nginx: Nginx, scratch: Path) -> Path:
     if not (live_folder(settings) / gateway_live.NAME).exists():
         # TorchServe's start writes what holds.
         gateway_live.write(live_folder(settings), gateway_live.render({}, None))
+    # nginx does not take the place of a socket that a killed one has left.
+    (scratch / _SOCKET).unlink(missing_ok=True)
     values = variables(settings, nginx, folder, scratch)
     for template in TEMPLATES.glob("*.template"):
         (folder / template.stem).write_text(render(template.read_text(), values))
@@ -98,7 +101,7 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
         "METRICS": settings.metrics.address,
         "RUN": _quotable(folder),
         "LIVE": _quotable(live_folder(settings) / gateway_live.NAME),
-        "SOCKET": _quotable(scratch / "gateway.sock"),
+        "SOCKET": _quotable(scratch / _SOCKET),
         "PAGES": _quotable(PAGES),
         "SWAGGER_UI": _quotable(_swagger_ui()),
         "ANSWERS": _quotable(answers(settings)),

@@ -70,8 +70,11 @@ class _Server:
             # One at a time, as what is done for one may close another.
             key, _ = self._selector.select()[0]
             heard: Callable[[], Wanted | None] = key.data
+            # An end between a fork and its entry would forget the child, which would outlive it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             if wanted := heard():
                 return wanted
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def end_children(self) -> None:
         """Kill every child, and tell its launcher."""
@@ -212,6 +215,7 @@ def main() -> None:
         if os.getpid() == parent:
             server.end_children()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     _become(wanted, installed)
 
 

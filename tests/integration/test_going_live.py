@@ -297,7 +297,7 @@ def test_live_archive_that_was_changed_is_not_loaded_again(place):
     started = place.run("start")
     assert (started.returncode, "is not what was packed" in started.stderr) == (1, True)
     assert json.loads((place.settings.model_store / model_index.NAME).read_text())
-    assert place.processes() == []
+    place.assert_no_process()
 
 
 def test_without_a_service_there_is_nothing_to_change(place):

@@ -28,7 +28,7 @@ def _refused(place, **environment: str) -> str:
     assert started.stderr.startswith("error: ")
     assert started.stderr.count("\n") == 1, started.stderr
     assert "Traceback" not in started.stderr
-    assert place.processes() == []
+    place.assert_no_process()
     assert not (place.settings.run / "service.json").exists()
     return started.stderr
 
@@ -38,7 +38,7 @@ def _failed(place, **environment: str) -> str:
     started = place.run("start", **environment)
     assert started.returncode == 1, started.stdout
     assert started.stderr.startswith("error: ")
-    assert place.processes() == []
+    place.assert_no_process()
     assert not (place.settings.run / "service.json").exists()
     return started.stderr
 
@@ -94,7 +94,7 @@ def test_start_while_another_one_is_under_way(place):
 
 def test_start_that_takes_too_long_is_given_up(place):
     packing.pack(place.settings.model_store)
-    assert "TorchServe was not ready after 0.1 s" in _failed(place, FASHION_START_TIMEOUT="0.1")
+    assert "was not ready after 0.1 s" in _failed(place, FASHION_START_TIMEOUT="0.1")
 
 
 @pytest.mark.parametrize(

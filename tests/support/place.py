@@ -158,9 +158,13 @@ class Place:
         """What ``run/service.json`` says."""
         return json.loads((self.settings.run / "service.json").read_text())
 
+    def assert_no_process(self) -> None:
+        """No process remains of the service; the supervisor's own may be at its very end."""
+        assert wait_until(lambda: not self.processes(), 5), self.processes()
+
     def assert_nothing_left(self, scratch: str) -> None:
         """No process, no listener, no state and no temporary file remains of the service."""
-        assert self.processes() == []
+        self.assert_no_process()
         assert all(port_is_free(port.host, port.number) for port in self.settings.ports)
         assert not supervisor.state_path(self.settings).exists()
         assert not Path(scratch).exists()
