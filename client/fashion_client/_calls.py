@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import http
+import http.client
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fashion_client import retrying
+from fashion_client._inputs import NPY, Array, Example, encode
 from fashion_client.errors import AnswerError, InputError, Problem, problem_error
-from fashion_client.inputs import NPY, Array, Example, encode
-from fashion_client.results import Explanation, Model, Prediction, Tensor
+from fashion_client.results import Explanation, Model, Prediction, Predictions, Tensor
 
 JSON = "application/json"
 PNG = "image/png"
@@ -82,17 +82,18 @@ def ready() -> Call[bool]:
     return _get("/readyz", _ready)
 
 
-def prediction(example: Example, model: str, version: str | None, top_k: int | None) -> Call[Prediction]:
+def prediction(model: str, version: str | None, top_k: int | None, example: Example) -> Call[Prediction]:
     """Ask for the prediction for one example.
 
     Raises:
         InputError: an argument cannot be sent, or, from the reader, the example was several.
     """
-    check_top_k(top_k)
+    if top_k is not None and top_k < 1:
+        raise _top_k_error(top_k, "the number of labels")
     return _post(_predictions(model, version), _prediction, JSON, *encode(example), top_k=top_k)
 
 
-def probabilities(batch: Array, model: str, version: str | None, labels: tuple[str, ...]) -> Call[NDArray[np.float32]]:
+def probabilities(model: str, version: str | None, labels: tuple[str, ...], batch: Array) -> Call[NDArray[np.float32]]:
     """Ask for the probabilities for a batch: float32 [N, len(labels)]."""
     read = functools.partial(_probabilities, shape=(len(batch), len(labels)))
     return _post(_predictions(model, version), read, NPY, *encode(batch))
@@ -108,11 +109,31 @@ def heat_map(example: Example, model: str, target: int | str | None) -> Call[byt
     return _post(f"/explanations/{_segment(model)}", _png, PNG, *encode(example), target=target)
 
 
-def check_top_k(top_k: int | None, labels: int | None = None) -> None:
-    """Raise InputError unless ``top_k`` is None or from 1 to the number of ``labels``, where that is known."""
-    if top_k is not None and (top_k < 1 or (labels is not None and top_k > labels)):
-        highest = "the number of labels" if labels is None else labels
-        raise InputError(f"top_k has to be from 1 to {highest}, got {top_k}")
+def labels(first: Prediction, top_k: int | None) -> tuple[str, ...]:
+    """The model's labels in order, from a prediction that names them all, before a batch's pieces are sent.
+
+    Pieces are answered in ``.npy``, which holds no labels; a first request in JSON, for one example, tells them and
+    meets a wrong key or model before anything large is sent.
+
+    Raises:
+        AnswerError: they are not in the model's order.
+        InputError: there are no ``top_k`` labels.
+    """
+    names = tuple(first.probabilities)
+    if first.class_index is not None and names.index(first.label) != first.class_index:
+        raise AnswerError(f"class {first.class_index} is {first.label!r}, but another label stands there: {names}")
+    if top_k is not None and not 1 <= top_k <= len(names):
+        raise _top_k_error(top_k, len(names))
+    return names
+
+
+def nothing(top_k: int | None) -> Predictions:
+    """The result for no examples: it needs no service, and knows no labels."""
+    return Predictions((), np.zeros((0, 0), np.float32), top_k=top_k)
+
+
+def _top_k_error(top_k: int, highest: object) -> InputError:
+    return InputError(f"top_k has to be from 1 to {highest}, got {top_k}")
 
 
 def _get(path: str, read: Callable[[Answer], T]) -> Call[T]:
@@ -249,24 +270,15 @@ def _bad(answer: Answer, complaint: str) -> AnswerError:
 
 def _problem(answer: Answer) -> Problem:
     try:
-        found = json.loads(answer.body)
+        body = json.loads(answer.body)
     except ValueError:
-        found = None
-    body: dict[str, Any] = found if isinstance(found, dict) else {}
-
-    def text(member: str, otherwise: str) -> str:
-        value = body.get(member)
-        return value if isinstance(value, str) else otherwise
-
-    try:
-        phrase = http.HTTPStatus(answer.status).phrase
-    except ValueError:
-        phrase = "Unknown status"
+        body = None
+    texts = {name: text for name, text in body.items() if isinstance(text, str)} if isinstance(body, dict) else {}
     return Problem(
         status=answer.status,
-        title=text("title", phrase),
+        title=texts.get("title", http.client.responses.get(answer.status, "Unknown status")),
         # TorchServe's own errors say ``message``.
-        detail=text("detail", text("message", "")),
-        type=text("type", "about:blank"),
-        instance=text("instance", ""),
+        detail=texts.get("detail", texts.get("message", "")),
+        type=texts.get("type", "about:blank"),
+        instance=texts.get("instance", ""),
     )

@@ -7,16 +7,16 @@ import contextlib
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fashion_client import _calls, bulk, errors, inputs, retrying
+from fashion_client import _calls, _inputs, errors, retrying
 from fashion_client._base import DEFAULT_MODEL, BaseClient, PredictOptions
 from fashion_client._calls import Answer, Call
+from fashion_client._inputs import Array, Encoded, Example
 from fashion_client.errors import AnswerTimeoutError, ConnectError, FashionError, or_raise
-from fashion_client.inputs import Array, Encoded, Example
 from fashion_client.results import Explanation, Model, Prediction, Predictions
 
 try:
@@ -71,19 +71,15 @@ class AsyncFashionClient(BaseClient):
         top_k: int | None = None,
     ) -> Prediction | Sequence[Prediction]:
         """As :meth:`fashion_client.FashionClient.predict`."""
-        if isinstance(images, np.ndarray):
-            batch, single = inputs.as_batch(images, await self._example_shape(model))
-            if single:
-                return await self._predict_one(batch[0], model, version, top_k)
-            return await self._predict_batch(batch, model, version, top_k)
-        if isinstance(images, Sequence) and not isinstance(images, (str, bytes)):
-            if bulk.are_alike(images):
-                batch = bulk.stacked(images, await self._example_shape(model))
+        call = partial(_calls.prediction, model, version, top_k)
+        if _inputs.are_arrays(images):
+            batch, single = _inputs.as_batch(images, await self._example_shape(model))
+            if not single:
                 return await self._predict_batch(batch, model, version, top_k)
-            each = self.predict_each(images, model=model, version=version, top_k=top_k)
-            async with contextlib.aclosing(each) as outcomes:
-                return [or_raise(outcome) async for outcome in outcomes]
-        return await self._predict_one(images, model, version, top_k)
+            images = batch[0]
+        if isinstance(images, Sequence) and not isinstance(images, (str, bytes)):
+            return await self._ask_all(call, images)
+        return await self._ask(call(images))
 
     def predict_each(
         self,
@@ -94,7 +90,7 @@ class AsyncFashionClient(BaseClient):
         top_k: int | None = None,
     ) -> AsyncGenerator[Prediction | FashionError, None]:
         """As :meth:`fashion_client.FashionClient.predict_each`."""
-        return _in_order(lambda image: self._predict_one(image, model, version, top_k), images, self._in_flight)
+        return self._ask_each(partial(_calls.prediction, model, version, top_k), images)
 
     async def explain(
         self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None
@@ -121,28 +117,26 @@ class AsyncFashionClient(BaseClient):
         except (ConnectError, AnswerTimeoutError):
             return False
 
-    async def _predict_one(self, image: Example, model: str, version: str | None, top_k: int | None) -> Prediction:
-        return await self._ask(_calls.prediction(image, model, version, top_k))
-
     async def _predict_batch(self, batch: Array, model: str, version: str | None, top_k: int | None) -> Predictions:
         if not len(batch):
-            return bulk.nothing(top_k)
-        first = await self._predict_one(batch[0], model, version, None)
-        labels = bulk.labels(first)
-        _calls.check_top_k(top_k, len(labels))
-
-        async def work(piece: Array) -> NDArray[np.float32]:
-            call = _calls.probabilities(piece, model, version, labels)
-            return await self._ask(call)
-
-        async with contextlib.aclosing(_in_order(work, inputs.pieces(batch), self._in_flight)) as outcomes:
-            return bulk.joined(first, [or_raise(outcome) async for outcome in outcomes], top_k)
+            return _calls.nothing(top_k)
+        first = await self._ask(_calls.prediction(model, version, None, batch[0]))
+        labels = _calls.labels(first, top_k)
+        rows = await self._ask_all(partial(_calls.probabilities, model, version, labels), _inputs.pieces(batch))
+        return Predictions(labels, np.concatenate(rows), independent=first.class_index is None, top_k=top_k)
 
     async def _example_shape(self, model: str) -> tuple[int, ...]:
-        shape = self._example_shapes.get(model)
-        if shape is None:
-            shape = self._example_shapes[model] = (await self.model(model)).inputs[0].shape[1:]
-        return shape
+        if model not in self._example_shapes:
+            self._example_shapes[model] = (await self.model(model)).inputs[0].shape[1:]
+        return self._example_shapes[model]
+
+    async def _ask_all(self, call: Callable[[T], Call[R]], items: Iterable[T]) -> list[R]:
+        each = self._ask_each(call, items)
+        async with contextlib.aclosing(each) as outcomes:
+            return [or_raise(outcome) async for outcome in outcomes]
+
+    def _ask_each(self, call: Callable[[T], Call[R]], items: Iterable[T]) -> AsyncGenerator[R | FashionError, None]:
+        return _in_order(lambda item: self._ask(call(item)), items, self._in_flight)
 
     async def _ask(self, call: Call[T]) -> T:
         failed = 0
@@ -176,7 +170,7 @@ class AsyncFashionClient(BaseClient):
 async def _in_order(
     work: Callable[[T], Awaitable[R]], items: Iterable[T], at_most: int
 ) -> AsyncGenerator[R | FashionError, None]:
-    """:func:`fashion_client.flight.in_order` with tasks in the place of threads."""
+    """:func:`fashion_client.client._in_order` with tasks in the place of threads."""
     places = asyncio.Semaphore(at_most)
 
     async def outcome(item: T) -> R | FashionError:

@@ -1,25 +1,27 @@
 """The client: calls to a fashion-serve service over HTTP, on requests.
 
-images ──► inputs: bytes ──► _calls: HTTP request ──► (send, repeat if that may help) ──► _calls: typed result
+images ──► _inputs: bytes ──► _calls: HTTP request ──► (send, repeat if that may help) ──► _calls: typed result
 """
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Generator, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import numpy as np
 import requests
 from requests import exceptions
 
-from fashion_client import _calls, bulk, errors, inputs, retrying
+from fashion_client import _calls, _inputs, errors, retrying
 from fashion_client._base import DEFAULT_MODEL, BaseClient, PredictOptions
 from fashion_client._calls import Answer, Call
+from fashion_client._inputs import Array, Encoded, Example
 from fashion_client.errors import AnswerTimeoutError, ConnectError, FashionError, or_raise
-from fashion_client.flight import in_order
-from fashion_client.inputs import Array, Encoded, Example
 from fashion_client.progress import progress_bar
 from fashion_client.results import Explanation, Model, Prediction, Predictions
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class _PredictOptions(PredictOptions, total=False):
@@ -106,14 +109,15 @@ class FashionClient(BaseClient):
         Raises:
             FashionError: the call failed; of a list or batch, the first example in order whose call failed.
         """
-        if isinstance(images, np.ndarray):
-            batch, single = inputs.as_batch(images, self._example_shape(model))
-            if single:
-                return self._predict_one(batch[0], model, version, top_k)
-            return self._predict_batch(batch, model, version, top_k, progress)
+        call = partial(_calls.prediction, model, version, top_k)
+        if _inputs.are_arrays(images):
+            batch, single = _inputs.as_batch(images, self._example_shape(model))
+            if not single:
+                return self._predict_batch(batch, model, version, top_k, progress)
+            images = batch[0]
         if isinstance(images, Sequence) and not isinstance(images, (str, bytes)):
-            return self._predict_list(images, model, version, top_k, progress)
-        return self._predict_one(images, model, version, top_k)
+            return self._ask_all(call, images, len(images), progress)
+        return self._ask(call(images))
 
     def predict_each(
         self,
@@ -134,11 +138,7 @@ class FashionClient(BaseClient):
         Yields:
             For each example, in order, its prediction or the error that its call ended with.
         """
-
-        def work(image: Example, abandoned: threading.Event) -> Prediction:
-            return self._predict_one(image, model, version, top_k, abandoned)
-
-        return in_order(work, images, self._in_flight)
+        return self._ask_each(partial(_calls.prediction, model, version, top_k), images)
 
     def explain(self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None) -> Explanation:
         """Ask which parts of an example spoke for a label.
@@ -176,56 +176,33 @@ class FashionClient(BaseClient):
         except (ConnectError, AnswerTimeoutError):
             return False
 
-    def _predict_one(
-        self,
-        image: Example,
-        model: str,
-        version: str | None,
-        top_k: int | None,
-        abandoned: threading.Event | None = None,
-    ) -> Prediction:
-        return self._ask(_calls.prediction(image, model, version, top_k), abandoned)
-
-    def _predict_list(
-        self, images: Sequence[Example], model: str, version: str | None, top_k: int | None, progress: bool
-    ) -> Sequence[Prediction]:
-        if bulk.are_alike(images):
-            batch = bulk.stacked(images, self._example_shape(model))
-            return self._predict_batch(batch, model, version, top_k, progress)
-        predictions = []
-        each = self.predict_each(images, model=model, version=version, top_k=top_k)
-        with progress_bar(len(images), shown=progress) as advance, contextlib.closing(each) as outcomes:
-            for outcome in outcomes:
-                predictions.append(or_raise(outcome))
-                advance(1)
-        return predictions
-
     def _predict_batch(
         self, batch: Array, model: str, version: str | None, top_k: int | None, progress: bool
     ) -> Predictions:
         if not len(batch):
-            return bulk.nothing(top_k)
-        first = self._predict_one(batch[0], model, version, None)
-        labels = bulk.labels(first)
-        _calls.check_top_k(top_k, len(labels))
-
-        def work(piece: Array, abandoned: threading.Event) -> np.ndarray[Any, np.dtype[np.float32]]:
-            call = _calls.probabilities(piece, model, version, labels)
-            return self._ask(call, abandoned)
-
-        rows = []
-        each = in_order(work, inputs.pieces(batch), self._in_flight)
-        with progress_bar(len(batch), shown=progress) as advance, contextlib.closing(each) as outcomes:
-            for outcome in outcomes:
-                rows.append(or_raise(outcome))
-                advance(len(rows[-1]))
-        return bulk.joined(first, rows, top_k)
+            return _calls.nothing(top_k)
+        first = self._ask(_calls.prediction(model, version, None, batch[0]))
+        labels = _calls.labels(first, top_k)
+        call = partial(_calls.probabilities, model, version, labels)
+        rows = self._ask_all(call, _inputs.pieces(batch), len(batch), progress)
+        return Predictions(labels, np.concatenate(rows), independent=first.class_index is None, top_k=top_k)
 
     def _example_shape(self, model: str) -> tuple[int, ...]:
-        shape = self._example_shapes.get(model)
-        if shape is None:
-            shape = self._example_shapes[model] = self.model(model).inputs[0].shape[1:]
-        return shape
+        if model not in self._example_shapes:
+            self._example_shapes[model] = self.model(model).inputs[0].shape[1:]
+        return self._example_shapes[model]
+
+    def _ask_all(self, call: Callable[[T], Call[R]], items: Iterable[T], total: int, progress: bool) -> list[R]:
+        results = []
+        each = self._ask_each(call, items)
+        with progress_bar(total, shown=progress) as advance, contextlib.closing(each) as outcomes:
+            for outcome in outcomes:
+                results.append(or_raise(outcome))
+                advance(len(outcome) if isinstance(outcome, np.ndarray) else 1)
+        return results
+
+    def _ask_each(self, call: Callable[[T], Call[R]], items: Iterable[T]) -> Generator[R | FashionError, None, None]:
+        return _in_order(lambda item, abandoned: self._ask(call(item), abandoned), items, self._in_flight)
 
     def _ask(self, call: Call[T], abandoned: threading.Event | None = None) -> T:
         failed = 0
@@ -261,3 +238,37 @@ class FashionClient(BaseClient):
         except exceptions.RequestException as error:
             raise errors.request_error(url, error) from error
         return call.read(Answer(url, response.status_code, response.headers, response.content))
+
+
+def _in_order(
+    work: Callable[[T, threading.Event], R], items: Iterable[T], at_most: int
+) -> Generator[R | FashionError, None, None]:
+    """Do ``work`` for every item on ``at_most`` threads and give what came out, in the items' order.
+
+    Items are taken as they are needed, at most ``2 * at_most`` ahead of what the caller has read, so that neither a
+    long iterable nor its results fill the memory. If the caller stops early, what has not begun is dropped, and the
+    event that ``work`` is given is set, which asks it to end soon.
+
+    Yields:
+        What ``work`` returned, or the :class:`FashionError` that it raised.
+    """
+    abandoned = threading.Event()
+
+    def outcome(item: T) -> R | FashionError:
+        try:
+            return work(item, abandoned)
+        except FashionError as error:
+            return error
+
+    begun: deque[Future[R | FashionError]] = deque()
+    pool = ThreadPoolExecutor(at_most, thread_name_prefix="fashion")
+    try:
+        for item in items:
+            begun.append(pool.submit(outcome, item))
+            if len(begun) == 2 * at_most:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        abandoned.set()
+        pool.shutdown(cancel_futures=True)

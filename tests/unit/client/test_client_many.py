@@ -18,10 +18,10 @@ from fashion_client import (
     Prediction,
     Predictions,
     RefusedError,
-    inputs,
+    _inputs,
 )
 from fashion_client.asynchronous import AsyncFashionClient
-from fashion_client.flight import in_order
+from fashion_client.client import _in_order
 from scripted_service import LABELS, NPY, Drop, Reply, ScriptedService, expected, png, problem
 
 REFUSAL = problem(422, "Wrong", "no image")
@@ -162,7 +162,7 @@ def test_the_first_failing_piece_ends_the_call(connect: Any, service: ScriptedSe
     client.predict(images(1))
     service.script += [None, None, REFUSAL]
     with pytest.raises(RefusedError, match="no image"):
-        client.predict(images(20 * inputs.PIECE_EXAMPLES))
+        client.predict(images(20 * _inputs.PIECE_EXAMPLES))
     # What had begun may have been sent as well; the rest was dropped.
     assert len(service.pieces) < 10
 
@@ -198,7 +198,7 @@ def test_labels_in_another_order(connect: Any, service: ScriptedService) -> None
 def test_a_bounded_number_is_in_flight(connect: Any, service: ScriptedService, limit: int) -> None:
     # Each piece waits until as many as the limit are there: fewer would break the barrier, more would be counted.
     service.meeting = threading.Barrier(limit)
-    batch = images(6 * inputs.PIECE_EXAMPLES)
+    batch = images(6 * _inputs.PIECE_EXAMPLES)
     predictions = connect(in_flight=limit, retries=0).predict(batch)
     np.testing.assert_array_equal(predictions.probabilities, expected(batch))
     assert service.most_in_flight == limit
@@ -259,7 +259,7 @@ def test_giving_up_ends_the_waiting_for_a_repetition() -> None:
             woken.set() if abandoned.wait(60) else None
         return item
 
-    outcomes = in_order(work, range(10), 2)
+    outcomes = _in_order(work, range(10), 2)
     assert next(outcomes) == 0
     assert waiting.wait(10)
     outcomes.close()
@@ -301,7 +301,7 @@ def test_cancelling_an_asynchronous_call_cancels_its_requests(service: ScriptedS
     async def run() -> None:
         async with AsyncFashionClient(service.url, in_flight=2) as client:
             before = asyncio.all_tasks()
-            call = asyncio.create_task(client.predict(images(8 * inputs.PIECE_EXAMPLES)))
+            call = asyncio.create_task(client.predict(images(8 * _inputs.PIECE_EXAMPLES)))
             while len(service.pieces) < 2:
                 assert not call.done()
                 await asyncio.sleep(0.01)

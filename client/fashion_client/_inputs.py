@@ -10,9 +10,9 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeGuard, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,25 +81,39 @@ def npy(array: Array) -> bytes:
     return b"".join((file.getvalue(), values.data))
 
 
-def as_batch(array: Array, example_shape: tuple[int, ...]) -> tuple[Array, bool]:
-    """An array of one or many examples as a batch.
+def are_arrays(images: Any) -> TypeGuard[Array | Sequence[Array]]:
+    """Whether the images are an array, or arrays that one batch can hold.
+
+    Types must be equal because they carry meaning: integers are pixels from 0 to 255, floats from 0 to 1.
+    """
+    if isinstance(images, (str, bytes)) or not isinstance(images, Sequence):
+        return isinstance(images, np.ndarray)
+    arrays = [image for image in images if isinstance(image, np.ndarray)]
+    return len(arrays) == len(images) > 0 and len({(array.shape, array.dtype) for array in arrays}) == 1
+
+
+def as_batch(arrays: Array | Sequence[Array], example_shape: tuple[int, ...]) -> tuple[Array, bool]:
+    """An array of one or many examples, or a list of such that are one example each, as a batch.
 
     Args:
-        array: one example or many, each of ``example_shape`` or flattened.
+        arrays: one example or many, each of ``example_shape`` or flattened.
         example_shape: one example as the model takes it.
 
     Returns:
-        The batch ``[N, *example_shape]`` and whether ``array`` was a single example.
+        The batch ``[N, *example_shape]`` and whether ``arrays`` is a single example.
 
     Raises:
-        InputError: the array has another shape.
+        InputError: an array has another shape.
     """
+    first = arrays if isinstance(arrays, np.ndarray) else arrays[0]
     size = math.prod(example_shape)
-    single = array.shape in (example_shape, (size,))
-    if not single and (array.ndim < 2 or math.prod(array.shape[1:]) != size):
+    single = first.shape in (example_shape, (size,))
+    if not single and (first.ndim < 2 or math.prod(first.shape[1:]) != size):
         shape = ", ".join(map(str, example_shape))
-        raise InputError(f"the model takes arrays of shape [{shape}] or [N, {shape}], got {list(array.shape)}")
-    return array.reshape(-1, *example_shape), single
+        raise InputError(f"the model takes arrays of shape [{shape}] or [N, {shape}], got {list(first.shape)}")
+    if first is not arrays and not single:
+        raise InputError(f"each array of a list has to be one example, got {list(first.shape)}")
+    return np.asarray(arrays).reshape(-1, *example_shape), single and first is arrays
 
 
 def pieces(batch: Array) -> Iterator[Array]:
