@@ -12,14 +12,17 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
 
-from fashion_client import display, image_files
 from fashion_client._base import DEFAULT_MODEL, DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE
+from fashion_client._progress import progress_bar
 from fashion_client.client import FashionClient
 from fashion_client.errors import (
     AnswerError,
@@ -33,8 +36,7 @@ from fashion_client.errors import (
     RefusedError,
     TlsError,
 )
-from fashion_client.progress import progress_bar
-from fashion_client.results import Prediction
+from fashion_client.results import Model, Prediction, Tensor
 
 EXIT_PARTLY = 1
 EXIT_USAGE = 2
@@ -61,6 +63,11 @@ exit codes:
   {EXIT_INTERRUPTED}  interrupted
   {EXIT_BROKEN_PIPE}  whatever read the output has stopped reading
 """
+
+_BAR_WIDTH = 40
+
+# What the service reads; a file that is named by itself may be called anything.
+_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
 
 # With these, every further image would fail the same way.
 _ENDS_A_SET = (ConnectError, TlsError, AnswerTimeoutError, AnswerError, BusyError, NotAllowedError, NotFoundError)
@@ -140,7 +147,7 @@ def _count(text: str) -> int:
 
 
 def _predict(arguments: argparse.Namespace, client: FashionClient) -> int:
-    if not image_files.is_one(arguments.images):
+    if not _is_one(arguments.images):
         return _predict_set(arguments, client)
     path = Path(arguments.images[0])
     prediction = client.predict(path, model=arguments.model, top_k=arguments.top_k)
@@ -148,12 +155,12 @@ def _predict(arguments: argparse.Namespace, client: FashionClient) -> int:
         with _output(arguments.output) as file:
             _writer(file, arguments)(path, prediction)
     else:
-        display.show_prediction(prediction, Console())
+        _show_prediction(prediction)
     return 0
 
 
 def _predict_set(arguments: argparse.Namespace, client: FashionClient) -> int:
-    paths = image_files.find(arguments.images)
+    paths = _image_files(arguments.images)
     # Where rows go to the same terminal, they are the progress.
     bar = sys.stderr.isatty() and (arguments.output is not None or not sys.stdout.isatty())
     each = client.predict_each(paths, model=arguments.model, top_k=arguments.top_k)
@@ -190,8 +197,69 @@ def _models(arguments: argparse.Namespace, client: FashionClient) -> int:
         for model in models:
             print(json.dumps(dataclasses.asdict(model)))
     else:
-        display.show_models(models, Console())
+        _show_models(models)
     return 0
+
+
+def _image_files(arguments: Sequence[str]) -> list[Path]:
+    """Files as they are; the images of a folder, or the files that a glob matches, sorted by name.
+
+    Raises:
+        InputError: a folder without images, or a glob that matches nothing.
+    """
+    return [path for argument in arguments for path in _files(argument)]
+
+
+def _is_one(arguments: Sequence[str]) -> bool:
+    """Whether the arguments name a single file, and not a set that may happen to hold one."""
+    return len(arguments) == 1 and not Path(arguments[0]).is_dir() and not _is_glob(arguments[0])
+
+
+def _files(argument: str) -> list[Path]:
+    path = Path(argument)
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and file.is_file())
+        if not found:
+            raise InputError(f"{argument}: this folder holds no images ({', '.join(sorted(_SUFFIXES))})")
+        return found
+    if _is_glob(argument):
+        pattern = str(path.relative_to(path.anchor))
+        found = sorted(file for file in Path(path.anchor).glob(pattern) if file.is_file())
+        if not found:
+            raise InputError(f"{argument}: no file matches")
+        return found
+    return [path]
+
+
+def _is_glob(argument: str) -> bool:
+    return any(character in argument for character in "*?[") and not Path(argument).exists()
+
+
+def _show_prediction(prediction: Prediction) -> None:
+    """The label, and a bar for each probability, the likeliest first."""
+    console = Console()
+    console.print(f"[bold]{escape(prediction.label)}[/bold]", highlight=False)
+    table = Table.grid(Column(), Column(), Column(justify="right"), padding=(0, 1))
+    for label, probability in sorted(prediction.probabilities.items(), key=lambda item: -item[1]):
+        bar = ProgressBar(total=1.0, completed=probability, width=_BAR_WIDTH)
+        table.add_row(escape(label), bar, f"{probability:.1%}")
+    console.print(table)
+
+
+def _show_models(models: Iterable[Model]) -> None:
+    """A table of models: what each takes and returns."""
+    table = Table("Model", "Versions", "Takes", "Returns", box=None)
+    for model in models:
+        cells = (model.name, ", ".join(model.versions), _tensors(model.inputs), _tensors(model.outputs))
+        table.add_row(*map(escape, cells))
+    Console().print(table)
+
+
+def _tensors(tensors: Iterable[Tensor]) -> str:
+    def axes(tensor: Tensor) -> str:
+        return ", ".join("N" if length < 0 else str(length) for length in tensor.shape)
+
+    return "\n".join(f"{tensor.name} {tensor.datatype} [{axes(tensor)}]" for tensor in tensors)
 
 
 @contextlib.contextmanager
