@@ -74,7 +74,7 @@ def models() -> Call[tuple[str, ...]]:
 
 def model(name: str) -> Call[Model]:
     """Ask for a model's metadata, as the Open Inference Protocol defines it."""
-    return _get(f"/v2/models/{_segment(name)}", _model)
+    return _get(_path("/v2/models", name), _model)
 
 
 def ready() -> Call[bool]:
@@ -90,23 +90,23 @@ def prediction(model: str, version: str | None, top_k: int | None, example: Exam
     """
     if top_k is not None and top_k < 1:
         raise _top_k_error(top_k, "the number of labels")
-    return _post(_predictions(model, version), _prediction, JSON, *encode(example), top_k=top_k)
+    return _post(_path("/predictions", model, version), _prediction, JSON, *encode(example), top_k=top_k)
 
 
 def probabilities(model: str, version: str | None, labels: tuple[str, ...], batch: Array) -> Call[NDArray[np.float32]]:
     """Ask for the probabilities for a batch: float32 [N, len(labels)]."""
     read = functools.partial(_probabilities, shape=(len(batch), len(labels)))
-    return _post(_predictions(model, version), read, NPY, *encode(batch))
+    return _post(_path("/predictions", model, version), read, NPY, *encode(batch))
 
 
 def explanation(example: Example, model: str, target: int | str | None) -> Call[Explanation]:
     """Ask for the attributions for one example; raises InputError as :func:`prediction` does."""
-    return _post(f"/explanations/{_segment(model)}", _explanation, JSON, *encode(example), target=target)
+    return _post(_path("/explanations", model), _explanation, JSON, *encode(example), target=target)
 
 
 def heat_map(example: Example, model: str, target: int | str | None) -> Call[bytes]:
     """Ask for the explanation as a picture: the bytes of a PNG file."""
-    return _post(f"/explanations/{_segment(model)}", _png, PNG, *encode(example), target=target)
+    return _post(_path("/explanations", model), _png, PNG, *encode(example), target=target)
 
 
 def labels(first: Prediction, top_k: int | None) -> tuple[str, ...]:
@@ -151,16 +151,13 @@ def _present(values: Mapping[str, object]) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if value is not None}
 
 
-def _predictions(model: str, version: str | None) -> str:
-    path = f"/predictions/{_segment(model)}"
-    return path if version is None else f"{path}/{_segment(version)}"
-
-
-def _segment(name: str) -> str:
-    # Dots alone would be taken for a step in the path.
-    if not name.strip("."):
-        raise InputError(f"{name!r} is no name of a model or version")
-    return quote(name, safe="")
+def _path(route: str, *names: str | None) -> str:
+    present = [name for name in names if name is not None]
+    for name in present:
+        # Dots alone would be taken for a step in the path.
+        if not name.strip("."):
+            raise InputError(f"{name!r} is no name of a model or version")
+    return "/".join((route, *(quote(name, safe="") for name in present)))
 
 
 def _models(answer: Answer) -> tuple[str, ...]:

@@ -49,8 +49,7 @@ class Predictions(Sequence[Prediction]):
         """The likeliest label's index for each example: int64 [N]."""
         if not self.labels:
             return np.zeros(0, np.int64)
-        likeliest: NDArray[np.int64] = self.probabilities.argmax(axis=1).astype(np.int64)
-        return likeliest
+        return np.asarray(self.probabilities.argmax(axis=1), np.int64)
 
     def __len__(self) -> int:
         return len(self.probabilities)
