@@ -12,7 +12,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -147,20 +147,20 @@ def _count(text: str) -> int:
 
 
 def _predict(arguments: argparse.Namespace, client: FashionClient) -> int:
-    if not _is_one(arguments.images):
-        return _predict_set(arguments, client)
-    path = Path(arguments.images[0])
-    prediction = client.predict(path, model=arguments.model, top_k=arguments.top_k)
+    paths = [path for image in arguments.images for path in _image_files(image)]
+    # A folder or a glob is a set even if it holds a single file.
+    if paths != [Path(arguments.images[0])]:
+        return _predict_set(paths, arguments, client)
+    prediction = client.predict(paths[0], model=arguments.model, top_k=arguments.top_k)
     if arguments.json or arguments.output:
         with _output(arguments.output) as file:
-            _writer(file, arguments)(path, prediction)
+            _writer(file, arguments)(paths[0], prediction)
     else:
         _show_prediction(prediction)
     return 0
 
 
-def _predict_set(arguments: argparse.Namespace, client: FashionClient) -> int:
-    paths = _image_files(arguments.images)
+def _predict_set(paths: Sequence[Path], arguments: argparse.Namespace, client: FashionClient) -> int:
     # Where rows go to the same terminal, they are the progress.
     bar = sys.stderr.isatty() and (arguments.output is not None or not sys.stdout.isatty())
     each = client.predict_each(paths, model=arguments.model, top_k=arguments.top_k)
@@ -201,38 +201,25 @@ def _models(arguments: argparse.Namespace, client: FashionClient) -> int:
     return 0
 
 
-def _image_files(arguments: Sequence[str]) -> list[Path]:
-    """Files as they are; the images of a folder, or the files that a glob matches, sorted by name.
+def _image_files(argument: str) -> list[Path]:
+    """A file as it is; the images of a folder, or the files that a glob matches, sorted by name.
 
     Raises:
         InputError: a folder without images, or a glob that matches nothing.
     """
-    return [path for argument in arguments for path in _files(argument)]
-
-
-def _is_one(arguments: Sequence[str]) -> bool:
-    """Whether the arguments name a single file, and not a set that may happen to hold one."""
-    return len(arguments) == 1 and not Path(arguments[0]).is_dir() and not _is_glob(arguments[0])
-
-
-def _files(argument: str) -> list[Path]:
     path = Path(argument)
     if path.is_dir():
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and file.is_file())
         if not found:
             raise InputError(f"{argument}: this folder holds no images ({', '.join(sorted(_SUFFIXES))})")
         return found
-    if _is_glob(argument):
+    if any(character in argument for character in "*?[") and not path.exists():
         pattern = str(path.relative_to(path.anchor))
         found = sorted(file for file in Path(path.anchor).glob(pattern) if file.is_file())
         if not found:
             raise InputError(f"{argument}: no file matches")
         return found
     return [path]
-
-
-def _is_glob(argument: str) -> bool:
-    return any(character in argument for character in "*?[") and not Path(argument).exists()
 
 
 def _show_prediction(prediction: Prediction) -> None:
@@ -262,18 +249,14 @@ def _tensors(tensors: Iterable[Tensor]) -> str:
     return "\n".join(f"{tensor.name} {tensor.datatype} [{axes(tensor)}]" for tensor in tensors)
 
 
-@contextlib.contextmanager
-def _output(path: Path | None) -> Iterator[TextIO]:
+def _output(path: Path | None) -> contextlib.AbstractContextManager[TextIO]:
     if path is None:
-        yield sys.stdout
-        return
+        return contextlib.nullcontext(sys.stdout)
     try:
         # The csv module ends lines itself.
-        file = path.open("w", encoding="utf-8", newline="")
+        return path.open("w", encoding="utf-8", newline="")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    with file:
-        yield file
 
 
 def _writer(file: TextIO, arguments: argparse.Namespace) -> Callable[[Path, Prediction | FashionError], None]:
