@@ -261,7 +261,7 @@ def _output(path: Path | None) -> contextlib.AbstractContextManager[TextIO]:
 
 def _writer(file: TextIO, arguments: argparse.Namespace) -> Callable[[Path, Prediction | FashionError], None]:
     if arguments.json:
-        return lambda path, outcome: print(json.dumps(_as_json(path, outcome)), file=file)
+        return lambda path, outcome: print(json.dumps(_record(path, outcome)), file=file)
     ranks = range(2, (arguments.top_k or 1) + 1)
     columns = ["file", "class", "label", "probability"]
     columns += [f"{column}_{rank}" for rank in ranks for column in ("label", "probability")]
@@ -269,20 +269,16 @@ def _writer(file: TextIO, arguments: argparse.Namespace) -> Callable[[Path, Pred
     rows.writeheader()
 
     def write(path: Path, outcome: Prediction | FashionError) -> None:
-        if isinstance(outcome, FashionError):
-            rows.writerow({"file": path, "error": outcome})
-            return
-        row: dict[str, Any] = {"file": path, "class": outcome.class_index, "label": outcome.label}
-        row["probability"] = f"{outcome.probability:.6f}"
-        likeliest = sorted(outcome.probabilities.items(), key=lambda item: -item[1])
+        row = _record(path, outcome)
+        likeliest = sorted(row.pop("probabilities", {}).items(), key=lambda item: -item[1])
         for rank, (label, probability) in zip(ranks, likeliest[1:], strict=False):
-            row |= {f"label_{rank}": label, f"probability_{rank}": f"{probability:.6f}"}
-        rows.writerow(row)
+            row |= {f"label_{rank}": label, f"probability_{rank}": probability}
+        rows.writerow({name: f"{value:.6f}" if isinstance(value, float) else value for name, value in row.items()})
 
     return write
 
 
-def _as_json(path: Path, outcome: Prediction | FashionError) -> dict[str, Any]:
+def _record(path: Path, outcome: Prediction | FashionError) -> dict[str, Any]:
     if isinstance(outcome, FashionError):
         return {"file": str(path), "error": str(outcome)}
     return {
