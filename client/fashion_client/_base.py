@@ -14,12 +14,6 @@ DEFAULT_MODEL = "fashion_convnet"
 URL_VARIABLE = "FASHION_URL"
 KEY_VARIABLE = "FASHION_API_KEY"
 
-# An image takes milliseconds; a piece of a thousand arrays behind a full queue may take seconds.
-DEFAULT_TIMEOUT = 30.0
-DEFAULT_RETRIES = 3
-# Enough to keep two workers busy while the next pieces travel; more only queue up in the service.
-DEFAULT_IN_FLIGHT = 4
-
 
 class PredictOptions(TypedDict, total=False):
     """The options of ``predict`` that every form of its images takes."""
@@ -37,9 +31,11 @@ class BaseClient(abc.ABC):
         url: str | None = None,
         api_key: str | None = None,
         *,
-        timeout: float = DEFAULT_TIMEOUT,
-        retries: int = DEFAULT_RETRIES,
-        in_flight: int = DEFAULT_IN_FLIGHT,
+        # An image takes milliseconds; a piece of a thousand arrays behind a full queue may take seconds.
+        timeout: float = 30.0,
+        retries: int = 3,
+        # Enough to keep two workers busy while the next pieces travel; more only queue up in the service.
+        in_flight: int = 4,
     ) -> None:
         source = URL_VARIABLE if url is None else "url"
         address = (os.environ.get(URL_VARIABLE) or DEFAULT_URL) if url is None else url
