@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fashion_client import retrying
 from fashion_client._inputs import NPY, Array, Example, encode
-from fashion_client.errors import AnswerError, InputError, Problem, problem_error
+from fashion_client.errors import AnswerError, FashionError, InputError, Problem, problem_error
 from fashion_client.results import Explanation, Model, Prediction, Predictions, Tensor
 
 JSON = "application/json"
@@ -107,6 +107,13 @@ def explanation(example: Example, model: str, target: int | str | None) -> Call[
 def heat_map(example: Example, model: str, target: int | str | None) -> Call[bytes]:
     """Ask for the explanation as a picture: the bytes of a PNG file."""
     return _post(_path("/explanations", model), _png, PNG, *encode(example), target=target)
+
+
+def or_raise(outcome: T | FashionError) -> T:
+    """The outcome itself, if it is no error."""
+    if isinstance(outcome, FashionError):
+        raise outcome
+    return outcome
 
 
 def labels(first: Prediction, top_k: int | None) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ import numpy as np
 
 from fashion_client import _calls, _inputs, errors, retrying
 from fashion_client._base import DEFAULT_MODEL, BaseClient, PredictOptions
-from fashion_client._calls import Answer, Call
+from fashion_client._calls import Answer, Call, or_raise
 from fashion_client._inputs import Array, Encoded, Example
-from fashion_client.errors import AnswerTimeoutError, ConnectError, FashionError, or_raise
+from fashion_client.errors import AnswerTimeoutError, ConnectError, FashionError
 from fashion_client.results import Explanation, Model, Prediction, Predictions
 
 try:

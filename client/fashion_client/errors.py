@@ -23,9 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import ClassVar, TypeVar
-
-T = TypeVar("T")
+from typing import ClassVar
 
 
 class FashionError(Exception):
@@ -149,13 +147,6 @@ def _reason(error: Exception) -> str:
     *_, cause = causes(error)
     reason = cause.strerror if isinstance(cause, OSError) else None
     return " ".join((reason or str(cause)).split()) or type(cause).__name__
-
-
-def or_raise(outcome: T | FashionError) -> T:
-    """The outcome itself, if it is no error."""
-    if isinstance(outcome, FashionError):
-        raise outcome
-    return outcome
 
 
 def problem_error(problem: Problem, retry_after: float | None = None) -> ProblemError:
