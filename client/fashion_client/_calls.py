@@ -253,9 +253,7 @@ def _class(found: Mapping[str, Any]) -> tuple[int | None, str | None]:
 
 
 def _tensor(described: Mapping[str, Any]) -> Tensor:
-    return Tensor(
-        str(described["name"]), str(described["datatype"]), tuple(int(length) for length in described["shape"])
-    )
+    return Tensor(str(described["name"]), str(described["datatype"]), tuple(map(int, described["shape"])))
 
 
 def _json(answer: Answer, kind: type | tuple[type, ...]) -> Any:
