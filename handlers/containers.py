@@ -10,7 +10,6 @@ Sources: PNG (W3C Recommendation, third edition), JPEG (ITU-T T.81), GIF89a, Web
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from handlers import limits, problems
 
@@ -25,14 +24,6 @@ _JPEG_BASELINE = (0xC0, 0xC1)
 # Every SOFn but the three that mean something else: DHT, JPG and DAC.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_ALONE = frozenset((0x01, *range(0xD0, 0xD8)))
-
-
-class Outline(NamedTuple):
-    """What a file says it holds: its format as Pillow names it, and its size in pixels."""
-
-    format: str
-    width: int
-    height: int
 
 
 def sniff(body: bytes | bytearray | memoryview) -> str | None:
@@ -57,8 +48,11 @@ def sniff(body: bytes | bytearray | memoryview) -> str | None:
     return None
 
 
-def inspect(body: bytes) -> Outline:
+def inspect(body: bytes) -> str:
     """Read a file's outline and refuse what would cost too much to decode.
+
+    Returns:
+        The format, as Pillow names it.
 
     Raises:
         problems.UnsupportedFormat: none of the formats, or a rare form of one (run-length encoded BMP).
@@ -76,7 +70,7 @@ def inspect(body: bytes) -> Outline:
         raise problems.Malformed(f"the {format_} image declares {width}x{height} pixels")
     if width * height > limit:
         raise problems.TooLarge(f"the {format_} image has {width}x{height} pixels; the limit is {limit}")
-    return Outline(format_, width, height)
+    return format_
 
 
 def _number(body: bytes, start: int, length: int, order: str) -> int:

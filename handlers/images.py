@@ -85,18 +85,18 @@ def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDA
     body = bytes(body)
     if prepare != "photo" and (pixels := bare_png(body, shape)) is not None:
         return pixels
-    outline = containers.inspect(body)
+    format_ = containers.inspect(body)
     try:
-        image = _READERS[outline.format](io.BytesIO(body))
+        image = _READERS[format_](io.BytesIO(body))
         plain = image.mode == "L" and "transparency" not in image.info and "exif" not in image.info
         if plain and image.size == shape[::-1] and prepare != "photo":
             return np.frombuffer(image.tobytes(), np.uint8).reshape(shape)
-        picture, opaque = _normal(image, outline)
+        picture, opaque = _normal(image)
     except MemoryError:
         raise
     # Pillow raises nearly any type for a damaged file.
     except Exception as error:
-        raise problems.Malformed(f"the {outline.format} image is damaged: {str(error)[:200]}") from None
+        raise problems.Malformed(f"the {format_} image is damaged: {str(error)[:200]}") from None
     if prepare == "none":
         # An average over areas gives back a picture that was enlarged by a whole factor.
         return np.asarray(picture.convert("L").resize(shape[::-1], Image.Resampling.BOX))
@@ -143,12 +143,13 @@ def _png_header(shape: tuple[int, int]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
 
 
-def _normal(image: Image.Image, outline: containers.Outline) -> tuple[Image.Image, bool]:
+def _normal(image: Image.Image) -> tuple[Image.Image, bool]:
     """The picture as 8-bit L or RGB, upright, on white, near the working size; and whether it was opaque."""
     orientation = _orientation(image.info.get("exif", b""))
-    factor = max(outline.width, outline.height) // WORKING_EDGE
-    if factor > 1 and outline.format == "JPEG":
-        # Decodes at 1/2, 1/4 or 1/8; the size asked for keeps the proportions, so that long thin pictures shrink too.
+    factor = max(image.size) // WORKING_EDGE
+    if factor > 1:
+        # A JPEG is decoded at 1/2, 1/4 or 1/8, any other file whole. The size asked for keeps the proportions, so that
+        # long thin pictures shrink too.
         image.draft(None, (max(image.width // factor, 1), max(image.height // factor, 1)))
     image = _eight_bits(image)
     factor = max(image.size) // WORKING_EDGE
