@@ -46,13 +46,13 @@ def sort(data: Mapping[str, Any], found: Mapping[str, Any]) -> Request:
     if headers.get("describe") == "True":
         task, parts = "describe", []
     elif not headers:
-        way, parts = _grpc_way(data, found), _parts(data, found)
-    elif "x-content-type" in headers and len(data) == 1:
-        parts = [Part(_bytes(next(iter(data.values()))), headers["x-content-type"])]
+        # OpenInferenceProtocolImpl is the only caller that states a content type and no header.
+        oip = list(data) == ["body"] and found.get("body") == {"content-type": "application/json"}
+        way, parts = "grpc_oip" if oip else "grpc", _parts(data, found)
+    elif len(data) == 1 and ("x-content-type" in headers or not content_type.startswith((decoding.FORM, "multipart/"))):
+        parts = [Part(_bytes(next(iter(data.values()))), headers.get("x-content-type", content_type))]
     elif content_type.startswith(decoding.FORM):
         parts = _rejoined(data)
-    elif len(data) == 1 and not content_type.startswith("multipart/"):
-        parts = [Part(_bytes(next(iter(data.values()))), content_type)]
     else:
         parts = _parts(data, found)
     return Request(headers, parts, way, task)
@@ -77,13 +77,6 @@ class Sorter:
         return request
 
 
-def _grpc_way(data: Mapping[str, Any], found: Mapping[str, Any]) -> Way:
-    # OpenInferenceProtocolImpl is the only caller that states a content type and no header.
-    return (
-        "grpc_oip" if list(data) == ["body"] and found.get("body") == {"content-type": "application/json"} else "grpc"
-    )
-
-
 def _rejoined(data: Mapping[str, Any]) -> list[Part]:
     """The body of a form: TorchServe has split it at & and =, which a client that sends JSON so did not mean."""
     fields = [
@@ -93,12 +86,8 @@ def _rejoined(data: Mapping[str, Any]) -> list[Part]:
 
 
 def _parts(data: Mapping[str, Any], found: Mapping[str, Any]) -> list[Part]:
-    parts = []
-    for name, value in data.items():
-        described = found.get(name)
-        content_type = described.get("content-type", "") if type(described) is dict else ""
-        parts.append(Part(_bytes(value), content_type))
-    return parts
+    described = {name: value for name, value in found.items() if type(value) is dict}
+    return [Part(_bytes(value), described.get(name, {}).get("content-type", "")) for name, value in data.items()]
 
 
 def _bytes(value: Any) -> bytes | bytearray:
