@@ -12,13 +12,11 @@ program that calls the inference port directly sends that header itself.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import cast, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
 from urllib.parse import parse_qsl
 
 from handlers import images, problems
-
-HEADER = "X-Query"
 
 _SWITCH = {"true": True, "1": True, "false": False, "0": False}
 
@@ -50,25 +48,20 @@ def parse(query: str | None, labels: Sequence[str]) -> Options:
     except ValueError as error:
         raise problems.Unprocessable(f"the query string cannot be read: {error}") from None
     for name, value in pairs:
-        if name in given and name in Options.__dataclass_fields__:
+        if name in given and name in _READERS:
             raise problems.Unprocessable(f"the option {name!r} is given twice")
         given[name] = value
-    return Options(
-        top_k=_top_k(given["top_k"], len(labels)) if "top_k" in given else None,
-        target=_target(given["target"], labels) if "target" in given else None,
-        prepare=_prepare(given.get("prepare", "auto")),
-        picture=_picture(given.get("picture", "false")),
-    )
+    return Options(**{name: read(given[name], labels) for name, read in _READERS.items() if name in given})
 
 
 def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
 
 
-def _top_k(text: str, labels: int) -> int:
+def _top_k(text: str, labels: Sequence[str]) -> int:
     number = _number(text)
-    if number is None or not 1 <= number <= labels:
-        raise problems.Unprocessable(f"top_k must be a whole number from 1 to {labels}, got {text[:40]!r}")
+    if number is None or not 1 <= number <= len(labels):
+        raise problems.Unprocessable(f"top_k must be a whole number from 1 to {len(labels)}, got {text[:40]!r}")
     return number
 
 
@@ -84,13 +77,21 @@ def _target(text: str, labels: Sequence[str]) -> int:
     return number
 
 
-def _prepare(text: str) -> images.Prepare:
+def _prepare(text: str, _: Sequence[str]) -> str:
     if text not in get_args(images.Prepare):
         raise problems.Unprocessable(f"prepare must be auto, none or photo, got {text[:40]!r}")
-    return cast(images.Prepare, text)
+    return text
 
 
-def _picture(text: str) -> bool:
+def _picture(text: str, _: Sequence[str]) -> bool:
     if text.lower() not in _SWITCH:
         raise problems.Unprocessable(f"picture must be true or false, got {text[:40]!r}")
     return _SWITCH[text.lower()]
+
+
+_READERS: dict[str, Callable[[str, Sequence[str]], Any]] = {
+    "top_k": _top_k,
+    "target": _target,
+    "prepare": _prepare,
+    "picture": _picture,
+}
