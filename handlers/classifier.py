@@ -25,23 +25,11 @@ from numpy.typing import NDArray
 from ts.context import Context
 from ts.service import PREDICTION_METRIC
 
-from handlers import (
-    decoding,
-    encoding,
-    images,
-    incoming,
-    limits,
-    metrics,
-    oip,
-    optimising,
-    options,
-    pipeline,
-    problems,
-    signature,
-)
+from handlers import decoding, encoding, images, incoming, limits, metrics, oip, options, pipeline, problems, signature
 from handlers.alike import Bodies, Pattern
 from handlers.decoding import Decoded
 from handlers.incoming import Request
+from handlers.optimising import Optimised
 from handlers.options import Options
 
 logger = logging.getLogger(__name__)
@@ -102,7 +90,7 @@ class Classifier:
         self._device = torch.device(f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu")
         path = folder / context.manifest["model"]["serializedFile"]
         self._scripted = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
-        self._network = optimising.Optimised(self._scripted, self._device)
+        self._network = Optimised(self._scripted, self._device)
         self._encoder = encoding.Encoder(self._signature.output)
         self._sort = incoming.Sorter().sort
         # Of the last request, as the next one mostly has the same headers.
@@ -304,7 +292,11 @@ class Classifier:
         context.set_response_status(error.status, error.phrase, place)
         self._complete(context, place, request, problems.CONTENT_TYPE)
         if request.way == "grpc_oip":
-            return self._oip_refusal(error)
+            # GRPCJob knows no other form of answer, and loses its worker over one.
+            text = f"{error.status} {error.title}: {error.detail}"
+            output = {"name": "error", "datatype": "BYTES", "shape": [1], "data": [text]}
+            named = {"model_name": self._signature.model, "model_version": self._signature.version}
+            return orjson.dumps({"id": "", **named, "outputs": [output]})
         # The gateway passes on a client's own id, if it is a UUID, and names the answer by it.
         return error.body(request.headers.get("x-request-id") or context.get_request_id(place) or "")
 
@@ -315,13 +307,6 @@ class Classifier:
         if request.way == "grpc":
             # GRPCJob loses its worker over an answer to StreamPredictions without this header.
             context.set_response_header(place, "ts_stream_next", "false")
-
-    def _oip_refusal(self, problem: problems.Problem) -> bytes:
-        """A refusal in the form of an inference response: GRPCJob knows no other and loses its worker over one."""
-        text = f"{problem.status} {problem.title}: {problem.detail}"
-        output = {"name": "error", "datatype": "BYTES", "shape": [1], "data": [text]}
-        named = {"model_name": self._signature.model, "model_version": self._signature.version}
-        return orjson.dumps({"id": "", **named, "outputs": [output]})
 
     def _describe(self, context: Context, place: int) -> bytes:
         context.set_response_content_type(place, encoding.JSON)

@@ -114,10 +114,8 @@ class Encoder:
         rows, bests = _texts(probabilities), probabilities.argmax(1).tolist()
         if top_k is None and self._output.activation == "softmax":
             return [self._whole[best] % (texts[best], *texts) for texts, best in zip(rows, bests, strict=True)]
-        describe = self._class if self._output.activation == "softmax" else self._independent
-        return [
-            describe(texts, values, best, top_k) for texts, values, best in zip(rows, probabilities, bests, strict=True)
-        ]
+        examples = zip(rows, probabilities, bests, strict=True)
+        return [self._object(texts, values, best, top_k) for texts, values, best in examples]
 
     def explanations(
         self,
@@ -147,18 +145,16 @@ class Encoder:
             objects.append(b'%b%b,"target":%d,"attributions":%b}' % (self._heads[best], texts[best], target, numbers))
         return _enclosed(objects, single, b"explanations" if wrapped else b"")
 
-    def _class(self, texts: list[bytes], values: NDArray[np.float32], best: int, top_k: int | None) -> bytes:
-        return b"%b%b,%b}" % (self._heads[best], texts[best], self._named(texts, values, top_k))
-
-    def _independent(self, texts: list[bytes], values: NDArray[np.float32], _: int, top_k: int | None) -> bytes:
-        labels = [self._labels[index] for index in np.flatnonzero(values >= THRESHOLD)]
-        return b'{%b,"labels":[%b]}' % (self._named(texts, values, top_k), b",".join(labels))
-
-    def _named(self, texts: list[bytes], values: NDArray[np.float32], top_k: int | None) -> bytes:
+    def _object(self, texts: list[bytes], values: NDArray[np.float32], best: int, top_k: int | None) -> bytes:
         if top_k is None:
-            return self._probabilities % tuple(texts)
-        best = np.argsort(-values, kind="stable")[:top_k]
-        return b'"probabilities":{%b}' % b",".join(self._labels[index] + b":" + texts[index] for index in best)
+            named = self._probabilities % tuple(texts)
+        else:
+            order = np.argsort(-values, kind="stable")[:top_k]
+            named = b'"probabilities":{%b}' % b",".join(self._labels[index] + b":" + texts[index] for index in order)
+        if self._output.activation == "softmax":
+            return b"%b%b,%b}" % (self._heads[best], texts[best], named)
+        labels = [self._labels[index] for index in np.flatnonzero(values >= THRESHOLD)]
+        return b'{%b,"labels":[%b]}' % (named, b",".join(labels))
 
 
 def _texts(probabilities: NDArray[np.float32]) -> list[list[bytes]]:

@@ -39,8 +39,6 @@ from handlers.signature import Signature
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
-Body = bytes | bytearray | memoryview
-
 # The binary form is little-endian whatever the machine is.
 _DATATYPES: dict[str, np.dtype[Any]] = {
     f"{name}{8 * size}": np.dtype(f"<{name[0].lower()}{size}")
@@ -90,7 +88,7 @@ def read_json_length(header: str | None) -> int | None:
 
 
 def parse(
-    body: Body, json_length: int | None, signature: Signature, prepare: images.Prepare = "auto"
+    body: images.Body, json_length: int | None, signature: Signature, prepare: images.Prepare = "auto"
 ) -> tuple[NDArray[Any], Request]:
     """Read an inference request.
 
@@ -283,7 +281,7 @@ def _native_datatype(signature: Signature) -> str:
     return "UINT8" if signature.input.kind == "image" else "FP32"
 
 
-def _raw(body: Body, signature: Signature) -> tuple[NDArray[Any], Request]:
+def _raw(body: images.Body, signature: Signature) -> tuple[NDArray[Any], Request]:
     dtype = _DATATYPES[_native_datatype(signature)]
     size = signature.input.example_bytes
     count, rest = divmod(len(body), size)
