@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from handlers import examples, limits, problems
 
+# Some programs write it before UTF-8.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 # As Python's and JavaScript's writers spell them.
@@ -29,11 +30,6 @@ _BORDERS = {2: re.compile(rb"\]\s*,"), 3: re.compile(rb"\]\s*\]\s*,")}
 _OPENING = re.compile(rb"\s*((?:\[\s*)+)")
 # A member of another type, or what cannot be told from one without parsing.
 _OTHERS = (b'"', b"{", b"true", b"false", b"null")
-
-
-def without_mark(text: bytes | bytearray) -> bytes | bytearray:
-    """The text without the byte order mark that some programs write before UTF-8."""
-    return text[3:] if text.startswith(BYTE_ORDER_MARK) else text
 
 
 def check_size(text: bytes | bytearray) -> None:

@@ -117,7 +117,11 @@ class Pipeline:
     ) -> Any:
         """The answers to the batch that was given out last; as ``wire.create_predict_response``."""
         if self._siblings:
-            self._before_answers()
+            # Read the message that the answers are for, and if nobody waits after them, look whether somebody does now.
+            self._read_next()
+            if self._splits and self._flows and not self._waiting:
+                # Without a request to go on with, the frontend would wait for a whole batch.
+                self._look()
             if code != 200:
                 # The frontend takes that for the answer to all that it has sent.
                 self._waiting.clear()
@@ -160,13 +164,6 @@ class Pipeline:
         self._splits = (count > 1 or self._flows) and self._may_leave()
         left = 1 if self._turns else round(count * _LEFT)
         return max(count - left, 1) if self._splits else count
-
-    def _before_answers(self) -> None:
-        """Read the message that the answers are for, and if nobody waits after them, look whether somebody does now."""
-        self._read_next()
-        if self._splits and self._flows and not self._waiting:
-            # Without a request to go on with, the frontend would wait for a whole batch.
-            self._look()
 
     def _look(self) -> None:
         """Have the frontend send what has come since it sent the message that was read last."""

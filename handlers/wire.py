@@ -204,7 +204,12 @@ class Reader:
         parameters, properties, end = self._parameters(data, end)
         properties.update(headers)
         if len(parameters) == 1 and not self._decodes:
-            self._pattern = _pattern(data, at, own, end, parameters, properties)
+            ((parameter, value),) = parameters.items()
+            # After the value stands the end of the list.
+            starts = [at, *(stop for _, _, stop in own)]
+            stops = [*(start for _, start, _ in own), end - 4 - len(value)]
+            pieces = [bytes(data[start : stop - 4]) for start, stop in zip(starts, stops, strict=True)]
+            self._pattern = Pattern(pieces, [name for name, _, _ in own], parameter, dict(properties))
         return (RequestProcessor(properties), parameters), end
 
     def _parameters(self, data: bytearray, at: int) -> tuple[dict[str, Any], dict[str, Any], int]:
@@ -268,23 +273,6 @@ def _headers(data: bytearray, at: int) -> tuple[dict[str, str], list[tuple[str, 
             own.append((name, value_start, end))
         at = end + 4
     return headers, own, at
-
-
-def _pattern(
-    data: bytearray,
-    at: int,
-    own: Sequence[tuple[str, int, int]],
-    end: int,
-    parameters: Mapping[str, bytearray],
-    properties: Mapping[str, Any],
-) -> Pattern:
-    """Of the request with one parameter whose headers start at ``at`` and that ends at ``end``."""
-    ((parameter, value),) = parameters.items()
-    # After the value stands the end of the list.
-    starts = [at, *(stop for _, _, stop in own)]
-    stops = [*(start for _, start, _ in own), end - 4 - len(value)]
-    pieces = [bytes(data[start : stop - 4]) for start, stop in zip(starts, stops, strict=True)]
-    return Pattern(pieces, [name for name, _, _ in own], parameter, dict(properties))
 
 
 def _decoded(value: bytearray, content_type: str) -> Any:
