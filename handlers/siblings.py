@@ -48,20 +48,20 @@ class Siblings:
             self._acts = False
 
     def _only(self) -> bool:
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _ALL)
-        except OSError:
-            return False
-        fcntl.lockf(self._file, fcntl.LOCK_SH, 1, _ALL)
-        return True
+        if only := self._takes(_ALL):
+            fcntl.lockf(self._file, fcntl.LOCK_SH, 1, _ALL)
+        return only
 
     def _act(self) -> bool:
-        try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _ALONE)
-        except OSError:
-            return False
-        self._acts = True
+        self._acts = self._takes(_ALONE)
         # One may have come and gone on in between.
-        if not self._only():
+        if self._acts and not self._only():
             self.let_come()
         return self._acts
+
+    def _takes(self, byte: int) -> bool:
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+        except OSError:
+            return False
+        return True
