@@ -9,6 +9,7 @@ Sources: PNG (W3C Recommendation, third edition), JPEG (ITU-T T.81), GIF89a, Web
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 
 from handlers import limits, problems
@@ -64,7 +65,7 @@ def inspect(body: bytes) -> str:
         raise problems.UnsupportedFormat("not a PNG, JPEG, WebP, GIF or BMP image")
     try:
         width, height, limit = _READERS[format_](body)
-    except IndexError:
+    except (IndexError, struct.error):
         raise problems.Malformed(f"the {format_} image is cut short") from None
     if width < 1 or height < 1:
         raise problems.Malformed(f"the {format_} image declares {width}x{height} pixels")
@@ -73,19 +74,12 @@ def inspect(body: bytes) -> str:
     return format_
 
 
-def _number(body: bytes, start: int, length: int, order: str) -> int:
-    found = body[start : start + length]
-    if len(found) < length:
-        raise IndexError
-    return int.from_bytes(found, "big" if order == ">" else "little")
-
-
 def _busy(format_: str) -> problems.TooLarge:
     return problems.TooLarge(f"the {format_} image has too many pieces beside its pixels; save it without metadata")
 
 
 def _png(body: bytes) -> tuple[int, int, int]:
-    width, height = _number(body, 16, 4, ">"), _number(body, 20, 4, ">")
+    width, height = struct.unpack_from(">II", body, 16)
     channels = _PNG_CHANNELS.get(body[25])
     if channels is None or body[12:16] != b"IHDR":
         raise problems.Malformed("the PNG image has no valid header")
@@ -93,7 +87,7 @@ def _png(body: bytes) -> tuple[int, int, int]:
     if len(body) > 12 * limits.IMAGE_PIECES:
         place, pieces = 8, 0
         while place < len(body) - 8 and body[place + 4 : place + 8] != b"IEND":
-            place += 12 + _number(body, place, 4, ">")
+            place += 12 + struct.unpack_from(">I", body, place)[0]
             pieces += 1
             if pieces > limits.IMAGE_PIECES:
                 raise _busy("PNG")
@@ -116,7 +110,7 @@ def _jpeg(body: bytes) -> tuple[int, int, int]:
         else:
             if marker in _JPEG_FRAMES:
                 frame = place
-            place += 2 + max(_number(body, place + 2, 2, ">"), 2)
+            place += 2 + max(struct.unpack_from(">H", body, place + 2)[0], 2)
     else:
         raise _busy("JPEG")
     # Pillow takes these apart, thousands of resources in each; Photoshop writes one or two.
@@ -124,7 +118,7 @@ def _jpeg(body: bytes) -> tuple[int, int, int]:
         raise _busy("JPEG")
     if not frame:
         raise problems.Malformed("the JPEG image has no frame header before its first scan")
-    height, width = _number(body, frame + 5, 2, ">"), _number(body, frame + 7, 2, ">")
+    height, width = struct.unpack_from(">HH", body, frame + 5)
     if body[frame + 1] in _JPEG_BASELINE and body[place + 4] == body[frame + 9]:
         return width, height, limits.JPEG_PIXELS
     # Pictures in several scans are held whole, as coefficients, and every scan visits all of them.
@@ -138,17 +132,19 @@ def _webp(body: bytes) -> tuple[int, int, int]:
     if len(body) > limits.WEBP_LOSSY_BYTES and b"VP8L" not in body:
         raise problems.TooLarge(f"the lossy WebP file has {len(body)} bytes; the limit is {limits.WEBP_LOSSY_BYTES}")
     if kind == b"VP8X":
-        return 1 + _number(body, 24, 3, "<"), 1 + _number(body, 27, 3, "<"), limits.WEBP_PIXELS
+        width, width_high, height, height_high = struct.unpack_from("<HBHB", body, 24)
+        return 1 + width + (width_high << 16), 1 + height + (height_high << 16), limits.WEBP_PIXELS
     if kind == b"VP8L":
-        bits = _number(body, 21, 4, "<")
+        (bits,) = struct.unpack_from("<I", body, 21)
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), limits.WEBP_PIXELS
     if kind == b"VP8 ":
-        return _number(body, 26, 2, "<") & 0x3FFF, _number(body, 28, 2, "<") & 0x3FFF, limits.WEBP_PIXELS
+        width, height = struct.unpack_from("<HH", body, 26)
+        return width & 0x3FFF, height & 0x3FFF, limits.WEBP_PIXELS
     raise problems.Malformed("the WebP image starts with an unknown chunk")
 
 
 def _gif(body: bytes) -> tuple[int, int, int]:
-    width, height = _number(body, 6, 2, "<"), _number(body, 8, 2, "<")
+    width, height = struct.unpack_from("<HH", body, 6)
     place = 13 + (3 << (body[10] & 7) + 1 if body[10] & 0x80 else 0)
     in_extension = False
     for _ in range(limits.IMAGE_PIECES):
@@ -160,9 +156,8 @@ def _gif(body: bytes) -> tuple[int, int, int]:
             place += 2
             in_extension = True
         elif block == 0x2C:
-            right = _number(body, place + 1, 2, "<") + _number(body, place + 5, 2, "<")
-            bottom = _number(body, place + 3, 2, "<") + _number(body, place + 7, 2, "<")
-            return max(width, right), max(height, bottom), limits.PIXELS
+            left, top, across, down = struct.unpack_from("<HHHH", body, place + 1)
+            return max(width, left + across), max(height, top + down), limits.PIXELS
         elif block == 0x3B:
             raise problems.Malformed("the GIF image holds no picture")
         else:
@@ -172,12 +167,12 @@ def _gif(body: bytes) -> tuple[int, int, int]:
 
 def _bmp(body: bytes) -> tuple[int, int, int]:
     if body[14] == 12:
-        return _number(body, 18, 2, "<"), _number(body, 20, 2, "<"), limits.PIXELS
-    if _number(body, 30, 4, "<") not in _BMP_UNCOMPRESSED:
+        return (*struct.unpack_from("<HH", body, 18), limits.PIXELS)
+    width, height, _, compression = struct.unpack_from("<IIII", body, 18)
+    if compression not in _BMP_UNCOMPRESSED:
         raise problems.UnsupportedFormat("compressed BMP images are not read; save it uncompressed, or as PNG")
-    height = _number(body, 22, 4, "<")
     # A negative height means that the rows run from top to bottom.
-    return _number(body, 18, 4, "<"), min(height, 2**32 - height), limits.PIXELS
+    return width, min(height, 2**32 - height), limits.PIXELS
 
 
 _READERS: dict[str, Callable[[bytes], tuple[int, int, int]]] = {
