@@ -213,18 +213,18 @@ def _is_file(body: Body) -> bool:
 
 
 def _octets(body: Body, signature: Signature) -> Decoded:
-    shape = signature.input.shape
-    count, rest = divmod(len(body), signature.input.example_bytes)
+    given = signature.input
+    datatype = np.dtype("<f4" if given.kind == "vector" else np.uint8)
+    count, rest = divmod(len(body), given.example_bytes)
     if rest:
         raise problems.Unprocessable(
-            f"{len(body)} bytes are not a multiple of {signature.input.example_bytes}, the bytes of one example "
-            f"({'x'.join(map(str, shape))} {'float32' if signature.input.kind == 'vector' else 'uint8'})"
+            f"{len(body)} bytes are not a multiple of {given.example_bytes}, the bytes of one example "
+            f"({'x'.join(map(str, given.shape))} {datatype})"
         )
     examples.check_count(count)
-    if signature.input.kind == "vector":
-        found = examples.from_array(np.frombuffer(body, "<f4").reshape(count, *shape), signature)
-        return Decoded(found.values, count == 1)
-    return Decoded(np.frombuffer(body, np.uint8).reshape(count, *shape), count == 1)
+    values = np.frombuffer(body, datatype).reshape(count, *given.shape)
+    # Any byte is a pixel.
+    return Decoded(values if given.kind == "image" else examples.from_array(values, signature).values, count == 1)
 
 
 def _image(body: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
@@ -364,6 +364,4 @@ class _JsonReader:
         return f"numbers as {shapes}" + (", or base64 images" if self._signature.input.kind == "image" else "")
 
     def _numbers(self, found: list[Any]) -> NDArray[Any]:
-        pixels = self._signature.input.kind == "image"
-        values: NDArray[Any] = numbers.from_list(found, pixels, self._may_hold_booleans)
-        return values
+        return numbers.from_list(found, self._signature.input.kind == "image", self._may_hold_booleans)

@@ -187,9 +187,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _is_grey(picture: Image.Image) -> bool:
-    if picture.mode == "L":
-        return True
-    values = np.asarray(picture)
+    values = np.atleast_3d(np.asarray(picture))
     return bool((values == values[:, :, :1]).all())
 
 
