@@ -54,16 +54,8 @@ class Problem(Exception):  # noqa: N818 (RFC 9457 calls it a problem)
         """
         # Lone surrogates reach a detail when it quotes what was received; JSON in UTF-8 cannot hold them.
         detail = self.detail.encode("utf-8", "backslashreplace").decode()
-        return orjson.dumps(
-            {
-                "type": self.type,
-                "title": self.title,
-                "status": self.status,
-                "detail": detail,
-                "instance": "urn:uuid:" + request_id,
-                "error": detail,
-            }
-        )
+        told = {"type": self.type, "title": self.title, "status": self.status, "detail": detail}
+        return orjson.dumps({**told, "instance": "urn:uuid:" + request_id, "error": detail})
 
 
 class Malformed(Problem):
