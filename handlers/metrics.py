@@ -59,7 +59,10 @@ _CONFIDENCE_BOUNDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999,
 # Content types of what a body's own content type does not tell.
 _OIP = "application/x-oip"
 _KSERVE_V1 = "application/x-kserve-v1"
-_IMAGES = {"image/jpg": "jpeg", "image/x-ms-bmp": "bmp", "image/x-bmp": "bmp"}
+_NAMED = {
+    **{f"image/{name}": name for name in FORMATS[:5]},
+    **{"image/jpg": "jpeg", "image/x-ms-bmp": "bmp", "image/x-bmp": "bmp", _OIP: "oip", _KSERVE_V1: "kserve_v1"},
+}
 
 
 def families(signature: Signature) -> tuple[Family, ...]:
@@ -164,18 +167,9 @@ def content_type(request: Request, envelope: object = "plain") -> str:
 @functools.lru_cache(maxsize=256)
 def format_of(content_type: str) -> str:
     """The member of ``FORMATS`` for what the function ``content_type`` gave."""
-    if content_type == _OIP:
-        return "oip"
-    if content_type == _KSERVE_V1:
-        return "kserve_v1"
     kind = decoding.kind_of(content_type)
-    if kind == "octets":
-        return "raw"
-    if kind != "image":
-        return kind
     name = content_type.partition(";")[0].strip().lower()
-    subtype = _IMAGES.get(name, name.removeprefix("image/"))
-    return subtype if subtype in FORMATS[:5] else "image"
+    return _NAMED.get(name, "raw" if kind == "octets" else kind)
 
 
 class Recorder:
