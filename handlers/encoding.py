@@ -49,10 +49,8 @@ def negotiate(accept: str, forms: Sequence[str] = FORMS) -> str:
 
     def quality(form: str) -> float:
         # The most specific range that matches decides.
-        for name in (form, form.partition("/")[0] + "/*", "*/*"):
-            if name in ranges:
-                return ranges[name]
-        return 0.0
+        names = (form, form.partition("/")[0] + "/*", "*/*")
+        return next((ranges[name] for name in names if name in ranges), 0.0)
 
     best = max(forms, key=quality)
     if quality(best) <= 0:

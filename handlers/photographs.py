@@ -56,11 +56,10 @@ def convert(picture: Image.Image, shape: tuple[int, int]) -> NDArray[np.uint8]:
     if factor > 1:
         left, top, right, bottom = found.box
         # A rim of ground stays around the item, in whole steps of the factor, so that the item's edges stay sharp.
-        steps = min(DETAIL, left // factor), min(DETAIL, top // factor)
         rim = DETAIL * factor
-        around = (left - steps[0] * factor, top - steps[1] * factor, right + rim, bottom + rim)
-        around = (*around[:2], min(around[2], picture.width), min(around[3], picture.height))
-        found = _trimmed(picture.crop(around).reduce(factor)) or found
+        start = max(left - rim, left % factor), max(top - rim, top % factor)
+        stop = min(right + rim, picture.width), min(bottom + rim, picture.height)
+        found = _trimmed(picture.crop((*start, *stop)).reduce(factor)) or found
         unit = _unit(found.box, shape)
     left, top, right, bottom = found.box
     grey = _on_white(found, MIXED * unit)[top:bottom, left:right]

@@ -99,11 +99,9 @@ class Signature:
 def _check(signature: Signature, source: str) -> None:
     given, taken, out = signature.input, signature.input.network_shape, signature.output
 
-    padded = given.shape
-    if given.padding:
-        if given.kind != "image" or len(given.shape) != 2:
-            raise SignatureError(f"{source}: input.padding needs an image of two axes, got shape {given.shape}")
-        padded = tuple(length + 2 * given.padding for length in given.shape)
+    if given.padding and (given.kind != "image" or len(given.shape) != 2):
+        raise SignatureError(f"{source}: input.padding needs an image of two axes, got shape {given.shape}")
+    padded = [length + 2 * given.padding for length in given.shape]
     problems = {
         "input.kind": given.kind in ("image", "vector"),
         "input.shape": len(given.shape) == (2 if given.kind == "image" else 1) and all(n > 0 for n in given.shape),
