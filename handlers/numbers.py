@@ -80,13 +80,14 @@ def type_name(value: Any) -> str:
     return names.get(type(value), "a number")
 
 
-def from_list(nested: list[Any], pixels: bool, may_hold_booleans: bool) -> NDArray[Any]:
-    """A rectangular nested list as uint8 pixels, or else as float64.
+def from_list(nested: list[Any], pixels: bool, may_hold_booleans: bool, datatype: type = np.float64) -> NDArray[Any]:
+    """A rectangular nested list as uint8 pixels, or else as floats.
 
     Args:
         nested: as ``load`` parsed it.
         pixels: integers are pixels; without it, they are converted like all numbers.
         may_hold_booleans: false where the text holds neither ``true`` nor ``false``, which saves a look at each number.
+        datatype: of the floats.
 
     Raises:
         problems.Unprocessable: not rectangular, not only numbers, or an integer that is no pixel.
@@ -102,7 +103,7 @@ def from_list(nested: list[Any], pixels: bool, may_hold_booleans: bool) -> NDArr
         else:
             if not (may_hold_booleans and bool in map(type, flat)):
                 return np.frombuffer(found, np.uint8).reshape(shape)
-    return _converted(flat, np.dtype(np.float64), may_hold_booleans).reshape(shape)
+    return _converted(flat, datatype, may_hold_booleans).reshape(shape)
 
 
 def from_text(text: bytes | bytearray, start: int, end: int, pixels: bool, most: int) -> NDArray[Any] | None:
@@ -129,12 +130,7 @@ def from_text(text: bytes | bytearray, start: int, end: int, pixels: bool, most:
     found: list[NDArray[Any]] = []
     count = 0
     for piece in _pieces(text, start, end, _BORDERS[depth]):
-        document = load(piece)
-        if fractions:
-            shape, flat = _flattened(document)
-            values = _converted(flat, np.dtype(np.float32), may_hold_booleans=False).reshape(shape)
-        else:
-            values = from_list(document, pixels, may_hold_booleans=False)
+        values = from_list(load(piece), not fractions, False, np.float32)
         if found and values.shape[1:] != found[0].shape[1:]:
             raise problems.Unprocessable("the lists have different lengths; send a rectangular array")
         found.append(values)
@@ -171,13 +167,13 @@ def _flattened(nested: list[Any]) -> tuple[list[int], list[Any]]:
     return shape, flat
 
 
-def _converted(flat: list[Any], datatype: np.dtype[Any], may_hold_booleans: bool) -> NDArray[Any]:
+def _converted(flat: list[Any], datatype: type, may_hold_booleans: bool) -> NDArray[Any]:
     try:
         # fromiter would read a string as a number and null as NaN, which a sum does not.
         sum(flat)
         # A number beyond float32 becomes infinite and is refused with the others that are not finite.
         with np.errstate(over="ignore"):
-            numbers = np.fromiter(flat, datatype, len(flat))
+            numbers: NDArray[Any] | None = np.fromiter(flat, datatype, len(flat))
     except TypeError:
         numbers = None
     if numbers is None or (may_hold_booleans and bool in map(type, flat)):

@@ -236,8 +236,7 @@ def _request(document: dict[str, Any], activation: str) -> Request:
         raise problems.Malformed(f"id takes a string, got {brief(identifier)}")
     parameters = _parameters(document)
     binary = _flag(parameters, "binary_data_output", False)
-    if parameters:
-        parameters = {name: value for name, value in parameters.items() if name != "binary_data_output"}
+    parameters = {name: value for name, value in parameters.items() if name != "binary_data_output"}
     asked = document.get("outputs")
     # Triton's clients send an empty list for "all".
     if not asked and (asked is None or asked == []):
