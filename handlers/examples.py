@@ -105,9 +105,7 @@ def _features(values: NDArray[Any]) -> NDArray[np.float32]:
     # A float64 beyond float32's range becomes infinite here and is refused below, so numpy need not warn.
     with np.errstate(over="ignore"):
         features = values.astype(np.float32, order="C")
-    low, high = float(features.min()), float(features.max())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        _refuse_not_finite(low, high)
+    _refuse_not_finite(float(features.min()), float(features.max()))
     return features
 
 
