@@ -305,13 +305,12 @@ def _long_json(text: Body, signature: Signature) -> Decoded | None:
     return Decoded(*found, "predictions" if instances else "plain")
 
 
-class _JsonReader:
+class _JsonReader(NamedTuple):
     """Turns parsed JSON into examples; what stays the same throughout one document is kept here."""
 
-    def __init__(self, signature: Signature, prepare: images.Prepare, may_hold_booleans: bool) -> None:
-        self._signature = signature
-        self._prepare = prepare
-        self._may_hold_booleans = may_hold_booleans
+    signature: Signature
+    prepare: images.Prepare
+    may_hold_booleans: bool
 
     def instances(self, found: Any) -> NDArray[Any]:
         """The value of ``instances``: a list, each member one example."""
@@ -319,7 +318,7 @@ class _JsonReader:
             raise problems.Unprocessable('"instances" must be a list with one member for each example')
         examples.check_count(len(found))
         if all(type(instance) is list for instance in found):
-            values = examples.from_array(self._numbers(found), self._signature)
+            values = examples.from_array(self._numbers(found), self.signature)
             if values.single:
                 raise problems.Unprocessable(_WHOLE_INSTANCES)
             return values.values
@@ -331,9 +330,9 @@ class _JsonReader:
             if found and type(found[0]) in (str, dict):
                 examples.check_count(len(found))
                 return Decoded(self._joined(found), False)
-            return _array(self._numbers(found), self._signature)
+            return _array(self._numbers(found), self.signature)
         if type(found) is str:
-            return _base64(found, self._signature, self._prepare)
+            return _base64(found, self.signature, self.prepare)
         if type(found) is dict:
             return self.examples(self._unwrapped(found))
         raise problems.Unprocessable(f"JSON {numbers.type_name(found)} is no input; send {self._expected()}")
@@ -360,8 +359,8 @@ class _JsonReader:
         )
 
     def _expected(self) -> str:
-        shapes = examples.accepted_shapes(self._signature)
-        return f"numbers as {shapes}" + (", or base64 images" if self._signature.input.kind == "image" else "")
+        shapes = examples.accepted_shapes(self.signature)
+        return f"numbers as {shapes}" + (", or base64 images" if self.signature.input.kind == "image" else "")
 
     def _numbers(self, found: list[Any]) -> NDArray[Any]:
-        return numbers.from_list(found, self._signature.input.kind == "image", self._may_hold_booleans)
+        return numbers.from_list(found, self.signature.input.kind == "image", self.may_hold_booleans)
