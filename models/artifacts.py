@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,16 +72,10 @@ def signature(model: str, version: str) -> Signature:
 def writing(target: Path) -> Iterator[Path]:
     """Give an empty folder beside ``target`` that takes its place when the block ends, and is removed if it fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    part.chmod(0o755)
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
+        part = Path(temporary) / "new"
+        part.mkdir()
         yield part
         if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent)) / "old"
-            target.rename(old)
-            part.rename(target)
-            shutil.rmtree(old.parent)
-        else:
-            part.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            target.rename(Path(temporary) / "old")
+        part.rename(target)
