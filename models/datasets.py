@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,18 +35,14 @@ class Dataset:
     digests: dict[str, str]
 
 
+@functools.cache
 def fashion_mnist() -> Dataset:
     """FashionMNIST: 60,000 and 10,000 grey images, uint8 [N, 28, 28], ten classes. Tensors are shared: do not write.
 
     Raises:
         models.errors.DataError: as ``models.fashion_mnist.folder`` and ``read``.
     """
-    return _fashion_mnist(files.folder())
-
-
-@functools.cache
-def _fashion_mnist(folder: Path) -> Dataset:
-    parts = {name: torch.from_numpy(array.copy()) for name, array in files.read(folder).items()}
+    parts = {name: torch.from_numpy(array.copy()) for name, array in files.read(files.folder()).items()}
     return Dataset(
         "FashionMNIST",
         parts["train-images-idx3-ubyte"],
@@ -58,10 +53,6 @@ def _fashion_mnist(folder: Path) -> Dataset:
     )
 
 
-def _digests(**parts: Tensor) -> dict[str, str]:
-    return {name: hashlib.sha256(part.numpy().tobytes()).hexdigest() for name, part in parts.items()}
-
-
 def _split(name: str, inputs: Tensor, targets: Tensor, test: int) -> Dataset:
     """Keep the last ``test`` examples for testing."""
     parts = {
@@ -70,7 +61,8 @@ def _split(name: str, inputs: Tensor, targets: Tensor, test: int) -> Dataset:
         "test_inputs": inputs[-test:],
         "test_targets": targets[-test:],
     }
-    return Dataset(name, **parts, digests=_digests(**parts))
+    digests = {part: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for part, tensor in parts.items()}
+    return Dataset(name, **parts, digests=digests)
 
 
 def blobs() -> Dataset:
