@@ -7,7 +7,7 @@ serving, documentation checks and tests follow from it.
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Literal
 
 from handlers.signature import Input
@@ -112,9 +112,7 @@ class Entry:
 
     def network(self) -> nn.Module:
         """Build the network, with random weights; torch, which few commands need, is imported only here."""
-        module, _, name = self.network_name.partition(".")
-        build = getattr(importlib.import_module(f"models.networks.{module}"), name)
-        network: nn.Module = build()
+        network: nn.Module = pkgutil.resolve_name(f"models.networks.{self.network_name.replace('.', ':')}")()
         return network
 
 
