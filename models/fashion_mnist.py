@@ -7,6 +7,7 @@ them they are fetched into ``data/``, from the first of ``SOURCES`` that gives f
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import struct
 import zlib
@@ -61,12 +62,11 @@ def folder() -> Path:
     """
     chosen = os.environ.get("FASHION_MNIST_DIR")
     if chosen:
-        missing = [name for name in FILES if find(Path(chosen), name) is None]
-        if missing:
+        if missing := _missing(Path(chosen)):
             raise DataError(f"FASHION_MNIST_DIR={chosen} lacks {', '.join(missing)} (plain or with .gz)")
         return Path(chosen)
     for place in (DEBIAN_DIR, DOWNLOAD_DIR):
-        if all(find(place, name) for name in FILES):
+        if not _missing(place):
             return place
     fetch(DOWNLOAD_DIR)
     return DOWNLOAD_DIR
@@ -86,32 +86,28 @@ def fetch(target: Path, sources: Sequence[Source] = SOURCES) -> None:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     reasons = []
     for source in sources:
-        names = [name for name in FILES if find(target, name) is None]
         console.print(f"fetching FashionMNIST from {source.name}", markup=False)
         try:
             with display(disable=not console.is_terminal) as progress:
-                source.fetch(names, target, check, progress)
+                source.fetch(_missing(target), target, check, progress)
             return
         except DataError as error:
             reasons.append(f"  {source.name}: {error}")
+    failures = "\n".join(reasons)
     raise DataError(
-        "\n".join(
-            [
-                "FashionMNIST could not be fetched from any of its sources:",
-                *reasons,
-                "Install Debian's package dataset-fashion-mnist, or put the four files, plain or as .gz, into a folder "
-                "and set FASHION_MNIST_DIR to it.",
-            ]
-        )
+        f"FashionMNIST could not be fetched from any of its sources:\n{failures}\n"
+        "Install Debian's package dataset-fashion-mnist, or put the four files, plain or as .gz, into a folder "
+        "and set FASHION_MNIST_DIR to it."
     )
+
+
+def _missing(place: Path) -> list[str]:
+    return [name for name in FILES if find(place, name) is None]
 
 
 def find(place: Path, name: str) -> Path | None:
     """One of the four files in a folder, packed or plain; ``None`` if it is not there."""
-    for path in (place / f"{name}.gz", place / name):
-        if path.is_file():
-            return path
-    return None
+    return next((path for path in (place / f"{name}.gz", place / name) if path.is_file()), None)
 
 
 def read(place: Path) -> dict[str, np.ndarray]:
@@ -187,11 +183,9 @@ def parse_idx(data: bytes, source: str) -> np.ndarray:
     if len(data) < start:
         raise DataError(f"{source}: the IDX header is cut off after {len(data)} bytes")
     shape = struct.unpack(f">{axes}I", data[4:start])
-    expected = start
-    for length in shape[1:]:
-        if length == 0:
-            raise DataError(f"{source}: the IDX header gives the empty shape {shape}")
-    expected += int(np.prod(shape, dtype=object))
+    if 0 in shape[1:]:
+        raise DataError(f"{source}: the IDX header gives the empty shape {shape}")
+    expected = start + math.prod(shape)
     if len(data) != expected:
         difference = len(data) - expected
         what = f"{difference} trailing bytes" if difference > 0 else f"{-difference} bytes missing"
