@@ -139,22 +139,21 @@ def _reach(url: str) -> None:
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or {"https": 443}.get(parts.scheme, 80)
-    outcome: list[Exception | None] = []
+    failure = f"within {_CONNECT_TIMEOUT_S:g} s"
 
     def connect() -> None:
+        nonlocal failure
         try:
             socket.create_connection((host, port), timeout=_CONNECT_TIMEOUT_S).close()
-            outcome.append(None)
+            failure = ""
         except OSError as error:
-            outcome.append(error)
+            failure = f"({error})"
 
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(_CONNECT_TIMEOUT_S)
-    if not outcome:
-        raise DataError(f"no connection to {host} within {_CONNECT_TIMEOUT_S:g} s")
-    if outcome[0] is not None:
-        raise DataError(f"no connection to {host} ({outcome[0]})")
+    if failure:
+        raise DataError(f"no connection to {host} {failure}")
 
 
 @dataclasses.dataclass(frozen=True)
