@@ -54,18 +54,16 @@ class Trained:
     device: str
 
 
-def pick_device() -> torch.device:
-    """``cuda``, ``mps`` or ``cpu``, the first that is there."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+def scale(inputs: Tensor, given: Input) -> Tensor:
+    """Examples [N, *shape], padded and scaled: float32, images still [N, H, W], as augmentation needs them."""
+    if given.padding:
+        inputs = F.pad(inputs, (given.padding,) * 4)
+    return inputs.float() * given.gain + given.bias
 
 
 def prepare(inputs: Tensor, given: Input) -> Tensor:
     """Examples [N, *shape] as the network takes them: float32 [N, *network_shape], padded, scaled and reshaped."""
-    if given.padding:
-        inputs = F.pad(inputs, (given.padding,) * 4)
-    return (inputs.float() * given.gain + given.bias).reshape(-1, *given.network_shape)
+    return scale(inputs, given).reshape(-1, *given.network_shape)
 
 
 def forward(network: nn.Module, inputs: Tensor) -> Tensor:
@@ -127,14 +125,6 @@ def _optimizer(
     return adamw, schedule
 
 
-def _spatial(given: Input) -> Input:
-    """The same input with its image axes kept, so that augmentation can move and mirror before flattening."""
-    if given.kind != "image":
-        return given
-    shape = tuple(length + 2 * given.padding for length in given.shape)
-    return dataclasses.replace(given, network_shape=shape)
-
-
 def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console: Console) -> Trained:
     """Train one network; the same seed on the same machine gives the same weights.
 
@@ -160,7 +150,7 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
             f"{size}; add examples, or lower validation or batch_size in models/catalog.py"
         )
     started = time.monotonic()
-    device = pick_device()
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     generator = torch.Generator().manual_seed(seed)
@@ -168,7 +158,7 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
     network: nn.Module = entry.network().to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     targets = dataset.train_targets.to(device)
-    inputs = prepare(dataset.train_inputs, _spatial(entry.input)).to(device)
+    inputs = scale(dataset.train_inputs, entry.input).to(device)
     order = torch.randperm(len(inputs), generator=generator).to(device)
     held_out, kept = order[: settings.validation], order[settings.validation :]
     validation_inputs = inputs[held_out].reshape(-1, *entry.input.network_shape)
@@ -177,7 +167,7 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
     optimizer, schedule = _optimizer(network, settings, steps * settings.epochs)
     _add_dropout(network, settings.dropout)
     batches = Batches(inputs, settings, generator)
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging or 0.0))  # type: ignore[no-untyped-call]
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging))  # type: ignore[no-untyped-call]
 
     history: list[Epoch] = []
     best = -1.0, 0, dict[str, Tensor]()
