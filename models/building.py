@@ -55,8 +55,7 @@ def build(entry: Entry, version: str, settings: Training, seed: int, console: Co
     dataset = DATASETS[entry.dataset]()
     trained = train(entry, dataset, settings, seed, console)
 
-    inputs = prepare(dataset.test_inputs, entry.input)
-    answers = probabilities(forward(trained.network, inputs), entry.activation, trained.temperature)
+    answers = answer(entry, trained.network, dataset, trained.temperature)
     metrics = {
         **evaluate(answers, dataset.test_targets, entry.activation, entry.labels),
         "parameters": sum(parameter.numel() for parameter in trained.network.parameters()),
@@ -80,10 +79,17 @@ def build(entry: Entry, version: str, settings: Training, seed: int, console: Co
     )
     with artifacts.writing(target) as folder:
         torch.save(trained.network.state_dict(), folder / artifacts.WEIGHTS)
-        export(trained.network, inputs[:EXPORT_CHECKED], entry.activation, folder / artifacts.TORCHSCRIPT)
+        examples = prepare(dataset.test_inputs[:EXPORT_CHECKED], entry.input)
+        export(trained.network, examples, entry.activation, folder / artifacts.TORCHSCRIPT)
         plotting.curves(trained.history, trained.best_epoch, entry.name, folder / artifacts.CURVES)
         describe(folder, entry, dataset, answers, metrics, signature, str(trained.network))
     return metrics
+
+
+def answer(entry: Entry, network: nn.Module, dataset: Dataset, temperature: float) -> Tensor:
+    """Probabilities of the test set, float32 [N, labels]."""
+    scores = forward(network, prepare(dataset.test_inputs, entry.input))
+    return probabilities(scores, entry.activation, temperature)
 
 
 def describe(
@@ -165,10 +171,8 @@ def evaluate_again(entry: Entry, version: str) -> dict[str, Any]:
         models.errors.ArtifactError: as ``load_network``.
     """
     dataset = DATASETS[entry.dataset]()
-    network = load_network(entry, version)
-    temperature = artifacts.signature(entry.name, version).output.temperature
-    scores = forward(network, prepare(dataset.test_inputs, entry.input))
-    answers = probabilities(scores, entry.activation, temperature)
+    network, signature = load_network(entry, version), artifacts.signature(entry.name, version)
+    answers = answer(entry, network, dataset, signature.output.temperature)
     return evaluate(answers, dataset.test_targets, entry.activation, entry.labels)
 
 

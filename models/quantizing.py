@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from models import artifacts
-from models.building import describe, library_versions, load_network
+from models.building import answer, describe, library_versions, load_network
 from models.catalog import Entry
 from models.datasets import DATASETS
 from models.errors import ArtifactError
 from models.evaluation import evaluate
-from models.training import forward, prepare, probabilities
+from models.training import forward, prepare
 
 # FBGEMM on x86 processors: the fastest engine there, with the same integers on all of them.
 ENGINE = "x86"
@@ -83,11 +83,8 @@ def quantize(entry: Entry, source: str, version: str) -> dict[str, Any]:
     dataset = DATASETS[entry.dataset]()
     converted = convert(network, prepare(dataset.train_inputs[:OBSERVED], entry.input))
 
-    inputs = prepare(dataset.test_inputs, entry.input)
-    answers, floats = (
-        probabilities(forward(each, inputs), entry.activation, given.output.temperature)
-        for each in (converted, network)
-    )
+    answers = answer(entry, converted, dataset, given.output.temperature)
+    floats = answer(entry, network, dataset, given.output.temperature)
     metrics = {
         **before,
         **evaluate(answers, dataset.test_targets, entry.activation, entry.labels),
