@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 
 import requests
@@ -47,28 +46,8 @@ _LISTS_TIMEOUT_S = 120.0
 _PACKAGE_TIMEOUT_S = 600.0
 
 
-class Source(Protocol):
-    """One place to fetch files from; ``name`` is for people."""
-
-    @property
-    def name(self) -> str: ...
-
-    def fetch(self, names: Iterable[str], folder: Path, check: Check, progress: Progress) -> None:
-        """Write these files into a folder; each gets its name when it has passed the check.
-
-        Args:
-            names: of the files, without ``.gz``.
-            folder: where to; it exists.
-            check: of each file's contents.
-            progress: shows what is going on.
-
-        Raises:
-            DataError: the source cannot be reached or does not have the right files; the message says why.
-        """
-
-
 def display(disable: bool) -> Progress:
-    """The progress of transfers, for ``Source.fetch``; ``disable`` where there is no terminal."""
+    """The progress of transfers, for a source's ``fetch``; ``disable`` where there is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, TimeRemainingColumn(), disable=disable, transient=True)
 
@@ -89,7 +68,17 @@ class Mirror:
         return urlsplit(self.url).hostname or self.url
 
     def fetch(self, names: Iterable[str], folder: Path, check: Check, progress: Progress) -> None:
-        """As ``Source.fetch`` says."""
+        """Write these files into a folder; each gets its name when it has passed the check.
+
+        Args:
+            names: of the files, without ``.gz``.
+            folder: where to; it exists.
+            check: of each file's contents.
+            progress: shows what is going on.
+
+        Raises:
+            DataError: the source cannot be reached or does not have the right files; the message says why.
+        """
         if not requests.utils.get_environ_proxies(self.url):
             _reach(self.url)
         with requests.Session() as session:
@@ -176,7 +165,7 @@ class Package:
         return f"the package {self.package} of apt's archive"
 
     def fetch(self, names: Iterable[str], folder: Path, check: Check, progress: Progress) -> None:
-        """As ``Source.fetch`` says."""
+        """As ``Mirror.fetch``."""
         for program in ("apt-get", "dpkg-deb"):
             if shutil.which(program) is None:
                 raise DataError(f"there is no {program} here")
@@ -220,6 +209,9 @@ class Package:
         _run(["apt-get", "-qq", *options, *self.options, *command], scratch, timeout)
 
 
+Source = Mirror | Package
+
+
 def _run(command: list[str], folder: Path, timeout: float) -> None:
     try:
         ran = subprocess.run(
@@ -234,9 +226,7 @@ def _run(command: list[str], folder: Path, timeout: float) -> None:
 
 def _place(content: bytes, path: Path) -> None:
     """Write a file that is whole or not there."""
-    part = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as temporary:
+        part = Path(temporary) / path.name
         part.write_bytes(content)
         part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
