@@ -160,7 +160,7 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
     targets = dataset.train_targets.to(device)
     inputs = scale(dataset.train_inputs, entry.input).to(device)
     order = torch.randperm(len(inputs), generator=generator).to(device)
-    held_out, kept = order[: settings.validation], order[settings.validation :]
+    held_out, kept = order[:validation], order[validation:]
     validation_inputs = inputs[held_out].reshape(-1, *entry.input.network_shape)
     validation_targets = targets[held_out]
 
@@ -187,8 +187,7 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
             begin = time.monotonic()
             shuffled = kept[torch.randperm(len(kept), generator=generator).to(device)]
             total = torch.zeros((), device=device)
-            for step in range(steps):
-                chosen = shuffled[step * settings.batch_size : (step + 1) * settings.batch_size]
+            for step, chosen in enumerate(torch.split(shuffled[: steps * size], size)):
                 batch = batches[chosen].reshape(-1, *entry.input.network_shape)
                 optimizer.zero_grad()
                 with bfloat16_products():
@@ -201,7 +200,7 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
                 total += loss.detach()
                 if step % STEPS_A_REFRESH == 0:
                     progress.update(task, completed=epoch * steps + step)
-            rate = steps * settings.batch_size / (time.monotonic() - begin)
+            rate = steps * size / (time.monotonic() - begin)
 
             candidate: nn.Module = average.module.eval()
             scores = forward(candidate, validation_inputs)
