@@ -64,9 +64,8 @@ def model_config(entry: Entry, profile: str) -> str:
 
 def _run_archiver(entry: Entry, version: str, profile: str, folder: Path, work: Path) -> Path:
     extra = work / "extra"
-    shutil.copytree(
-        HANDLERS, extra / "handlers", ignore=shutil.ignore_patterns("__pycache__", "*.pyc", f"{entry.handler}.py")
-    )
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", f"{entry.handler}.py")
+    shutil.copytree(HANDLERS, extra / "handlers", ignore=ignored)
     for name in (artifacts.SIGNATURE, artifacts.GOLDEN):
         shutil.copy(folder / name, extra / name)
     config = work / _CONFIG

@@ -200,9 +200,6 @@ def get(name: str) -> Entry:
     Raises:
         UnknownModelError: the catalog does not list ``name``.
     """
-    try:
-        return CATALOG[name]
-    except KeyError:
-        raise UnknownModelError(
-            f"no model named '{name}' in models/catalog.py; it lists {', '.join(CATALOG)}"
-        ) from None
+    if name not in CATALOG:
+        raise UnknownModelError(f"no model named '{name}' in models/catalog.py; it lists {', '.join(CATALOG)}")
+    return CATALOG[name]

@@ -60,8 +60,7 @@ def folder() -> Path:
     Raises:
         DataError: ``$FASHION_MNIST_DIR`` is set but lacks a file, or no source has the files.
     """
-    chosen = os.environ.get("FASHION_MNIST_DIR")
-    if chosen:
+    if chosen := os.environ.get("FASHION_MNIST_DIR"):
         if missing := _missing(Path(chosen)):
             raise DataError(f"FASHION_MNIST_DIR={chosen} lacks {', '.join(missing)} (plain or with .gz)")
         return Path(chosen)
