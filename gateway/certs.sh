@@ -13,14 +13,12 @@ folder=${1:-keys}
 shift $(($# > 0))
 [ $# -gt 0 ] || set -- localhost 127.0.0.1 ::1
 
-command -v openssl >/dev/null || {
-    echo "error: openssl is not installed; on Debian: sudo apt-get install openssl" >&2
+die() {
+    echo "error: $*" >&2
     exit 1
 }
-if [ -e "$folder/gateway.crt" ]; then
-    echo "error: $folder/gateway.crt is there already; remove $folder to make new ones" >&2
-    exit 1
-fi
+command -v openssl >/dev/null || die "openssl is not installed; on Debian: sudo apt-get install openssl"
+[ ! -e "$folder/gateway.crt" ] || die "$folder/gateway.crt is there already; remove $folder to make new ones"
 
 names=""
 for name in "$@"; do
@@ -50,19 +48,16 @@ extendedKeyUsage = serverAuth
 subjectAltName = $names
 END
 
-run() {
-    "$@" 2>"$work/said" || {
-        cat "$work/said" >&2
-        exit 1
-    }
-}
+# openssl's remarks are shown only where it fails.
+exec 3>&2 2>"$work/said"
+trap 'cat "$work/said" >&3' ERR
 # P-256: quick to sign with, and known to every client.
 key=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
-run openssl req -x509 "${key[@]}" -config "$work/config" -extensions authority -days 3650 \
+openssl req -x509 "${key[@]}" -config "$work/config" -extensions authority -days 3650 \
     -keyout "$folder/ca.key" -out "$folder/ca.crt"
-run openssl req "${key[@]}" -config "$work/config" -subj "/CN=$1" -keyout "$folder/gateway.key" -out "$work/request"
+openssl req "${key[@]}" -config "$work/config" -subj "/CN=$1" -keyout "$folder/gateway.key" -out "$work/request"
 # 397 days: Apple's systems take no certificate for longer.
-run openssl x509 -req -in "$work/request" -CA "$folder/ca.crt" -CAkey "$folder/ca.key" -CAcreateserial \
+openssl x509 -req -in "$work/request" -CA "$folder/ca.crt" -CAkey "$folder/ca.key" -CAcreateserial \
     -CAserial "$work/serial" -days 397 -sha256 -extfile "$work/config" -extensions server -out "$folder/gateway.crt"
 
 echo "$folder: ca.crt, ca.key, gateway.crt, gateway.key for $*"
