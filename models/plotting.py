@@ -10,7 +10,6 @@ mpl.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -43,30 +42,25 @@ def curves(history: list[Epoch], best_epoch: int, title: str, path: Path) -> Non
     _save(figure, path)
 
 
-def _matrix(axes: Axes, matrix: np.ndarray, names: tuple[str, ...], title: str) -> None:
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row, column in np.ndindex(*matrix.shape):
-        colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=8, color=colour)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="predicted", ylabel="true", title=title)
-
-
 def confusion_matrix(matrix: list[list[int]] | list[list[list[int]]], labels: tuple[str, ...], path: Path) -> None:
     """One matrix for classes, or one 2x2 matrix a label for independent labels; counts, shaded by share of the row."""
     counts = np.array(matrix)
     if counts.ndim == 2:
-        side = 2.5 + 0.55 * len(labels)
-        figure, axes = plt.subplots(figsize=(side, side), layout="constrained")
-        _matrix(axes, counts, labels, "Confusion matrix (test set)")
+        size = (2.5 + 0.55 * len(labels),) * 2
+        panels = [("Confusion matrix (test set)", labels, counts)]
     else:
-        figure, row = plt.subplots(
-            1, len(labels), figsize=(3.5 * len(labels), 3.5), layout="constrained", squeeze=False
-        )
-        for axes, label, part in zip(row[0], labels, counts, strict=True):
-            _matrix(axes, part, ("no", "yes"), label)
+        size = (3.5 * len(labels), 3.5)
+        panels = [(label, ("no", "yes"), part) for label, part in zip(labels, counts, strict=True)]
+    figure, grid = plt.subplots(1, len(panels), figsize=size, layout="constrained", squeeze=False)
+    for axes, (title, names, part) in zip(grid.flat, panels, strict=True):
+        shares = part / np.maximum(part.sum(1, keepdims=True), 1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), share in np.ndenumerate(shares):
+            color = "white" if share > 0.5 else "black"
+            axes.text(column, row, str(part[row, column]), ha="center", va="center", fontsize=8, color=color)
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xlabel="predicted", ylabel="true", title=title)
     _save(figure, path)
 
 
