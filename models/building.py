@@ -82,7 +82,7 @@ def build(entry: Entry, version: str, settings: Training, seed: int, console: Co
         examples = prepare(dataset.test_inputs[:EXPORT_CHECKED], entry.input)
         export(trained.network, examples, entry.activation, folder / artifacts.TORCHSCRIPT)
         plotting.curves(trained.history, trained.best_epoch, entry.name, folder / artifacts.CURVES)
-        describe(folder, entry, dataset, answers, metrics, signature, str(trained.network))
+        describe(folder, dataset, answers, metrics, signature, str(trained.network))
     return metrics
 
 
@@ -93,19 +93,12 @@ def answer(entry: Entry, network: nn.Module, dataset: Dataset, temperature: floa
 
 
 def describe(
-    folder: Path,
-    entry: Entry,
-    dataset: Dataset,
-    answers: Tensor,
-    metrics: dict[str, Any],
-    signature: Signature,
-    structure: str,
+    folder: Path, dataset: Dataset, answers: Tensor, metrics: dict[str, Any], signature: Signature, structure: str
 ) -> None:
     """Write what an artifact says of its network: signature, metrics, golden answers, pictures and card.
 
     Args:
         folder: of the artifact.
-        entry: the model.
         dataset: whose test set was answered.
         answers: probabilities float32 [N, labels] of the test set.
         metrics: the contents of ``metrics.json``.
@@ -119,26 +112,26 @@ def describe(
         inputs=dataset.test_inputs[:GOLDEN_COUNT].numpy(),
         probabilities=answers[:GOLDEN_COUNT].numpy(),
     )
-    plotting.confusion_matrix(metrics["confusion_matrix"], entry.labels, folder / "confusion_matrix.png")
-    _draw_mistakes(folder / "errors.png", entry, dataset, answers)
+    plotting.confusion_matrix(metrics["confusion_matrix"], signature.output.labels, folder / "confusion_matrix.png")
+    _draw_mistakes(folder / "errors.png", signature.output, dataset, answers)
     (folder / artifacts.CARD).write_text(cards.card(signature, metrics, structure))
 
 
-def _names(entry: Entry, decisions: Tensor) -> list[str]:
+def _names(labels: tuple[str, ...], decisions: Tensor) -> list[str]:
     """Label names of class indices [N], or the names that hold of independent labels [N, labels]."""
     if decisions.dim() == 1:
-        return [entry.labels[index] for index in decisions.tolist()]
+        return [labels[index] for index in decisions.tolist()]
     rows = (decisions >= 0.5).tolist()
-    return [" + ".join(name for name, holds in zip(entry.labels, row, strict=True) if holds) or "none" for row in rows]
+    return [" + ".join(name for name, holds in zip(labels, row, strict=True) if holds) or "none" for row in rows]
 
 
-def _draw_mistakes(path: Path, entry: Entry, dataset: Dataset, answers: Tensor) -> None:
-    chosen, sureness = worst_mistakes(answers, dataset.test_targets, entry.activation, MISTAKES_SHOWN)
-    decisions = answers[chosen].argmax(1) if entry.activation == "softmax" else answers[chosen]
+def _draw_mistakes(path: Path, output: Output, dataset: Dataset, answers: Tensor) -> None:
+    chosen, sureness = worst_mistakes(answers, dataset.test_targets, output.activation, MISTAKES_SHOWN)
+    decisions = answers[chosen].argmax(1) if output.activation == "softmax" else answers[chosen]
     plotting.errors(
         dataset.test_inputs[chosen],
-        _names(entry, dataset.test_targets[chosen]),
-        _names(entry, decisions),
+        _names(output.labels, dataset.test_targets[chosen]),
+        _names(output.labels, decisions),
         sureness.tolist(),
         path,
     )

@@ -101,6 +101,6 @@ def quantize(entry: Entry, source: str, version: str) -> dict[str, Any]:
     signature = dataclasses.replace(given, version=version, scored={name: metrics[name] for name in given.scored})
     with artifacts.writing(target) as folder:
         torch.jit.save(converted, folder / artifacts.TORCHSCRIPT)
-        describe(folder, entry, dataset, answers, metrics, signature, str(network))
+        describe(folder, dataset, answers, metrics, signature, str(network))
         shutil.copy(artifacts.folder(entry.name, source) / artifacts.CURVES, folder / artifacts.CURVES)
     return metrics
