@@ -18,11 +18,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from handlers.signature import Input
-from models.augmentation import Batches
 from models.catalog import Entry, Training
 from models.datasets import Dataset
 from models.errors import DataError
-from models.stepping import bfloat16_products, dropout
+from models.stepping import Batches, bfloat16_products, dropout
 
 # The most examples that one call of the network gets in evaluation; larger ones leave the processor's cache.
 CHUNK = 256
