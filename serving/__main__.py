@@ -19,7 +19,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from serving import control, jvm, parts, rollout_commands, service, settings, supervisor, versions
+from serving import control, jvm, parts, rollout_commands, service, settings, state, supervisor, versions
 from serving.archives import Archive
 from serving.errors import ServingError
 from serving.parts import Report
@@ -165,9 +165,8 @@ def _prepare(_: argparse.Namespace, given: Settings) -> int:
 
 
 def _roll_out(asked: argparse.Namespace, given: Settings) -> int:
-    state = service.running(given)
     with _progress() as report:
-        done = control.ask(state.scratch if state else None, vars(asked), report)
+        done = control.ask(state.running(given), vars(asked), report)
     _say(done)
     return 0
 

@@ -22,16 +22,16 @@ from serving import rollout_commands
 from serving.errors import BusyError, NotRunningError, RolloutError, ServingError
 from serving.rollout import Report
 from serving.settings import Settings
+from serving.state import State
 
 logger = logging.getLogger(__name__)
 
-# How long a command that undoes something waits for another one to end.
-_PATIENCE_S = 90.0
-_UNDOING = ("rollback", "abort")
+# How long a command waits for another one to end: a command that undoes something for the longest drain.
+_MOMENT_S = 0.1
+_PATIENCE_S = {"rollback": 90.0, "abort": 90.0}
 
 
-def path(scratch: Path) -> Path:
-    """The socket of the service with this scratch folder."""
+def _path(scratch: Path) -> Path:
     return scratch / "control"
 
 
@@ -42,7 +42,7 @@ class _Caller:
         self._writer = writer
         self._loop = asyncio.get_running_loop()
         self._said = ""
-        self.gone = threading.Event()
+        self._gone = threading.Event()
 
     def report(self, doing: str) -> None:
         """Tell what is going on, if that has changed.
@@ -50,12 +50,19 @@ class _Caller:
         Raises:
             RolloutError: the caller has broken the command off.
         """
-        if self.gone.is_set():
+        if self._gone.is_set():
             raise RolloutError("broken off")
         if doing != self._said:
             self._said = doing
             logger.info("%s", doing)
             self._loop.call_soon_threadsafe(lambda: self.tell(doing=doing))
+
+    async def watch(self, reader: asyncio.StreamReader) -> None:
+        """Notice that the caller closes its side."""
+        try:
+            await reader.read()
+        finally:
+            self._gone.set()
 
     def tell(self, **message: str) -> None:
         """Send one line."""
@@ -71,59 +78,41 @@ async def serve(given: Settings, scratch: Path, versions: asyncio.Lock) -> async
         versions: held while a command changes what is live.
     """
 
+    async def carry_out(asked: dict[str, Any], report: Report) -> str:
+        try:
+            await asyncio.wait_for(versions.acquire(), _PATIENCE_S.get(asked["command"], _MOMENT_S))
+        except asyncio.TimeoutError:
+            raise BusyError("another rollout is under way, or TorchServe is being started; try again then") from None
+        try:
+            return await asyncio.to_thread(rollout_commands.run, asked, given, report)
+        finally:
+            versions.release()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         caller = _Caller(writer)
         asked = json.loads(await reader.readline())
-        watching = asyncio.create_task(_watch(reader, caller))
+        watching = asyncio.create_task(caller.watch(reader))
         try:
-            async with _Turn(versions, _PATIENCE_S if asked["command"] in _UNDOING else 0.0):
-                caller.tell(done=await asyncio.to_thread(rollout_commands.run, asked, given, caller.report))
+            caller.tell(done=await carry_out(asked, caller.report))
         except ServingError as error:
             caller.tell(error=str(error))
         except Exception:
             logger.exception("%s", asked)
             caller.tell(error="the command failed by a fault of the supervisor; its log has the reason")
         finally:
-            caller.gone.set()
             watching.cancel()
             with suppress(OSError):
                 writer.close()
                 await writer.wait_closed()
 
-    return await asyncio.start_unix_server(answer, path(scratch))
+    return await asyncio.start_unix_server(answer, _path(scratch))
 
 
-class _Turn:
-    """Holds the lock, which has to come free within ``patience`` seconds."""
-
-    def __init__(self, versions: asyncio.Lock, patience: float) -> None:
-        self._versions = versions
-        self._patience = patience
-
-    async def __aenter__(self) -> None:
-        try:
-            if self._versions.locked():
-                await asyncio.wait_for(self._versions.acquire(), self._patience)
-            else:
-                await self._versions.acquire()
-        except asyncio.TimeoutError:
-            raise BusyError("another rollout is under way, or TorchServe is being started; try again then") from None
-
-    async def __aexit__(self, *_: object) -> None:
-        self._versions.release()
-
-
-async def _watch(reader: asyncio.StreamReader, caller: _Caller) -> None:
-    with suppress(OSError):
-        await reader.read()
-    caller.gone.set()
-
-
-def ask(scratch: Path | None, asked: Mapping[str, Any], report: Report) -> str:
+def ask(service: State | None, asked: Mapping[str, Any], report: Report) -> str:
     """Have a running service carry out one command.
 
     Args:
-        scratch: its private folder; ``None`` where nothing runs.
+        service: what runs, if anything does.
         asked: the command, as ``rollout_commands.run`` takes it.
         report: told of each step.
 
@@ -137,7 +126,7 @@ def ask(scratch: Path | None, asked: Mapping[str, Any], report: Report) -> str:
     """
     with socket.socket(socket.AF_UNIX) as connection:
         try:
-            connection.connect(str(path(scratch or Path())))
+            connection.connect(str(_path(Path(service.scratch if service else ""))))
         except OSError:
             raise NotRunningError("the service does not run, or is still starting; see: make status") from None
         connection.sendall(json.dumps(asked).encode() + b"\n")

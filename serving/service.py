@@ -13,15 +13,13 @@ import signal
 import subprocess
 import sys
 
-from filelock import Timeout
-
-from serving import management, processes, supervisor
+from serving import management, processes, state
 from serving.errors import BusyError, ServingError, StartError
 from serving.management import Model
 from serving.parts import Report
 from serving.readiness import last_lines
 from serving.settings import ROOT, Settings
-from serving.supervisor import State
+from serving.state import State
 
 # A stop answers what is in flight and ends TorchServe, both at most; then there is some seconds' margin.
 _STOP_TIMEOUT_S = 120.0
@@ -40,21 +38,6 @@ class Status:
     state: State | None
     models: list[Model] | None = None
     ready: bool = False
-
-
-def running(settings: Settings) -> State | None:
-    """What the supervisor says that runs; ``None`` where there is none."""
-    if not settings.run.is_dir():
-        return None
-    held = supervisor.lock(settings)
-    try:
-        held.acquire(timeout=0)
-    except Timeout:
-        # It writes its state right after it has the lock.
-        processes.wait_until(lambda: supervisor.read_state(settings) is not None, 1)
-        return supervisor.read_state(settings)
-    held.release()
-    return None
 
 
 def start(settings: Settings, report: Report) -> None:
@@ -106,24 +89,24 @@ def stop(settings: Settings) -> bool:
     Raises:
         BusyError: it does not end.
     """
-    state = running(settings)
-    if state is None:
+    found = state.running(settings)
+    if found is None:
         return False
-    os.kill(state.pid, signal.SIGTERM)
-    if not processes.wait_until(lambda: running(settings) is None, _STOP_TIMEOUT_S + settings.drain_delay):
-        raise BusyError(f"the supervisor (pid {state.pid}) does not end; see {settings.log('supervisor.log')}")
+    os.kill(found.pid, signal.SIGTERM)
+    if not processes.wait_until(lambda: state.running(settings) is None, _STOP_TIMEOUT_S + settings.drain_delay):
+        raise BusyError(f"the supervisor (pid {found.pid}) does not end; see {settings.log('supervisor.log')}")
     return True
 
 
 def status(settings: Settings) -> Status:
     """What runs, and what TorchServe says of its models."""
-    state = running(settings)
-    if state is None:
+    found = state.running(settings)
+    if found is None:
         return Status(None)
     api = management.of_service(settings)
     try:
         models, waiting = api.models(), api.waiting()
     except ServingError:
-        return Status(state)
-    whole = bool(state.processes) and None not in state.processes.values()
-    return Status(state, models, whole and not waiting)
+        return Status(found)
+    whole = bool(found.processes) and None not in found.processes.values()
+    return Status(found, models, whole and not waiting)

@@ -9,7 +9,7 @@ import socket
 import numpy as np
 import pytest
 
-from serving import supervisor
+from serving import state
 from serving.settings import HOST
 from tests import packing
 
@@ -86,7 +86,7 @@ def test_wrong_setting_is_named_with_its_value(place):
 def test_start_while_another_one_is_under_way(place):
     packing.pack(place.settings.model_store)
     place.settings.run.mkdir()
-    with supervisor.lock(place.settings):
+    with state.lock(place.settings):
         said = _refused(place)
     assert "the service runs already" in said
     assert "or is about to" in said

@@ -152,7 +152,7 @@ def test_killed_frontend_is_started_again(lasting):
     assert answer.status_code == 200
     log = place.settings.logs / "supervisor.log"
     assert wait_until(lambda: "TorchServe ready again after" in log.read_text(), 10)
-    assert "TorchServe ended by itself (signal SIGKILL); starting it again" in log.read_text()
+    assert "TorchServe ended by itself (SIGKILL); starting it again" in log.read_text()
 
 
 def test_everything_ends_with_the_supervisor_and_the_next_start_finds_nothing_left(place):

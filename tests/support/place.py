@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from serving import __main__ as command
-from serving import settings, supervisor
+from serving import settings, state
 from serving.processes import port_is_free, wait_until
 from serving.settings import ROOT, Settings
 from tests import ports
@@ -98,7 +98,7 @@ class Place:
         if "COVERAGE_PROCESS_CONFIG" in os.environ:
             # A process that is killed does not write which lines it has run.
             self.run("stop")
-        path = supervisor.state_path(self.settings)
+        path = state.path(self.settings)
         scratch = json.loads(path.read_text())["scratch"] if path.exists() else None
         assert wait_until(lambda: not self._kill(), 30), self._everything()
         if scratch:
@@ -166,7 +166,7 @@ class Place:
         """No process, no listener, no state and no temporary file remains of the service."""
         self.assert_no_process()
         assert all(port_is_free(port.host, port.number) for port in self.settings.ports)
-        assert not supervisor.state_path(self.settings).exists()
+        assert not state.path(self.settings).exists()
         assert not Path(scratch).exists()
 
 

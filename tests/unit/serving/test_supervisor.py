@@ -10,11 +10,12 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
 
-from serving import files, live, parts, service, settings, supervisor
+from serving import files, live, parts, service, settings, state, supervisor
 from serving.errors import AlreadyRunningError, ArchiveError, PortInUseError, StartError
 from serving.parts import Part
 from serving.processes import wait_until
@@ -114,7 +115,7 @@ async def until(condition):
 
 
 def pids(given):
-    return supervisor.read_state(given).processes
+    return state.read(given).processes
 
 
 def alive(pid):
@@ -154,7 +155,7 @@ def test_callers_side_stops_first_and_the_rest_in_parallel(given, part, supervis
     )
     ended = {name: float((given.logs / f"{name}.log").read_text().split()[-1]) for name in ("engine", "gateway")}
     assert ended["gateway"] < ended["engine"]
-    assert not supervisor.state_path(given).exists()
+    assert not state.path(given).exists()
 
 
 @pytest.fixture(autouse=True)
@@ -169,8 +170,8 @@ def test_part_that_ends_while_starting_shows_its_output_and_stops_the_others(giv
         supervise(makers)
     assert "no luck" in str(raised.value)
     assert not alive(first[0])
-    assert service.running(given) is None
-    assert not supervisor.state_path(given).exists()
+    assert state.running(given) is None
+    assert not state.path(given).exists()
 
 
 def test_part_that_is_never_ready_is_given_up(given, part, supervise):
@@ -185,14 +186,14 @@ def test_a_start_that_is_stopped_leaves_nothing(given, part, monkeypatch):
     async def play():
         starting = Supervisor(given, lambda _: None)
         running = asyncio.create_task(starting.run(lambda: pytest.fail("never ready")))
-        await until(lambda: (pids(given) if supervisor.read_state(given) else {}).get("first"))
+        await until(lambda: (pids(given) if state.read(given) else {}).get("first"))
         pid = pids(given)["first"]
         starting.stop()
         await running
         assert not alive(pid)
 
     asyncio.run(play())
-    assert not supervisor.state_path(given).exists()
+    assert not state.path(given).exists()
 
 
 def test_nothing_starts_when_a_port_is_taken(given, part, supervise):
@@ -207,7 +208,7 @@ def test_a_second_supervisor_is_refused_and_disturbs_nothing(given, part, superv
     async def scenario(_):
         with pytest.raises(AlreadyRunningError, match="runs already at"):
             await Supervisor(given, lambda _: None).run(lambda: None)
-        assert service.running(given).pid == os.getpid()
+        assert state.running(given).pid == os.getpid()
         assert all(map(alive, pids(given).values()))
 
     supervise([part("first")], scenario)
@@ -224,7 +225,7 @@ def test_what_ends_is_started_again_alone_with_its_whole_group_gone(given, part,
         await until(lambda: not alive(child.pid))
 
     said = supervise([part("first"), part("second", PARENT)], scenario)
-    assert said[0] == "second ended by itself (signal SIGKILL); starting it again"
+    assert said[0] == "second ended by itself (SIGKILL); starting it again"
     assert said[1].startswith("second ready again after ")
 
 
@@ -324,7 +325,7 @@ def test_the_clock_may_be_set_while_it_runs(given, part, supervise, monkeypatch)
             # Twice as long as silence may last.
             await asyncio.sleep(2 * given.hang_timeout)
             assert pids(given) == before
-            assert service.running(given).pid == os.getpid()
+            assert state.running(given).pid == os.getpid()
 
     assert supervise([part("first"), part("second")], scenario) == []
 
@@ -356,14 +357,14 @@ supervisor.run(given, print, lambda: print("ready", flush=True))
         return process
 
     first = begin()
-    pid, scratch = pids(given)["first"], supervisor.read_state(given).scratch
+    pid, scratch = pids(given)["first"], Path(state.read(given).scratch)
     first.kill()
     first.communicate()
     assert wait_until(lambda: not alive(pid), TIMEOUT)
-    assert service.running(given) is None
+    assert state.running(given) is None
     second = begin()
     assert not scratch.exists()
-    assert service.running(given).pid == second.pid
+    assert state.running(given).pid == second.pid
     assert service.stop(given)
     assert second.communicate(timeout=TIMEOUT) == ("", None)
     assert second.returncode == 0
@@ -373,9 +374,9 @@ supervisor.run(given, print, lambda: print("ready", flush=True))
 def test_state_that_cannot_be_read_is_as_good_as_none(given):
     given.run.mkdir()
     for text in ("", "{", '{"pid": 1}', json.dumps([])):
-        supervisor.state_path(given).write_text(text)
-        assert supervisor.read_state(given) is None
-        assert service.running(given) is None
+        state.path(given).write_text(text)
+        assert state.read(given) is None
+        assert state.running(given) is None
         assert not service.stop(given)
 
 
