@@ -38,7 +38,7 @@ def test_soak(tmp_path):
         forms = [option for form in FORMS for option in ("--form", form)]
         half = scenes.capacity(place.gateway, archives, tmp_path, *forms) / 2 if scenes.FULL else 100.0
         scene = scenes.Scene(place, archives, tmp_path, half, 0)
-        pids = {each["name"]: each["pid"] for each in place.state()["processes"]}
+        pids = place.state()["processes"]
         load = scene.load(SECONDS, *forms)
         begun, samples = time.time(), list[tuple[float, dict[str, int]]]()
         while load.running:

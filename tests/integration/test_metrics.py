@@ -153,7 +153,7 @@ def test_tells_that_torchserve_and_the_gateway_are_gone(place):
     packing.pack(place.settings.model_store)
     place.start()
     url = f"{place.settings.frontdoor.url}/metrics"
-    pids = {process["name"]: process["pid"] for process in place.state()["processes"]}
+    pids = place.state()["processes"]
     # Nobody is to start them again meanwhile.
     if "supervisor" in pids:
         os.kill(pids["supervisor"], signal.SIGSTOP)
