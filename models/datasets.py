@@ -42,15 +42,9 @@ def fashion_mnist() -> Dataset:
     Raises:
         models.errors.DataError: as ``models.fashion_mnist.folder`` and ``read``.
     """
-    parts = {name: torch.from_numpy(array.copy()) for name, array in files.read(files.folder()).items()}
-    return Dataset(
-        "FashionMNIST",
-        parts["train-images-idx3-ubyte"],
-        parts["train-labels-idx1-ubyte"].long(),
-        parts["t10k-images-idx3-ubyte"],
-        parts["t10k-labels-idx1-ubyte"].long(),
-        dict(files.FILES),
-    )
+    arrays = files.read(files.folder()).values()
+    train, train_labels, test, test_labels = (torch.from_numpy(array.copy()) for array in arrays)
+    return Dataset("FashionMNIST", train, train_labels.long(), test, test_labels.long(), dict(files.FILES))
 
 
 def _split(name: str, inputs: Tensor, targets: Tensor, test: int) -> Dataset:
@@ -71,9 +65,7 @@ def blobs() -> Dataset:
     from sklearn.datasets import make_blobs
 
     inputs, targets = make_blobs(n_samples=5000, n_features=4, centers=3, cluster_std=1.5, random_state=7)
-    return _split(
-        "Gaussian blobs", torch.from_numpy(inputs.astype(np.float32)), torch.from_numpy(targets.astype(np.int64)), 1000
-    )
+    return _split("Gaussian blobs", torch.from_numpy(inputs).float(), torch.from_numpy(targets).long(), 1000)
 
 
 def two_labels() -> Dataset:
