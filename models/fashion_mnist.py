@@ -20,18 +20,7 @@ from rich.console import Console
 from models.errors import DataError
 from models.sources import Mirror, Package, Source, display
 
-LABELS = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 # SHA-256 of the unpacked files: the packed ones differ between distributors (gzip headers and levels).
 FILES = {
