@@ -124,10 +124,9 @@ def _archive(entry: Entry, arguments: argparse.Namespace) -> None:
 def main(given: Sequence[str] | None = None) -> int:
     """Exit status: 0 done, 1 a failure told in one line, 2 wrong usage, 130 stopped by Ctrl-C."""
     arguments = _parser().parse_args(given)
-    run: Run = arguments.run
     try:
         for entry in [get(name) for name in arguments.names] or CATALOG.values():
-            run(entry, arguments)
+            arguments.run(entry, arguments)
     except (ModelsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

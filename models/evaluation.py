@@ -30,11 +30,8 @@ def evaluate(probabilities: Tensor, targets: Tensor, activation: str, labels: tu
     """
     count = len(labels)
     softmax = activation == "softmax"
-    task: dict[str, Any] = {
-        "task": "multiclass" if softmax else "multilabel",
-        "num_classes": count,
-        "num_labels": count,
-    }
+    kind = "multiclass" if softmax else "multilabel"
+    task: dict[str, Any] = {"task": kind, "num_classes": count, "num_labels": count}
     targets = targets.long()
     # For calibration each independent label is a decision of its own.
     calibration = calibration_error(
