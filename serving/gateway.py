@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from handlers import limits
-from serving import gateway_live, processes
+from serving import gateway_reload, processes
 from serving.errors import SettingError
 from serving.nginx import Nginx
 from serving.settings import ROOT, Port, Settings, bracketed
@@ -52,9 +52,10 @@ def write_config(settings: Settings, nginx: Nginx, scratch: Path) -> Path:
     """
     folder = settings.run / "gateway"
     folder.mkdir(parents=True, exist_ok=True)
-    if not (live_folder(settings) / gateway_live.NAME).exists():
+    live = gateway_reload.live_file(settings)
+    if not live.exists():
         # TorchServe's start writes what holds.
-        gateway_live.write(live_folder(settings), gateway_live.render({}, None))
+        gateway_reload.write(live, gateway_reload.render({}, None))
     # nginx does not take the place of a socket that a killed one has left.
     (scratch / _SOCKET).unlink(missing_ok=True)
     values = variables(settings, nginx, folder, scratch)
@@ -100,7 +101,7 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
         "FRONTDOOR": settings.frontdoor.address,
         "METRICS": settings.metrics.address,
         "RUN": _quotable(folder),
-        "LIVE": _quotable(live_folder(settings) / gateway_live.NAME),
+        "LIVE": _quotable(gateway_reload.live_file(settings)),
         "SOCKET": _quotable(scratch / _SOCKET),
         "PAGES": _quotable(PAGES),
         "SWAGGER_UI": _quotable(_swagger_ui()),
@@ -112,11 +113,6 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
         "RATE": rate,
         "BURST": rate,
     }
-
-
-def live_folder(settings: Settings) -> Path:
-    """Where the files are that change while the gateway runs."""
-    return settings.run / "gateway" / "live"
 
 
 def answers(settings: Settings) -> Path:

@@ -1,11 +1,11 @@
-"""Have a gateway that runs take up what is live (``serving/gateway_live.py``).
+"""What changes in the gateway while nginx runs: the canaries' shares, and the key that TorchServe asks of it.
 
-No request is lost: on SIGHUP nginx starts workers with the new configuration, and the old ones answer what they have.
+Both stand in one file, ``run/gateway/live/live.conf``, which ``gateway/nginx/main.conf.template`` includes. A reload
+loses no request: on SIGHUP nginx starts workers with the new configuration, and the old ones answer what they have.
 """
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,15 +13,57 @@ from pathlib import Path
 
 import psutil
 
-from serving import gateway_live, processes, tokens
+from serving import files, processes, tokens
 from serving.errors import RolloutError
-from serving.gateway import live_folder
 from serving.live import Live
 from serving.settings import Settings
 
 # Seconds that new nginx workers may take to come up, and old ones to finish: worker_shutdown_timeout ends them.
 _UP = 10.0
 _DOWN = 95.0
+
+_TEMPLATE = """\
+{splits}map "$version/$model" $at_version {{
+    default "";
+    "~^(?<asked>[^/]+)/" /$asked;
+{shares}}}
+{key}"""
+
+
+def live_file(settings: Settings) -> Path:
+    """The file that changes while nginx runs."""
+    return settings.run / "gateway" / "live" / "live.conf"
+
+
+def render(state: Mapping[str, Live], key: str | None) -> str:
+    """The file's text.
+
+    Args:
+        state: what is live.
+        key: the bearer token that TorchServe's inference API asks for, if it does.
+    """
+    splits = shares = ""
+    canaries = ((model, live.canary) for model, live in sorted(state.items()) if live.canary)
+    for number, (model, canary) in enumerate(canaries):
+        splits += f'split_clients $request_id $drawn_{number} {{ {canary.percent:.2f}% "/{canary.version}"; * ""; }}\n'
+        shares += f'    "/{model}" $drawn_{number};\n'
+    header = f'proxy_set_header Authorization "Bearer {key}";\n' if key else ""
+    return _TEMPLATE.format(splits=splits, shares=shares, key=header)
+
+
+def write(path: Path, text: str) -> bool:
+    """Write the file, whole or not at all, for its owner's eyes alone; whether it has changed.
+
+    Raises:
+        RolloutError: it cannot be written; it is as it was.
+    """
+    try:
+        if path.exists() and path.read_text() == text:
+            return False
+        files.write_atomically(path, text, mode=0o600)
+    except OSError as error:
+        raise RolloutError(f"{path} cannot be written: {error.strerror or error}") from error
+    return True
 
 
 def apply(settings: Settings, state: Mapping[str, Live], wait: bool = True) -> bool:
@@ -39,8 +81,8 @@ def apply(settings: Settings, state: Mapping[str, Live], wait: bool = True) -> b
         RolloutError: the gateway did not take it up.
         TokenError: TorchServe's key is not to be found.
     """
-    text = gateway_live.render(state, tokens.of(settings, "inference")())
-    return not gateway_live.write(live_folder(settings), text) or reload(settings.run / "gateway" / "nginx.pid", wait)
+    text = render(state, tokens.of(settings, "inference")())
+    return not write(live_file(settings), text) or reload(settings.run / "gateway" / "nginx.pid", wait)
 
 
 def reload(pid_file: Path, wait: bool) -> bool:
@@ -62,7 +104,7 @@ def reload(pid_file: Path, wait: bool) -> bool:
         if "nginx" not in master.name():
             return False
         before = set(master.children())
-        os.kill(master.pid, signal.SIGHUP)
+        master.send_signal(signal.SIGHUP)
     except (OSError, ValueError, psutil.Error):
         return False
 

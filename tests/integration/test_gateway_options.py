@@ -16,7 +16,7 @@ import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving import gateway as gateway_config
-from serving import gateway_live, gateway_reload, nginx, settings
+from serving import gateway_reload, nginx, settings
 from serving.live import Canary, Live
 from serving.processes import listens, wait_until
 from serving.settings import HOST, ROOT
@@ -295,7 +295,7 @@ def test_a_service_on_an_ipv6_address(tmp_path):
 def _share(folder, *canaries):
     """Have a gateway with this folder find canaries of the model ``tiny`` and others."""
     state = {model: Live("1.0", canary=Canary(version, percent)) for model, version, percent in canaries}
-    gateway_live.write(folder / "gateway" / "live", gateway_live.render(state, None))
+    gateway_reload.write(folder / "gateway" / "live" / "live.conf", gateway_reload.render(state, None))
 
 
 def test_a_share_goes_to_the_canary(tiny_service, tmp_path):

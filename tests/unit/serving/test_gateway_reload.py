@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from serving import gateway_live, gateway_reload, settings
+from serving import gateway_reload, settings
 from serving.errors import RolloutError
 from serving.live import Canary, Live
 
@@ -14,7 +14,7 @@ TRYING = {"other": Live("1.0"), "tiny": Live("1.0", (), Canary("1.1", 12.5)), "w
 
 
 def test_each_canary_has_a_share_of_its_own():
-    text = gateway_live.render(TRYING, None)
+    text = gateway_reload.render(TRYING, None)
     assert 'split_clients $request_id $drawn_0 { 12.50% "/1.1"; * ""; }' in text
     assert 'split_clients $request_id $drawn_1 { 100.00% "/3"; * ""; }' in text
     assert '"/tiny" $drawn_0;' in text
@@ -24,22 +24,22 @@ def test_each_canary_has_a_share_of_its_own():
 
 
 def test_file_is_written_when_it_differs_and_for_its_owner_alone(tmp_path):
-    folder, text = tmp_path / "live", gateway_live.render(TRYING, "secret")
-    assert gateway_live.write(folder, text)
-    assert not gateway_live.write(folder, text)
-    (path,) = folder.iterdir()
+    path, text = tmp_path / "live" / "live.conf", gateway_reload.render(TRYING, "secret")
+    assert gateway_reload.write(path, text)
+    assert not gateway_reload.write(path, text)
+    assert list(path.parent.iterdir()) == [path]
     assert (path.read_text(), path.stat().st_mode & 0o777) == (text, 0o600)
 
 
 def test_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
-    gateway_live.write(tmp_path, "before")
+    gateway_reload.write(tmp_path / "live.conf", "before")
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fdopen", full)
     with pytest.raises(RolloutError, match="No space left"):
-        gateway_live.write(tmp_path, "after")
+        gateway_reload.write(tmp_path / "live.conf", "after")
     (path,) = tmp_path.iterdir()
     assert path.read_text() == "before"
 
