@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 
@@ -29,7 +28,5 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
             # Without it a power cut can leave an empty file under the final name.
             os.fsync(number)
         Path(name).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
+    finally:
+        Path(name).unlink(missing_ok=True)
