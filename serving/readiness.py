@@ -9,7 +9,7 @@ import io
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,19 +27,17 @@ from serving.settings import Settings
 _EXAMPLES = 16
 _TOLERANCE = 1e-4
 
-_SOCKET = re.compile(r"\.ts\.sock\.(\d+)$")
+_SOCKET = re.compile(r"\.ts\.sock\.(\d+)$", re.MULTILINE)
 _LOG_LINES = 20
 _ANSWER_TIMEOUT = 30.0
 
 
 def last_lines(path: Path, count: int = _LOG_LINES) -> str:
     """The last lines of a text file; empty where there is none."""
-    try:
-        if not path.is_file():
-            return ""
-        return "\n".join(path.read_text(errors="replace").splitlines()[-count:])
-    except OSError:
-        return ""
+    with suppress(OSError):
+        if path.is_file():
+            return "\n".join(path.read_text(errors="replace").splitlines()[-count:])
+    return ""
 
 
 def worker_lines(path: Path, worker: str, count: int = _LOG_LINES) -> str:
@@ -55,17 +53,60 @@ def worker_lines(path: Path, worker: str, count: int = _LOG_LINES) -> str:
     return "\n".join([found[1] for found in map(line.fullmatch, printed) if found][-count:])
 
 
-def settled_lines(path: Path, worker: str) -> str:
-    """``worker_lines`` of a worker that has just ended: the frontend writes its last lines a moment later."""
-    lines, unchanged = worker_lines(path, worker), 0
-    for _ in range(20):
-        time.sleep(0.2)
-        before, lines = lines, worker_lines(path, worker)
-        unchanged = unchanged + 1 if lines and lines == before else 0
-        # A busy machine's frontend is late with what it logs.
-        if unchanged == 3:
-            break
-    return lines
+class LoadingWorkers:
+    """Reports a worker that ends while it loads its model; the API shows it like a worker that still loads.
+
+    Works in the supervisor alone, because it looks for the worker processes among its own descendants.
+
+    Args:
+        log: ``workers.log``.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._seen: dict[str, set[int]] = {}
+
+    def check(self, models: Iterable[Model]) -> None:
+        """Compare the workers of these models with the last call.
+
+        Raises:
+            StartError: a worker ended before it was ready; the message has what it printed.
+        """
+        processes = _worker_processes()
+        for model in models:
+            for worker in model.workers:
+                if not worker.ready and self._ended(worker, processes.get(worker.id)):
+                    raise StartError(
+                        f"a worker of {model.name} {model.version} ended while it loaded the model; the end of what "
+                        f"it printed ({self._log}):\n{self._settled_lines(worker.id)}"
+                    )
+
+    def _ended(self, worker: Worker, pid: int | None) -> bool:
+        seen = self._seen.setdefault(worker.id, set())
+        if pid is not None:
+            seen.add(pid)
+        # A forked worker may end between two calls; the API keeps its number until the next one has told its own.
+        gone = worker.pid > 0 and not psutil.pid_exists(worker.pid)
+        return gone or len(seen) > 1 or (bool(seen) and pid is None)
+
+    def _settled_lines(self, worker: str) -> str:
+        """Its last lines, which the frontend writes a moment after its end, or later on a busy machine."""
+        looks = [worker_lines(self._log, worker)]
+        while len(looks) <= 20 and not (looks[-1] and looks[-4:] == [looks[-1]] * 4):
+            time.sleep(0.2)
+            looks.append(worker_lines(self._log, worker))
+        return looks[-1]
+
+
+def _worker_processes() -> dict[str, int]:
+    """The workers' processes, or the launchers that stand for them: TorchServe's number to pid."""
+    found: dict[str, int] = {}
+    # A worker precedes its own children, whose command lines may equal its own.
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if match := _SOCKET.search("\n".join(process.cmdline())):
+                found.setdefault(match[1], process.pid)
+    return found
 
 
 def check_prediction(
@@ -127,13 +168,10 @@ class FrontendProbe:
         self._archives = archives
         self._management = management.of_service(settings)
         self._token = tokens.of(settings, "inference")
-        self._seen: dict[str, set[int]] = {}
+        self._loading = LoadingWorkers(settings.log("workers.log"))
 
-    def __call__(self, frontend: int) -> str | None:
+    def __call__(self, _frontend: int) -> str | None:
         """What is still going on, or ``None`` when everything is ready.
-
-        Args:
-            frontend: its pid.
 
         Raises:
             StartError: an archive was refused, a worker ended while loading or is not on the GPU that it must be on,
@@ -148,10 +186,7 @@ class FrontendProbe:
             if (archive.model, archive.version) not in registered:
                 log = self._settings.log("frontend.log")
                 raise StartError(f"TorchServe refused {archive.path}; the end of {log}:\n{last_lines(log)}")
-        running = self._running_workers(frontend)
-        for model in models:
-            for worker in model.workers:
-                self._check_worker(model, worker, running.get(worker.id))
+        self._loading.check(models)
         loading = [f"{model.name} {model.version}" for model in models if not model.ready]
         if loading:
             return f"loading {', '.join(loading)} ({len(models) - len(loading)} of {len(models)} models ready)"
@@ -161,30 +196,3 @@ class FrontendProbe:
             if archive.golden:
                 check_prediction(self._settings.inference.url, archive, archive.golden, token=self._token())
         return None
-
-    def _running_workers(self, frontend: int) -> dict[str, int]:
-        """The frontend's worker processes, or the launchers that stand for them: TorchServe's number to pid."""
-        found = {}
-        with suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(frontend).children():
-                with suppress(psutil.Error):
-                    for word in child.cmdline():
-                        if socket := _SOCKET.search(word):
-                            found[socket[1]] = child.pid
-        return found
-
-    def _check_worker(self, model: Model, worker: Worker, pid: int | None) -> None:
-        # The API shows a worker that has died, and is about to be started again, like one that is loading.
-        if worker.ready:
-            return
-        seen = self._seen.setdefault(worker.id, set())
-        if pid is not None:
-            seen.add(pid)
-        # One that was forked may end between two looks; the API keeps its number until the next one has told its own.
-        gone = worker.pid > 0 and not psutil.pid_exists(worker.pid)
-        if gone or len(seen) > 1 or (seen and pid is None):
-            log = self._settings.log("workers.log")
-            raise StartError(
-                f"a worker of {model.name} {model.version} ended while it loaded the model; the end of what it "
-                f"printed ({log}):\n{settled_lines(log, worker.id)}"
-            )

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from serving import gateway_reload, management, rollout, tokens
-from serving.errors import RolloutError
-from serving.live import Live
-from serving.rollout import Report, Target
+from serving import rollout
+from serving.rollout import Report, Rollout
 from serving.settings import Settings
+
+# What each command does, in words and as a call.
+_COMMANDS: dict[str, tuple[str, Callable[[Rollout, Mapping[str, Any]], str]]] = {
+    "deploy": (
+        "make a version live, after every check, with no request lost",
+        lambda change, asked: change.deploy(asked["version"]),
+    ),
+    "rollback": ("make the version live that was live before", lambda change, _: change.rollback()),
+    "canary": (
+        "give a version a share of the requests",
+        lambda change, asked: change.canary(asked["version"], asked["percent"]),
+    ),
+    "promote": ("make the canary the live version", lambda change, _: change.promote()),
+    "abort": ("end the canary", lambda change, _: change.abort()),
+}
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add these commands to a parser's."""
-    for name, text in (
-        ("deploy", "make a version live, after every check, with no request lost"),
-        ("rollback", "make the version live that was live before"),
-        ("canary", "give a version a share of the requests"),
-        ("promote", "make the canary the live version"),
-        ("abort", "end the canary"),
-    ):
+    for name, (text, _) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("model", help="a model of the service")
         if name in ("deploy", "canary"):
@@ -51,38 +57,5 @@ def run(asked: Mapping[str, Any], given: Settings, report: Report) -> str:
     Raises:
         ServingError: nothing has changed; or, as the message says, all that is left to do is to tidy up.
     """
-    command, model, version = asked["command"], asked["model"], asked.get("version", "")
-    target = _target(given, asked["grace"])
-    if command == "deploy":
-        rollout.deploy(target, model, version, report)
-        return f"{model} {version} is live"
-    if command == "canary":
-        rollout.canary(target, model, version, asked["percent"], report)
-        return f"{model} {version} gets {asked['percent']:g} % of the requests that ask for no version"
-    if command == "abort":
-        return f"{model} {rollout.abort(target, model, report)} is no longer a canary"
-    change = rollout.rollback if command == "rollback" else rollout.promote
-    return f"{model} {change(target, model, report)} is live"
-
-
-def _target(given: Settings, grace: float) -> Target:
-    if not grace >= 0:
-        raise RolloutError(f"--grace must be 0 or more seconds, got {grace:g}")
-    if shutil.which("kill") is None:
-        raise RolloutError("TorchServe ends workers by the program kill, which is missing; Debian: install procps")
-
-    def split(state: Mapping[str, Live]) -> None:
-        if not gateway_reload.apply(given, state):
-            raise RolloutError("the gateway does not run; see: make status")
-
-    return Target(
-        management=management.of_service(given),
-        inference=given.inference.url,
-        token=tokens.of(given, "inference"),
-        model_store=given.model_store,
-        state=given.run,
-        workers_log=given.log("workers.log"),
-        start_timeout=given.start_timeout,
-        grace=grace,
-        split=split,
-    )
+    _, change = _COMMANDS[asked["command"]]
+    return change(Rollout(given, asked["model"], asked["grace"], report), asked)

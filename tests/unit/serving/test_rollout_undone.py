@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
-from serving import live, readiness, rollout, tokens
+from serving import gateway_reload, live, management, readiness, settings
 from serving.errors import RefusedError, RolloutError, StateError
 from serving.live import Canary, Live
 from serving.management import Model, Worker
-from serving.rollout import Target
+from serving.rollout import Rollout
 from tests import packing
 
 
@@ -58,93 +56,91 @@ def shares():
 
 
 @pytest.fixture
-def target(tmp_path, registry, shares, monkeypatch):
+def given(tmp_path):
+    return settings.read({"FASHION_RUN_DIR": str(tmp_path), "FASHION_MODEL_STORE": str(tmp_path / "store")})
+
+
+@pytest.fixture
+def change(given, registry, shares, monkeypatch):
+    """Makes the next rollout."""
     monkeypatch.setattr(readiness, "check_prediction", lambda *_: None)
-    packing.pack(tmp_path / "store")
-    packing.pack(tmp_path / "store", version="1.1")
-    live.write(tmp_path, {"tiny": Live("1.0")})
-    return Target(
-        management=registry,
-        inference="",
-        token=tokens.nobody,
-        model_store=tmp_path / "store",
-        state=tmp_path,
-        workers_log=tmp_path / "workers.log",
-        start_timeout=1,
-        grace=0,
-        split=lambda state: shares.append(state["tiny"].canary),
-    )
+    monkeypatch.setattr(management, "of_service", lambda _: registry)
+    monkeypatch.setattr(gateway_reload, "apply", lambda _, state: not shares.append(state["tiny"].canary))
+    packing.pack(given.model_store)
+    packing.pack(given.model_store, version="1.1")
+    live.write(given.run, {"tiny": Live("1.0")})
+    return lambda: Rollout(given, "tiny", 0, lambda _: None)
 
 
-def _silent(_: str) -> None:
-    pass
-
-
-def _holds(target, registry, version, canary=None):
-    state = live.read(target.state)["tiny"]
+def _holds(given, registry, version, canary=None):
+    state = live.read(given.run)["tiny"]
     assert (state.version, state.canary, registry.default) == (version, canary, version)
     assert registry.versions == set(state.versions)
 
 
 @pytest.mark.parametrize("step", ["register", "set_default 1.1"])
-def test_refused_step_leaves_the_live_version(target, registry, step):
+def test_refused_step_leaves_the_live_version(change, given, registry, step):
     registry.refused = {step}
     with pytest.raises(RefusedError, match=step):
-        rollout.deploy(target, "tiny", "1.1", _silent)
-    _holds(target, registry, "1.0")
+        change().deploy("1.1")
+    _holds(given, registry, "1.0")
 
 
-def test_state_that_cannot_be_written_leaves_the_live_version(target, registry, monkeypatch):
+def test_state_that_cannot_be_written_leaves_the_live_version(change, given, registry, monkeypatch):
     def full(*_):
         raise StateError("no space")
 
     monkeypatch.setattr(live, "write", full)
     with pytest.raises(StateError):
-        rollout.deploy(target, "tiny", "1.1", _silent)
-    _holds(target, registry, "1.0")
+        change().deploy("1.1")
+    _holds(given, registry, "1.0")
 
 
-def test_old_version_that_stays_is_told_after_the_switch(target, registry):
+def test_old_version_that_stays_is_told_after_the_switch(change, given, registry):
     registry.refused = {"unregister"}
     with pytest.raises(RolloutError, match=r"done, but tiny 1\.0, which nobody asks any more, still runs"):
-        rollout.deploy(target, "tiny", "1.1", _silent)
-    assert live.read(target.state)["tiny"] == Live("1.1", ("1.0",))
+        change().deploy("1.1")
+    assert live.read(given.run)["tiny"] == Live("1.1", ("1.0",))
     assert registry.default == "1.1"
 
 
-def test_share_that_the_gateway_refuses_leaves_no_canary(target, registry):
-    def refuse(state):
+def test_share_that_the_gateway_refuses_leaves_no_canary(change, given, registry, monkeypatch):
+    def refuse(_, state):
         if state["tiny"].canary:
             raise RolloutError("nginx did not")
+        return True
 
+    monkeypatch.setattr(gateway_reload, "apply", refuse)
     with pytest.raises(RolloutError, match="nginx did not"):
-        rollout.canary(dataclasses.replace(target, split=refuse), "tiny", "1.1", 10, _silent)
-    _holds(target, registry, "1.0")
+        change().canary("1.1", 10)
+    _holds(given, registry, "1.0")
 
 
-def test_split_that_cannot_be_ended_leaves_the_canary(target, registry):
-    rollout.canary(target, "tiny", "1.1", 10, _silent)
+def test_split_that_cannot_be_ended_leaves_the_canary(change, given, registry, monkeypatch):
+    change().canary("1.1", 10)
 
-    def refuse(state):
+    def refuse(_, state):
         if not state["tiny"].canary:
             raise RolloutError("nginx did not")
+        return True
 
+    monkeypatch.setattr(gateway_reload, "apply", refuse)
     with pytest.raises(RolloutError, match="nginx did not"):
-        rollout.abort(dataclasses.replace(target, split=refuse), "tiny", _silent)
-    _holds(target, registry, "1.0", Canary("1.1", 10))
+        change().abort()
+    _holds(given, registry, "1.0", Canary("1.1", 10))
 
 
-def test_promotion_that_is_refused_leaves_the_canary(target, registry):
-    rollout.canary(target, "tiny", "1.1", 10, _silent)
+def test_promotion_that_is_refused_leaves_the_canary(change, given, registry):
+    change().canary("1.1", 10)
     registry.refused = {"set_default 1.1"}
     with pytest.raises(RefusedError):
-        rollout.promote(target, "tiny", _silent)
-    _holds(target, registry, "1.0", Canary("1.1", 10))
+        change().promote()
+    _holds(given, registry, "1.0", Canary("1.1", 10))
 
 
-def test_the_gateway_is_told_in_the_right_order(target, registry, shares):
-    rollout.canary(target, "tiny", "1.1", 10, _silent)
-    rollout.canary(target, "tiny", "1.1", 50, _silent)
-    rollout.promote(target, "tiny", _silent)
+def test_the_gateway_is_told_in_the_right_order(change, given, registry, shares):
+    change().canary("1.1", 10)
+    change().canary("1.1", 50)
+    change().promote()
     assert shares == [Canary("1.1", 10), Canary("1.1", 50), None]
-    _holds(target, registry, "1.1")
+    _holds(given, registry, "1.1")
