@@ -32,6 +32,7 @@ from handlers import problems
 from serving import NAME, VERSION, gateway, side_process
 from serving.errors import CallError
 from serving.gateway_answers import GatewayAnswers
+from serving.management import Management
 from serving.settings import Settings
 from serving.upstream import Upstream
 from serving.watching import Watch
@@ -101,7 +102,7 @@ class FrontDoor:
         return application
 
     async def _ready(self, _request: web.Request) -> Any:
-        if waiting := await self._upstream.waiting():
+        if waiting := await self._upstream.managed(Management.waiting):
             raise Unavailable(f"not ready: {', '.join(waiting)}")
         return {"ready": True}
 
@@ -114,7 +115,7 @@ class FrontDoor:
         return {"name": NAME, "version": VERSION, "extensions": ["binary_tensor_data"]}
 
     async def _models(self, _request: web.Request) -> Any:
-        return {"models": await self._upstream.names()}
+        return {"models": await self._upstream.managed(Management.names)}
 
     async def _model_v1(self, request: web.Request) -> Any:
         name = request.match_info["model"]

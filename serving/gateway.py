@@ -55,7 +55,7 @@ def write_config(settings: Settings, nginx: Nginx, scratch: Path) -> Path:
     live = gateway_reload.live_file(settings)
     if not live.exists():
         # TorchServe's start writes what holds.
-        gateway_reload.write(live, gateway_reload.render({}, None))
+        gateway_reload.write(live, gateway_reload.render({}, {}))
     # nginx does not take the place of a socket that a killed one has left.
     (scratch / _SOCKET).unlink(missing_ok=True)
     values = variables(settings, nginx, folder, scratch)

@@ -27,7 +27,7 @@ _TEMPLATE = """\
     default "";
     "~^(?<asked>[^/]+)/" /$asked;
 {shares}}}
-{key}"""
+{sent}"""
 
 
 def live_file(settings: Settings) -> Path:
@@ -35,20 +35,20 @@ def live_file(settings: Settings) -> Path:
     return settings.run / "gateway" / "live" / "live.conf"
 
 
-def render(state: Mapping[str, Live], key: str | None) -> str:
+def render(state: Mapping[str, Live], headers: Mapping[str, str]) -> str:
     """The file's text.
 
     Args:
         state: what is live.
-        key: the bearer token that TorchServe's inference API asks for, if it does.
+        headers: with the token that TorchServe's inference API asks for, if it does.
     """
     splits = shares = ""
     canaries = ((model, live.canary) for model, live in sorted(state.items()) if live.canary)
     for number, (model, canary) in enumerate(canaries):
         splits += f'split_clients $request_id $drawn_{number} {{ {canary.percent:.2f}% "/{canary.version}"; * ""; }}\n'
         shares += f'    "/{model}" $drawn_{number};\n'
-    header = f'proxy_set_header Authorization "Bearer {key}";\n' if key else ""
-    return _TEMPLATE.format(splits=splits, shares=shares, key=header)
+    sent = "".join(f'proxy_set_header {name} "{value}";\n' for name, value in headers.items())
+    return _TEMPLATE.format(splits=splits, shares=shares, sent=sent)
 
 
 def write(path: Path, text: str) -> bool:
@@ -81,7 +81,7 @@ def apply(settings: Settings, state: Mapping[str, Live], wait: bool = True) -> b
         RolloutError: the gateway did not take it up.
         TokenError: TorchServe's key is not to be found.
     """
-    text = render(state, tokens.of(settings, "inference")())
+    text = render(state, tokens.headers(settings, "inference")())
     return not write(live_file(settings), text) or reload(settings.run / "gateway" / "nginx.pid", wait)
 
 

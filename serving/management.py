@@ -11,10 +11,12 @@ from serving import loopback, tokens
 from serving.errors import RefusedError, TokenError, UnreachableError
 from serving.model_index import version_key
 from serving.settings import Settings
-from serving.tokens import Token
+from serving.tokens import Headers
 
 # Models in one answer; TorchServe gives at most 100.
 _PAGE = "100"
+# Timeout of one answer.
+_TIMEOUT_S = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,9 +42,6 @@ class Model:
 
     Attributes:
         name, version: as in the archive's manifest.
-        archive: the archive's file name in the model store.
-        batch_size: most requests in one batch.
-        max_batch_delay_ms: longest wait for a batch to fill, in whole milliseconds.
         min_workers: how many workers it should have at least.
         queued: requests waiting for a worker.
         queue_capacity: most requests that can wait at once.
@@ -51,9 +50,6 @@ class Model:
 
     name: str
     version: str
-    archive: str
-    batch_size: int
-    max_batch_delay_ms: int
     min_workers: int
     queued: int
     queue_capacity: int
@@ -66,9 +62,6 @@ class Model:
         return cls(
             name=described["modelName"],
             version=described["modelVersion"],
-            archive=described["modelUrl"],
-            batch_size=described["batchSize"],
-            max_batch_delay_ms=described["maxBatchDelay"],
             min_workers=described["minWorkers"],
             queued=queue["pendingRequests"],
             queue_capacity=queue["pendingRequests"] + queue["remainingCapacity"],
@@ -86,7 +79,7 @@ class Model:
 
 def of_service(settings: Settings) -> Management:
     """The management API of the service with these settings."""
-    return Management(settings.management.url, tokens.of(settings, "management"))
+    return Management(settings.management.url, tokens.headers(settings, "management"))
 
 
 class Management:
@@ -94,14 +87,12 @@ class Management:
 
     Args:
         url: the address, without a slash at the end.
-        token: gives the bearer token to send, if one is asked for.
-        timeout: seconds for one answer.
+        headers: gives the headers with the token, if one is asked for.
     """
 
-    def __init__(self, url: str, token: Token = tokens.nobody, timeout: float = 10.0) -> None:
+    def __init__(self, url: str, headers: Headers = dict) -> None:
         self._url = url
-        self._token = token
-        self._timeout = timeout
+        self._headers = headers
 
     def names(self) -> list[str]:
         """The names of all registered models.
@@ -193,13 +184,10 @@ class Management:
 
     def _ask(self, method: str, path: str, query: dict[str, str] | None = None) -> httpx.Response:
         try:
-            token = self._token()
+            with loopback.client(_TIMEOUT_S) as client:
+                return client.request(method, self._url + path, params=query, headers=self._headers())
         except TokenError as error:
             raise UnreachableError(f"the management API at {self._url} cannot be asked: {error}") from error
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
-        try:
-            with loopback.client(self._timeout) as client:
-                return client.request(method, self._url + path, params=query, headers=headers)
         except httpx.HTTPError as error:
             raise UnreachableError(f"the management API at {self._url} does not answer: {error}") from error
 

@@ -9,7 +9,7 @@ import io
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -110,7 +110,7 @@ def _worker_processes() -> dict[str, int]:
 
 
 def check_prediction(
-    url: str, archive: Archive, golden: Golden, count: int = _EXAMPLES, token: str | None = None
+    url: str, archive: Archive, golden: Golden, count: int = _EXAMPLES, headers: Mapping[str, str] | None = None
 ) -> None:
     """Ask for predictions of known answers.
 
@@ -119,7 +119,7 @@ def check_prediction(
         archive: the model version to ask.
         golden: its known answers.
         count: how many of them, at most.
-        token: the bearer token that the API asks for, if it does.
+        headers: with the token that the API asks for, if it does.
 
     Raises:
         StartError: no answer, another status than 200, or other probabilities.
@@ -127,9 +127,7 @@ def check_prediction(
     who = f"{archive.model} {archive.version}"
     body = io.BytesIO()
     np.save(body, golden.inputs[:count])
-    headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
+    headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npy", **(headers or {})}
     with loopback.client(_ANSWER_TIMEOUT) as client:
         try:
             answer = client.post(
@@ -167,7 +165,7 @@ class FrontendProbe:
         self._settings = settings
         self._archives = archives
         self._management = management.of_service(settings)
-        self._token = tokens.of(settings, "inference")
+        self._headers = tokens.headers(settings, "inference")
         self._loading = LoadingWorkers(settings.log("workers.log"))
 
     def __call__(self, _frontend: int) -> str | None:
@@ -194,5 +192,5 @@ class FrontendProbe:
             raise StartError("FASHION_DEVICE_TYPE=gpu, but TorchServe finds no GPU here; does nvidia-smi work?")
         for archive in self._archives:
             if archive.golden:
-                check_prediction(self._settings.inference.url, archive, archive.golden, token=self._token())
+                check_prediction(self._settings.inference.url, archive, archive.golden, headers=self._headers())
         return None

@@ -240,8 +240,8 @@ class Rollout:
             self._wait_for_workers(version)
             if archive.golden:
                 self._report(f"asking {name} {version} for {min(GOLDEN, len(archive.golden.inputs))} known answers")
-                token = tokens.of(self._given, "inference")()
-                readiness.check_prediction(self._given.inference.url, archive, archive.golden, GOLDEN, token)
+                headers = tokens.headers(self._given, "inference")()
+                readiness.check_prediction(self._given.inference.url, archive, archive.golden, GOLDEN, headers)
         except BaseException:
             # Ctrl-C too.
             self._drop(version)

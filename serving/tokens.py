@@ -8,6 +8,7 @@ keeps one: the file is read again whenever it has changed.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,45 +18,29 @@ from serving.errors import TokenError
 from serving.settings import Settings
 
 Kind = Literal["management", "inference"]
-# Gives the bearer token of one API, or ``None`` where none is asked for; called for each request.
-Token = Callable[[], str | None]
+# Gives the headers that one API asks for, none without tokens; called for each request.
+Headers = Callable[[], dict[str, str]]
 
 
-def of(settings: Settings, kind: Kind) -> Token:
-    """The token of one API of the service with these settings."""
-    if not settings.tokens:
-        return nobody
-    keys = Keys(settings.key_file)
-    return lambda: keys.of(kind)
+def headers(settings: Settings, kind: Kind) -> Headers:
+    """What sends the token of one API of the service with these settings."""
+    path = settings.key_file
+    return (lambda: {"Authorization": f"Bearer {key(path, kind)}"}) if settings.tokens else dict
 
 
-def nobody() -> None:
-    """The token where none is asked for."""
+def key(path: Path, kind: Kind) -> str:
+    """The key of one API.
 
-
-class Keys:
-    """The keys in one file.
-
-    Args:
-        path: the file; it may come into being later.
+    Raises:
+        TokenError: the file is missing or holds no such key.
     """
+    try:
+        return str(_read(path, path.stat().st_mtime_ns)[kind]["key"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TokenError(f"{path} holds no {kind} key ({error!r}); a start with FASHION_TOKENS=1 makes it") from error
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._read: tuple[int, dict[str, Any]] | None = None
 
-    def of(self, kind: Kind) -> str:
-        """The key of one API.
-
-        Raises:
-            TokenError: the file is missing or holds no such key.
-        """
-        try:
-            changed = self._path.stat().st_mtime_ns
-            if self._read is None or self._read[0] != changed:
-                self._read = changed, json.loads(self._path.read_text())
-            return str(self._read[1][kind]["key"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TokenError(
-                f"{self._path} holds no {kind} key ({error!r}); a start with FASHION_TOKENS=1 makes it"
-            ) from error
+@functools.lru_cache(maxsize=1)
+def _read(path: Path, _changed: int) -> dict[str, Any]:
+    keys: dict[str, Any] = json.loads(path.read_text())
+    return keys

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import aiohttp
@@ -14,7 +14,7 @@ import orjson
 
 from serving import management, tokens
 from serving.errors import CallError, TokenError, UnreachableError
-from serving.management import Model
+from serving.management import Management
 from serving.settings import Settings
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class Upstream:
         self._session = session
         self._inference = given.inference.url
         self._management = management.of_service(given)
-        self._token = tokens.of(given, "inference")
+        self._headers = tokens.headers(given, "inference")
 
     async def live(self) -> bool:
         """The frontend answers."""
@@ -52,18 +52,10 @@ class Upstream:
         except (aiohttp.ClientError, asyncio.TimeoutError):
             return False
 
-    async def waiting(self) -> list[str]:
-        """The models that are not ready; the service is ready when there are none.
-
-        Raises:
-            CallError: TorchServe does not tell.
-        """
-        return await self._managed(self._management.waiting)
-
     async def ready(self) -> bool:
         """The service is ready, as far as TorchServe tells."""
         try:
-            return not await self.waiting()
+            return not await self.managed(Management.waiting)
         except CallError:
             return False
 
@@ -74,7 +66,7 @@ class Upstream:
             CallError: 404, or TorchServe does not tell.
         """
         _path(name, version)
-        model = await self._managed(lambda: self._management.describe(name, version))
+        model = await self.managed(lambda api: api.describe(name, version))
         if model is None:
             raise CallError(404, f"there is no model {name}{f' in version {version}' if version else ''}")
         return model.ready
@@ -93,7 +85,7 @@ class Upstream:
         headers, timeout = {"describe": "True", **self._authorization()}, _timeout(_METADATA_TIMEOUT_S)
         async with self._session.post(url, headers=headers, timeout=timeout) as answer:
             described = orjson.loads(await _read(answer))
-        versions = await self._managed(lambda: self._management.versions(name))
+        versions = await self.managed(lambda api: api.versions(name))
         return {**described, "versions": [model.version for model in versions]}
 
     async def infer(
@@ -122,36 +114,24 @@ class Upstream:
         async with self._session.post(url, data=body, headers=headers, timeout=_timeout(timeout)) as answer:
             return await _read(answer), int(answer.headers[JSON_LENGTH_HEADER])
 
-    async def names(self) -> list[str]:
-        """The names of all models.
+    async def managed(self, ask: Callable[[Management], T]) -> T:
+        """What the management API answers.
 
         Raises:
             CallError: TorchServe does not tell.
         """
-        return await self._managed(self._management.names)
-
-    async def described(self) -> list[Model]:
-        """Every version of every model.
-
-        Raises:
-            CallError: TorchServe does not tell.
-        """
-        return await self._managed(self._management.models)
-
-    async def _managed(self, ask: Callable[[], T]) -> T:
         try:
-            return await asyncio.to_thread(ask)
+            return await asyncio.to_thread(ask, self._management)
         except UnreachableError as error:
             logger.warning("%s", error)
             raise CallError(503, "TorchServe does not answer") from error
 
     def _authorization(self) -> dict[str, str]:
         try:
-            token = self._token()
+            return self._headers()
         except TokenError as error:
             logger.warning("%s", error)
             raise CallError(503, "TorchServe has left no tokens yet") from error
-        return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:
@@ -160,12 +140,10 @@ async def _read(answer: aiohttp.ClientResponse) -> bytes:
     if answer.status == 200:
         return body
     detail = f"the inference server answered with HTTP status {answer.status}"
-    try:
-        told = json.loads(body)
+    # Neither of the two: the status has to do.
+    with suppress(ValueError, AttributeError):
+        told = orjson.loads(body)
         detail = str(told.get("detail") or told.get("message") or detail)
-    except (ValueError, AttributeError):
-        # Neither of the two: the status has to do.
-        pass
     raise CallError(answer.status, detail)
 
 

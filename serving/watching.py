@@ -28,7 +28,7 @@ from prometheus_client.registry import Collector
 from serving import worker_counts
 from serving.errors import CallError
 from serving.gateway_answers import GatewayAnswers
-from serving.management import Model
+from serving.management import Management, Model
 from serving.upstream import Upstream
 
 # Seconds; Prometheus gives up after 10 by default.
@@ -103,7 +103,7 @@ class Watch:
 
     async def _models(self) -> list[Model] | None:
         try:
-            return await asyncio.wait_for(self._upstream.described(), _TIMEOUT)
+            return await asyncio.wait_for(self._upstream.managed(Management.models), _TIMEOUT)
         except (CallError, aiohttp.ClientError, asyncio.TimeoutError):
             return None
 

@@ -295,7 +295,7 @@ def test_a_service_on_an_ipv6_address(tmp_path):
 def _share(folder, *canaries):
     """Have a gateway with this folder find canaries of the model ``tiny`` and others."""
     state = {model: Live("1.0", canary=Canary(version, percent)) for model, version, percent in canaries}
-    gateway_reload.write(folder / "gateway" / "live" / "live.conf", gateway_reload.render(state, None))
+    gateway_reload.write(folder / "gateway" / "live" / "live.conf", gateway_reload.render(state, {}))
 
 
 def test_a_share_goes_to_the_canary(tiny_service, tmp_path):

@@ -190,11 +190,11 @@ def test_shows_nothing_of_the_front_doors_own_process(tmp_path):
 def test_a_scrape_waits_for_no_hanging_torchserve(tmp_path, monkeypatch):
     monkeypatch.setattr(watching, "_TIMEOUT", 0.05)
 
-    async def never():
+    async def never(_):
         await asyncio.Event().wait()
 
     class Hanging:
-        described = staticmethod(never)
+        managed = staticmethod(never)
 
     async def ask():
         async with aiohttp.ClientSession() as session:

@@ -14,7 +14,7 @@ TRYING = {"other": Live("1.0"), "tiny": Live("1.0", (), Canary("1.1", 12.5)), "w
 
 
 def test_each_canary_has_a_share_of_its_own():
-    text = gateway_reload.render(TRYING, None)
+    text = gateway_reload.render(TRYING, {})
     assert 'split_clients $request_id $drawn_0 { 12.50% "/1.1"; * ""; }' in text
     assert 'split_clients $request_id $drawn_1 { 100.00% "/3"; * ""; }' in text
     assert '"/tiny" $drawn_0;' in text
@@ -24,7 +24,7 @@ def test_each_canary_has_a_share_of_its_own():
 
 
 def test_file_is_written_when_it_differs_and_for_its_owner_alone(tmp_path):
-    path, text = tmp_path / "live" / "live.conf", gateway_reload.render(TRYING, "secret")
+    path, text = tmp_path / "live" / "live.conf", gateway_reload.render(TRYING, {"Authorization": "Bearer secret"})
     assert gateway_reload.write(path, text)
     assert not gateway_reload.write(path, text)
     assert list(path.parent.iterdir()) == [path]

@@ -60,7 +60,7 @@ def test_a_worker_that_began_and_ended_between_two_looks_is_told(tmp_path):
     frontend = os.getpid()
 
     def shows(pid):
-        model = Model("first", "1.0", "first.mar", 4, 1, 1, 0, 100, (Worker("9000", pid, False, False),))
+        model = Model("first", "1.0", 1, 0, 100, (Worker("9000", pid, False, False),))
         probe._management = SimpleNamespace(models=lambda: [model])
 
     for pid in (-1, os.getpid()):

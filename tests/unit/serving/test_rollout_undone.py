@@ -24,7 +24,7 @@ class Registry:
         version = version or self.default
         if version not in self.versions:
             return None
-        return Model(name, version, "", 1, 1, 1, 0, 100, (Worker("9000", 1, True, False),))
+        return Model(name, version, 1, 0, 100, (Worker("9000", 1, True, False),))
 
     def register(self, archive):
         self._do("register")

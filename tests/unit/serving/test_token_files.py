@@ -9,7 +9,6 @@ import pytest
 
 from serving import management, settings, tokens
 from serving.errors import TokenError, UnreachableError
-from serving.tokens import Keys
 
 
 def _leave(path, **keys):
@@ -19,12 +18,11 @@ def _leave(path, **keys):
 def test_keys_are_read_again_when_the_file_has_changed(tmp_path):
     path = tmp_path / "key_file.json"
     _leave(path, management="m1", inference="i1", API="a1")
-    keys = Keys(path)
-    assert (keys.of("management"), keys.of("inference")) == ("m1", "i1")
+    assert (tokens.key(path, "management"), tokens.key(path, "inference")) == ("m1", "i1")
     before = path.stat().st_mtime_ns
     _leave(path, management="m2", inference="i2", API="a2")
     os.utime(path, ns=(before + 1, before + 1))
-    assert (keys.of("management"), keys.of("inference")) == ("m2", "i2")
+    assert (tokens.key(path, "management"), tokens.key(path, "inference")) == ("m2", "i2")
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"management": "key"}'], ids=str)
@@ -33,15 +31,15 @@ def test_file_without_keys_is_told(tmp_path, text):
     if text is not None:
         path.write_text(text)
     with pytest.raises(TokenError, match=r"key_file\.json holds no management key .*FASHION_TOKENS=1"):
-        Keys(path).of("management")
+        tokens.key(path, "management")
 
 
 def test_only_a_service_with_tokens_has_keys(tmp_path):
-    assert tokens.of(settings.read({}), "inference")() is None
+    assert tokens.headers(settings.read({}), "inference")() == {}
     given = settings.read({"FASHION_TOKENS": "1", "FASHION_RUN_DIR": str(tmp_path)})
     assert given.key_file == tmp_path / "key_file.json"
     _leave(given.key_file, management="m", inference="i", API="a")
-    assert tokens.of(given, "inference")() == "i"
+    assert tokens.headers(given, "inference")() == {"Authorization": "Bearer i"}
 
 
 def test_management_without_its_key_is_out_of_reach(tmp_path):

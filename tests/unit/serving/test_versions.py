@@ -24,7 +24,7 @@ def given(tmp_path):
 
 def _running(version, *ready):
     workers = tuple(Worker(str(number), 1, each, False) for number, each in enumerate(ready))
-    return Model("tiny", version, "tiny.mar", 1, 1, 1, 0, 100, workers)
+    return Model("tiny", version, 1, 0, 100, workers)
 
 
 RUNNING = [_running("1.1", True, True), _running("1.2", True, False), _running("7.0", True)]
