@@ -8,7 +8,26 @@ every official client sends, reports each failure as an internal one, and always
     ModelMetadata             POST {inference}/predictions/{model} with describe: True: the handler knows its tensors
     ServerLive                GET {inference}/ping
     ServerMetadata            no request
+
+A failure behind the bridge becomes a gRPC status:
+
+    HTTP            gRPC                 why
+    400, 415, 422   INVALID_ARGUMENT     the request must be changed
+    401             UNAUTHENTICATED
+    403             PERMISSION_DENIED
+    404             NOT_FOUND            no such model or version
+    413             RESOURCE_EXHAUSTED   the code that gRPC itself gives a message over the size limit
+    429             RESOURCE_EXHAUSTED
+    500             INTERNAL             a fault of this service
+    503, 507        UNAVAILABLE          no worker, a full queue, or a GPU out of memory: safe to try again
+    504             DEADLINE_EXCEEDED
+    any other       UNKNOWN
+    no answer       UNAVAILABLE          TorchServe is not there, or broke the connection
+
+After ``google/rpc/code.proto``, where it has the HTTP code. ``docs/api.md`` repeats the table for callers.
 """
+
+# ruff: noqa: N802 (the methods have the protocol's names)
 
 from __future__ import annotations
 
@@ -20,10 +39,10 @@ from typing import Any
 import aiohttp
 import grpc
 import grpc.aio
-from google.protobuf import message_factory
+from google.protobuf import json_format, message_factory
 from google.protobuf.message import DecodeError, Message
 
-from serving import NAME, VERSION, grpc_errors, grpc_tensors
+from serving import NAME, VERSION, grpc_tensors
 from serving.errors import CallError
 from serving.oip_proto import open_inference_pb2 as messages
 from serving.upstream import Upstream
@@ -32,6 +51,24 @@ logger = logging.getLogger(__name__)
 
 _IDLE_PAUSE_S = 0.1
 PROTOCOL = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    415: grpc.StatusCode.INVALID_ARGUMENT,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+    507: grpc.StatusCode.UNAVAILABLE,
+}
+
+# gRPC sends a status's text as an HTTP/2 header, and headers have a limit of 8 kB altogether.
+_DETAIL_LENGTH = 2000
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Method = Callable[[Any, Context], Awaitable[Message]]
@@ -49,42 +86,29 @@ class Service:
         while self._in_flight:
             await asyncio.sleep(_IDLE_PAUSE_S)
 
-    async def ServerLive(  # noqa: N802
-        self, _request: messages.ServerLiveRequest, _context: Context
-    ) -> messages.ServerLiveResponse:
+    async def ServerLive(self, _request: messages.ServerLiveRequest, _context: Context) -> messages.ServerLiveResponse:
         return messages.ServerLiveResponse(live=await self._upstream.live())
 
-    async def ServerReady(  # noqa: N802
+    async def ServerReady(
         self, _request: messages.ServerReadyRequest, _context: Context
     ) -> messages.ServerReadyResponse:
         return messages.ServerReadyResponse(ready=await self._upstream.ready())
 
-    async def ServerMetadata(  # noqa: N802
+    async def ServerMetadata(
         self, _request: messages.ServerMetadataRequest, _context: Context
     ) -> messages.ServerMetadataResponse:
         return messages.ServerMetadataResponse(name=NAME, version=VERSION)
 
-    async def ModelReady(  # noqa: N802
-        self, request: messages.ModelReadyRequest, _context: Context
-    ) -> messages.ModelReadyResponse:
+    async def ModelReady(self, request: messages.ModelReadyRequest, _context: Context) -> messages.ModelReadyResponse:
         return messages.ModelReadyResponse(ready=await self._upstream.model_ready(request.name, request.version))
 
-    async def ModelMetadata(  # noqa: N802
+    async def ModelMetadata(
         self, request: messages.ModelMetadataRequest, _context: Context
     ) -> messages.ModelMetadataResponse:
         described = await self._upstream.metadata(request.name, request.version)
-        tensor = messages.ModelMetadataResponse.TensorMetadata
-        return messages.ModelMetadataResponse(
-            name=described["name"],
-            versions=described["versions"],
-            platform=described["platform"],
-            inputs=[tensor(**each) for each in described["inputs"]],
-            outputs=[tensor(**each) for each in described["outputs"]],
-        )
+        return json_format.ParseDict(described, messages.ModelMetadataResponse(), ignore_unknown_fields=True)
 
-    async def ModelInfer(  # noqa: N802
-        self, request: messages.ModelInferRequest, context: Context
-    ) -> messages.ModelInferResponse:
+    async def ModelInfer(self, request: messages.ModelInferRequest, context: Context) -> messages.ModelInferResponse:
         self._in_flight += 1
         try:
             body, json_length = grpc_tensors.to_http(request)
@@ -116,7 +140,7 @@ def _answering(method: Method, request: type[Message]) -> Callable[[bytes, Conte
         try:
             return await method(request.FromString(received), context)
         except CallError as error:
-            code, detail = grpc_errors.status(error)
+            code, detail = _CODES.get(error.status, grpc.StatusCode.UNKNOWN), error.detail[:_DETAIL_LENGTH]
         except DecodeError:
             code, detail = grpc.StatusCode.INVALID_ARGUMENT, f"the bytes are no {request.DESCRIPTOR.full_name}"
         except asyncio.TimeoutError:
