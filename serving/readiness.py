@@ -9,7 +9,7 @@ import io
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 
 from serving import loopback, management, tokens
-from serving.archives import Archive, Golden
+from serving.archives import Archive
 from serving.errors import StartError, UnreachableError
 from serving.management import Model, Worker
 from serving.settings import Settings
@@ -109,29 +109,28 @@ def _worker_processes() -> dict[str, int]:
     return found
 
 
-def check_prediction(
-    url: str, archive: Archive, golden: Golden, count: int = _EXAMPLES, headers: Mapping[str, str] | None = None
-) -> None:
-    """Ask for predictions of known answers.
+def check_prediction(settings: Settings, archive: Archive, count: int = _EXAMPLES) -> None:
+    """Ask for predictions of known answers, if the archive has some.
 
     Args:
-        url: the inference API.
+        settings: of the service.
         archive: the model version to ask.
-        golden: its known answers.
-        count: how many of them, at most.
-        headers: with the token that the API asks for, if it does.
+        count: how many known answers to compare with, at most.
 
     Raises:
         StartError: no answer, another status than 200, or other probabilities.
     """
+    golden = archive.golden
+    if golden is None:
+        return
     who = f"{archive.model} {archive.version}"
     body = io.BytesIO()
     np.save(body, golden.inputs[:count])
-    headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npy", **(headers or {})}
+    headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npy", **tokens.headers(settings, "inference")()}
     with loopback.client(_ANSWER_TIMEOUT) as client:
         try:
             answer = client.post(
-                f"{url}/predictions/{archive.model}/{archive.version}", content=body.getvalue(), headers=headers
+                f"{settings.inference.url}/predictions/{archive.model}/{archive.version}", content=body.getvalue(), headers=headers
             )
         except httpx.HTTPError as error:
             raise StartError(f"{who} does not answer: {error}") from error
@@ -165,7 +164,6 @@ class FrontendProbe:
         self._settings = settings
         self._archives = archives
         self._management = management.of_service(settings)
-        self._headers = tokens.headers(settings, "inference")
         self._loading = LoadingWorkers(settings.log("workers.log"))
 
     def __call__(self, _frontend: int) -> str | None:
@@ -191,6 +189,5 @@ class FrontendProbe:
         if self._settings.device_type == "gpu" and not all(worker.gpu for model in models for worker in model.workers):
             raise StartError("FASHION_DEVICE_TYPE=gpu, but TorchServe finds no GPU here; does nvidia-smi work?")
         for archive in self._archives:
-            if archive.golden:
-                check_prediction(self._settings.inference.url, archive, archive.golden, headers=self._headers())
+            check_prediction(self._settings, archive)
         return None

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from serving import archives, gateway_reload, live, management, model_index, processes, readiness, tokens
+from serving import archives, gateway_reload, live, management, model_index, processes, readiness
 from serving.archives import Archive
 from serving.errors import RolloutError, ServingError
 from serving.live import Canary, Live
@@ -240,8 +240,7 @@ class Rollout:
             self._wait_for_workers(version)
             if archive.golden:
                 self._report(f"asking {name} {version} for {min(GOLDEN, len(archive.golden.inputs))} known answers")
-                headers = tokens.headers(self._given, "inference")()
-                readiness.check_prediction(self._given.inference.url, archive, archive.golden, GOLDEN, headers)
+                readiness.check_prediction(self._given, archive, GOLDEN)
         except BaseException:
             # Ctrl-C too.
             self._drop(version)

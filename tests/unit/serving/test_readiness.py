@@ -73,7 +73,6 @@ def test_a_worker_that_began_and_ended_between_two_looks_is_told(tmp_path):
 
 def test_a_handler_that_answers_in_another_format_is_told(tmp_path):
     archive = archives.read(packing.pack(tmp_path))
-    assert archive.golden
 
     class Json(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
@@ -91,5 +90,6 @@ def test_a_handler_that_answers_in_another_format_is_told(tmp_path):
         answering.start()
         said = r"tiny 1\.0 answered a known input in another format \(Content-Type: application/json\)"
         with pytest.raises(StartError, match=said):
-            readiness.check_prediction(f"http://{HOST}:{server.server_port}", archive, archive.golden)
+            given = settings.read({"FASHION_INFERENCE_PORT": str(server.server_port)})
+            readiness.check_prediction(given, archive)
         answering.join()
