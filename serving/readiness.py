@@ -126,12 +126,12 @@ def check_prediction(settings: Settings, archive: Archive, count: int = _EXAMPLE
     who = f"{archive.model} {archive.version}"
     body = io.BytesIO()
     np.save(body, golden.inputs[:count])
-    headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npy", **tokens.headers(settings, "inference")()}
+    form = "application/x-npy"
+    headers = {"Content-Type": form, "Accept": form, **tokens.headers(settings, "inference")()}
+    url = f"{settings.inference.url}/predictions/{archive.model}/{archive.version}"
     with loopback.client(_ANSWER_TIMEOUT) as client:
         try:
-            answer = client.post(
-                f"{settings.inference.url}/predictions/{archive.model}/{archive.version}", content=body.getvalue(), headers=headers
-            )
+            answer = client.post(url, content=body.getvalue(), headers=headers)
         except httpx.HTTPError as error:
             raise StartError(f"{who} does not answer: {error}") from error
     if answer.status_code != 200:

@@ -89,7 +89,7 @@ def test_a_handler_that_answers_in_another_format_is_told(tmp_path):
         answering = threading.Thread(target=server.handle_request)
         answering.start()
         said = r"tiny 1\.0 answered a known input in another format \(Content-Type: application/json\)"
+        given = settings.read({"FASHION_INFERENCE_PORT": str(server.server_port)})
         with pytest.raises(StartError, match=said):
-            given = settings.read({"FASHION_INFERENCE_PORT": str(server.server_port)})
             readiness.check_prediction(given, archive)
         answering.join()
