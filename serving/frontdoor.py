@@ -53,18 +53,8 @@ class NotFound(problems.Problem):
     """There is no such model or version."""
 
     status = 404
-    phrase = "Not Found"
     title = "There is no such thing here"
     type = problems.TYPE_PREFIX + "not-found"
-
-
-class Unavailable(problems.Problem):
-    """Not ready, or TorchServe cannot be asked."""
-
-    status = 503
-    phrase = "Service Unavailable"
-    title = "The service cannot answer just now"
-    type = problems.TYPE_PREFIX + "unavailable"
 
 
 class FrontDoor:
@@ -73,13 +63,11 @@ class FrontDoor:
     Args:
         upstream: its APIs.
         draining: when it is set, the service is not ready.
-        max_age: seconds that an answer is used again.
     """
 
-    def __init__(self, upstream: Upstream, draining: asyncio.Event, max_age: float = MAX_AGE) -> None:
+    def __init__(self, upstream: Upstream, draining: asyncio.Event) -> None:
         self._upstream = upstream
         self._draining = draining
-        self._max_age = max_age
         self._answers: dict[str, tuple[float, asyncio.Task[bytes]]] = {}
 
     def application(self) -> web.Application:
@@ -103,12 +91,12 @@ class FrontDoor:
 
     async def _ready(self, _request: web.Request) -> Any:
         if waiting := await self._upstream.managed(Management.waiting):
-            raise Unavailable(f"not ready: {', '.join(waiting)}")
+            raise CallError(503, f"not ready: {', '.join(waiting)}")
         return {"ready": True}
 
     async def _live(self, _request: web.Request) -> Any:
         if not await self._upstream.live():
-            raise Unavailable("TorchServe does not answer")
+            raise CallError(503, "TorchServe does not answer")
         return {"live": True}
 
     async def _server(self, _request: web.Request) -> Any:
@@ -124,7 +112,7 @@ class FrontDoor:
     async def _model_ready(self, request: web.Request) -> Any:
         name, version = request.match_info["model"], request.match_info.get("version", "")
         if not await self._upstream.model_ready(name, version):
-            raise Unavailable(f"model {name} has workers that are not ready")
+            raise CallError(503, f"model {name} has workers that are not ready")
         return {"name": name, "ready": True}
 
     async def _metadata(self, request: web.Request) -> Any:
@@ -134,20 +122,18 @@ class FrontDoor:
         async def answer(request: web.Request) -> web.StreamResponse:
             try:
                 if self._draining.is_set() and ask == self._ready:
-                    raise Unavailable("the service is stopping")
+                    raise CallError(503, "the service is stopping")
                 # Shielded: one caller who goes away must not take the answer from the others.
                 body = await asyncio.shield(self._remembered(request, ask))
                 return web.Response(body=body, content_type="application/json")
-            except problems.Problem as problem:
-                found = problem
             except CallError as error:
-                found = (NotFound if error.status == 404 else Unavailable)(error.detail)
+                problem = (NotFound if error.status == 404 else problems.Unavailable)(error.detail)
             except (aiohttp.ClientError, asyncio.TimeoutError) as error:
                 logger.warning("TorchServe cannot be reached: %s", error)
-                found = Unavailable("TorchServe does not answer")
+                problem = problems.Unavailable("TorchServe does not answer")
             return web.Response(
-                status=found.status,
-                body=found.body(request.headers.get("X-Request-Id", "")),
+                status=problem.status,
+                body=problem.body(request.headers.get("X-Request-Id", "")),
                 content_type=problems.CONTENT_TYPE,
             )
 
@@ -157,7 +143,7 @@ class FrontDoor:
         """The answer to the same question if it is young enough, also one that is still being made."""
         now = time.monotonic()
         made, task = self._answers.get(request.path, (0.0, None))
-        if task is None or now - made >= self._max_age:
+        if task is None or now - made >= MAX_AGE:
             if len(self._answers) >= _REMEMBERED:
                 self._answers.clear()
 

@@ -42,7 +42,7 @@ def door(stub, max_age):
     async def serve():
         async with aiohttp.ClientSession() as session:
             upstream = Upstream(session, settings.read(stub.environment))
-            application = frontdoor.FrontDoor(upstream, draining, max_age).application()
+            application = frontdoor.FrontDoor(upstream, draining).application()
             runner = web.AppRunner(application)
             await runner.setup()
             await web.TCPSite(runner, HOST, port).start()
@@ -53,7 +53,9 @@ def door(stub, max_age):
     thread.start()
     try:
         assert wait_until(lambda: listens(HOST, port), TIMEOUT)
-        yield lambda path: get(f"http://{HOST}:{port}{path}")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(frontdoor, "MAX_AGE", max_age)
+            yield lambda path: get(f"http://{HOST}:{port}{path}")
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(TIMEOUT)
