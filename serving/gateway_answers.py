@@ -40,7 +40,7 @@ class GatewayAnswers:
     def __init__(self, path: Path) -> None:
         self._path = path
         # Counted every few seconds and when Prometheus asks, each in a thread.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._position = 0
         self._rest = b""
         self._emptied = True
@@ -57,12 +57,26 @@ class GatewayAnswers:
     def count(self) -> None:
         """Count what has come since the last time, and empty the file."""
         with self._lock:
-            self._count()
+            try:
+                with self._path.open("rb") as file:
+                    if file.seek(0, 2) < self._position:
+                        # Somebody else has emptied it.
+                        self._position = 0
+                    file.seek(self._position)
+                    while piece := file.read(_PIECE):
+                        self._position += len(piece)
+                        self._add(piece)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                logger.warning("%s cannot be read, so answers are not counted: %s", self._path, error)
+                return
+            self._empty()
 
     def metrics(self) -> list[Metric]:
         """All that has come until now."""
         with self._lock:
-            self._count()
+            self.count()
             requests = CounterMetricFamily(
                 "fashion_gateway_requests_total", "Answers of the gateway to inference requests.", labels=("status",)
             )
@@ -71,23 +85,6 @@ class GatewayAnswers:
             buckets = list(zip((*map(str, _BOUNDS), "+Inf"), itertools.accumulate(self._buckets), strict=True))
             text = "Seconds that callers waited for these answers."
             return [requests, HistogramMetricFamily("fashion_gateway_seconds", text, buckets, self._seconds)]
-
-    def _count(self) -> None:
-        try:
-            with self._path.open("rb") as file:
-                if file.seek(0, 2) < self._position:
-                    # Somebody else has emptied it.
-                    self._position = 0
-                file.seek(self._position)
-                while piece := file.read(_PIECE):
-                    self._position += len(piece)
-                    self._add(piece)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            logger.warning("%s cannot be read, so answers are not counted: %s", self._path, error)
-            return
-        self._empty()
 
     def _add(self, piece: bytes) -> None:
         *lines, self._rest = (self._rest + piece).split(b"\n")
