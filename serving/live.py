@@ -16,7 +16,7 @@ from pathlib import Path
 
 from serving import files
 from serving.errors import ArchiveError, StateError
-from serving.model_index import Listed, version_key
+from serving.model_index import Listed
 
 NAME = "live.json"
 # How many versions one can go back.
@@ -109,7 +109,7 @@ def settle(state: Mapping[str, Live], listed: Sequence[Listed]) -> tuple[dict[st
 
     Args:
         state: as ``read`` gives it.
-        listed: the model store's index.
+        listed: the model store's index, in the order of ``model_index.read``.
 
     Returns:
         The state with every model of the index, and the entries to load: of each model the default version first,
@@ -118,11 +118,8 @@ def settle(state: Mapping[str, Live], listed: Sequence[Listed]) -> tuple[dict[st
     Raises:
         ArchiveError: a version that is live is not in the index, or there is nothing to load.
     """
-    highest: dict[str, Live] = {}
-    for entry in sorted(listed, key=lambda entry: version_key(entry.version)):
-        # Somebody who removed an archive that is not live needs no message.
-        if entry.path.exists():
-            highest[entry.model] = Live(entry.version)
+    # Somebody who removed an archive that is not live needs no message.
+    highest = {entry.model: Live(entry.version) for entry in listed if entry.path.exists()}
     settled = {**highest, **state}
     entries = {(entry.model, entry.version): entry for entry in listed}
     chosen = []
