@@ -33,7 +33,11 @@ _TYPED = {
     "UINT64": ("uint64_contents", "<u8"),
     "FP32": ("fp32_contents", "<f4"),
     "FP64": ("fp64_contents", "<f8"),
+    # Each element follows its length.
+    "BYTES": ("bytes_contents", ""),
 }
+# The type of a parameter's value in JSON → its field of InferParameter; a number from 2**63 has another one.
+_PARAMETERS = {bool: "bool_param", str: "string_param", float: "double_param", int: "int64_param"}
 # The product of a long list of large numbers would take minutes.
 _MAX_AXES = 8
 # The request's own way of asking for binary outputs, which the bridge decides itself.
@@ -127,10 +131,7 @@ def _contents(request: ModelInferRequest) -> list[bytes]:
 
 def _raw(tensor: ModelInferRequest.InferInputTensor) -> bytes:
     filled = [field.name for field, _ in tensor.contents.ListFields()]
-    if tensor.datatype == "BYTES":
-        field = "bytes_contents"
-    else:
-        field, dtype = _TYPED.get(tensor.datatype, ("", ""))
+    field, dtype = _TYPED.get(tensor.datatype, ("", ""))
     if not field:
         raise _refused(f"datatype {tensor.datatype[:40]!r} has no typed contents; send it as raw_input_contents")
     if filled != [field]:
@@ -176,12 +177,5 @@ def _values(parameters: Mapping[str, InferParameter]) -> dict[str, Any]:
 
 def _set_parameters(parameters: Any, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
-        if isinstance(value, bool):
-            field = "bool_param"
-        elif isinstance(value, str):
-            field = "string_param"
-        elif isinstance(value, float):
-            field = "double_param"
-        else:
-            field = "int64_param" if value < 2**63 else "uint64_param"
+        field = "uint64_param" if type(value) is int and value >= 2**63 else _PARAMETERS[type(value)]
         setattr(parameters[name], field, value)
