@@ -1,7 +1,8 @@
-"""Files that are replaced whole, and locks that end with their holder."""
+"""Files that are replaced whole, and the folders of installed packages."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import tempfile
 from pathlib import Path
@@ -30,3 +31,15 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def package(module: str, distribution: str) -> Path:
+    """The folder of an installed package, which is found and not imported.
+
+    Raises:
+        ModuleNotFoundError: it is not installed.
+    """
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"{distribution} is not installed; run: make setup")
+    return Path(spec.origin).parent

