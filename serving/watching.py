@@ -57,10 +57,11 @@ class _Page(Collector):
         return self.metrics
 
 
+@dataclasses.dataclass
 class Watch:
     """Watches one service.
 
-    Args:
+    Attributes:
         session: reuses connections; whoever made it closes it.
         upstream: TorchServe's APIs.
         counts: the folder of the workers' files.
@@ -68,19 +69,11 @@ class Watch:
         gateway: address of nginx's status page.
     """
 
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        upstream: Upstream,
-        counts: Path,
-        answers: GatewayAnswers,
-        gateway: str,
-    ) -> None:
-        self._session = session
-        self._upstream = upstream
-        self._counts = counts
-        self._answers = answers
-        self._gateway = gateway
+    session: aiohttp.ClientSession
+    upstream: Upstream
+    counts: Path
+    answers: GatewayAnswers
+    gateway: str
 
     async def answer(self, request: web.Request) -> web.Response:
         """Answer ``GET /metrics`` in the newest format that the caller accepts."""
@@ -90,8 +83,8 @@ class Watch:
     async def metrics(self) -> list[Metric]:
         """All metrics of this moment."""
         models, status = await asyncio.gather(self._models(), self._status())
-        counted = await asyncio.to_thread(worker_counts.read, self._counts)
-        answers = await asyncio.to_thread(self._answers.metrics)
+        counted = await asyncio.to_thread(worker_counts.read, self.counts)
+        answers = await asyncio.to_thread(self.answers.metrics)
         if models is not None:
             # A version that is no longer served has counts, which stay what they are, but is no fact of the present.
             served = {(model.name, model.version) for model in models}
@@ -103,13 +96,13 @@ class Watch:
 
     async def _models(self) -> list[Model] | None:
         try:
-            return await asyncio.wait_for(self._upstream.managed(Management.models), _TIMEOUT)
+            return await asyncio.wait_for(self.upstream.managed(Management.models), _TIMEOUT)
         except (CallError, aiohttp.ClientError, asyncio.TimeoutError):
             return None
 
     async def _status(self) -> str | None:
         try:
-            async with self._session.get(self._gateway, timeout=aiohttp.ClientTimeout(total=_TIMEOUT)) as answer:
+            async with self.session.get(self.gateway, timeout=aiohttp.ClientTimeout(total=_TIMEOUT)) as answer:
                 return await answer.text() if answer.status == 200 else None
         except (aiohttp.ClientError, asyncio.TimeoutError):
             return None
