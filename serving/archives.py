@@ -132,12 +132,3 @@ def read_listed(entry: Listed) -> Archive:
             f"{entry.version}; run: make archive MODEL={entry.model} VERSION={entry.version}"
         )
     return archive
-
-
-def read_store(folder: Path) -> list[Archive]:
-    """All archives that a model store's index lists, by model and version.
-
-    Raises:
-        ArchiveError: there is none, or one cannot be used.
-    """
-    return [read_listed(entry) for entry in model_index.read(folder)]

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from serving import archives, settings
+from serving import archives, model_index, settings
 from serving.archives import Archive
 from tests import packing
 from tests.gateways import Gateway
@@ -36,7 +36,7 @@ def service(tmp_path_factory) -> Iterator[Place]:
 @pytest.fixture(scope="session")
 def served(service) -> list[Archive]:
     """The archives that ``service`` serves."""
-    return archives.read_store(service.settings.model_store)
+    return [archives.read_listed(entry) for entry in model_index.read(service.settings.model_store)]
 
 
 @pytest.fixture(scope="session")

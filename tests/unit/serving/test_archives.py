@@ -14,6 +14,10 @@ from serving.errors import ArchiveError
 from tests import packing
 
 
+def _read_store(folder):
+    return [archives.read_listed(entry) for entry in model_index.read(folder)]
+
+
 def test_archive_says_what_it_holds(tmp_path):
     archive = archives.read(packing.pack(tmp_path, "tiny", "2.1"))
     assert (archive.model, archive.version) == ("tiny", "2.1")
@@ -98,7 +102,7 @@ def test_store_is_what_its_index_lists(tmp_path):
     for name, version in (("second", "1.0"), ("first", "1.10"), ("first", "1.9")):
         packing.pack(tmp_path, name, version)
     (tmp_path / "unlisted.mar").write_bytes((tmp_path / "second.mar").read_bytes())
-    found = [(archive.model, archive.version) for archive in archives.read_store(tmp_path)]
+    found = [(archive.model, archive.version) for archive in _read_store(tmp_path)]
     assert found == [("first", "1.9"), ("first", "1.10"), ("second", "1.0")]
     assert model_index.unlisted(tmp_path, model_index.read(tmp_path)) == [tmp_path / "unlisted.mar"]
 
@@ -106,7 +110,7 @@ def test_store_is_what_its_index_lists(tmp_path):
 def test_empty_or_missing_store_is_told(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(ArchiveError, match=r"holds no archive.*run: make archive"):
-            archives.read_store(folder)
+            _read_store(folder)
 
 
 def _cut(path):
@@ -132,7 +136,7 @@ def test_archive_with_another_digest_is_refused(tmp_path, damage, reason):
     path = packing.pack(tmp_path)
     damage(path)
     with pytest.raises(ArchiveError, match=reason) as raised:
-        archives.read_store(tmp_path)
+        _read_store(tmp_path)
     assert str(path) in str(raised.value)
 
 
@@ -140,7 +144,7 @@ def test_archive_of_another_version_than_the_index_says_is_refused(tmp_path):
     path = packing.pack(tmp_path)
     record(tmp_path, path, "tiny", "2.0", 0.5)
     with pytest.raises(ArchiveError, match=r"holds tiny 1\.0, index.json says tiny 2\.0"):
-        archives.read_store(tmp_path)
+        _read_store(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"a.mar": {}}', '{"../a.mar": {"model": "a"}}', "{"], ids=str)
@@ -148,7 +152,7 @@ def test_index_that_cannot_be_understood_is_told(tmp_path, text):
     packing.pack(tmp_path)
     (tmp_path / model_index.NAME).write_text(text)
     with pytest.raises(ArchiveError, match="make archive"):
-        archives.read_store(tmp_path)
+        _read_store(tmp_path)
 
 
 def test_same_version_twice_is_told(tmp_path):
@@ -157,4 +161,4 @@ def test_same_version_twice_is_told(tmp_path):
     second.write_bytes(first.read_bytes())
     record(tmp_path, second, "tiny", "1.0", 0.5)
     with pytest.raises(ArchiveError, match=r"both hold tiny 1\.0"):
-        archives.read_store(tmp_path)
+        _read_store(tmp_path)
