@@ -83,9 +83,8 @@ _TOKENS = "disable_token_authorization=false\ntoken_expiration_min=5256000\n"
 def make_scratch() -> Path:
     """A new private folder for what TorchServe unpacks and for its workers' sockets, with a short path."""
     base = tempfile.gettempdir()
-    return Path(
-        tempfile.mkdtemp(prefix="fashion-serve-", dir=base if len(os.fsencode(base)) <= _LONGEST_BASE else "/tmp")
-    )
+    short = base if len(os.fsencode(base)) <= _LONGEST_BASE else "/tmp"
+    return Path(tempfile.mkdtemp(prefix="fashion-serve-", dir=short))
 
 
 def write_config(settings: Settings, archives: Sequence[Archive]) -> Path:
