@@ -109,9 +109,8 @@ class Rollout:
         before = self._known()
         self._refuse_during_canary(before)
         if not before.previous:
-            raise RolloutError(
-                f"no version of {self._model} was live before {before.version}: there is none to go back to"
-            )
+            what = f"no version of {self._model} was live before {before.version}"
+            raise RolloutError(f"{what}: there is none to go back to")
         version = before.previous[0]
         self._bring_up(archives.read_listed(self._entry(version)))
         self._switch(Live(version, before.previous[1:]))
@@ -181,14 +180,13 @@ class Rollout:
 
     def _refuse_again(self, version: str, before: Live) -> None:
         if version == before.version:
-            raise RolloutError(
-                f"{self._model} {version} is live already; an archive packed again is taken up by: make restart"
-            )
+            who = f"{self._model} {version}"
+            raise RolloutError(f"{who} is live already; an archive packed again is taken up by: make restart")
 
     def _refuse_during_canary(self, before: Live) -> None:
-        if before.canary:
+        if trial := before.canary:
             raise RolloutError(
-                f"{self._model} {before.canary.version} is a canary with {before.canary.percent:g} % of the requests; "
+                f"{self._model} {trial.version} is a canary with {trial.percent:g} % of the requests; "
                 f"end that first: make promote MODEL={self._model}, or make abort MODEL={self._model}"
             )
 
@@ -208,38 +206,36 @@ class Rollout:
 
     def _checked(self, version: str) -> Archive:
         """The archive, whole and accurate enough to go live."""
-        self._report(f"checking {self._model} {version}")
+        who = f"{self._model} {version}"
+        self._report(f"checking {who}")
         entry = self._entry(version)
         archive = archives.read_listed(entry)
         if archive.golden is None:
             raise RolloutError(f"{entry.path} holds no known answers to compare with; run: make archive")
         accuracy = _accuracy(archive)
         if not accuracy >= entry.accuracy_floor:
-            raise RolloutError(
-                f"{self._model} {version} scores {accuracy:.4f}, under the catalog's floor of "
-                f"{entry.accuracy_floor:.4f}"
-            )
+            raise RolloutError(f"{who} scores {accuracy:.4f}, under the catalog's floor of {entry.accuracy_floor:.4f}")
         if self._before:
             now = _accuracy(archives.read_listed(self._entry(self._before.version)))
             if not accuracy >= now - MARGIN:
                 raise RolloutError(
-                    f"{self._model} {version} scores {accuracy:.4f}, more than {MARGIN:g} less than the {now:.4f} of "
+                    f"{who} scores {accuracy:.4f}, more than {MARGIN:g} less than the {now:.4f} of "
                     f"{self._before.version}, which is live"
                 )
         return archive
 
     def _bring_up(self, archive: Archive) -> None:
         """Register a version and see that it answers rightly; what fails is unregistered again."""
-        name, version = archive.model, archive.version
-        if self._management.describe(name, version):
-            self._report(f"unregistering {name} {version}, left by a rollout that was broken off")
-            self._management.unregister(name, version)
-        self._report(f"registering {name} {version}")
+        version, who = archive.version, f"{self._model} {archive.version}"
+        if self._management.describe(self._model, version):
+            self._report(f"unregistering {who}, left by a rollout that was broken off")
+            self._management.unregister(self._model, version)
+        self._report(f"registering {who}")
         try:
             self._management.register(archive.path.name)
             self._wait_for_workers(version)
             if archive.golden:
-                self._report(f"asking {name} {version} for {min(GOLDEN, len(archive.golden.inputs))} known answers")
+                self._report(f"asking {who} for {min(GOLDEN, len(archive.golden.inputs))} known answers")
                 readiness.check_prediction(self._given, archive, GOLDEN)
         except BaseException:
             # Ctrl-C too.
@@ -247,20 +243,19 @@ class Rollout:
             raise
 
     def _wait_for_workers(self, version: str) -> None:
-        timeout, loading = self._given.start_timeout, LoadingWorkers(self._given.log("workers.log"))
+        who, timeout = f"{self._model} {version}", self._given.start_timeout
+        loading = LoadingWorkers(self._given.log("workers.log"))
         deadline = time.monotonic() + timeout
         while True:
             running = self._management.describe(self._model, version)
             if running is None:
-                raise RolloutError(
-                    f"TorchServe registered no {self._model} {version}: the archive holds something else"
-                )
+                raise RolloutError(f"TorchServe registered no {who}: the archive holds something else")
             if running.ready:
                 return
             loading.check([running])
             if time.monotonic() > deadline:
-                raise RolloutError(f"{self._model} {version} was not ready after {timeout:g} s")
-            self._report(f"loading {self._model} {version}")
+                raise RolloutError(f"{who} was not ready after {timeout:g} s")
+            self._report(f"loading {who}")
             time.sleep(processes.POLL)
 
     def _switch(self, after: Live) -> None:
@@ -306,9 +301,10 @@ class Rollout:
 
     def _retire(self, version: str) -> None:
         """Unregister a version that gets no new requests, when it has been idle for the grace time."""
+        who = f"{self._model} {version}"
         # It is done: whoever breaks off now is too late.
         with suppress(RolloutError):
-            self._report(f"draining {self._model} {version}")
+            self._report(f"draining {who}")
         idle_since = time.monotonic()
         latest = idle_since + _LONGEST_DRAIN
         try:
@@ -321,9 +317,7 @@ class Rollout:
                 time.sleep(processes.POLL)
             self._management.unregister(self._model, version)
         except ServingError as error:
-            raise RolloutError(
-                f"done, but {self._model} {version}, which nobody asks any more, still runs: {error}"
-            ) from error
+            raise RolloutError(f"done, but {who}, which nobody asks any more, still runs: {error}") from error
 
 
 def _accuracy(archive: Archive) -> float:
