@@ -91,8 +91,7 @@ class _Server:
             message, files, _, _ = socket.recv_fds(launcher, _LARGEST, 3)
         except OSError:
             message, files = b"", []
-        child = self._children.get(launcher)
-        if child:
+        if child := self._children.get(launcher):
             # Its end is heard next. It may have come already: its number stays its own until then.
             os.kill(child[0], signal.SIGKILL)
             self._selector.unregister(launcher)
