@@ -19,8 +19,9 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
 
 from serving import archives, gateway_reload, live, management, model_index, processes, readiness
 from serving.archives import Archive
@@ -94,8 +95,10 @@ class Rollout:
         if before:
             self._refuse_during_canary(before)
             self._refuse_again(version, before)
-        self._bring_up(self._checked(version))
-        self._switch(before.followed_by(version) if before else Live(version))
+        archive = self._checked(version)
+        with self._undo_by(self._unregister(version)):
+            self._bring_up(archive)
+            self._switch(before.followed_by(version) if before else Live(version))
         if before:
             self._retire(before.version)
         return f"{self._model} {version} is live"
@@ -112,8 +115,10 @@ class Rollout:
             what = f"no version of {self._model} was live before {before.version}"
             raise RolloutError(f"{what}: there is none to go back to")
         version = before.previous[0]
-        self._bring_up(archives.read_listed(self._entry(version)))
-        self._switch(Live(version, before.previous[1:]))
+        archive = archives.read_listed(self._entry(version))
+        with self._undo_by(self._unregister(version)):
+            self._bring_up(archive)
+            self._switch(Live(version, before.previous[1:]))
         self._retire(before.version)
         return f"{self._model} {version} is live"
 
@@ -133,14 +138,14 @@ class Rollout:
         self._refuse_again(version, before)
         if before.canary and before.canary.version != version:
             self._refuse_during_canary(before)
-        if not before.canary:
-            self._bring_up(self._checked(version))
-        try:
-            self._share(dataclasses.replace(before, canary=Canary(version, percent)))
-        except BaseException:
-            if not before.canary:
-                self._drop(version)
-            raise
+        after = dataclasses.replace(before, canary=Canary(version, percent))
+        if before.canary:
+            self._share(after)
+        else:
+            archive = self._checked(version)
+            with self._undo_by(self._unregister(version)):
+                self._bring_up(archive)
+                self._share(after)
         return f"{self._model} {version} gets {percent:g} % of the requests that ask for no version"
 
     def promote(self) -> str:
@@ -225,22 +230,17 @@ class Rollout:
         return archive
 
     def _bring_up(self, archive: Archive) -> None:
-        """Register a version and see that it answers rightly; what fails is unregistered again."""
+        """Register a version and see that it answers rightly."""
         version, who = archive.version, f"{self._model} {archive.version}"
         if self._management.describe(self._model, version):
             self._report(f"unregistering {who}, left by a rollout that was broken off")
             self._management.unregister(self._model, version)
         self._report(f"registering {who}")
-        try:
-            self._management.register(archive.path.name)
-            self._wait_for_workers(version)
-            if archive.golden:
-                self._report(f"asking {who} for {min(GOLDEN, len(archive.golden.inputs))} known answers")
-                readiness.check_prediction(self._given, archive, GOLDEN)
-        except BaseException:
-            # Ctrl-C too.
-            self._drop(version)
-            raise
+        self._management.register(archive.path.name)
+        self._wait_for_workers(version)
+        if archive.golden:
+            self._report(f"asking {who} for {min(GOLDEN, len(archive.golden.inputs))} known answers")
+            readiness.check_prediction(self._given, archive, GOLDEN)
 
     def _wait_for_workers(self, version: str) -> None:
         who, timeout = f"{self._model} {version}", self._given.start_timeout
@@ -261,43 +261,40 @@ class Rollout:
     def _switch(self, after: Live) -> None:
         """Make ``after`` the state, in TorchServe and in the file; both or neither."""
         self._report(f"switching {self._model} to {after.version}")
-        try:
+        undo = [partial(live.write, self._given.run, self._state)]
+        if self._before:
+            undo.append(partial(self._management.set_default, self._model, self._before.version))
+        with self._undo_by(*undo):
             # The file first: without room for it no request goes to the new version at all.
             live.write(self._given.run, {**self._state, self._model: after})
             self._management.set_default(self._model, after.version)
-        except BaseException:
-            with suppress(ServingError):
-                live.write(self._given.run, self._state)
-            with suppress(ServingError):
-                if self._before:
-                    self._management.set_default(self._model, self._before.version)
-            if self._before is None or self._before.canary is None:
-                self._drop(after.version)
-            raise
 
     def _share(self, after: Live) -> None:
         """Make another share hold, in the gateway and in the file; both or neither."""
         state = {**self._state, self._model: after}
-        try:
+        with self._undo_by(partial(live.write, self._given.run, self._state), partial(self._split, self._state)):
             self._report("bringing the shares to the gateway")
             self._split(state)
             live.write(self._given.run, state)
-        except BaseException:
-            with suppress(ServingError):
-                live.write(self._given.run, self._state)
-            with suppress(ServingError):
-                self._split(self._state)
-            raise
 
     def _split(self, state: Mapping[str, Live]) -> None:
         """Have the gateway send each canary its share."""
         if not gateway_reload.apply(self._given, state):
             raise RolloutError("the gateway does not run; see: make status")
 
-    def _drop(self, version: str) -> None:
-        """Unregister what did not go live; that it is not there, or cannot be asked, is no further failure."""
-        with suppress(ServingError):
-            self._management.unregister(self._model, version)
+    def _unregister(self, version: str) -> Callable[[], None]:
+        return partial(self._management.unregister, self._model, version)
+
+    @contextmanager
+    def _undo_by(self, *steps: Callable[[], None]) -> Iterator[None]:
+        """Take these steps if the body fails, or Ctrl-C ends it; a step that fails is no further failure."""
+        try:
+            yield
+        except BaseException:
+            for step in steps:
+                with suppress(ServingError):
+                    step()
+            raise
 
     def _retire(self, version: str) -> None:
         """Unregister a version that gets no new requests, when it has been idle for the grace time."""

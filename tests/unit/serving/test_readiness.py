@@ -14,6 +14,7 @@ import pytest
 from serving import archives, readiness, settings
 from serving.errors import StartError
 from serving.management import Model, Worker
+from serving.processes import wait_until
 from serving.settings import HOST
 from tests import packing
 
@@ -69,6 +70,19 @@ def test_a_worker_that_began_and_ended_between_two_looks_is_told(tmp_path):
     shows(process.pid)
     with pytest.raises(StartError, match=r"first 1\.0 ended while it loaded the model(.|\n)*ValueError"):
         probe(frontend)
+
+
+def test_a_worker_that_ends_before_it_has_told_its_pid_is_told(tmp_path):
+    # As TorchServe's frontend runs a worker.
+    frontend = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()', '/tmp/.ts.sock.9000'])"
+    model = Model("first", "1.0", 1, 0, 100, (Worker("9000", -1, False, False),))
+    loading = readiness.LoadingWorkers(tmp_path / "workers.log")
+    (tmp_path / "workers.log").write_text(LOG)
+    with subprocess.Popen([sys.executable, "-c", frontend], stdin=subprocess.PIPE) as process:
+        assert wait_until(lambda: loading.check([model]) or bool(loading._seen["9000"]), 30)
+        process.communicate(b"\n")
+    with pytest.raises(StartError, match=r"first 1\.0 ended while it loaded the model(.|\n)*ValueError"):
+        loading.check([model])
 
 
 def test_a_handler_that_answers_in_another_format_is_told(tmp_path):
