@@ -69,10 +69,10 @@ status: $(STAMP) ## models, versions, workers and addresses of the local service
 
 # --- what is live -----------------------------------------------------------------------------------------------------
 
-# 1: the service in containers, in place of the local one. The share of a canary.
+# 1: the service in a container, in place of the local one. The share of a canary.
 CONTAINERS ?=
 PERCENT ?= 10
-ROLLOUT = $(if $(CONTAINERS),docker/compose exec -T torchserve python,$(BIN)/python) -m serving
+ROLLOUT = $(if $(CONTAINERS),docker compose exec fashion-serve python,$(BIN)/python) -m serving
 
 .PHONY: deploy rollback canary promote abort named
 named: $(STAMP)
@@ -99,37 +99,41 @@ certs: ## make a local certificate authority and a certificate for TLS, in keys/
 
 # --- the service in containers ----------------------------------------------------------------------------------------
 
-# cpu or gpu; without it gpu where nvidia-smi works.
-DEVICE ?=
+# cpu or gpu; without it that of .env, else gpu where nvidia-smi works.
+DEVICE ?= $(or $(FASHION_DEVICE),$(shell sed -n 's/^FASHION_DEVICE=//p' .env 2>/dev/null),$(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu))
 # 1: put the archives into the image. 1: with Prometheus and Grafana.
 BAKE ?=
 MONITORING ?=
-COMPOSE := $(if $(DEVICE),FASHION_DEVICE=$(DEVICE)) docker/compose
-BAKED := $(if $(BAKE),FASHION_TARGET=baked FASHION_SUFFIX=-baked)
+COMPOSE = FASHION_DEVICE=$(DEVICE) docker compose $(if $(filter gpu,$(DEVICE)),--file docker-compose.yml --file docker-compose.gpu.yml)
+LABELS = FASHION_VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) FASHION_REVISION=$$(git rev-parse --short HEAD 2>/dev/null)
 
 .PHONY: engine wheels image up down logs ps
 # First of all, as the rest takes minutes.
 engine:
-	@$(COMPOSE) version >/dev/null
+	@docker compose version >/dev/null && docker info >/dev/null || { \
+		echo "error: make up needs Docker Engine 25 or newer, running, with docker compose; above is the reason"; exit 1; }
 
-wheels: $(STAMP) ## fill wheelhouse/ for the images: DEVICE=cpu|gpu
-	@docker/wheels.sh $(or $(DEVICE),$$(docker/device))
+wheels: $(STAMP) ## fill wheelhouse/ for the image: DEVICE=cpu|gpu
+	@docker/wheels.sh $(DEVICE)
 
-image: engine wheels $(if $(BAKE),archive) ## build the images: DEVICE=cpu|gpu, BAKE=1 puts the archives in
-	@$(BAKED) $(COMPOSE) build --quiet
-	@docker images --filter reference='fashion-serve-*' --format 'table {{.Repository}}\t{{.Tag}}\t{{.Size}}'
+image: engine wheels $(if $(BAKE),archive) ## build the image: DEVICE=cpu|gpu, BAKE=1 puts the archives in
+	@$(LABELS) FASHION_SUFFIX=$(if $(BAKE),-baked) $(COMPOSE) build --quiet
+	@docker images fashion-serve
 
-up: engine archive image ## from a bare clone to the service in containers: DEVICE=cpu|gpu MONITORING=1
-	@$(if $(DEVICE),FASHION_DEVICE=$(DEVICE)) docker/up $(if $(MONITORING),--profile monitoring)
+up: engine archive image ## from a bare clone to the service in a container: DEVICE=cpu|gpu MONITORING=1
+	@$(COMPOSE) $(if $(MONITORING),--profile monitoring) up --detach --wait --wait-timeout 300 || { \
+		$(COMPOSE) logs --no-log-prefix --tail 20 fashion-serve; \
+		echo "error: the service is not ready; above is the end of its log, make logs shows all"; exit 1; }
+	@echo "Ready: HTTP at $$($(COMPOSE) port fashion-serve 8000), gRPC at $$($(COMPOSE) port fashion-serve 8001)"
 
 down: ## stop and remove the containers; what is live is kept
-	@$(COMPOSE) --profile monitoring down
+	@docker compose --profile monitoring down
 
 logs: ## follow the containers' logs
-	@$(COMPOSE) --profile monitoring logs --follow --tail 100
+	@docker compose --profile monitoring logs --follow --tail 100
 
 ps: ## the containers and whether they are healthy
-	@$(COMPOSE) --profile monitoring ps --all
+	@docker compose --profile monitoring ps --all
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
@@ -201,7 +205,7 @@ $(VENV)/.containers-installed: requirements/containers.txt $(STAMP)
 	@touch $@
 
 .PHONY: test-containers
-test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## the service in containers; needs docker
+test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## the service in a container; needs docker
 	@$(PYTEST) tests/containers
 
 lint: $(STAMP) ## ruff and mypy

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,6 @@ import yaml
 
 from monitoring import dashboard
 from monitoring.prometheus import Prometheus, QueryError
-from serving import processes
 from serving.processes import wait_until
 from serving.settings import HOST, ROOT
 from tests import ports
@@ -46,10 +46,9 @@ def prometheus(place: Place, folder: Path) -> Iterator[Prometheus]:
     config = yaml.safe_load((dashboard.FOLDER / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": f"{SCRAPE}s", "evaluation_interval": f"{SCRAPE}s"}
     config["rule_files"] = [str(dashboard.FOLDER / "alerts.yml")]
-    here = {"torchserve:8082": place.settings.metrics.address, "frontdoor:8002": place.settings.frontdoor.address}
     for job in config["scrape_configs"]:
-        for static in job["static_configs"]:
-            static["targets"] = [here[target] for target in static["targets"]]
+        assert job["static_configs"] == [{"targets": ["fashion-serve:8003"]}]
+        job["static_configs"] = [{"targets": [place.settings.gateway_status.address]}]
     folder.mkdir(parents=True)
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     (port,) = ports.free(1)
@@ -58,7 +57,8 @@ def prometheus(place: Place, folder: Path) -> Iterator[Prometheus]:
         *(f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"),
         f"--web.listen-address={HOST}:{port}",
     ]
-    process = processes.spawn("Prometheus", command, os.environ, folder, folder / "prometheus.log")
+    with (folder / "prometheus.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
     try:
         found = Prometheus(f"http://{HOST}:{port}")
 
@@ -70,7 +70,8 @@ def prometheus(place: Place, folder: Path) -> Iterator[Prometheus]:
         assert wait_until(ready, TIMEOUT), (folder / "prometheus.log").read_text()
         yield found
     finally:
-        processes.stop(process, 10)
+        process.terminate()
+        process.wait(10)
 
 
 @contextlib.contextmanager

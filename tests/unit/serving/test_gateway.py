@@ -62,6 +62,10 @@ def test_the_configuration_has_the_services_addresses(given, tmp_path):
         assert str(other.number) not in written
 
 
+def test_a_service_that_prints_its_logs_prints_the_access_log_too(given, tmp_path):
+    assert 'access_log "/dev/stdout" json' in write(dataclasses.replace(given, logs=settings.STDOUT), tmp_path)
+
+
 @pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (2, 2), (64, 8)])
 def test_nginx_has_a_worker_for_each_cpu_up_to_eight(given, tmp_path, monkeypatch, cpus, workers):
     monkeypatch.setattr(processes, "usable_cpus", lambda: cpus)
