@@ -104,7 +104,8 @@ DEVICE ?= $(or $(FASHION_DEVICE),$(shell sed -n 's/^FASHION_DEVICE=//p' .env 2>/
 # 1: put the archives into the image. 1: with Prometheus and Grafana.
 BAKE ?=
 MONITORING ?=
-COMPOSE = FASHION_DEVICE=$(DEVICE) docker compose $(if $(filter gpu,$(DEVICE)),--file docker-compose.yml --file docker-compose.gpu.yml)
+ON_DEVICE = FASHION_DEVICE=$(DEVICE) $(if $(filter gpu,$(DEVICE)),COMPOSE_FILE=docker-compose.yml:docker-compose.gpu.yml)
+COMPOSE = $(ON_DEVICE) docker compose
 LABELS = FASHION_VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) FASHION_REVISION=$$(git rev-parse --short HEAD 2>/dev/null)
 
 .PHONY: engine wheels image up down logs ps
@@ -206,7 +207,7 @@ $(VENV)/.containers-installed: requirements/containers.txt $(STAMP)
 
 .PHONY: test-containers
 test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## the service in a container; needs docker
-	@$(PYTEST) tests/containers
+	@$(ON_DEVICE) $(PYTEST) tests/containers
 
 lint: $(STAMP) ## ruff and mypy
 	@$(BIN)/ruff check .

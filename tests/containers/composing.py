@@ -1,4 +1,4 @@
-"""A composed service as tests see it: its containers, what Docker says of them, and its gateway."""
+"""A composed service as tests see it: its container, what Docker says of it, and its gateway."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import requests
 
 from serving.settings import ROOT
 
-SERVICES = ("torchserve", "frontdoor", "grpc", "gateway")
-TORCHSERVE = f"fashion-serve-torchserve:{subprocess.check_output([ROOT / 'docker' / 'device'], text=True).strip()}"
-GATEWAY = "fashion-serve-gateway:latest"
+# `make test-containers` sets FASHION_DEVICE, and COMPOSE_FILE for a GPU.
+IMAGE = f"fashion-serve:{os.environ.get('FASHION_DEVICE', 'cpu')}"
 TIMEOUT = 60.0
+# How long a machine with nothing else to do takes to import torch in a container, generously.
+_IMPORT_S = 2.0
 
 
 def run(*command: str, environment: dict[str, str] | None = None, check: bool = True, timeout: float = 360) -> str:
@@ -55,12 +56,10 @@ class Stack:
 
     Attributes:
         project: its name.
-        network: the first three numbers of its network.
         gateway_port, grpc_port: where it is published.
     """
 
     project: str
-    network: str
     gateway_port: int
     grpc_port: int
 
@@ -70,34 +69,41 @@ class Stack:
         return f"http://127.0.0.1:{self.gateway_port}"
 
     @property
-    def environment(self) -> dict[str, str]:
-        """The settings that make it this one."""
-        return {
-            "COMPOSE_PROJECT_NAME": self.project,
-            "FASHION_NETWORK": self.network,
-            "FASHION_GATEWAY_PORT": str(self.gateway_port),
-            "FASHION_GRPC_PORT": str(self.grpc_port),
-        }
+    def container(self) -> str:
+        """The name of its container."""
+        return f"{self.project}-fashion-serve-1"
 
     def compose(self, *arguments: str, **settings: str) -> str:
         """Run docker compose with the project's files, and settings in the place of its own."""
-        return run("docker/compose", *arguments, environment={**self.environment, **settings})
+        own = {
+            "COMPOSE_PROJECT_NAME": self.project,
+            "FASHION_GATEWAY_PORT": str(self.gateway_port),
+            "FASHION_GRPC_PORT": str(self.grpc_port),
+        }
+        return run("docker", "compose", *arguments, environment={**own, **settings})
 
-    def up(self) -> str:
-        """Bring up all that is not, as `make up` does, and wait until it is ready."""
-        return run("docker/up", environment=self.environment)
+    def up(self, *options: str, **settings: str) -> float:
+        """Bring up what is not, wait until it is healthy, and return how many seconds that took."""
+        begun = time.monotonic()
+        self.compose("up", "--detach", "--wait", "--wait-timeout", "120", *options, **settings)
+        return time.monotonic() - begun
 
-    def container(self, service: str) -> str:
-        """The name of a service's container."""
-        return f"{self.project}-{service}-1"
+    def down(self) -> None:
+        """Remove it, its volume too."""
+        self.compose("down", "--volumes")
 
-    def inspect(self, service: str) -> dict[str, Any]:
-        """What Docker knows of a service's container."""
-        return inspect(self.container(service))
+    def inspect(self) -> dict[str, Any]:
+        """What Docker knows of its container."""
+        return inspect(self.container)
 
-    def inside(self, service: str, script: str, check: bool = True) -> str:
-        """What a shell script prints in a service's container."""
-        return run("docker", "exec", self.container(service), "sh", "-c", script, check=check)
+    def inside(self, script: str, check: bool = True) -> str:
+        """What a shell script prints in its container."""
+        return run("docker", "exec", self.container, "sh", "-c", script, check=check)
+
+    def beside(self, script: str) -> str:
+        """What a Python script prints in another container on its network."""
+        network = f"--network={self.project}_default"
+        return run("docker", "run", "--rm", network, "--entrypoint", "python", IMAGE, "-c", script)
 
     def is_ready(self) -> bool:
         """The gateway says that everything is ready."""
@@ -105,3 +111,9 @@ class Stack:
             return requests.get(f"{self.url}/readyz", timeout=2).status_code == 200
         except requests.RequestException:
             return False
+
+    def slowed(self, seconds: float) -> float:
+        """A time limit for a machine with nothing else to do, longer in proportion where other work slows this one."""
+        begun = time.monotonic()
+        run("docker", "exec", self.container, "python", "-c", "import torch")
+        return seconds * max(1.0, (time.monotonic() - begun) / _IMPORT_S)

@@ -1,6 +1,6 @@
-"""The composed service, under a name, a network and ports of its own, shared by all tests: leave it as it was.
+"""The composed service, under a name and ports of its own, shared by all tests: leave it as it was.
 
-The images must be there (`make image`), and the archives (`make archive`). Without an engine the tests fail.
+The image must be there (`make image`), and the archives (`make archive`). Without an engine the tests fail.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from tests import ports
 @pytest.fixture(scope="session")
 def stack():
     """The service, ready."""
-    gateway, grpc = ports.free(2)
-    stack = Stack("fashion-serve-test", "172.30.85", gateway, grpc)
-    stack.compose("down", "--volumes")
+    stack = Stack("fashion-serve-test", *ports.free(2))
+    stack.down()
     stack.up()
     yield stack
-    stack.compose("down", "--volumes")
+    stack.down()
 
 
 @pytest.fixture

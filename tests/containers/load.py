@@ -18,8 +18,8 @@ class Load:
     """Callers that send one image after another, from entering to leaving the context.
 
     Attributes:
-        outcomes: how often what happened to an attempt: "right", "refused" (503 that says when to come again), or in
-            words what should not happen.
+        outcomes: how often what happened to an attempt: "right", "refused" (503 that says when to come again, or a
+            connection that ended before any answer), or in words what should not happen.
         answered: requests that got a right answer in the end.
     """
 
@@ -66,6 +66,8 @@ class Load:
     def _try(self, session: requests.Session, number: int) -> str:
         try:
             answer = self._send(session, IMAGES[number])
+        except requests.ConnectionError:
+            outcome = "refused"
         except requests.RequestException as error:
             outcome = f"no answer: {type(error).__name__}"
         else:

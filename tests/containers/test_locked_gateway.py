@@ -1,4 +1,4 @@
-"""API keys and TLS in containers, set up as docs/operations.md says."""
+"""API keys and TLS in the container, set up as docs/operations.md says."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ import secrets
 import grpc
 import pytest
 import requests
-from composing import GATEWAY, TIMEOUT, run
+from composing import IMAGE, TIMEOUT, run
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.settings import ROOT
 
-IMAGE = (ROOT / "examples" / "ankle_boot.png").read_bytes()
+BOOT = (ROOT / "examples" / "ankle_boot.png").read_bytes()
 
 
-@pytest.fixture
-def locked(ready, tmp_path):
-    """The service with a gateway that asks for a key, over TLS; and the key, and the authority's certificate."""
+@pytest.fixture(params=["chown -R 10001 /keys", "chown -R 0:10001 /keys && chmod 440 /keys/*"], ids=["owner", "group"])
+def locked(ready, tmp_path, request):
+    """The service, asking for a key, over TLS; and the key, and the authority's certificate."""
     keys = tmp_path / "keys"
     run("gateway/certs.sh", str(keys))
     key = secrets.token_hex(32)
     (keys / "api_keys").write_text(f"{key} alice;\n")
     (keys / "api_keys").chmod(0o600)
-    run("docker", "run", "--rm", "--user", "0", "--volume", f"{keys}:/keys", GATEWAY, "chown", "-R", "10001", "/keys")
-    settings = {"FASHION_API_KEYS": str(keys / "api_keys"), "FASHION_CERTIFICATES": str(keys)}
-    ready.compose("up", "--detach", "--wait", "--wait-timeout", "60", "gateway", **settings)
+    mounted = ("--user", "0", "--volume", f"{keys}:/keys", "--entrypoint", "sh")
+    run("docker", "run", "--rm", *mounted, IMAGE, "-c", request.param)
+    ready.up(FASHION_API_KEYS=str(keys / "api_keys"), FASHION_CERTIFICATES=str(keys))
     return ready, key, keys / "ca.crt"
 
 
-def test_keys_and_tls_hold_in_containers(locked):
+def test_keys_and_tls_hold_in_the_container(locked):
     stack, key, authority = locked
     url = f"https://127.0.0.1:{stack.gateway_port}/predictions/fashion_convnet"
 
     def ask(**headers: str) -> requests.Response:
         headers["Content-Type"] = "image/png"
-        return requests.post(url, IMAGE, headers=headers, verify=str(authority), timeout=TIMEOUT)
+        return requests.post(url, BOOT, headers=headers, verify=str(authority), timeout=TIMEOUT)
 
     assert ask().status_code == 401
     assert ask(**{"X-API-Key": secrets.token_hex(32)}).status_code == 403
