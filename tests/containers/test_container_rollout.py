@@ -41,7 +41,7 @@ def test_versions_go_live_and_on_trial_with_no_request_lost(rolled):
         wait_until(lambda: len(asking.versions - before) == 2, 30, "both versions answer")
         assert _roll(rolled, "promote", "tiny", "--grace", "1") == "tiny 1.1 is live"
         _roll(rolled, "canary", "tiny", "1.0", "--percent", "20")
-        assert _roll(rolled, "abort", "tiny") == "tiny 1.0 is no canary any more"
+        assert _roll(rolled, "abort", "tiny") == "tiny 1.0 is no longer a canary"
     assert asking.failures == []
     assert asking.versions.keys() == {"1.0", "1.1"}
 
