@@ -24,7 +24,7 @@ logger = logging.getLogger("serving.gateway")
 PAGES = ROOT / "gateway"
 TEMPLATES = PAGES / "nginx"
 
-# Each worker allocates its 10,000 connections at the start, and the gateway's container has 512 MB.
+# Each worker allocates its 10,000 connections at the start.
 _MOST_WORKERS = 8
 _SOCKET = "gateway.sock"
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")

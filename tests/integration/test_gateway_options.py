@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
 import socket
 import ssl
 import subprocess
-import sys
 
 import grpc
 import psutil
@@ -18,9 +16,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from serving import gateway as gateway_config
 from serving import gateway_reload, nginx, settings
 from serving.live import Canary, Live
-from serving.processes import listens, wait_until
+from serving.processes import wait_until
 from serving.settings import HOST, ROOT
-from tests import gateways, packing, ports
+from tests import gateways, packing
 from tests.gateways import PROBLEM, routes
 from tests.support.place import make_place
 
@@ -323,34 +321,6 @@ def test_the_canary_is_named_in_the_answer(tiny_service, tmp_path):
             answer = session.post(gateway.url + path, **BODY)
             assert (answer.status_code, answer.headers["X-Model-Version"]) == (200, "1.0")
             assert gateway.access(answer.headers["X-Request-Id"])["version"] == "1.0"
-
-
-def test_a_gateway_in_a_container_of_its_own_takes_up_a_change(tiny_service, tmp_path):
-    public, rpc, status = ports.free(3)
-    environment = {
-        **tiny_service.environment,
-        "FASHION_GATEWAY_PORT": str(public),
-        "FASHION_GRPC_PORT": str(rpc),
-        "FASHION_GATEWAY_STATUS_PORT": str(status),
-        "FASHION_RUN_DIR": str(tmp_path),
-        "FASHION_LOG_DIR": str(tmp_path),
-    }
-    # Another name than that of this machine's gateway: it is to be asked, not to be sent a signal.
-    given = settings.read({**environment, "FASHION_GATEWAY_HOST": "localhost"})
-    command = [sys.executable, "-m", "serving.containers.gateway"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True) as process:
-        try:
-            assert wait_until(lambda: listens(HOST, public), 20)
-            for version, found in (("2.0", 404), ("1.0", 200), ("2.0", 404)):
-                state = {"tiny": Live("1.0", canary=Canary(version, 100))}
-                assert gateway_reload.apply(given, state)
-                answers = [requests.post(f"http://{HOST}:{public}/predictions/tiny", **BODY) for _ in range(5)]
-                assert [answer.status_code for answer in answers] == [found] * 5
-            watcher = [each for each in psutil.Process(process.pid).children() if "nginx" not in each.name()]
-        finally:
-            process.send_signal(signal.SIGQUIT)
-    assert process.returncode == 0
-    assert psutil.wait_procs(watcher, timeout=10)[1] == []
 
 
 # --- All of it ---
