@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,14 @@ def test_the_configuration_has_the_services_addresses(given, tmp_path):
 
 def test_a_service_that_prints_its_logs_prints_the_access_log_too(given, tmp_path):
     assert 'access_log "/dev/stdout" json' in write(dataclasses.replace(given, logs=settings.STDOUT), tmp_path)
+
+
+def test_the_socket_of_a_killed_nginx_is_removed(given, tmp_path):
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "gateway.sock"))
+    written = write(given, tmp_path)
+    assert f'listen "unix:{tmp_path}/gateway.sock";' in written
+    assert not (tmp_path / "gateway.sock").exists()
 
 
 @pytest.mark.parametrize(("cpus", "workers"), [(1, 1), (2, 2), (64, 8)])
