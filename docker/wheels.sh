@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Fill wheelhouse/<device> with the wheels that the images are built from: requirements/service.txt, resolved and pinned.
+# Fill wheelhouse/<device> with the wheels that the image is built from: requirements/service.txt, resolved and pinned.
 #
 #   docker/wheels.sh cpu|gpu
 #
-# The images have Debian 12's Python 3.11 on Linux, whatever runs here. cpu asks PyTorch's own index for the CPU build
+# The image has Debian 12's Python 3.11 on Linux, whatever runs here. cpu asks PyTorch's own index for the CPU build
 # of torch, which is a tenth of the size; gpu takes the build that everybody gets, which carries CUDA.
 set -euo pipefail
 cd "$(dirname "$0")/.."
