@@ -6,7 +6,7 @@ The image must be there (`make image`), and the archives (`make archive`). Witho
 from __future__ import annotations
 
 import pytest
-from composing import Stack
+from composing import TIMEOUT, Stack, wait_until
 
 from tests import ports
 
@@ -25,4 +25,11 @@ def stack():
 def ready(stack):
     """The service, and ready again when the test is over."""
     yield stack
+
+    def unhealthy() -> bool:
+        state = stack.inspect()["State"]
+        return state["Running"] and state["Health"]["Status"] == "unhealthy"
+
+    # Compose gives up at once on a container that is still unhealthy, though its service has recovered.
+    wait_until(lambda: not unhealthy(), TIMEOUT, "the next health check")
     stack.up()
