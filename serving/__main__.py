@@ -19,10 +19,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from serving import control, jvm, parts, rollout_commands, service, settings, state, supervisor, versions
+from serving import Report, control, jvm, parts, rollout_commands, service, settings, state, supervisor, versions
 from serving.archives import Archive
 from serving.errors import ServingError
-from serving.parts import Report
 from serving.service import Status
 from serving.settings import ROOT, Settings
 
@@ -171,13 +170,13 @@ def _roll_out(asked: argparse.Namespace, given: Settings) -> int:
     return 0
 
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace, Settings], int]] = {
-    "serve": _serve,
-    "start": _start,
-    "stop": _stop,
-    "restart": _restart,
-    "status": _status,
-    "prepare": _prepare,
+_COMMANDS: dict[str, tuple[Callable[[argparse.Namespace, Settings], int], str]] = {
+    "serve": (_serve, "start as quickly as it can be, or show the service that runs already"),
+    "start": (_start, "start, and wait until every model answers rightly"),
+    "stop": (_stop, "stop, and leave nothing behind"),
+    "restart": (_restart, "stop, then start"),
+    "status": (_status, "what runs: exit code 0 ready, 1 not ready, 3 not running"),
+    "prepare": (_prepare, "make the class cache that brings TorchServe up sooner"),
 }
 
 
@@ -197,14 +196,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     rollout_commands.add(commands)
-    for name, text in (
-        ("serve", "start as quickly as it can be, or show the service that runs already"),
-        ("start", "start, and wait until every model answers rightly"),
-        ("stop", "stop, and leave nothing behind"),
-        ("restart", "stop, then start"),
-        ("status", "what runs: exit code 0 ready, 1 not ready, 3 not running"),
-        ("prepare", "make the class cache that brings TorchServe up sooner"),
-    ):
+    for name, (_, text) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         if name in ("serve", "start", "restart"):
             command.add_argument("--foreground", action="store_true", help="stay, and stop on SIGTERM or Ctrl-C")
@@ -218,7 +210,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        return _COMMANDS.get(asked.command, _roll_out)(asked, settings.read())
+        run, _ = _COMMANDS.get(asked.command, (_roll_out, ""))
+        return run(asked, settings.read())
     except ServingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

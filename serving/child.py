@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from serving import processes
+from serving import Report, processes
 from serving.errors import StartError
-from serving.parts import Part, Report
+from serving.parts import Part
 from serving.readiness import last_lines
 from serving.settings import Settings
 
@@ -115,7 +115,7 @@ class Child:
     async def _become_ready(self, process: asyncio.subprocess.Process) -> None:
         name, output, timeout = self.part.name, self.part.output, self._given.start_timeout
         begun, said = time.monotonic(), None
-        while (doing := await asyncio.to_thread(self.part.probe, process.pid)) is not None:
+        while (doing := await asyncio.to_thread(self.part.probe)) is not None:
             if doing != said:
                 self._report(doing)
                 said = doing

@@ -18,9 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from serving import rollout_commands
+from serving import Report, rollout_commands
 from serving.errors import BusyError, NotRunningError, RolloutError, ServingError
-from serving.rollout import Report
 from serving.settings import Settings
 from serving.state import State
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import httpx
 
+from serving import Report, forking, gateway, gateway_reload, jvm, live, loopback, model_index, nginx, processes
 from serving import archives as archive_files
-from serving import forking, gateway, gateway_reload, jvm, live, loopback, model_index, nginx, processes
 from serving.archives import Archive
 from serving.errors import TokenError
 from serving.readiness import FrontendProbe
@@ -33,8 +33,6 @@ GATEWAY = "gateway"
 # Timeout of one liveness request.
 LIVENESS_TIMEOUT_S = 5.0
 
-Report = Callable[[str], None]
-
 
 @dataclasses.dataclass(frozen=True)
 class Part:
@@ -46,8 +44,7 @@ class Part:
         environment: all its variables.
         folder: its working directory.
         output: file for its standard output and error.
-        ports: where it listens.
-        probe: called with its pid repeatedly while it starts: ``None`` when it is ready, else what is still going on;
+        probe: called repeatedly while it starts: ``None`` when it is ready, else what is still going on;
             raises ``StartError`` when it never will be.
         answers: whether it answers a request now, within ``LIVENESS_TIMEOUT_S``.
         stop_signal: asks it to end with all requests answered.
@@ -60,8 +57,7 @@ class Part:
     environment: dict[str, str]
     folder: Path
     output: Path
-    ports: tuple[Port, ...]
-    probe: Callable[[int], str | None]
+    probe: Callable[[], str | None]
     answers: Callable[[], bool]
     stop_signal: int = signal.SIGTERM
     death_signal: int = signal.SIGKILL
@@ -115,9 +111,8 @@ def _fork_server(settings: Settings, scratch: Path) -> Part:
         environment=jvm.environment(settings, scratch),
         folder=settings.run,
         output=settings.log("fork_server.log"),
-        ports=(),
         # A launcher that comes too early becomes a plain Python.
-        probe=lambda _: None if forking.listens(scratch) else "starting the fork server",
+        probe=lambda: None if forking.listens(scratch) else "starting the fork server",
         answers=lambda: forking.answers(scratch, LIVENESS_TIMEOUT_S),
         # It ends its workers then.
         death_signal=signal.SIGTERM,
@@ -132,20 +127,16 @@ def _frontend(settings: Settings, archives: Sequence[Archive], scratch: Path) ->
         environment=jvm.environment(settings, scratch),
         folder=settings.run,
         output=settings.log("frontend.out"),
-        ports=(
-            *(settings.inference, settings.management, settings.metrics),
-            *(settings.ts_grpc, settings.ts_grpc_management),
-        ),
         probe=_probe(settings, archives),
         answers=lambda: _http_answers(f"{settings.inference.url}/ping"),
     )
 
 
-def _probe(settings: Settings, archives: Sequence[Archive]) -> Callable[[int], str | None]:
+def _probe(settings: Settings, archives: Sequence[Archive]) -> Callable[[], str | None]:
     frontend = FrontendProbe(settings, archives)
 
-    def look(pid: int) -> str | None:
-        doing = frontend(pid)
+    def look() -> str | None:
+        doing = frontend()
         # A frontend that starts again makes other keys than the running gateway has. They are there before its workers
         # are, and the gateway must have them by the time these are ready.
         try:
@@ -165,8 +156,7 @@ def _side_process(settings: Settings, name: str, module: str, port: Port, answer
         environment=dict(os.environ),
         folder=ROOT,
         output=settings.log(f"{module}.log"),
-        ports=(port,),
-        probe=lambda _: None if processes.listens(port.host, port.number) else f"starting the {name}",
+        probe=lambda: None if processes.listens(port.host, port.number) else f"starting the {name}",
         answers=answers,
         faces_callers=name == BRIDGE,
     )
@@ -180,8 +170,7 @@ def _gateway(settings: Settings, scratch: Path) -> Part:
         environment=dict(os.environ),
         folder=settings.run,
         output=settings.log("gateway.log"),
-        ports=(settings.gateway, settings.grpc, settings.gateway_status),
-        probe=lambda _: None if processes.listens(status.host, status.number) else "starting the gateway",
+        probe=lambda: None if processes.listens(status.host, status.number) else "starting the gateway",
         answers=lambda: _http_answers(f"{settings.gateway_status.url}/status"),
         # SIGTERM breaks off what nginx is answering; its workers outlive a master that is killed.
         stop_signal=signal.SIGQUIT,

@@ -166,7 +166,7 @@ class FrontendProbe:
         self._management = management.of_service(settings)
         self._loading = LoadingWorkers(settings.log("workers.log"))
 
-    def __call__(self, _frontend: int) -> str | None:
+    def __call__(self) -> str | None:
         """What is still going on, or ``None`` when everything is ready.
 
         Raises:

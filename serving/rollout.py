@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from serving import archives, gateway_reload, live, management, model_index, processes, readiness
+from serving import Report, archives, gateway_reload, live, management, model_index, processes, readiness
 from serving.archives import Archive
 from serving.errors import RolloutError, ServingError
 from serving.live import Canary, Live
@@ -41,8 +41,6 @@ GOLDEN = 200
 GRACE = 5.0
 # Seconds after which a version that is still asked for by name is unregistered nevertheless.
 _LONGEST_DRAIN = 60.0
-
-Report = Callable[[str], None]
 
 
 class Rollout:

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from serving import rollout
-from serving.rollout import Report, Rollout
+from serving import Report, rollout
+from serving.rollout import Rollout
 from serving.settings import Settings
 
 # What each command does, in words and as a call.

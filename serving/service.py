@@ -13,10 +13,9 @@ import signal
 import subprocess
 import sys
 
-from serving import management, processes, state
+from serving import Report, management, processes, state
 from serving.errors import BusyError, ServingError, StartError
 from serving.management import Model
-from serving.parts import Report
 from serving.readiness import last_lines
 from serving.settings import ROOT, Settings
 from serving.state import State

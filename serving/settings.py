@@ -29,22 +29,14 @@ COUNTS_VARIABLE = "FASHION_COUNTS_DIR"
 STDOUT = Path("/dev/stdout")
 
 
-def _port(text: str) -> int:
-    port = int(text)
-    if not 1 <= port <= 65535:
-        raise ValueError
-    return port
+def _number(convert: Callable[[str], float], least: float, most: float = sys.float_info.max) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        value = convert(text)
+        if not least <= value <= most:
+            raise ValueError
+        return value
 
-
-def _positive(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise ValueError
-    return seconds
-
-
-def _seconds(text: str) -> float:
-    return 0.0 if float(text) == 0 else _positive(text)
+    return read
 
 
 def _path(text: str) -> Path:
@@ -58,45 +50,29 @@ def _host(text: str) -> str:
     return str(ipaddress.ip_address(text.replace("%", " ")))
 
 
-def _nginx(text: str) -> str:
-    return text if text in ("system", "wheel") else str(_path(text))
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What a variable may hold.
+
+    Attributes:
+        read: turns text into a value, and raises ``ValueError`` or ``KeyError`` for any other text.
+        accepted: what it takes, in words.
+    """
+
+    read: Callable[[str], Any]
+    accepted: str
 
 
-def _rate(text: str) -> int:
-    rate = int(text)
-    if rate < 1:
-        raise ValueError
-    return rate
-
-
-def _switch(text: str) -> bool:
-    return {"0": False, "1": True}[text]
-
-
-def _device(text: str) -> str:
-    if text not in ("cpu", "gpu"):
-        raise ValueError
-    return text
-
-
-def _wire(text: str) -> str:
-    if text != "torchserve":
-        raise ValueError
-    return text
-
-
-_KINDS: dict[Callable[[str], object], str] = {
-    _port: "a port number from 1 to 65535",
-    _positive: "a number of seconds above 0",
-    _seconds: "a number of seconds, 0 or more",
-    _path: "the path of a file or folder",
-    _host: "a host name or an IP address",
-    _nginx: "system, wheel or the path of an nginx program",
-    _rate: "a whole number of requests a second, 1 or more",
-    _device: "cpu or gpu",
-    _wire: "torchserve",
-    _switch: "1 for yes or 0 for no",
-}
+PORT = Kind(_number(int, 1, 65535), "a port number from 1 to 65535")
+RATE = Kind(_number(int, 1), "a whole number of requests a second, 1 or more")
+TIME = Kind(_number(float, 0.001), "a number of seconds above 0")
+DELAY = Kind(_number(float, 0), "a number of seconds, 0 or more")
+PATH = Kind(_path, "the path of a file or folder")
+HOST_NAME = Kind(_host, "a host name or an IP address")
+NGINX = Kind(lambda text: text if text in ("system", "wheel") else str(_path(text)), "system, wheel or a path")
+SWITCH = Kind({"0": False, "1": True}.__getitem__, "1 for yes or 0 for no")
+DEVICE = Kind({"cpu": "cpu", "gpu": "gpu"}.__getitem__, "cpu or gpu")
+WIRE = Kind({"torchserve": "torchserve"}.__getitem__, "torchserve")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +81,7 @@ class Option:
 
     Attributes:
         variable: the environment variable.
-        kind: turns its text into a value and raises ``ValueError`` or ``KeyError`` for any other text.
+        kind: what it may hold.
         default: the value without the variable.
         meaning: in a few words.
         without: what holds without the variable, where the default does not say it.
@@ -113,7 +89,7 @@ class Option:
     """
 
     variable: str
-    kind: Callable[[str], Any]
+    kind: Kind
     default: Any
     meaning: str
     without: str = ""
@@ -127,12 +103,12 @@ class Option:
         """
         text = environment.get(self.variable, "")
         # Kubernetes sets such variables for a service that has this name.
-        if not text or (self.kind is _port and text.startswith(("tcp://", "udp://"))):
+        if not text or (self.kind is PORT and text.startswith(("tcp://", "udp://"))):
             return self.default
         try:
-            return self.kind(text)
+            return self.kind.read(text)
         except (ValueError, KeyError):
-            raise SettingError(f"{self.variable}={text!r} cannot be used: it must be {_KINDS[self.kind]}") from None
+            raise SettingError(f"{self.variable}={text!r} cannot be used: it must be {self.kind.accepted}") from None
 
     @property
     def shown(self) -> str:
@@ -148,7 +124,7 @@ def _option(*values: Any) -> Any:
 
 
 def _port_option(name: str, variable: str, default: int, meaning: str) -> Any:
-    return _option(variable, _port, default, meaning, "", name)
+    return _option(variable, PORT, default, meaning, "", name)
 
 
 def bracketed(host: str) -> str:
@@ -190,58 +166,39 @@ class Settings:
     gateway: Port = _port_option("gateway", "FASHION_GATEWAY_PORT", 8000, "port of HTTP, for callers")
     grpc: Port = _port_option("gRPC", "FASHION_GRPC_PORT", 8001, "port of the Open Inference Protocol over gRPC")
     frontdoor: Port = _port_option("front door", "FASHION_FRONTDOOR_PORT", 8002, "port of the front door")
-    gateway_status: Port = _port_option(
-        "gateway status", "FASHION_GATEWAY_STATUS_PORT", 8003, "port of metrics and of /readyz, for who watches"
-    )
+    gateway_status: Port = _port_option("gateway status", "FASHION_GATEWAY_STATUS_PORT", 8003, "port for monitoring")
     grpc_bridge: Port = _port_option("gRPC bridge", "FASHION_GRPC_BRIDGE_PORT", 8004, "port of the gRPC bridge")
     inference: Port = _port_option("inference", "FASHION_INFERENCE_PORT", 8080, "port of TorchServe's inference API")
     management: Port = _port_option("management", "FASHION_MANAGEMENT_PORT", 8081, "port of its management API")
     metrics: Port = _port_option("metrics", "FASHION_METRICS_PORT", 8082, "port of its metrics API")
-    ts_grpc: Port = _port_option("TorchServe gRPC", "FASHION_TS_GRPC_PORT", 7070, "port of its own gRPC API")
+    ts_grpc: Port = _port_option("TorchServe gRPC", "FASHION_TS_GRPC_PORT", 7070, "port of its gRPC API")
     ts_grpc_management: Port = _port_option(
         "TorchServe gRPC management", "FASHION_TS_GRPC_MANAGEMENT_PORT", 7071, "port of its gRPC management API"
     )
-    listen: str = _option("FASHION_LISTEN", _host, HOST, "address that public ports listen on; :: is all, IPv6 too")
-    api_keys: Path | None = _option(
-        "FASHION_API_KEYS", _path, None, "file of the keys that the gateway asks for", "none, so anybody may ask"
-    )
+    listen: str = _option("FASHION_LISTEN", HOST_NAME, HOST, "address of the public ports; :: is every one, IPv6 too")
+    api_keys: Path | None = _option("FASHION_API_KEYS", PATH, None, "file of the keys that callers need", "none needed")
     certificates: Path | None = _option(
-        "FASHION_CERTIFICATES", _path, None, "folder of gateway.crt and gateway.key", "none, so no TLS"
+        "FASHION_CERTIFICATES", PATH, None, "folder of gateway.crt and gateway.key", "none, so no TLS"
     )
-    rate_limit: int | None = _option(
-        "FASHION_RATE_LIMIT", _rate, None, "requests a second that one client may send", "any number"
-    )
-    tokens: bool = _option("FASHION_TOKENS", _switch, False, "1: TorchServe asks for tokens on every API of its own")
-    model_store: Path = _option("FASHION_MODEL_STORE", _path, ROOT / "model_store", "folder of the archives")
-    run: Path = _option("FASHION_RUN_DIR", _path, ROOT / "run", "folder of the running service's state")
-    logs: Path = _option("FASHION_LOG_DIR", _path, ROOT / "logs", f"folder of its logs; {STDOUT}: they are printed")
+    rate_limit: int | None = _option("FASHION_RATE_LIMIT", RATE, None, "requests a second of one client", "any number")
+    tokens: bool = _option("FASHION_TOKENS", SWITCH, False, "1: TorchServe asks for tokens on every API of its own")
+    model_store: Path = _option("FASHION_MODEL_STORE", PATH, ROOT / "model_store", "folder of the archives")
+    run: Path = _option("FASHION_RUN_DIR", PATH, ROOT / "run", "folder of the running service's state")
+    logs: Path = _option("FASHION_LOG_DIR", PATH, ROOT / "logs", f"folder of its logs; {STDOUT}: they are printed")
     device_type: str | None = _option(
-        "FASHION_DEVICE_TYPE", _device, None, "what workers must compute on, cpu or gpu", "a GPU where there is one"
+        "FASHION_DEVICE_TYPE", DEVICE, None, "what workers must compute on, cpu or gpu", "a GPU where there is one"
     )
     nginx: str | None = _option(
-        "FASHION_NGINX", _nginx, None, "system, wheel or a path", "the system's if new enough, else the wheel's"
+        "FASHION_NGINX", NGINX, None, "system, wheel or a path", "the system's if new enough, else the wheel's"
     )
-    fork_server: bool = _option("FASHION_FORK", _switch, True, "0: each worker imports torch by itself")
+    fork_server: bool = _option("FASHION_FORK", SWITCH, True, "0: each worker imports torch by itself")
     # Read by the handlers, which inherit it.
-    wire: str | None = _option(
-        "FASHION_WIRE", _wire, None, "torchserve: workers read requests by TorchServe's own code", "their own reader"
-    )
-    start_timeout: float = _option(
-        "FASHION_START_TIMEOUT", _positive, 120.0, "seconds that one part may take to be ready"
-    )
+    wire: str | None = _option("FASHION_WIRE", WIRE, None, "torchserve: workers read by TorchServe's code", "their own")
+    start_timeout: float = _option("FASHION_START_TIMEOUT", TIME, 120.0, "seconds that one part may take to be ready")
     # Longer than a garbage collection or a rush takes.
-    hang_timeout: float = _option(
-        "FASHION_HANG_TIMEOUT", _positive, 20.0, "seconds of silence after which a part is killed"
-    )
-    backoff: float = _option(
-        "FASHION_BACKOFF",
-        _positive,
-        1.0,
-        "seconds before the second attempt to start a part; each later one waits longer, up to 60",
-    )
-    drain_delay: float = _option(
-        "FASHION_DRAIN_DELAY", _seconds, 0.0, "seconds between the 503 of /readyz and the end of listening, at a stop"
-    )
+    hang_timeout: float = _option("FASHION_HANG_TIMEOUT", TIME, 20.0, "seconds of silence after which a part is killed")
+    backoff: float = _option("FASHION_BACKOFF", TIME, 1.0, "seconds before a second try at a part; then longer, to 60")
+    drain_delay: float = _option("FASHION_DRAIN_DELAY", DELAY, 0.0, "seconds of 503 at /readyz before a stop begins")
 
     @property
     def ports(self) -> tuple[Port, ...]:
@@ -286,7 +243,7 @@ def read(environment: Mapping[str, str] = os.environ) -> Settings:
     public_host = HOST if values["listen"] in ("0.0.0.0", "::") else values["listen"]
     taken: dict[int, str] = {}
     for name, option in options():
-        if option.kind is not _port:
+        if option.kind is not PORT:
             continue
         number = values[name]
         if number in taken:

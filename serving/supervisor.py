@@ -30,10 +30,9 @@ from typing import Any
 
 from filelock import Timeout
 
-from serving import control, jvm, live, model_index, parts, processes, settings, state, worker_counts
+from serving import Report, control, jvm, live, model_index, parts, processes, settings, state, worker_counts
 from serving.child import Child
 from serving.errors import AlreadyRunningError, PortInUseError, ServingError
-from serving.parts import Part, Report
 from serving.settings import Settings
 from serving.state import State
 
@@ -114,11 +113,11 @@ class Supervisor:
             await working
 
     async def _start(self, ready: Callable[[], None]) -> None:
+        _check_ports(self._given)
         settled, _ = live.settle(live.read(self._given.run), model_index.read(self._given.model_store))
         self._children = [
             Child(make, self._given, self._report, self._write_state) for make in parts.plan(self._given, self._scratch)
         ]
-        _check_ports([child.part for child in self._children])
         worker_counts.clear(self._given.counts)
         for child in self._children:
             await child.start()
@@ -186,17 +185,12 @@ async def _clear_leftovers(given: Settings, before: State) -> None:
     shutil.rmtree(before.scratch, ignore_errors=True)
 
 
-def _check_ports(planned: list[Part]) -> None:
-    ports = [port for part in planned for port in part.ports]
-    taken = [port for port in ports if not processes.port_is_free(port.host, port.number)]
+def _check_ports(given: Settings) -> None:
+    taken = [port for port in given.ports if not processes.port_is_free(port.host, port.number)]
+    held = (f"port {port.number} ({port.name}) is in use by {processes.listener(port.number)}" for port in taken)
     if taken:
-        raise PortInUseError(
-            "; ".join(
-                f"port {port.number} ({port.name}) is in use by {processes.listener(port.number)}: "
-                f"stop that, or set {port.variable}"
-                for port in taken
-            )
-        )
+        variables = " and ".join(port.variable for port in taken)
+        raise PortInUseError(f"{'; '.join(held)}: stop that, or set {variables}")
 
 
 def run(given: Settings, report: Report, ready: Callable[[], None]) -> None:

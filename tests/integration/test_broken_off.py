@@ -16,15 +16,13 @@ from serving.settings import ROOT
 
 # A test that leaves what a service leaves, a detached process and an nginx, says so, and goes on for ever.
 TEST = """
-import os, sys, time
+import os, subprocess, sys, time
 from pathlib import Path
-from serving import processes, settings
+from serving import settings
 from tests import gateways
 
 def test_it(tmp_path):
-    processes.spawn(
-        "detached", [sys.executable, "-c", "import time; time.sleep(600)"], os.environ, tmp_path, tmp_path / "output"
-    )
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     with gateways.running(settings.read({}), tmp_path):
         Path(os.environ["STARTED"]).write_text("")
         time.sleep(600)

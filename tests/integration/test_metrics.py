@@ -155,8 +155,7 @@ def test_tells_that_torchserve_and_the_gateway_are_gone(place):
     url = f"{place.settings.frontdoor.url}/metrics"
     pids = place.state()["processes"]
     # Nobody is to start them again meanwhile.
-    if "supervisor" in pids:
-        os.kill(pids["supervisor"], signal.SIGSTOP)
+    place.supervisor().suspend()
     for name in ("TorchServe", "gateway"):
         # With what they have started: nginx's workers answer without the process that leads them.
         os.killpg(pids[name], signal.SIGKILL)
@@ -164,5 +163,4 @@ def test_tells_that_torchserve_and_the_gateway_are_gone(place):
         assert wait_until(lambda: samples(url)["fashion_torchserve_up",] == 0, TIMEOUT)
         assert samples(url)["nginx_up",] == 0
     finally:
-        if "supervisor" in pids:
-            os.kill(pids["supervisor"], signal.SIGCONT)
+        place.supervisor().resume()

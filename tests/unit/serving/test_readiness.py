@@ -58,7 +58,7 @@ def test_a_worker_that_began_and_ended_between_two_looks_is_told(tmp_path):
     process.wait()
     probe = readiness.FrontendProbe(settings.read({"FASHION_LOG_DIR": str(tmp_path)}), [])
     (tmp_path / "workers.log").write_text(LOG)
-    frontend = os.getpid()
+
 
     def shows(pid):
         model = Model("first", "1.0", 1, 0, 100, (Worker("9000", pid, False, False),))
@@ -66,10 +66,10 @@ def test_a_worker_that_began_and_ended_between_two_looks_is_told(tmp_path):
 
     for pid in (-1, os.getpid()):
         shows(pid)
-        assert probe(frontend) == "loading first 1.0 (0 of 1 models ready)"
+        assert probe() == "loading first 1.0 (0 of 1 models ready)"
     shows(process.pid)
     with pytest.raises(StartError, match=r"first 1\.0 ended while it loaded the model(.|\n)*ValueError"):
-        probe(frontend)
+        probe()
 
 
 def test_a_worker_that_ends_before_it_has_told_its_pid_is_told(tmp_path):

@@ -71,8 +71,7 @@ def part(given):
             "environment": dict(os.environ),
             "folder": given.run,
             "output": given.logs / f"{name}.log",
-            "ports": (),
-            "probe": lambda _: None,
+            "probe": lambda: None,
             "answers": lambda: True,
             **changes,
         }
@@ -126,7 +125,7 @@ def test_parts_start_in_order_each_when_the_one_before_is_ready(given, part, sup
     seen = []
 
     def probing(name):
-        def probe(_pid):
+        def probe():
             seen.append(name)
             return None if seen.count(name) == 3 else f"{name} at {seen.count(name)}"
 
@@ -144,7 +143,7 @@ def test_parts_start_in_order_each_when_the_one_before_is_ready(given, part, sup
 
 def test_callers_side_stops_first_and_the_rest_in_parallel(given, part, supervise):
     def asked(name):
-        return lambda _pid: None if "set" in (given.logs / f"{name}.log").read_text() else "starting"
+        return lambda: None if "set" in (given.logs / f"{name}.log").read_text() else "starting"
 
     supervise(
         [
@@ -165,7 +164,10 @@ def _impatient(monkeypatch):
 
 def test_part_that_ends_while_starting_shows_its_output_and_stops_the_others(given, part, supervise):
     first = []
-    makers = [part("first", probe=first.append), part("second", "print('no luck'); exit(4)", probe=lambda _: "trying")]
+    makers = [
+        part("first", probe=lambda: first.append(pids(given)["first"])),
+        part("second", "print('no luck'); exit(4)", probe=lambda: "trying"),
+    ]
     with pytest.raises(StartError, match="second ended while starting") as raised:
         supervise(makers)
     assert "no luck" in str(raised.value)
@@ -177,11 +179,11 @@ def test_part_that_ends_while_starting_shows_its_output_and_stops_the_others(giv
 def test_part_that_is_never_ready_is_given_up(given, part, supervise):
     object.__setattr__(given, "start_timeout", 0.2)
     with pytest.raises(StartError, match=r"first was not ready after 0\.2 s \(thinking\)"):
-        supervise([part("first", probe=lambda _: "thinking")])
+        supervise([part("first", probe=lambda: "thinking")])
 
 
 def test_a_start_that_is_stopped_leaves_nothing(given, part, monkeypatch):
-    monkeypatch.setattr(parts, "plan", lambda *_: [part("first", probe=lambda _: "thinking")])
+    monkeypatch.setattr(parts, "plan", lambda *_: [part("first", probe=lambda: "thinking")])
 
     async def play():
         starting = Supervisor(given, lambda _: None)
@@ -201,7 +203,7 @@ def test_nothing_starts_when_a_port_is_taken(given, part, supervise):
         socket.create_server((HOST, given.inference.number)),
         pytest.raises(PortInUseError, match=rf"port {given.inference.number} \(inference\).*FASHION_INFERENCE_PORT"),
     ):
-        supervise([part("first", ports=(given.inference,), probe=lambda _: pytest.fail("must not start"))])
+        supervise([part("first", probe=lambda: pytest.fail("must not start"))])
 
 
 def test_a_second_supervisor_is_refused_and_disturbs_nothing(given, part, supervise):
@@ -336,8 +338,8 @@ import sys
 from serving import parts, settings, supervisor
 from serving.parts import Part
 def make(_):
-    return Part("first", [sys.executable, "-c", {SLEEPS!r}], {{}}, settings.ROOT, given.log("first.log"), (),
-                lambda _: None, lambda: True)
+    return Part("first", [sys.executable, "-c", {SLEEPS!r}], {{}}, settings.ROOT, given.log("first.log"),
+                lambda: None, lambda: True)
 given = settings.read()
 parts.plan = lambda *_: [make]
 supervisor.run(given, print, lambda: print("ready", flush=True))
