@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +97,17 @@ class Supervisor:
             self._write_state()
             try:
                 if before:
-                    await self._until_stopped(_clear_leftovers(self._given, before))
-                await self._until_stopped(self._start(ready))
-                await self._until_stopped(self._keep())
+                    await self._until_stopped(partial(_clear_leftovers, self._given, before))
+                await self._until_stopped(partial(self._start, ready))
+                await self._until_stopped(self._keep)
             finally:
                 await self._end()
 
-    async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do some work, or break it off when the service is to end."""
-        working, stopping = asyncio.create_task(work), asyncio.create_task(self._stopping.wait())
+    async def _until_stopped(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do some work, and break it off when the service is to end."""
+        if self._stopping.is_set():
+            return
+        working, stopping = asyncio.create_task(work()), asyncio.create_task(self._stopping.wait())
         await asyncio.wait([stopping, working], return_when=asyncio.FIRST_COMPLETED)
         if stopping.done():
             working.cancel()

@@ -8,10 +8,9 @@ import grpc
 import pytest
 import requests
 
-from serving import parts
+from serving import parts, tokens
 from serving.oip_proto import open_inference_pb2 as oip
 from serving.processes import wait_until
-from serving.tokens import Keys
 from tests import packing
 from tests.support.place import make_place
 
@@ -36,7 +35,8 @@ def guarded(tmp_path_factory):
 
 @pytest.fixture
 def keys(guarded):
-    return Keys(guarded.settings.key_file)
+    """The key of one API as it is now."""
+    return lambda kind: tokens.key(guarded.settings.key_file, kind)
 
 
 def _status(url: str, token: str | None = None, **request: object) -> int:
@@ -52,8 +52,8 @@ def _predicts(guarded) -> bool:
 
 def test_nobody_without_the_right_token_is_answered(guarded, keys):
     right = {
-        f"{guarded.inference}/predictions/tiny": keys.of("inference"),
-        f"{guarded.management}/models": keys.of("management"),
+        f"{guarded.inference}/predictions/tiny": keys("inference"),
+        f"{guarded.management}/models": keys("management"),
     }
     for url, token in right.items():
         request = {"json": VECTOR} if "predictions" in url else {}
@@ -61,7 +61,7 @@ def test_nobody_without_the_right_token_is_answered(guarded, keys):
         for wrong in (None, "x", token[:-1], *(set(right.values()) - {token})):
             assert _status(url, wrong, **request) == 400, wrong
     assert _status(f"{guarded.management}/models", None, params={"url": "tiny-1.1.mar"}) == 400
-    assert _status(f"{guarded.management}/token?type=management", keys.of("management")) == 400
+    assert _status(f"{guarded.management}/token?type=management", keys("management")) == 400
 
 
 def test_only_the_owner_may_read_the_keys(guarded):
@@ -104,12 +104,12 @@ def test_rollouts_use_the_tokens(guarded):
 
 
 def test_frontend_that_starts_again_has_new_keys_and_all_know_them(guarded, keys):
-    before = keys.of("inference")
+    before = keys("inference")
     guarded.process(parts.FRONTEND).kill()
 
     def whole() -> bool:
         with contextlib.suppress(Exception):
-            return keys.of("inference") != before and _predicts(guarded) and guarded.run("status").returncode == 0
+            return keys("inference") != before and _predicts(guarded) and guarded.run("status").returncode == 0
         return False
 
     assert wait_until(whole, 60)
