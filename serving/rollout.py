@@ -93,10 +93,7 @@ class Rollout:
         if before:
             self._refuse_during_canary(before)
             self._refuse_again(version, before)
-        archive = self._checked(version)
-        with self._undo_by(self._unregister(version)):
-            self._bring_up(archive)
-            self._switch(before.followed_by(version) if before else Live(version))
+        self._go_live(self._checked(version), before.followed_by(version) if before else Live(version))
         if before:
             self._retire(before.version)
         return f"{self._model} {version} is live"
@@ -113,10 +110,7 @@ class Rollout:
             what = f"no version of {self._model} was live before {before.version}"
             raise RolloutError(f"{what}: there is none to go back to")
         version = before.previous[0]
-        archive = archives.read_listed(self._entry(version))
-        with self._undo_by(self._unregister(version)):
-            self._bring_up(archive)
-            self._switch(Live(version, before.previous[1:]))
+        self._go_live(archives.read_listed(self._entry(version)), Live(version, before.previous[1:]))
         self._retire(before.version)
         return f"{self._model} {version} is live"
 
@@ -158,6 +152,7 @@ class Rollout:
         if running is None or not running.ready:
             raise RolloutError(f"{self._model} {trial} has workers that are not ready")
         after = before.followed_by(trial)
+        self._report(f"switching {self._model} to {trial}")
         self._switch(after)
         # Until this is done a share goes to the same version by another way.
         self._split({**self._state, self._model: after})
@@ -227,6 +222,14 @@ class Rollout:
                 )
         return archive
 
+    def _go_live(self, archive: Archive, after: Live) -> None:
+        with self._undo_by(self._unregister(after.version)):
+            self._bring_up(archive)
+            self._report(f"switching {self._model} to {after.version}")
+        # A switch that fails late may have brought it requests.
+        with self._undo_by(partial(self._retire, after.version)):
+            self._switch(after)
+
     def _bring_up(self, archive: Archive) -> None:
         """Register a version and see that it answers rightly."""
         version, who = archive.version, f"{self._model} {archive.version}"
@@ -258,7 +261,6 @@ class Rollout:
 
     def _switch(self, after: Live) -> None:
         """Make ``after`` the state, in TorchServe and in the file; both or neither."""
-        self._report(f"switching {self._model} to {after.version}")
         undo = [partial(live.write, self._given.run, self._state)]
         if self._before:
             undo.append(partial(self._management.set_default, self._model, self._before.version))

@@ -260,6 +260,33 @@ def test_supervisor_goes_on_trying_with_an_archive_that_is_gone_for_a_while(plac
     assert place.run("status").returncode == 0
 
 
+def test_ready_means_the_same_everywhere(lasting):
+    """A model that was scaled to no worker is there, and cannot answer."""
+    place = lasting
+    scale = {"min_worker": 0, "max_worker": 0, "synchronous": "true"}
+    requests.put(f"{place.management}/models/tiny", params=scale, timeout=60).raise_for_status()
+    try:
+        assert wait_until(lambda: requests.get(f"{place.gateway}/readyz", timeout=5).status_code == 503, 10)
+        assert requests.get(f"{place.gateway}/v2/models/tiny/ready", timeout=5).status_code == 503
+        assert place.run("status").returncode == 1
+    finally:
+        scale.update(min_worker=1, max_worker=1)
+        requests.put(f"{place.management}/models/tiny", params=scale, timeout=60).raise_for_status()
+    assert wait_until(lambda: requests.get(f"{place.gateway}/readyz", timeout=5).status_code == 200, 30)
+    assert place.run("status").returncode == 0
+
+
+def test_service_that_drains_says_so_and_goes_on_answering(place):
+    packing.pack(place.settings.model_store)
+    place.environment["FASHION_DRAIN_DELAY"] = "3"
+    place.start()
+    ask = {"json": [1, 2, 3], "timeout": 10}
+    place.supervisor().terminate()
+    assert wait_until(lambda: requests.get(f"{place.gateway}/readyz", timeout=5).status_code == 503, 2)
+    assert requests.post(f"{place.gateway}/predictions/tiny", **ask).status_code == 200
+    assert wait_until(lambda: place.run("status").returncode == 3, 30)
+
+
 def test_killed_worker_is_replaced(tiny_service):
     before = _pids(tiny_service)
     tiny_service.workers()[0].kill()

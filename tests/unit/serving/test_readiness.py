@@ -59,7 +59,6 @@ def test_a_worker_that_began_and_ended_between_two_looks_is_told(tmp_path):
     probe = readiness.FrontendProbe(settings.read({"FASHION_LOG_DIR": str(tmp_path)}), [])
     (tmp_path / "workers.log").write_text(LOG)
 
-
     def shows(pid):
         model = Model("first", "1.0", 1, 0, 100, (Worker("9000", pid, False, False),))
         probe._management = SimpleNamespace(models=lambda: [model])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from serving import gateway_reload, live, management, readiness, settings
-from serving.errors import RefusedError, RolloutError, StateError
+from serving.errors import RefusedError, RolloutError, StateError, UnreachableError
 from serving.live import Canary, Live
 from serving.management import Model, Worker
 from serving.rollout import Rollout
@@ -19,12 +19,16 @@ class Registry:
         self.versions = {"1.0"}
         self.default = "1.0"
         self.refused: set[str] = set()
+        # Of a version: the requests in its queue, look by look.
+        self.queues: dict[str, list[int]] = {}
 
     def describe(self, name, version=None):
         version = version or self.default
         if version not in self.versions:
             return None
-        return Model(name, version, 1, 0, 100, (Worker("9000", 1, True, False),))
+        queued = self.queues.get(version, [0])
+        waiting = queued.pop(0) if len(queued) > 1 else queued[0]
+        return Model(name, version, 1, waiting, 100, (Worker("9000", 1, True, False),))
 
     def register(self, archive):
         self._do("register")
@@ -37,6 +41,7 @@ class Registry:
     def unregister(self, _, version):
         self._do("unregister")
         assert version != self.default
+        assert self.queues.get(version, [0]) == [0], "what is in its queue would be lost"
         self.versions.discard(version)
 
     def _do(self, what):
@@ -69,7 +74,7 @@ def change(given, registry, shares, monkeypatch):
     packing.pack(given.model_store)
     packing.pack(given.model_store, version="1.1")
     live.write(given.run, {"tiny": Live("1.0")})
-    return lambda: Rollout(given, "tiny", 0, lambda _: None)
+    return lambda grace=0: Rollout(given, "tiny", grace, lambda _: None)
 
 
 def _holds(given, registry, version, canary=None):
@@ -83,6 +88,22 @@ def test_refused_step_leaves_the_live_version(change, given, registry, step):
     registry.refused = {step}
     with pytest.raises(RefusedError, match=step):
         change().deploy("1.1")
+    _holds(given, registry, "1.0")
+
+
+def test_switch_that_is_refused_late_loses_no_request_that_it_has_brought(change, given, registry, monkeypatch):
+    switch = registry.set_default
+
+    def late(model, version):
+        switch(model, version)
+        if version == "1.1":
+            # Requests came before the switch was taken back.
+            registry.queues = {"1.1": [3, 2, 1, 0]}
+            raise UnreachableError("no answer in time")
+
+    monkeypatch.setattr(registry, "set_default", late)
+    with pytest.raises(UnreachableError):
+        change(grace=0.5).deploy("1.1")
     _holds(given, registry, "1.0")
 
 
