@@ -73,9 +73,15 @@ def writing(target: Path) -> Iterator[Path]:
     """Give an empty folder beside ``target`` that takes its place when the block ends, and is removed if it fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
-        part = Path(temporary) / "new"
+        part, old = Path(temporary) / "new", Path(temporary) / "old"
         part.mkdir()
         yield part
-        if target.exists():
-            target.rename(Path(temporary) / "old")
-        part.rename(target)
+        try:
+            if target.exists():
+                target.rename(old)
+            part.rename(target)
+        except BaseException:
+            # Ctrl-C between the two: what was there stays.
+            if old.exists():
+                old.rename(target)
+            raise

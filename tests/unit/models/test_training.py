@@ -160,6 +160,24 @@ def test_an_artifact_that_fails_to_be_written_leaves_the_old_one(tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["1.0"]
 
 
+def test_ctrl_c_while_an_artifact_takes_its_place_leaves_the_old_one(tmp_path, monkeypatch):
+    target = tmp_path / "1.0"
+    target.mkdir()
+    (target / "file").write_text("old")
+    rename = Path.rename
+
+    def interrupted(path, to):
+        if path.name == "new":
+            raise KeyboardInterrupt
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), artifacts.writing(target) as folder:
+        (folder / "file").write_text("new")
+    assert (target / "file").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_ctrl_c_leaves_nothing_half_written(tmp_path):
     environment = {"FASHION_ARTIFACTS_DIR": str(tmp_path), "PATH": "/usr/bin:/bin", "COLUMNS": "200"}
     process = subprocess.Popen(
