@@ -26,7 +26,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NoReturn
 
 # What workers and the archives' handlers import at their start.
 _IMPORTS = ("ts.model_service_worker", "numpy", "orjson", "PIL.Image", "torch")
@@ -36,22 +36,6 @@ _PING = b"ping"
 
 # Beyond what any arguments and variables take.
 _LARGEST = 1 << 20
-
-
-class Wanted(NamedTuple):
-    """A worker that a launcher asks for.
-
-    Attributes:
-        arguments: the script and what it is given.
-        folder: its working directory.
-        environment: all its variables.
-        files: descriptors of its standard input, output and error.
-    """
-
-    arguments: list[str]
-    folder: str
-    environment: dict[str, str]
-    files: list[int]
 
 
 class _Server:
@@ -64,16 +48,14 @@ class _Server:
         # By launcher: its child's pid and a descriptor that tells when it ends.
         self._children: dict[socket.socket, tuple[int, int]] = {}
 
-    def serve(self) -> Wanted:
-        """Go on for ever; returns in the children alone, with what each is to become."""
+    def serve(self) -> NoReturn:
+        """Go on for ever; each child runs its worker in here and leaves with ``SystemExit``."""
         while True:
             # One at a time, as what is done for one may close another.
             key, _ = self._selector.select()[0]
-            heard: Callable[[], Wanted | None] = key.data
             # An end between a fork and its entry would forget the child, which would outlive it.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-            if wanted := heard():
-                return wanted
+            key.data()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
     def end_children(self) -> None:
@@ -86,7 +68,7 @@ class _Server:
         launcher, _ = self._listener.accept()
         self._selector.register(launcher, selectors.EVENT_READ, partial(self._heard, launcher))
 
-    def _heard(self, launcher: socket.socket) -> Wanted | None:
+    def _heard(self, launcher: socket.socket) -> None:
         try:
             message, files, _, _ = socket.recv_fds(launcher, _LARGEST, 3)
         except OSError:
@@ -100,29 +82,27 @@ class _Server:
                 launcher.send(message)
         elif not message or _gone(launcher):
             self._forget(launcher)
-        elif wanted := self._fork(launcher, Wanted(**json.loads(message), files=files)):
-            return wanted
+        else:
+            self._fork(launcher, partial(_become, **json.loads(message), files=files))
         for file in files:
             os.close(file)
-        return None
 
-    def _fork(self, launcher: socket.socket, wanted: Wanted) -> Wanted | None:
+    def _fork(self, launcher: socket.socket, become: Callable[[], NoReturn]) -> None:
         try:
             pid = os.fork()
         except OSError as error:
             # The launcher becomes a plain Python, which may have more luck.
             print(f"no worker forked: {error}", file=sys.stderr, flush=True)
             self._forget(launcher)
-            return None
+            return
         if pid == 0:
             self._let_go()
-            return wanted
+            become()
         ended = os.pidfd_open(pid)
         self._children[launcher] = pid, ended
         self._selector.register(ended, selectors.EVENT_READ, partial(self._ended, launcher))
         with suppress(OSError):
             launcher.send(str(pid).encode())
-        return None
 
     def _let_go(self) -> None:
         """In a child: close what is the server's."""
@@ -162,37 +142,40 @@ def _paths(environment: dict[str, str]) -> list[str]:
     return [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
 
 
-def _become(wanted: Wanted, installed: list[str]) -> None:
+def _become(arguments: list[str], folder: str, environment: dict[str, str], files: list[int]) -> NoReturn:
     """Run a worker's script in this process, as a Python that has just been started would.
 
     Args:
-        wanted: the worker.
-        installed: where modules are found after the script's folder and ``PYTHONPATH``.
+        arguments: the script and what it is given.
+        folder: its working directory.
+        environment: all its variables.
+        files: descriptors of its standard input, output and error.
     """
-    for number, file in enumerate(wanted.files):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
     os.setsid()
-    os.chdir(wanted.folder)
+    os.chdir(folder)
     os.environ.clear()
-    os.environ.update(wanted.environment)
-    script = wanted.arguments[0]
-    sys.argv = wanted.arguments
-    sys.path[:] = [str(Path(script).parent), *_paths(wanted.environment), *installed]
+    os.environ.update(environment)
+    sys.argv = arguments
+    sys.path[:0] = [str(Path(arguments[0]).parent), *_paths(environment)]
     # What was seeded at the import would give the same numbers in all workers.
     random.seed()
     sys.modules["numpy"].random.seed()
     with suppress(OSError):
         # For ps and top, which would show this program's name.
         Path("/proc/self/comm").write_text("worker")
-    runpy.run_path(script, run_name="__main__")
+    runpy.run_path(arguments[0], run_name="__main__")
+    sys.exit()
 
 
 def main() -> None:
     """Listen at the socket that the argument names."""
     # Python puts the folder of this script first, and PYTHONPATH is each worker's own.
-    installed = [path for path in sys.path[1:] if path not in _paths(dict(os.environ))]
-    sys.path[:] = installed
+    sys.path[:] = [path for path in sys.path[1:] if path not in _paths(dict(os.environ))]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     address = Path(sys.argv[1])
     # Of a fork server that was killed.
@@ -209,13 +192,10 @@ def main() -> None:
     server = _Server(listener)
     parent = os.getpid()
     try:
-        wanted = server.serve()
+        server.serve()
     finally:
         if os.getpid() == parent:
             server.end_children()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    _become(wanted, installed)
 
 
 if __name__ == "__main__":
