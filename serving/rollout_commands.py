@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from serving import Report, rollout
 from serving.rollout import Rollout
 from serving.settings import Settings
 
-# What each command does, in words and as a call.
-_COMMANDS: dict[str, tuple[str, Callable[[Rollout, Mapping[str, Any]], str]]] = {
-    "deploy": (
-        "make a version live, after every check, with no request lost",
-        lambda change, asked: change.deploy(asked["version"]),
-    ),
-    "rollback": ("make the version live that was live before", lambda change, _: change.rollback()),
-    "canary": (
-        "give a version a share of the requests",
-        lambda change, asked: change.canary(asked["version"], asked["percent"]),
-    ),
-    "promote": ("make the canary the live version", lambda change, _: change.promote()),
-    "abort": ("end the canary", lambda change, _: change.abort()),
+# What each command does in words, and which parts of the command line the method of ``Rollout`` with its name takes.
+_COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "deploy": ("make a version live, after every check, with no request lost", ("version",)),
+    "rollback": ("make the version live that was live before", ()),
+    "canary": ("give a version a share of the requests", ("version", "percent")),
+    "promote": ("make the canary the live version", ()),
+    "abort": ("end the canary", ()),
 }
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add these commands to a parser's."""
-    for name, (text, _) in _COMMANDS.items():
+    for name, (text, takes) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("model", help="a model of the service")
-        if name in ("deploy", "canary"):
+        if "version" in takes:
             command.add_argument("version", help="a version that the model store's index lists")
-        if name == "canary":
+        if "percent" in takes:
             command.add_argument("--percent", type=float, default=10.0, help="its share (%(default)g)")
         command.add_argument(
             "--grace",
@@ -57,5 +51,6 @@ def run(asked: Mapping[str, Any], given: Settings, report: Report) -> str:
     Raises:
         ServingError: nothing has changed; or, as the message says, all that is left to do is to tidy up.
     """
-    _, change = _COMMANDS[asked["command"]]
-    return change(Rollout(given, asked["model"], asked["grace"], report), asked)
+    _, takes = _COMMANDS[asked["command"]]
+    change = Rollout(given, asked["model"], asked["grace"], report)
+    return str(getattr(change, asked["command"])(*(asked[name] for name in takes)))
