@@ -93,7 +93,8 @@ class Rollout:
         if before:
             self._refuse_during_canary(before)
             self._refuse_again(version, before)
-        self._go_live(self._checked(version), before.followed_by(version) if before else Live(version))
+        archive = self._checked(version)
+        self._bring_up(archive, partial(self._switch, before.followed_by(version) if before else Live(version)))
         if before:
             self._retire(before.version)
         return f"{self._model} {version} is live"
@@ -110,7 +111,8 @@ class Rollout:
             what = f"no version of {self._model} was live before {before.version}"
             raise RolloutError(f"{what}: there is none to go back to")
         version = before.previous[0]
-        self._go_live(archives.read_listed(self._entry(version)), Live(version, before.previous[1:]))
+        archive = archives.read_listed(self._entry(version))
+        self._bring_up(archive, partial(self._switch, Live(version, before.previous[1:])))
         self._retire(before.version)
         return f"{self._model} {version} is live"
 
@@ -134,10 +136,7 @@ class Rollout:
         if before.canary:
             self._share(after)
         else:
-            archive = self._checked(version)
-            with self._undo_by(self._unregister(version)):
-                self._bring_up(archive)
-                self._share(after)
+            self._bring_up(self._checked(version), partial(self._share, after))
         return f"{self._model} {version} gets {percent:g} % of the requests that ask for no version"
 
     def promote(self) -> str:
@@ -152,7 +151,6 @@ class Rollout:
         if running is None or not running.ready:
             raise RolloutError(f"{self._model} {trial} has workers that are not ready")
         after = before.followed_by(trial)
-        self._report(f"switching {self._model} to {trial}")
         self._switch(after)
         # Until this is done a share goes to the same version by another way.
         self._split({**self._state, self._model: after})
@@ -222,26 +220,23 @@ class Rollout:
                 )
         return archive
 
-    def _go_live(self, archive: Archive, after: Live) -> None:
-        with self._undo_by(self._unregister(after.version)):
-            self._bring_up(archive)
-            self._report(f"switching {self._model} to {after.version}")
-        # A switch that fails late may have brought it requests.
-        with self._undo_by(partial(self._retire, after.version)):
-            self._switch(after)
-
-    def _bring_up(self, archive: Archive) -> None:
-        """Register a version and see that it answers rightly."""
+    def _bring_up(self, archive: Archive, change: Callable[[], None]) -> None:
+        """Register a version, see that it answers rightly, and make a change; unregistered again if a step fails."""
         version, who = archive.version, f"{self._model} {archive.version}"
-        if self._management.describe(self._model, version):
-            self._report(f"unregistering {who}, left by a rollout that was broken off")
-            self._management.unregister(self._model, version)
-        self._report(f"registering {who}")
-        self._management.register(archive.path.name)
-        self._wait_for_workers(version)
-        if archive.golden:
-            self._report(f"asking {who} for {min(GOLDEN, len(archive.golden.inputs))} known answers")
-            readiness.check_prediction(self._given, archive, GOLDEN)
+        unregister = partial(self._management.unregister, self._model, version)
+        with self._undo_by(unregister):
+            if self._management.describe(self._model, version):
+                self._report(f"unregistering {who}, left by a rollout that was broken off")
+                unregister()
+            self._report(f"registering {who}")
+            self._management.register(archive.path.name)
+            self._wait_for_workers(version)
+            if archive.golden:
+                self._report(f"asking {who} for {min(GOLDEN, len(archive.golden.inputs))} known answers")
+                readiness.check_prediction(self._given, archive, GOLDEN)
+        # A change that fails late may have brought it requests.
+        with self._undo_by(partial(self._retire, version)):
+            change()
 
     def _wait_for_workers(self, version: str) -> None:
         who, timeout = f"{self._model} {version}", self._given.start_timeout
@@ -261,6 +256,7 @@ class Rollout:
 
     def _switch(self, after: Live) -> None:
         """Make ``after`` the state, in TorchServe and in the file; both or neither."""
+        self._report(f"switching {self._model} to {after.version}")
         undo = [partial(live.write, self._given.run, self._state)]
         if self._before:
             undo.append(partial(self._management.set_default, self._model, self._before.version))
@@ -281,9 +277,6 @@ class Rollout:
         """Have the gateway send each canary its share."""
         if not gateway_reload.apply(self._given, state):
             raise RolloutError("the gateway does not run; see: make status")
-
-    def _unregister(self, version: str) -> Callable[[], None]:
-        return partial(self._management.unregister, self._model, version)
 
     @contextmanager
     def _undo_by(self, *steps: Callable[[], None]) -> Iterator[None]:
