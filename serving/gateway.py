@@ -83,8 +83,6 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
     Raises:
         SettingError: as for ``write_config``.
     """
-    # Any rate will do where it is not used.
-    rate = str(settings.rate_limit or 1)
     tls = " ssl" if settings.certificates else ""
     http2 = "; http2 on" if nginx.has_http2_directive else " http2"
     return {
@@ -109,8 +107,8 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
         "BODY_BYTES": str(limits.REQUEST_BYTES),
         "CALLERS": _callers(settings.api_keys) if settings.api_keys else "default anybody;",
         "LIMITED": "on" if settings.rate_limit else "off",
-        "RATE": rate,
-        "BURST": rate,
+        # The largest burst, too. Any rate will do where it is not used.
+        "RATE": str(settings.rate_limit or 1),
     }
 
 
