@@ -56,16 +56,12 @@ plan:
 	@test -e $(STAMP) || echo "FashionMNIST, trains four models (4 to 7 minutes on two cores). Later ones take seconds."
 
 serve: plan archive ## from a bare clone to a running service that answers predictions; PROFILE=realtime for few callers
-	@$(BIN)/python -m serving serve
-
 stop: $(STAMP) ## stop the local service
-	@$(BIN)/python -m serving stop
-
 restart: archive ## stop, pack and start again
-	@$(BIN)/python -m serving restart
-
 status: $(STAMP) ## models, versions, workers and addresses of the local service
-	@$(BIN)/python -m serving status
+
+serve stop restart status:
+	@$(BIN)/python -m serving $@
 
 # --- what is live -----------------------------------------------------------------------------------------------------
 
@@ -81,17 +77,15 @@ named: $(STAMP)
 deploy: named ## make a version live, after every check and with no request lost: MODEL=name VERSION=1.1
 	@$(ROLLOUT) deploy $(MODEL) $(VERSION)
 
-rollback: named ## make the version live that was live before: MODEL=name
-	@$(ROLLOUT) rollback $(MODEL)
-
 canary: named ## give a version a share of the requests: MODEL=name VERSION=1.1 PERCENT=10
 	@$(ROLLOUT) canary $(MODEL) $(VERSION) --percent $(PERCENT)
 
+rollback: named ## make the version live that was live before: MODEL=name
 promote: named ## make the canary the live version: MODEL=name
-	@$(ROLLOUT) promote $(MODEL)
-
 abort: named ## end the canary: MODEL=name
-	@$(ROLLOUT) abort $(MODEL)
+
+rollback promote abort:
+	@$(ROLLOUT) $@ $(MODEL)
 
 .PHONY: certs
 certs: ## make a local certificate authority and a certificate for TLS, in keys/; needs openssl
