@@ -28,6 +28,11 @@ $(STAMP): client/pyproject.toml requirements/install.py requirements/service.txt
 .PHONY: setup
 setup: $(STAMP) ## make the virtual environment with every pinned package
 
+# What some tests need beside, such as requirements/web.txt.
+$(VENV)/.%-installed: requirements/%.txt $(STAMP)
+	@$(INSTALL) $(VENV) -r $<
+	@touch $@
+
 # --- models -----------------------------------------------------------------------------------------------------------
 
 .PHONY: train quantize archive summary
@@ -70,7 +75,7 @@ CONTAINERS ?=
 PERCENT ?= 10
 ROLLOUT = $(if $(CONTAINERS),docker compose exec fashion-serve python,$(BIN)/python) -m serving
 
-.PHONY: deploy rollback canary promote abort named
+.PHONY: deploy rollback canary promote abort named certs
 named: $(STAMP)
 	@test -n "$(MODEL)" || { echo "error: name a model, such as MODEL=fashion_mlp"; exit 2; }
 
@@ -87,7 +92,6 @@ abort: named ## end the canary: MODEL=name
 rollback promote abort:
 	@$(ROLLOUT) $@ $(MODEL)
 
-.PHONY: certs
 certs: ## make a local certificate authority and a certificate for TLS, in keys/; needs openssl
 	@gateway/certs.sh
 
@@ -140,7 +144,7 @@ test-web test-nginx: PARALLEL = 2
 PYTEST := $(BIN)/python -m pytest
 IN_PARALLEL = --numprocesses $(PARALLEL) --dist loadfile --no-loadscope-reorder
 
-.PHONY: test test-unit coverage test-nginx test-faults test-conformance fuzz test-web chaos lint format
+.PHONY: test test-unit coverage test-nginx test-faults test-conformance fuzz test-web chaos lint format test-fresh test-monitoring test-containers
 test: archive ## unit and integration tests against a real TorchServe
 	@$(PYTEST) $(IN_PARALLEL)
 
@@ -158,7 +162,6 @@ test-faults: archive ## every fault in its short form, under load; six minutes; 
 
 # A folder in which to leave the clone; without it a temporary one is removed.
 FRESH ?=
-.PHONY: test-fresh
 test-fresh: $(STAMP) ## `make serve` on a machine with nothing on it but Python: ten minutes; needs root on Linux
 	@FRESH="$(FRESH)" $(PYTEST) -s tests/fresh --session-timeout 3600
 
@@ -176,10 +179,6 @@ fuzz: archive ## 50,000 broken requests to the decoders, and 60,000 requests wit
 	@$(BIN)/python -m tests.fuzz.decoders --count 50000
 	@FUZZ_ROUNDS=100 $(PYTEST) tests/integration/test_bad_neighbours.py
 
-$(VENV)/.web-installed: requirements/web.txt $(STAMP)
-	@$(INSTALL) $(VENV) -r requirements/web.txt
-	@touch $@
-
 test-web: archive $(VENV)/.web-installed ## the playground in a real browser; needs chromium
 	@$(PYTEST) $(IN_PARALLEL) tests/web
 
@@ -191,15 +190,9 @@ test-nginx: archive $(VENV)/.web-installed ## the gateway's and the playground's
 chaos: archive ## every fault at full length under load, with figures and charts; 30 minutes; needs faketime
 	@CHAOS=full $(PYTEST) tests/chaos
 
-.PHONY: test-monitoring
 test-monitoring: archive ## alerts and dashboard with a real Prometheus; needs Debian's prometheus
 	@$(PYTEST) tests/monitoring
 
-$(VENV)/.containers-installed: requirements/containers.txt $(STAMP)
-	@$(INSTALL) $(VENV) -r requirements/containers.txt
-	@touch $@
-
-.PHONY: test-containers
 test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## the service in a container; needs docker
 	@$(ON_DEVICE) $(PYTEST) tests/containers
 
