@@ -82,17 +82,14 @@ def verify(entry: Listed) -> None:
         ArchiveError: it is missing, cannot be read, or is not what was packed.
     """
     again = f"run: make archive MODEL={entry.model} VERSION={entry.version}"
-    found = hashlib.sha256()
     try:
-        with entry.path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                found.update(chunk)
+        found = hashlib.sha256(entry.path.read_bytes()).hexdigest()
     except FileNotFoundError:
         raise ArchiveError(f"{entry.path} is missing, which {NAME} lists; {again}") from None
     except OSError as error:
         raise ArchiveError(f"{entry.path} cannot be read: {error.strerror or error}") from error
-    if found.hexdigest() != entry.sha256:
+    if found != entry.sha256:
         raise ArchiveError(
-            f"{entry.path} is not what was packed: its SHA-256 begins {found.hexdigest()[:12]}, "
+            f"{entry.path} is not what was packed: its SHA-256 begins {found[:12]}, "
             f"{NAME} says {entry.sha256[:12]}; {again}"
         )
