@@ -34,9 +34,8 @@ trap 'rm -rf "$work"' EXIT
 cat >"$work/config" <<END
 [req]
 distinguished_name = name
-prompt = no
+# req needs this section; -subj names the subject.
 [name]
-CN = fashion-serve local CA
 [authority]
 basicConstraints = critical, CA:true, pathlen:0
 keyUsage = critical, keyCertSign, cRLSign
@@ -54,7 +53,7 @@ trap 'cat "$work/said" >&3' ERR
 # P-256: quick to sign with, and known to every client.
 key=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
 openssl req -x509 "${key[@]}" -config "$work/config" -extensions authority -days 3650 \
-    -keyout "$folder/ca.key" -out "$folder/ca.crt"
+    -subj "/CN=fashion-serve local CA" -keyout "$folder/ca.key" -out "$folder/ca.crt"
 openssl req "${key[@]}" -config "$work/config" -subj "/CN=$1" -keyout "$folder/gateway.key" -out "$work/request"
 # 397 days: Apple's systems take no certificate for longer.
 openssl x509 -req -in "$work/request" -CA "$folder/ca.crt" -CAkey "$folder/ca.key" -CAcreateserial \
