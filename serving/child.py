@@ -98,12 +98,19 @@ class Child:
         await self.end(0)
         return f"{self.part.name} {outcome}"
 
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it runs."""
+        # It may have ended just now.
+        with suppress(ProcessLookupError):
+            if self.pid:
+                os.kill(self.pid, number)
+
     async def end(self, grace: float) -> None:
         """Ask it to end, and kill it and its group after ``grace`` seconds."""
         if self._process is None:
             return
         if grace and self.pid:
-            os.kill(self.pid, self.part.stop_signal)
+            self.signal(self.part.stop_signal)
             # What is suspended takes the signal when it goes on.
             self._signal_group(signal.SIGCONT)
             with suppress(asyncio.TimeoutError):

@@ -160,9 +160,9 @@ class Supervisor:
     async def _end(self) -> None:
         """Stop callers' side first, and the rest when the last request is answered."""
         for child in self._children:
-            if child.part.name in (parts.FRONTDOOR, parts.BRIDGE) and child.pid:
+            if child.part.name in (parts.FRONTDOOR, parts.BRIDGE):
                 # They say from now on that the service is not ready.
-                os.kill(child.pid, signal.SIGUSR1)
+                child.signal(signal.SIGUSR1)
         if self._children:
             await asyncio.sleep(self._given.drain_delay)
         for side, grace in ((True, _CALLERS_GRACE_S), (False, _GRACE_S)):

@@ -258,6 +258,8 @@ def test_supervisor_goes_on_trying_with_an_archive_that_is_gone_for_a_while(plac
     archive.write_bytes(packed)
     _read_until(foreground, "ready again")
     assert place.run("status").returncode == 0
+    foreground.send_signal(signal.SIGTERM)
+    foreground.communicate(timeout=60)
 
 
 def test_ready_means_the_same_everywhere(lasting):

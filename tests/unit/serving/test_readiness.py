@@ -72,13 +72,13 @@ def test_a_worker_that_began_and_ended_between_two_looks_is_told(tmp_path):
 
 
 def test_a_worker_that_ends_before_it_has_told_its_pid_is_told(tmp_path):
-    # As TorchServe's frontend runs a worker.
-    frontend = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()', '/tmp/.ts.sock.9000'])"
-    model = Model("first", "1.0", 1, 0, 100, (Worker("9000", -1, False, False),))
+    # As TorchServe's frontend runs a worker. A service of other tests may have one with the usual number.
+    frontend = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()', '/tmp/.ts.sock.77'])"
+    model = Model("first", "1.0", 1, 0, 100, (Worker("77", -1, False, False),))
     loading = readiness.LoadingWorkers(tmp_path / "workers.log")
-    (tmp_path / "workers.log").write_text(LOG)
+    (tmp_path / "workers.log").write_text(LOG.replace("9000", "77"))
     with subprocess.Popen([sys.executable, "-c", frontend], stdin=subprocess.PIPE) as process:
-        assert wait_until(lambda: loading.check([model]) or bool(loading._seen["9000"]), 30)
+        assert wait_until(lambda: loading.check([model]) or bool(loading._seen["77"]), 30)
         process.communicate(b"\n")
     with pytest.raises(StartError, match=r"first 1\.0 ended while it loaded the model(.|\n)*ValueError"):
         loading.check([model])
