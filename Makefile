@@ -188,7 +188,7 @@ test-nginx: archive $(VENV)/.web-installed ## the gateway's and the playground's
 	@FASHION_NGINX=wheel $(PYTEST) $(IN_PARALLEL) $(THROUGH_GATEWAY:%=tests/integration/%.py) tests/web
 
 chaos: archive ## every fault at full length under load, with figures and charts; 30 minutes; needs faketime
-	@CHAOS=full $(PYTEST) tests/chaos
+	@CHAOS=full $(PYTEST) --timeout 1200 tests/chaos
 
 test-monitoring: archive ## alerts and dashboard with a real Prometheus; needs Debian's prometheus
 	@$(PYTEST) tests/monitoring
