@@ -139,8 +139,9 @@ def test_no_descriptors_for_a_moment_is_503(upstream, tmp_path, body):
     inference = dataclasses.replace(base.inference, number=upstream.port)
     with gateways.running(base, tmp_path, inference=inference) as gateway:
         master = int((tmp_path / "run" / "gateway" / "nginx.pid").read_text())
+        # The master listens before it has started them.
+        assert wait_until(lambda: psutil.Process(master).children(), 10)
         workers = psutil.Process(master).children()
-        assert workers
         # What looked whether it listens has gone.
         assert wait_until(
             lambda: {each.status for worker in workers for each in worker.net_connections()} == {"LISTEN"}, 10
