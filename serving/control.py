@@ -25,8 +25,7 @@ from serving.state import State
 
 logger = logging.getLogger(__name__)
 
-# How long a command waits for another one to end: a command that undoes something for the longest drain.
-_MOMENT_S = 0.1
+# How long a command that undoes something waits for another one to end: for the longest drain. The others hardly wait.
 _PATIENCE_S = {"rollback": 90.0, "abort": 90.0}
 
 
@@ -79,7 +78,7 @@ async def serve(given: Settings, scratch: Path, versions: asyncio.Lock) -> async
 
     async def carry_out(asked: dict[str, Any], report: Report) -> str:
         try:
-            await asyncio.wait_for(versions.acquire(), _PATIENCE_S.get(asked["command"], _MOMENT_S))
+            await asyncio.wait_for(versions.acquire(), _PATIENCE_S.get(asked["command"], 0.1))
         except asyncio.TimeoutError:
             raise BusyError("another rollout is under way, or TorchServe is being started; try again then") from None
         try:

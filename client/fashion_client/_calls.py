@@ -11,6 +11,7 @@ import functools
 import http.client
 import io
 import json
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -27,6 +28,10 @@ JSON = "application/json"
 PNG = "image/png"
 
 T = TypeVar("T")
+
+# CPython 3.11's ast.literal_eval, with which numpy reads the header of a .npy file, can raise SystemError when
+# several threads call it at once (python/cpython#106905).
+NPY_LOCK = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +204,8 @@ def _prediction(answer: Answer) -> Prediction:
 
 def _probabilities(answer: Answer, shape: tuple[int, int]) -> NDArray[np.float32]:
     try:
-        found = np.load(io.BytesIO(_checked(answer).body), allow_pickle=False)
+        with NPY_LOCK:
+            found = np.load(io.BytesIO(_checked(answer).body), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise _bad(answer, "is no .npy array") from error
     if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype.kind != "f":

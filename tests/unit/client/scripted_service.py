@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
+from fashion_client._calls import NPY_LOCK
 from PIL import Image
 
 LABELS = (
@@ -29,8 +30,6 @@ LABELS = (
     "Bag",
     "Ankle boot",
 )
-# CPython 3.11's ast.literal_eval, which reads the header of a .npy file, fails now and then in several threads at once.
-_READING = threading.Lock()
 MODELS: dict[str, dict[str, Any]] = {
     "fashion_convnet": {"input": ("image", "UINT8", [-1, 28, 28]), "labels": LABELS, "versions": ["1.0", "1.1"]},
     "sigmoid_net": {"input": ("features", "FP32", [-1, 3]), "labels": ("a", "b"), "versions": ["1.0"]},
@@ -250,7 +249,7 @@ def _answer(service: ScriptedService, seen: Seen) -> Reply:
 def _decode(body: bytes, shape: list[int]) -> tuple[np.ndarray, bool]:
     if body.startswith(b"\x89PNG"):
         return np.asarray(Image.open(io.BytesIO(body)))[np.newaxis], True
-    with _READING:
+    with NPY_LOCK:
         array = np.load(io.BytesIO(body), allow_pickle=False)
     return array.reshape(-1, *shape), list(array.shape) == shape
 
