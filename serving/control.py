@@ -11,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
+import select
 import socket
 import threading
 from collections.abc import Mapping
@@ -119,7 +121,7 @@ def ask(service: State | None, asked: Mapping[str, Any], report: Report) -> str:
 
     Raises:
         NotRunningError: there is no such service, or it is still starting.
-        RolloutError: nothing has changed; or, as the message says, all that is left to do is to tidy up.
+        ServingError: nothing has changed; or, as the message says, all that is left to do is to tidy up.
         KeyboardInterrupt: broken off; what was live is live.
     """
     with socket.socket(socket.AF_UNIX) as connection:
@@ -128,19 +130,38 @@ def ask(service: State | None, asked: Mapping[str, Any], report: Report) -> str:
         except OSError:
             raise NotRunningError("the service does not run, or is still starting; see: make status") from None
         connection.sendall(json.dumps(asked).encode() + b"\n")
-        interrupted = None
-        with connection.makefile() as lines:
-            while True:
-                try:
-                    message = json.loads(lines.readline() or '{"error": "the service ended meanwhile"}')
-                except KeyboardInterrupt as interrupt:
-                    interrupted = interrupt
-                    connection.shutdown(socket.SHUT_WR)
-                    continue
-                if interrupted and "doing" not in message:
-                    raise interrupted
-                if "error" in message:
-                    raise RolloutError(message["error"])
-                if "done" in message:
-                    return str(message["done"])
-                report(message["doing"])
+        try:
+            return outcome(connection.fileno(), report, "the service ended meanwhile")
+        except KeyboardInterrupt:
+            connection.shutdown(socket.SHUT_WR)
+            # It is being undone.
+            with suppress(ServingError):
+                outcome(connection.fileno(), report, "")
+            raise
+
+
+def outcome(descriptor: int, report: Report, ended: str) -> str:
+    """Read what the supervisor says until a command, or its own start, is over; the last word.
+
+    Args:
+        descriptor: to read from.
+        report: told of each step.
+        ended: what it means that the supervisor ends before.
+
+    Raises:
+        ServingError: the command failed, or the supervisor ended.
+    """
+    rest = b""
+    while True:
+        # Python runs a signal's handler between two calls: one that comes right before a call would wait for its end.
+        if not select.select([descriptor], [], [], 0.2)[0]:
+            continue
+        if not (piece := os.read(descriptor, 1 << 16)):
+            raise ServingError(ended)
+        *lines, rest = (rest + piece).split(b"\n")
+        for message in map(json.loads, lines):
+            if "error" in message:
+                raise ServingError(message["error"])
+            if "done" in message:
+                return str(message["done"])
+            report(message["doing"])

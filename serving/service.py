@@ -7,16 +7,14 @@ signaled.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
 import subprocess
 import sys
 
-from serving import Report, management, processes, state
-from serving.errors import BusyError, ServingError, StartError
+from serving import Report, control, management, processes, state
+from serving.errors import BusyError, ServingError
 from serving.management import Model
-from serving.readiness import last_lines
 from serving.settings import ROOT, Settings
 from serving.state import State
 
@@ -64,19 +62,14 @@ def start(settings: Settings, report: Report) -> None:
         )
     os.close(writing)
     try:
-        with os.fdopen(reading) as told:
-            for message in map(json.loads, told):
-                if "error" in message:
-                    raise StartError(message["error"])
-                if "done" in message:
-                    return
-                report(message["doing"])
-        raise StartError(f"the start was broken off; the end of {log}:\n{last_lines(log)}")
+        control.outcome(reading, report, f"the start was broken off; see {log}")
     except BaseException:
         # Ctrl-C too. It ends what it has started.
         process.terminate()
         process.wait(_STOP_TIMEOUT_S)
         raise
+    finally:
+        os.close(reading)
 
 
 def stop(settings: Settings) -> bool:
