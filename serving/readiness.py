@@ -92,7 +92,7 @@ class LoadingWorkers:
     def _settled_lines(self, worker: str) -> str:
         """Its last lines, which the frontend writes a moment after its end, or later on a busy machine."""
         looks = [worker_lines(self._log, worker)]
-        while len(looks) <= 20 and not (looks[-1] and looks[-4:] == [looks[-1]] * 4):
+        while len(looks) <= 20 and not (looks[-1] and looks[-7:] == [looks[-1]] * 7):
             time.sleep(0.2)
             looks.append(worker_lines(self._log, worker))
         return looks[-1]
