@@ -87,9 +87,11 @@ def _serve(asked: argparse.Namespace, given: Settings) -> int:
 
 
 def _start(asked: argparse.Namespace, given: Settings) -> int:
-    begun = time.monotonic()
-    # What cannot start is refused in one line, before anything runs.
+    # What cannot start is refused in one line, before anything runs, or stops for a restart.
     archives = parts.live_archives(given, _say)
+    if asked.command == "restart":
+        service.stop(given)
+    begun = time.monotonic()
 
     def ready() -> None:
         names = ", ".join(f"{archive.model} {archive.version}" for archive in archives)
@@ -106,13 +108,6 @@ def _start(asked: argparse.Namespace, given: Settings) -> int:
         service.start(given, report)
     ready()
     return 0
-
-
-def _restart(asked: argparse.Namespace, given: Settings) -> int:
-    # What could not start again must go on.
-    parts.live_archives(given, lambda _: None)
-    service.stop(given)
-    return _start(asked, given)
 
 
 def _stop(_: argparse.Namespace, given: Settings) -> int:
@@ -174,7 +169,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.Namespace, Settings], int], str]] 
     "serve": (_serve, "start as quickly as it can be, or show the service that runs already"),
     "start": (_start, "start, and wait until every model answers rightly"),
     "stop": (_stop, "stop, and leave nothing behind"),
-    "restart": (_restart, "stop, then start"),
+    "restart": (_start, "stop, then start"),
     "status": (_status, "what runs: exit code 0 ready, 1 not ready, 3 not running"),
     "prepare": (_prepare, "make the class cache that brings TorchServe up sooner"),
 }

@@ -83,7 +83,7 @@ class Child:
         await self.start()
 
     async def lost(self) -> str:
-        """Wait until it has ended, or has answered nothing for too long and was killed; which of the two, in words."""
+        """Wait until it has ended, or was killed for answering nothing for too long; the reason, as a sentence."""
         assert self._process is not None
         ended, silent = asyncio.create_task(self._process.wait()), asyncio.create_task(self._silent())
         try:

@@ -36,7 +36,7 @@ def _path(scratch: Path) -> Path:
 
 
 class _Caller:
-    """Who is told how a command goes, from the thread that carries it out."""
+    """The caller of a command; the thread that carries out the command reports to it."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
@@ -134,7 +134,7 @@ def ask(service: State | None, asked: Mapping[str, Any], report: Report) -> str:
             return outcome(connection.fileno(), report, "the service ended meanwhile")
         except KeyboardInterrupt:
             connection.shutdown(socket.SHUT_WR)
-            # It is being undone.
+            # The supervisor undoes the command meanwhile.
             with suppress(ServingError):
                 outcome(connection.fileno(), report, "")
             raise
@@ -153,7 +153,7 @@ def outcome(descriptor: int, report: Report, ended: str) -> str:
     """
     rest = b""
     while True:
-        # Python runs a signal's handler between two calls: one that comes right before a call would wait for its end.
+        # A signal right before a blocking call is handled after it only, so no call blocks for long.
         if not select.select([descriptor], [], [], 0.2)[0]:
             continue
         if not (piece := os.read(descriptor, 1 << 16)):

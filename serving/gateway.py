@@ -59,7 +59,7 @@ def write_config(settings: Settings, nginx: Nginx, scratch: Path) -> Path:
     (scratch / _SOCKET).unlink(missing_ok=True)
     values = variables(settings, nginx, folder, scratch)
     for template in TEMPLATES.glob("*.template"):
-        (folder / template.stem).write_text(render(template.read_text(), values))
+        files.write_atomically(folder / template.stem, render(template.read_text(), values))
     return folder / "main.conf"
 
 

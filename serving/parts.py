@@ -111,7 +111,7 @@ def _fork_server(settings: Settings, scratch: Path) -> Part:
         environment=jvm.environment(settings, scratch),
         folder=settings.run,
         output=settings.log("fork_server.log"),
-        # A launcher that comes too early becomes a plain Python.
+        # A launcher that finds no server becomes a plain Python.
         probe=lambda: None if forking.listens(scratch) else "starting the fork server",
         answers=lambda: forking.answers(scratch, LIVENESS_TIMEOUT_S),
         # It ends its workers then.

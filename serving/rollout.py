@@ -292,7 +292,7 @@ class Rollout:
     def _retire(self, version: str) -> None:
         """Unregister a version that gets no new requests, when it has been idle for the grace time."""
         who = f"{self._model} {version}"
-        # It is done: whoever breaks off now is too late.
+        # The switch is done, so a break-off comes too late.
         with suppress(RolloutError):
             self._report(f"draining {who}")
         idle_since = time.monotonic()

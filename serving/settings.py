@@ -96,7 +96,7 @@ class Option:
     name: str = ""
 
     def read(self, environment: Mapping[str, str]) -> Any:
-        """The value in an environment; an empty variable is as good as none, as Compose makes it.
+        """The value in an environment. An empty variable counts as unset: Compose passes unset ones on as empty ones.
 
         Raises:
             SettingError: the text cannot be used; the message has name, text and what is accepted.

@@ -227,7 +227,7 @@ def main(descriptor: int) -> int:
     starter = os.fdopen(descriptor, "w", buffering=1)
 
     def tell(**message: str) -> None:
-        # Nobody reads any more once it is ready, or when the command was killed.
+        # The command closes its end when the start is over, or was killed.
         with suppress(OSError, ValueError):
             starter.write(json.dumps(message) + "\n")
             if "doing" not in message:

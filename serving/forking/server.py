@@ -49,11 +49,11 @@ class _Server:
         self._children: dict[socket.socket, tuple[int, int]] = {}
 
     def serve(self) -> NoReturn:
-        """Go on for ever; each child runs its worker in here and leaves with ``SystemExit``."""
+        """Serve until SIGTERM; each child runs its worker in here and leaves with ``SystemExit``."""
         while True:
             # One at a time, as what is done for one may close another.
             key, _ = self._selector.select()[0]
-            # An end between a fork and its entry would forget the child, which would outlive it.
+            # SIGTERM between a fork and its entry would leave the child running.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             key.data()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
