@@ -205,12 +205,13 @@ def _prediction(answer: Answer) -> Prediction:
 def _probabilities(answer: Answer, shape: tuple[int, int]) -> NDArray[np.float32]:
     try:
         with NPY_LOCK:
-            found = np.load(io.BytesIO(_checked(answer).body), allow_pickle=False)
+            probabilities = np.load(io.BytesIO(_checked(answer).body), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise _bad(answer, "is no .npy array") from error
-    if not isinstance(found, np.ndarray) or found.shape != shape or found.dtype.kind != "f":
+    floats = isinstance(probabilities, np.ndarray) and probabilities.dtype.kind == "f"
+    if not floats or probabilities.shape != shape:
         raise _bad(answer, f"is no array of {shape[0]}x{shape[1]} probabilities")
-    return found.astype(np.float32, copy=False)
+    return probabilities.astype(np.float32, copy=False)
 
 
 def _explanation(answer: Answer) -> Explanation:

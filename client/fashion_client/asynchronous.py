@@ -170,7 +170,7 @@ class AsyncFashionClient(BaseClient):
 async def _in_order(
     work: Callable[[T], Awaitable[R]], items: Iterable[T], at_most: int
 ) -> AsyncGenerator[R | FashionError, None]:
-    """:func:`fashion_client.client._in_order` with tasks in the place of threads."""
+    """The same as :func:`fashion_client.client._in_order`, with tasks instead of threads."""
     places = asyncio.Semaphore(at_most)
 
     async def outcome(item: T) -> R | FashionError:

@@ -243,7 +243,7 @@ class FashionClient(BaseClient):
 def _in_order(
     work: Callable[[T, threading.Event], R], items: Iterable[T], at_most: int
 ) -> Generator[R | FashionError, None, None]:
-    """Do ``work`` for every item on ``at_most`` threads and give what came out, in the items' order.
+    """Do ``work`` for every item on ``at_most`` threads and give the outcomes in the items' order.
 
     Items are taken as they are needed, at most ``2 * at_most`` ahead of what the caller has read, so that neither a
     long iterable nor its results fill the memory. If the caller stops early, what has not begun is dropped, and the

@@ -209,16 +209,16 @@ def _image_files(argument: str) -> list[Path]:
     """
     path = Path(argument)
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and file.is_file())
-        if not found:
+        images = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and file.is_file())
+        if not images:
             raise InputError(f"{argument}: this folder holds no images ({', '.join(sorted(_SUFFIXES))})")
-        return found
+        return images
     if any(character in argument for character in "*?[") and not path.exists():
         pattern = str(path.relative_to(path.anchor))
-        found = sorted(file for file in Path(path.anchor).glob(pattern) if file.is_file())
-        if not found:
+        matches = sorted(file for file in Path(path.anchor).glob(pattern) if file.is_file())
+        if not matches:
             raise InputError(f"{argument}: no file matches")
-        return found
+        return matches
     return [path]
 
 
