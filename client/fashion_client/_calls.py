@@ -211,7 +211,7 @@ def _probabilities(answer: Answer, shape: tuple[int, int]) -> NDArray[np.float32
     floats = isinstance(probabilities, np.ndarray) and probabilities.dtype.kind == "f"
     if not floats or probabilities.shape != shape:
         raise _bad(answer, f"is no array of {shape[0]}x{shape[1]} probabilities")
-    return probabilities.astype(np.float32, copy=False)
+    return np.asarray(probabilities, np.float32)
 
 
 def _explanation(answer: Answer) -> Explanation:
