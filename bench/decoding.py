@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench import reporting
-from handlers import decoding, npy
-from handlers.decoding import Part
+from handlers.inputs import decoding, npy
+from handlers.inputs.decoding import Part
 from handlers.signature import Input, Output, Signature
 
 SIGNATURE = Signature(

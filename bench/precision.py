@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import reporting
-from handlers.optimising import Optimised
+from handlers.torchscript import Optimised
 from models import artifacts, catalog, quantizing
 from models.building import load_network
 from models.datasets import fashion_mnist

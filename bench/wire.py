@@ -1,11 +1,11 @@
-"""What a worker's messages cost: microseconds per request, read and written by TorchServe and by handlers.wire.
+"""What a worker's messages cost: microseconds per request, read and written by TorchServe and by the handlers.
 
 Run it as ``python -m bench.wire``. It takes about ten seconds, prints a Markdown table and writes
 ``bench/results/wire.json``.
 
 A batch of raw images goes through a pair of sockets, without TorchServe's frontend and without a network. ``read`` is
-from the socket to what the handler is given, whose dicts ``handlers.alike`` makes when they are asked for; ``write`` is
-from the handler's answers to the bytes for the socket. Figures are medians of the thread's processor time; rounds
+from the socket to the handler's input, whose dicts ``handlers.transport.request_patterns`` makes on demand; ``write``
+is from the handler's answers to the bytes for the socket. Figures are medians of the thread's processor time; rounds
 alternate between the two, so that both see the same machine.
 """
 
@@ -26,8 +26,8 @@ from ts.protocol import otf_message_handler as torchserve
 from ts.service import Service
 
 from bench import reporting
-from handlers import wire
-from handlers.pipeline import Pipeline
+from handlers.transport import wire
+from handlers.transport.pipeline import Pipeline
 from tests.worker_messages import batch, request
 
 COUNTS = (1, 16, 64)
@@ -106,7 +106,7 @@ def measure(count: int, same_headers: bool) -> dict[str, float]:
             expected = timed("write_torchserve", torchserve.create_predict_response, *arguments)
             written = timed("write_wire", wire.create_predict_response, *arguments)
             if written != expected:
-                raise RuntimeError("handlers.wire writes other bytes than TorchServe")
+                raise RuntimeError("handlers.transport.wire writes other bytes than TorchServe")
     return {name: statistics.median(values[WARM_UP:]) for name, values in taken.items()}
 
 

@@ -25,12 +25,16 @@ from numpy.typing import NDArray
 from ts.context import Context
 from ts.service import PREDICTION_METRIC
 
-from handlers import decoding, encoding, images, incoming, limits, metrics, oip, options, pipeline, problems, signature
-from handlers.alike import Bodies, Pattern
-from handlers.decoding import Decoded
-from handlers.incoming import Request
-from handlers.optimising import Optimised
-from handlers.options import Options
+from handlers import limits, problems, signature
+from handlers.inputs import decoding, images, open_inference, options, requests
+from handlers.inputs.decoding import Decoded
+from handlers.inputs.options import Options
+from handlers.inputs.requests import Request
+from handlers.metrics import recorder
+from handlers.outputs import encoding
+from handlers.torchscript import Optimised
+from handlers.transport import pipeline
+from handlers.transport.request_patterns import Bodies, Pattern
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +96,7 @@ class Classifier:
         self._scripted = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
         self._network = Optimised(self._scripted, self._device)
         self._encoder = encoding.Encoder(self._signature.output)
-        self._sort = incoming.Sorter().sort
+        self._sort = requests.Sorter().sort
         # Of the last request, as the next one mostly has the same headers.
         self._headers: dict[str, str] | None = None
         # Of the last requests that were alike; the content type of their bodies, if they ask for what is usual.
@@ -100,7 +104,7 @@ class Classifier:
         self._content_type: str | None = None
         self._fast_path_failed = False
         self._plain_headers = {"content-type": encoding.JSON, VERSION_HEADER: self._signature.version}
-        self._recorder = metrics.open_recorder(self._signature)
+        self._recorder = recorder.open_recorder(self._signature)
         self._warm_up()
         continuous = (context.model_yaml_config or {}).get("continuousBatching") is True
         pipeline.install(folder if continuous else None)
@@ -112,7 +116,7 @@ class Classifier:
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
         """Answer a batch: one body for each request, with its status and content type set in ``context``."""
-        batch = self._batch = metrics.Batch()
+        batch = self._batch = recorder.Batch()
         answers = self._answer_alike(data, context, batch) if type(data) is Bodies else None
         if answers is None:
             answers = self._answers(data, context, batch)
@@ -120,7 +124,7 @@ class Classifier:
             self._recorder.add(batch)
         return answers
 
-    def _answer_alike(self, data: Bodies, context: Context, batch: metrics.Batch) -> list[bytes] | None:
+    def _answer_alike(self, data: Bodies, context: Context, batch: recorder.Batch) -> list[bytes] | None:
         """The answers to usual requests that are alike, all at once; ``None`` where each is looked at by itself."""
         began = time.perf_counter()
         if data.pattern is not self._pattern:
@@ -161,7 +165,7 @@ class Classifier:
         usual = asked.plain and asked.json_length is None and len(request.parts) == 1
         return request.parts[0].content_type if usual else None
 
-    def _answers(self, data: Sequence[Mapping[str, Any]], context: Context, batch: metrics.Batch) -> list[bytes]:
+    def _answers(self, data: Sequence[Mapping[str, Any]], context: Context, batch: recorder.Batch) -> list[bytes]:
         answers = [b""] * len(data)
         jobs: list[_Job] = []
         began = time.perf_counter()
@@ -189,7 +193,7 @@ class Classifier:
             for job, answer in zip(jobs, self._encoder.objects(probabilities), strict=True):
                 answers[job.place] = answer
                 context.get_response_headers(job.place).update(self._plain_headers)
-            batch.answered = [metrics.content_type(job.request) for job in jobs]
+            batch.answered = [recorder.content_type(job.request) for job in jobs]
         else:
             self._answer_each(context, jobs, probabilities, answers)
         batch.seconds = (decoded - began, inferred - decoded, time.perf_counter() - inferred)
@@ -206,7 +210,7 @@ class Classifier:
                 if not np.isfinite(found).all():
                     raise problems.Unprocessable("the values are so large that the network has no answer to them")
                 answers[job.place] = self._answer(context, job, found)
-                self._batch.answered.append(metrics.content_type(job.request, job.decoded.envelope))
+                self._batch.answered.append(recorder.content_type(job.request, job.decoded.envelope))
             except Exception as error:
                 answers[job.place] = self._refuse(context, job.place, job.request, error)
 
@@ -216,7 +220,7 @@ class Classifier:
             self._headers = request.headers
         asked = self._asked
         decoded = decoding.decode(request.parts, self._signature, asked.options.prepare, asked.json_length)
-        if request.way == "grpc_oip" and not isinstance(decoded.envelope, oip.Request):
+        if request.way == "grpc_oip" and not isinstance(decoded.envelope, open_inference.Request):
             raise problems.Malformed("an inference request needs inputs")
         if request.task == "explain":
             self._check_explainable(len(decoded.values), asked.form)
@@ -226,7 +230,7 @@ class Classifier:
         headers = request.headers
         given = options.parse(headers.get("x-query"), self._signature.output.labels)
         form = encoding.negotiate(headers.get("accept", ""), self._forms(request))
-        length = oip.read_json_length(headers.get("inference-header-content-length"))
+        length = open_inference.read_json_length(headers.get("inference-header-content-length"))
         plain = given is options.DEFAULT and form == encoding.JSON and request.task == "predict"
         # GRPCJob needs one header more, see _complete.
         return _Asked(given, form, length, plain and request.way == "http")
@@ -254,10 +258,10 @@ class Classifier:
         wrapped = decoded.envelope == "predictions"
         if job.request.task == "explain":
             body = self._explain(job, probabilities, wrapped)
-        elif isinstance(decoded.envelope, oip.Request):
-            body, content_type, length = oip.encode(decoded.envelope, probabilities, self._signature)
+        elif isinstance(decoded.envelope, open_inference.Request):
+            body, content_type, length = open_inference.encode(decoded.envelope, probabilities, self._signature)
             if length is not None:
-                context.set_response_header(job.place, oip.JSON_LENGTH_HEADER, str(length))
+                context.set_response_header(job.place, open_inference.JSON_LENGTH_HEADER, str(length))
         elif content_type == encoding.JSON:
             pictures = [images.encode(picture) for picture in self._pictures(job)] if job.asked.options.picture else []
             body = self._encoder.json(probabilities, decoded.single, wrapped, job.asked.options.top_k, pictures)
@@ -268,15 +272,15 @@ class Classifier:
 
     def _explain(self, job: _Job, probabilities: NDArray[np.float32], wrapped: bool) -> bytes:
         # captum takes most of a second to import, and most workers never need it.
-        from handlers import explaining
+        from handlers.outputs import explanations
 
         decoded = job.decoded
         best = probabilities.argmax(1).tolist()
         targets = best if job.asked.options.target is None else [job.asked.options.target] * len(best)
         inputs = self._inputs(torch.from_numpy(decoded.values.copy()))
-        attributions = explaining.explain(self._scripted, inputs, targets, self._signature)
+        attributions = explanations.explain(self._scripted, inputs, targets, self._signature)
         if job.asked.form == encoding.PNG:
-            return explaining.heat_map_png(self._pictures(job)[0], attributions[0])
+            return explanations.heat_map_png(self._pictures(job)[0], attributions[0])
         return self._encoder.explanations(probabilities, targets, attributions, decoded.single, wrapped)
 
     def _pictures(self, job: _Job) -> NDArray[np.uint8]:
@@ -288,7 +292,7 @@ class Classifier:
     def _refuse(self, context: Context, place: int, request: Request, error: Exception) -> bytes:
         if not isinstance(error, problems.Problem):
             error = _problem(error)
-        self._batch.refused.append((metrics.content_type(request), type(error)))
+        self._batch.refused.append((recorder.content_type(request), type(error)))
         context.set_response_status(error.status, error.phrase, place)
         self._complete(context, place, request, problems.CONTENT_TYPE)
         if request.way == "grpc_oip":
@@ -310,7 +314,7 @@ class Classifier:
 
     def _describe(self, context: Context, place: int) -> bytes:
         context.set_response_content_type(place, encoding.JSON)
-        described = oip.metadata(self._signature, [self._signature.version])
+        described = open_inference.metadata(self._signature, [self._signature.version])
         return orjson.dumps({**described, "signature": orjson.loads(self._signature.to_json())})
 
     def _probabilities(self, arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
@@ -351,7 +355,7 @@ class Classifier:
 def _without_prediction_time(add_time: Callable[..., None]) -> Callable[..., None]:
     """TorchServe's ``add_time`` without the time of each batch: to make that line takes longer than reading a request.
 
-    The log level drops it, and ``handlers.metrics`` has counts of the same.
+    The log level drops it, and ``handlers.metrics.recorder`` has counts of the same.
     """
 
     def add(name: str, *arguments: Any, **more: Any) -> None:

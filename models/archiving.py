@@ -112,7 +112,7 @@ def _is_current(entry: Entry, profile: str, folder: Path, target: Path) -> bool:
     """The archive is of this profile, as the index has it, and newer than all that goes into it."""
     sources = [
         *(folder / name for name in _PACKED),
-        *HANDLERS.glob("*.py"),
+        *HANDLERS.rglob("*.py"),
         *(ROOT / "models" / name for name in ("catalog.py", "archiving.py")),
     ]
     try:

@@ -60,8 +60,9 @@ class Serving:
     """What goes into the archive's ``model-config.yaml``.
 
     Attributes:
-        workers: processes that serve the model. One has a pipeline (handlers/pipeline.py); with several each takes
-            whole batches and computes or waits, in turns, and a batch size of a quarter of the callers is best.
+        workers: processes that serve the model. One has a pipeline (handlers/transport/pipeline.py); with
+            several each takes whole batches and computes or waits, in turns, and a batch size of a quarter of the
+            callers is best.
         batch_size: requests that a worker may have at once. It computes most of them in one go.
         max_batch_delay_ms: whole milliseconds that TorchServe waits for a batch to fill, counted from its first job,
             when the worker has nothing to do.

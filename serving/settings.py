@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 # The ports that listen on FASHION_LISTEN.
 _PUBLIC = ("gateway", "grpc", "gateway_status")
-# Where workers count what they do; as in handlers/metrics.py.
+# Where workers count what they do; as in handlers/metrics/recorder.py.
 COUNTS_VARIABLE = "FASHION_COUNTS_DIR"
 # FASHION_LOG_DIR of a container: the engine keeps what the service prints.
 STDOUT = Path("/dev/stdout")

@@ -1,4 +1,4 @@
-"""What the workers have counted, as metrics: the files of ``handlers/counts.py``, read and added up.
+"""What the workers have counted, as metrics: the files of ``handlers/metrics/counter_file.py``, read and added up.
 
 Workers write while this reads; each number is eight aligned bytes, so it is either the old or the new one. The sum of
 a histogram may be a moment ahead of its buckets.
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
-from handlers.counts import SUFFIX, Family
+from handlers.metrics.counter_file import SUFFIX, Family
 
 logger = logging.getLogger(__name__)
 

@@ -107,7 +107,7 @@ def pack(
     files: dict[str, bytes | None] = {
         "MAR-INF/MANIFEST.json": json.dumps(manifest(model, version)).encode(),
         "vector_classifier.py": (HANDLERS / "vector_classifier.py").read_bytes(),
-        **{f"handlers/{path.name}": path.read_bytes() for path in HANDLERS.glob("*.py")},
+        **{f"handlers/{path.relative_to(HANDLERS)}": path.read_bytes() for path in HANDLERS.rglob("*.py")},
         "model.pt": script(),
         FILE_NAME: signature(model, version, accuracy).to_json().encode(),
         "model-config.yaml": CONFIG.encode(),

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from handlers.optimising import Optimised
+from handlers.torchscript import Optimised
 
 PORT = int(os.environ.get("PEER_PORT", "0"))
 WORKERS = int(os.environ.get("PEER_WORKERS", "1"))

@@ -62,5 +62,5 @@ def test_everything_is_logged_by_the_engine(stack):
     wait_until(lambda: any(f'"id":"{name}"' in line for line in logged()), 10, "the access log")
     lines = logged()
     assert any(line.startswith("Ready after ") for line in lines)
-    assert any("-fashion_mlp_1.0-stdout handlers.pipeline" in line for line in lines)
+    assert any("-fashion_mlp_1.0-stdout handlers.transport.pipeline" in line for line in lines)
     assert any("gRPC on 127.0.0.1:8004" in line for line in lines)

@@ -19,8 +19,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from handlers import decoding, problems
-from handlers.decoding import Part
+from handlers import problems
+from handlers.inputs import decoding
+from handlers.inputs.decoding import Part
 from tests.fuzz import mutations
 from tests.fuzz.mutations import Request
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from handlers import images
+from handlers.inputs import images
 from models import artifacts
 from models.building import load_network
 from models.catalog import CATALOG, DEFAULT_VERSION

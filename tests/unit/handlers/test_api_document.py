@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from handlers import limits, options, problems
+from handlers import limits, problems
+from handlers.inputs import options
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs" / "api.md").read_text()

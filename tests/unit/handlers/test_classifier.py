@@ -18,9 +18,9 @@ import torch
 from ts.context import Context, RequestProcessor
 
 from handlers import classifier, limits, problems
-from handlers.alike import Bodies, Pattern, Processors
 from handlers.image_classifier import ImageClassifier
 from handlers.signature import FILE_NAME, Signature, SignatureError
+from handlers.transport.request_patterns import Bodies, Pattern, Processors
 from handlers.vector_classifier import VectorClassifier
 from tests.unit.handlers import files
 from tests.unit.handlers.signatures import FASHION, PADDED, SIGMOID, VECTOR
@@ -83,7 +83,7 @@ class Served:
         return self._handled(data, processors)
 
     def alike(self, bodies, content_type, **headers):
-        """The same of requests with the same headers, given as ``handlers.wire`` gives them."""
+        """The same of requests with the same headers, given as ``handlers.transport.wire`` gives them."""
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         properties = {"body": {"content-type": ""}, "Host": "x", "explain": "False", "Content-Type": content_type}
         pattern = Pattern([], ["X-Request-Id"], "body", {**properties, **headers})

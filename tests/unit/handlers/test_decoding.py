@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from handlers import decoding, limits, npy, oip, problems
-from handlers.decoding import Part
+from handlers import limits, problems
+from handlers.inputs import decoding, npy, open_inference
+from handlers.inputs.decoding import Part
 from tests.unit.handlers import files
 from tests.unit.handlers.signatures import FASHION, SIGMOID, VECTOR, WIDE
 
@@ -325,7 +326,7 @@ def test_inference_requests_are_left_to_their_own_reader():
     text = as_json({"id": "x", "inputs": [{**tensor, "data": MANY.ravel().tolist()}]})
     for content_type in (JSON, "", "text/plain"):
         found = decode(text, content_type)
-        assert isinstance(found.envelope, oip.Request)
+        assert isinstance(found.envelope, open_inference.Request)
         assert found.envelope.id == "x"
         np.testing.assert_array_equal(found.values, MANY)
     header = as_json({"inputs": [{**tensor, "parameters": {"binary_data_size": MANY.size}}]})

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from handlers import encoding, problems
+from handlers import problems
+from handlers.outputs import encoding
 from handlers.signature import Output
 from tests.unit.handlers.signatures import FASHION, LABELS, SIGMOID
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handlers import images, limits, problems
+from handlers import limits, problems
+from handlers.inputs import images
 from tests.unit.handlers import files
 
 SHAPE = (28, 28)

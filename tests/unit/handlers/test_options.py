@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handlers import options, problems
+from handlers import problems
+from handlers.inputs import options
 from tests.unit.handlers.signatures import LABELS
 
 

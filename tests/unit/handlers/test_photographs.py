@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handlers import photographs
+from handlers.inputs import photographs
 from tests.unit.handlers import files
 
 SHAPE = (28, 28)

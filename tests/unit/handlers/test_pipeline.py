@@ -1,4 +1,4 @@
-"""handlers.pipeline against a frontend that gathers and sends as TorchServe's ContinuousBatching does."""
+"""handlers.transport.pipeline against a frontend that gathers and sends as TorchServe's ContinuousBatching does."""
 
 import io
 import logging
@@ -14,9 +14,9 @@ from ts.context import Context, RequestProcessor
 from ts.protocol import otf_message_handler as upstream
 from ts.service import Service
 
-from handlers import pipeline, wire
-from handlers.pipeline import Pipeline
-from handlers.siblings import Siblings
+from handlers.transport import pipeline, wire
+from handlers.transport.pipeline import Pipeline
+from handlers.transport.worker_lock import Siblings
 from tests.worker_messages import Answers, Pieces, batch, load, request
 
 HEADERS = {"Host": "h", "explain": "False"}

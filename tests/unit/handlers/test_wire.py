@@ -1,4 +1,4 @@
-"""The reader and the writer of handlers.wire beside TorchServe's own, message for message."""
+"""The reader and the writer of handlers.transport.wire beside TorchServe's own, message for message."""
 
 import itertools
 import os
@@ -13,8 +13,9 @@ from ts.context import Context, RequestProcessor
 from ts.protocol import otf_message_handler as upstream
 from ts.service import Service
 
-from handlers import alike, incoming, wire
-from handlers.pipeline import Pipeline
+from handlers.inputs import requests
+from handlers.transport import request_patterns, wire
+from handlers.transport.pipeline import Pipeline
 from tests.worker_messages import END, Pieces, batch, field, load, request
 
 
@@ -113,8 +114,8 @@ def test_requests_that_are_alike_are_read_at_once(monkeypatch):
     connection, reader = Pieces(b"".join(messages), [len(messages[0])]), Pipeline()
     first, second = (reader.retrieve_msg(connection)[1] for _ in messages)
     assert type(first.inputs) is list
-    assert type(second.inputs) is alike.Bodies
-    assert type(second.processors) is alike.Processors
+    assert type(second.inputs) is request_patterns.Bodies
+    assert type(second.processors) is request_patterns.Processors
     # What was changed stays so, as in a list.
     second.inputs[1]["body"] += b"more"
     second.processors[1].get_request_properties()["Host"] = "changed"
@@ -316,7 +317,7 @@ def test_parts_of_the_same_name_all_arrive_in_order(names):
         patch.setenv("TS_DECODE_INPUT_REQUEST", "false")
         processors, (inputs,), _ = Pipeline().retrieve_msg(Pieces(stream))[1]
     assert list(map(str.encode, inputs)) == [name.encode() for name in names]
-    sorted_ = incoming.sort(inputs, processors[0].get_request_properties())
+    sorted_ = requests.sort(inputs, processors[0].get_request_properties())
     assert [part.body for part in sorted_.parts] == [value for _, _, value in parts]
     # A request's header takes precedence over the content type of the part of that name, as in TorchServe.
     expected = ["" if name == "file" and not place else f"text/{place}" for place, name in enumerate(names)]
@@ -375,7 +376,9 @@ def test_answers_with_the_same_headers_are_written_as_torchserve_writes_them(bod
     ids = {place: f"request-{place}" for place in range(len(bodies))}
     context = context_of([(body, None, headers) for body in bodies])
     expected = bytes(upstream.create_predict_response(bodies, ids, message, 200, context))
-    processors = alike.Processors(alike.Pattern([], [], "body", {}), [[bytearray(body)] for body in bodies])
+    processors = request_patterns.Processors(
+        request_patterns.Pattern([], [], "body", {}), [[bytearray(body)] for body in bodies]
+    )
     processors.headers = headers
     context.request_processor = processors
     assert wire.create_predict_response(bodies, ids, message, 200, context) == expected

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from handlers import signature as signatures
+from models import archiving
 from models.__main__ import main
 from models.archiving import archive
 from models.catalog import CATALOG
@@ -84,6 +85,20 @@ def test_the_index_lists_each_version_with_its_digest(tmp_path, artifacts_dir):
         }
         for path, version in ((first, "1.0"), (second, "1.1"))
     }
+
+
+@pytest.mark.usefixtures("blobs_artifact")
+def test_an_edited_handler_is_packed_again(tmp_path, monkeypatch):
+    handlers = tmp_path / "handlers"
+    shutil.copytree(archiving.HANDLERS, handlers, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(archiving, "HANDLERS", handlers)
+    archive(ENTRY, "1.0", tmp_path / "store")
+    edited = handlers / "inputs" / "npy.py"
+    edited.write_text(edited.read_text() + "\nEDITED = True\n")
+    path, changed = archive(ENTRY, "1.0", tmp_path / "store")
+    assert changed
+    with zipfile.ZipFile(path) as packed:
+        assert packed.read("handlers/inputs/npy.py").decode() == edited.read_text()
 
 
 @pytest.mark.usefixtures("blobs_artifact")

@@ -12,7 +12,7 @@ from aiohttp.test_utils import make_mocked_request
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from handlers.metrics import Recorder
+from handlers.metrics.recorder import Recorder
 from serving import settings, watching
 from serving.gateway_answers import GatewayAnswers
 from serving.settings import HOST

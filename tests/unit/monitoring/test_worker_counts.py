@@ -12,8 +12,9 @@ import textwrap
 import numpy as np
 import pytest
 
-from handlers import metrics, problems
-from handlers.metrics import Batch, Recorder
+from handlers import problems
+from handlers.metrics import recorder
+from handlers.metrics.recorder import Batch, Recorder
 from serving import worker_counts
 from serving.settings import ROOT
 from tests.unit.handlers.signatures import FASHION, SIGMOID, VECTOR
@@ -145,8 +146,8 @@ def test_adds_up_the_workers_of_a_model(tmp_path):
     one.add(batch("image/png"))
     other.add(batch("image/png", "image/png"))
     stranger.add(batch("application/json"))
-    for recorder in (one, other, stranger):
-        recorder.add_up()
+    for each in (one, other, stranger):
+        each.add_up()
     found = counted(tmp_path)
     assert found["fashion_requests_total{format=png,model=fashion,status=200,version=1.0}"] == 3
     assert found["fashion_requests_total{format=json,model=blobs,status=200,version=1.0}"] == 1
@@ -248,15 +249,15 @@ def test_clear_removes_counts_alone(tmp_path):
 
 
 def test_no_folder_no_recorder(monkeypatch):
-    monkeypatch.delenv(metrics.VARIABLE, raising=False)
-    assert metrics.open_recorder(VECTOR) is None
+    monkeypatch.delenv(recorder.VARIABLE, raising=False)
+    assert recorder.open_recorder(VECTOR) is None
 
 
 def test_a_folder_that_cannot_be_made_costs_a_warning(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(metrics.VARIABLE, str(tmp_path / "file" / "counts"))
-    assert metrics.open_recorder(VECTOR) is None
-    assert metrics.VARIABLE in caplog.text
+    monkeypatch.setenv(recorder.VARIABLE, str(tmp_path / "file" / "counts"))
+    assert recorder.open_recorder(VECTOR) is None
+    assert recorder.VARIABLE in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -279,11 +280,11 @@ def test_a_folder_that_cannot_be_made_costs_a_warning(tmp_path, monkeypatch, cap
     ],
 )
 def test_formats(content_type, name):
-    assert metrics.format_of(content_type) == name
-    assert name in metrics.FORMATS
+    assert recorder.format_of(content_type) == name
+    assert name in recorder.FORMATS
 
 
 def test_every_problem_of_a_handler_has_its_place():
     kinds = [kind for kind in vars(problems).values() if isinstance(kind, type) and issubclass(kind, problems.Problem)]
     kinds.remove(problems.Problem)
-    assert sorted(str(kind.status) for kind in kinds) == sorted(set(metrics.STATUSES) - {"200"})
+    assert sorted(str(kind.status) for kind in kinds) == sorted(set(recorder.STATUSES) - {"200"})

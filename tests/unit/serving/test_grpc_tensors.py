@@ -1,4 +1,4 @@
-"""Tensors of protobuf messages as JSON with raw bytes, and back; the HTTP side is checked by ``handlers.oip``."""
+"""Tensors of protobuf messages as JSON with raw bytes, and back; ``open_inference`` checks that side."""
 
 import math
 import struct
@@ -8,7 +8,7 @@ import orjson
 import pytest
 from torchserve_stub import SIGNATURE
 
-from handlers import oip
+from handlers.inputs import open_inference
 from serving import grpc_tensors
 from serving.errors import CallError
 from serving.oip_proto.open_inference_pb2 import ModelInferRequest
@@ -70,9 +70,9 @@ def test_raw_contents_are_passed_on_and_every_output_is_asked_in_binary():
     )
     assert grpc_tensors.is_raw(request)
     body, length = grpc_tensors.to_http(request)
-    values, asked = oip.parse(body, length, SIGNATURE)
+    values, asked = open_inference.parse(body, length, SIGNATURE)
     np.testing.assert_array_equal(values, pixels.reshape(1, 28, 28))
-    assert asked == oip.Request("7", {"mine": "x"}, (oip.Output("label", True),))
+    assert asked == open_inference.Request("7", {"mine": "x"}, (open_inference.Output("label", True),))
 
 
 def with_raw(request, *raw):

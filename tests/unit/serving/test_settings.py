@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from handlers import limits, metrics
+from handlers import limits
+from handlers.metrics import recorder
 from serving import jvm, settings
 from serving.errors import SettingError
 from serving.settings import ROOT
@@ -44,7 +45,7 @@ def test_defaults_are_those_of_config_properties():
 
 
 def test_workers_count_where_the_front_door_reads(tmp_path):
-    assert settings.COUNTS_VARIABLE == metrics.VARIABLE
+    assert settings.COUNTS_VARIABLE == recorder.VARIABLE
     assert settings.read({"FASHION_RUN_DIR": str(tmp_path)}).counts == tmp_path / "counts"
 
 

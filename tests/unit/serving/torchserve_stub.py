@@ -1,7 +1,7 @@
 """A small HTTP server that answers as TorchServe does, for what the gRPC bridge asks of it.
 
-Predictions are real ones of the protocol: requests are read and answers written by ``handlers.oip``; the "network"
-gives each example the probabilities of its own first three values.
+Predictions are real ones of the protocol: requests are read and answers written by
+``handlers.inputs.open_inference``; the "network" gives each example the probabilities of its own first three values.
 """
 
 import asyncio
@@ -10,7 +10,8 @@ import threading
 import numpy as np
 from aiohttp import web
 
-from handlers import oip, problems
+from handlers import problems
+from handlers.inputs import open_inference
 from handlers.signature import Input, Output, Signature
 
 SIGNATURE = Signature(
@@ -143,11 +144,13 @@ class TorchServeStub:
         elif name != "fashion" or request.match_info.get("version") not in (None, "1.0", "2.0"):
             return self._missing(name)
         if request.headers.get("describe") == "True":
-            return web.json_response({**oip.metadata(SIGNATURE, ["1.0"]), "signature": {}})
+            return web.json_response({**open_inference.metadata(SIGNATURE, ["1.0"]), "signature": {}})
         try:
-            length = oip.read_json_length(request.headers.get(oip.JSON_LENGTH_HEADER))
-            values, asked = oip.parse(await request.read(), length, SIGNATURE)
+            length = open_inference.read_json_length(request.headers.get(open_inference.JSON_LENGTH_HEADER))
+            values, asked = open_inference.parse(await request.read(), length, SIGNATURE)
         except problems.Problem as problem:
             return web.Response(status=problem.status, body=problem.body("7"), content_type=problems.CONTENT_TYPE)
-        body, content_type, length = oip.encode(asked, predict(values), SIGNATURE)
-        return web.Response(body=body, content_type=content_type, headers={oip.JSON_LENGTH_HEADER: str(length)})
+        body, content_type, length = open_inference.encode(asked, predict(values), SIGNATURE)
+        return web.Response(
+            body=body, content_type=content_type, headers={open_inference.JSON_LENGTH_HEADER: str(length)}
+        )

@@ -20,7 +20,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from handlers import npy, problems
+from handlers import problems
+from handlers.inputs import npy
 from handlers.signature import Output
 
 JSON = "application/json"

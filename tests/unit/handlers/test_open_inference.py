@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from handlers import limits, oip, problems
+from handlers import limits, problems
+from handlers.inputs import open_inference
 from handlers.signature import Input, Output, Signature
 
 LABELS = ("T-shirt/top", "Trouser", "Žabot")
@@ -41,7 +42,7 @@ def as_binary(values, shape=None, datatype="UINT8", **more):
 @pytest.mark.parametrize("nested", [True, False], ids=["nested", "flat"])
 def test_json_images_of_every_shape(shape, nested):
     data = PIXELS.reshape(shape) if nested else PIXELS.reshape(-1)
-    values, _ = oip.parse(as_json(tensor(data.tolist(), shape)), None, IMAGE)
+    values, _ = open_inference.parse(as_json(tensor(data.tolist(), shape)), None, IMAGE)
     np.testing.assert_array_equal(values, PIXELS)
     assert values.dtype == np.uint8
 
@@ -49,19 +50,19 @@ def test_json_images_of_every_shape(shape, nested):
 @pytest.mark.parametrize("shape", [(28, 28), (784,), (1, 28, 28), (1, 784), (1, 1, 28, 28)], ids=str)
 def test_one_image_of_every_shape(shape):
     body, length = as_binary(PIXELS[0], shape)
-    values, _ = oip.parse(body, length, IMAGE)
+    values, _ = open_inference.parse(body, length, IMAGE)
     np.testing.assert_array_equal(values, PIXELS[:1])
 
 
-@pytest.mark.parametrize("datatype", [name for name in oip._DATATYPES if "INT" in name])
+@pytest.mark.parametrize("datatype", [name for name in open_inference._DATATYPES if "INT" in name])
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])
 def test_integer_pixels_of_every_datatype(datatype, binary):
     pixels = PIXELS % 128  # what INT8 can hold
     if binary:
-        body, length = as_binary(pixels.astype(oip._DATATYPES[datatype]), datatype=datatype)
+        body, length = as_binary(pixels.astype(open_inference._DATATYPES[datatype]), datatype=datatype)
     else:
         body, length = as_json(tensor(pixels.tolist(), datatype=datatype)), None
-    values, _ = oip.parse(bytearray(body), length, IMAGE)
+    values, _ = open_inference.parse(bytearray(body), length, IMAGE)
     assert values.dtype == np.uint8
     np.testing.assert_array_equal(values, pixels)
 
@@ -69,12 +70,12 @@ def test_integer_pixels_of_every_datatype(datatype, binary):
 @pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])
 def test_fractions_of_every_float_datatype(datatype, binary):
-    fractions = (PIXELS / 255).astype(oip._DATATYPES[datatype])
+    fractions = (PIXELS / 255).astype(open_inference._DATATYPES[datatype])
     if binary:
         body, length = as_binary(fractions, datatype=datatype)
     else:
         body, length = as_json(tensor(fractions.astype(float).tolist(), datatype=datatype)), None
-    values, _ = oip.parse(body, length, IMAGE)
+    values, _ = open_inference.parse(body, length, IMAGE)
     assert values.dtype == np.float32
     np.testing.assert_allclose(values, PIXELS, atol=0.07 if datatype == "FP16" else 1e-4)
 
@@ -82,19 +83,21 @@ def test_fractions_of_every_float_datatype(datatype, binary):
 def test_vectors_keep_their_values():
     features = np.array([[-1.5, 0, 1e6], [2, 3, 4]], "<f4")
     body, length = as_binary(features, datatype="FP32")
-    values, _ = oip.parse(body, length, VECTOR)
+    values, _ = open_inference.parse(body, length, VECTOR)
     np.testing.assert_array_equal(values, features)
     body = as_json(tensor([1, 2.5, -3], (3,), "FP64"))
-    values, _ = oip.parse(body, None, VECTOR)
+    values, _ = open_inference.parse(body, None, VECTOR)
     np.testing.assert_array_equal(values, [[1, 2.5, -3]])
 
 
 def test_a_raw_request_is_the_tensor_alone_and_answers_in_binary():
-    values, request = oip.parse(PIXELS.tobytes(), 0, IMAGE)
+    values, request = open_inference.parse(PIXELS.tobytes(), 0, IMAGE)
     np.testing.assert_array_equal(values, PIXELS)
-    assert request == oip.Request("", {}, tuple(oip.Output(n, True) for n in ("probabilities", "class", "label")))
+    assert request == open_inference.Request(
+        "", {}, tuple(open_inference.Output(n, True) for n in ("probabilities", "class", "label"))
+    )
     features = np.arange(6, dtype="<f4").reshape(2, 3)
-    np.testing.assert_array_equal(oip.parse(features.tobytes(), 0, VECTOR)[0], features)
+    np.testing.assert_array_equal(open_inference.parse(features.tobytes(), 0, VECTOR)[0], features)
 
 
 def png(pixels):
@@ -112,7 +115,7 @@ def test_encoded_images_travel_as_bytes(shape, binary):
         body, length = as_binary(raw, shape, "BYTES")
     else:
         body, length = as_json(tensor([base64.b64encode(file).decode() for file in files], shape, "BYTES")), None
-    values, _ = oip.parse(body, length, IMAGE)
+    values, _ = open_inference.parse(body, length, IMAGE)
     np.testing.assert_array_equal(values, PIXELS)
 
 
@@ -199,7 +202,7 @@ BAD_JSON = {
 @pytest.mark.parametrize(("body", "problem"), BAD_JSON.values(), ids=BAD_JSON)
 def test_bad_json_is_refused(body, problem):
     with pytest.raises(problem) as caught:
-        oip.parse(body, None, IMAGE)
+        open_inference.parse(body, None, IMAGE)
     assert type(caught.value) is problem
     assert len(caught.value.detail) < 300
 
@@ -239,18 +242,18 @@ BAD_BINARY = {
 @pytest.mark.parametrize(("body", "length", "problem"), BAD_BINARY.values(), ids=BAD_BINARY)
 def test_bad_binary_is_refused(body, length, problem):
     with pytest.raises(problem) as caught:
-        oip.parse(bytearray(body), length, IMAGE)
+        open_inference.parse(bytearray(body), length, IMAGE)
     assert type(caught.value) is problem
 
 
 def test_vectors_take_no_images():
     with pytest.raises(problems.Unprocessable, match="datatype 'BYTES'"):
-        oip.parse(as_json(tensor(["AAAA"], (1,), "BYTES")), None, VECTOR)
+        open_inference.parse(as_json(tensor(["AAAA"], (1,), "BYTES")), None, VECTOR)
 
 
 def test_vectors_take_no_value_beyond_float32():
     with pytest.raises(problems.Unprocessable):
-        oip.parse(as_json(tensor([1e300, 0, 0], (3,), "FP64")), None, VECTOR)
+        open_inference.parse(as_json(tensor([1e300, 0, 0], (3,), "FP64")), None, VECTOR)
 
 
 @pytest.mark.parametrize("length", [None, 0], ids=["binary", "raw"])
@@ -258,23 +261,23 @@ def test_too_many_examples_are_refused(length):
     images = np.zeros((limits.EXAMPLES + 1, 28, 28), np.uint8)
     body, json_length = (images.tobytes(), 0) if length == 0 else as_binary(images)
     with pytest.raises(problems.TooLarge):
-        oip.parse(body, json_length, IMAGE)
+        open_inference.parse(body, json_length, IMAGE)
 
 
 @pytest.mark.parametrize(("text", "value"), [(None, None), ("0", 0), ("165", 165)])
 def test_the_json_length_header_is_read(text, value):
-    assert oip.read_json_length(text) == value
+    assert open_inference.read_json_length(text) == value
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "+1", "0x10", "1_000", " 1", "٣", "9" * 40, "one"])
 def test_a_bad_json_length_header_is_refused(text):
     with pytest.raises(problems.Malformed, match="Inference-Header-Content-Length"):
-        oip.read_json_length(text)
+        open_inference.read_json_length(text)
 
 
 def answer(request, **kwargs):
-    _, parsed = oip.parse(request, None, kwargs.get("signature", IMAGE))
-    return oip.encode(parsed, kwargs.get("probabilities", PROBABILITIES), kwargs.get("signature", IMAGE))
+    _, parsed = open_inference.parse(request, None, kwargs.get("signature", IMAGE))
+    return open_inference.encode(parsed, kwargs.get("probabilities", PROBABILITIES), kwargs.get("signature", IMAGE))
 
 
 def test_the_answer_in_json_has_every_output_by_default():
@@ -355,7 +358,7 @@ def test_independent_labels_have_probabilities_alone():
 
 
 def test_metadata_describes_the_tensors():
-    assert oip.metadata(IMAGE, ["1.0", "1.1"]) == {
+    assert open_inference.metadata(IMAGE, ["1.0", "1.1"]) == {
         "name": "m",
         "versions": ["1.0", "1.1"],
         "platform": "pytorch_torchscript",
@@ -366,7 +369,7 @@ def test_metadata_describes_the_tensors():
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
         ],
     }
-    vector = oip.metadata(VECTOR, ["2.0"])
+    vector = open_inference.metadata(VECTOR, ["2.0"])
     assert vector["inputs"] == [{"name": "features", "datatype": "FP32", "shape": [-1, 3]}]
     assert vector["outputs"] == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}]
 
@@ -385,7 +388,7 @@ TENSORS = st.fixed_dictionaries(
     optional={
         "name": st.just("image") | JSON_VALUES,
         "shape": st.lists(st.sampled_from([-1, 0, 1, 2, 3, 28, 784, 2**63]), max_size=5) | JSON_VALUES,
-        "datatype": st.sampled_from([*oip._DATATYPES, "BYTES", "BOOL"]) | JSON_VALUES,
+        "datatype": st.sampled_from([*open_inference._DATATYPES, "BYTES", "BOOL"]) | JSON_VALUES,
         "data": st.lists(st.integers(0, 1), max_size=6) | JSON_VALUES,
         "parameters": PARAMETERS | JSON_VALUES,
     },
@@ -409,10 +412,10 @@ def test_whatever_comes_is_read_or_refused(header, raw, cut, signature):
     text = json.dumps(header).encode()
     for length in (None, len(text), max(0, len(text) + cut)):
         try:
-            values, request = oip.parse(text + raw, length, signature)
+            values, request = open_inference.parse(text + raw, length, signature)
         except problems.Problem:
             continue
         assert values.shape[1:] == signature.input.shape
         assert np.isfinite(values).all()
         scores = np.zeros((len(values), len(signature.output.labels)), np.float32)
-        assert oip.encode(request, scores, signature)[0]
+        assert open_inference.encode(request, scores, signature)[0]

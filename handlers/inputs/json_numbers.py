@@ -17,7 +17,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from handlers import examples, limits, problems
+from handlers import limits, problems
+from handlers.inputs import validation
 
 # Some programs write it before UTF-8.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -97,7 +98,7 @@ def from_list(nested: list[Any], pixels: bool, may_hold_booleans: bool, datatype
         try:
             found = bytes(flat)
         except ValueError:
-            raise problems.Unprocessable(f"integer pixels must be from 0 to {examples.PIXEL_MAX}") from None
+            raise problems.Unprocessable(f"integer pixels must be from 0 to {validation.PIXEL_MAX}") from None
         except TypeError:
             pass
         else:

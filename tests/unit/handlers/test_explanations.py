@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from handlers import explaining
+from handlers.outputs import explanations
 from handlers.signature import Input, Output, Signature
 from models.networks.fashion_convnet import FashionConvNet
 from models.networks.fashion_mlp import FashionMLP
@@ -50,11 +50,11 @@ def test_attributions_add_up_to_the_difference_of_the_scores(case, form):
     network, signature = case
     if form == "frozen":
         network = torch.jit.freeze(network)
-    count = explaining.CHUNK + 2
+    count = explanations.CHUNK + 2
     with torch.inference_mode():  # as the classifier calls it
         inputs = inputs_for(signature, count)
         targets = [index % len(signature.output.labels) for index in range(count)]
-        found = explaining.explain(network, inputs, targets, signature)
+        found = explanations.explain(network, inputs, targets, signature)
         black = torch.full_like(inputs[:1], signature.input.bias)
         expected = (network(inputs) - network(black))[range(count), targets]
     assert found.shape == (count, *signature.input.shape)
@@ -66,15 +66,15 @@ def test_attributions_of_a_linear_network_are_weight_times_value():
     signature = Signature("l", "1", "", Input("vector", "features", (3,), (3,)), Output("softmax", ("a", "b")))
     network = torch.nn.Linear(3, 2)
     inputs = torch.tensor([[1.0, -2.0, 3.0], [0.0, 5.0, 1.0]])
-    found = explaining.explain(torch.jit.script(network), inputs, [0, 1], signature)
+    found = explanations.explain(torch.jit.script(network), inputs, [0, 1], signature)
     np.testing.assert_allclose(found, (network.weight * inputs).detach().numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_every_example_is_explained_as_it_would_be_alone(case):
     network, signature = case
-    inputs = inputs_for(signature, explaining.CHUNK + 1)
-    together = explaining.explain(network, inputs, [1] * len(inputs), signature)
-    alone = explaining.explain(network, inputs[-1:], [1], signature)
+    inputs = inputs_for(signature, explanations.CHUNK + 1)
+    together = explanations.explain(network, inputs, [1] * len(inputs), signature)
+    alone = explanations.explain(network, inputs[-1:], [1], signature)
     np.testing.assert_allclose(together[-1:], alone, atol=1e-6)
 
 
@@ -82,7 +82,7 @@ def test_explaining_leaves_the_inputs_and_the_network_alone(case):
     network, signature = case
     inputs = inputs_for(signature, 1)
     before, scores = inputs.clone(), network(inputs)
-    explaining.explain(network, inputs, [0], signature)
+    explanations.explain(network, inputs, [0], signature)
     assert torch.equal(inputs, before)
     assert not inputs.requires_grad
     assert torch.equal(network(inputs), scores)
@@ -101,10 +101,10 @@ def test_the_heat_map_shows_what_speaks_for_and_against():
     attribution[3, 4], attribution[20, 21] = 0.5, -0.5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        picture = read(explaining.heat_map_png(image, attribution))
+        picture = read(explanations.heat_map_png(image, attribution))
     assert picture.shape == (280, 280, 3)
-    assert (picture[30:40, 40:50] == explaining.FOR).all()
-    assert (picture[200:210, 210:220] == explaining.AGAINST).all()
+    assert (picture[30:40, 40:50] == explanations.FOR).all()
+    assert (picture[200:210, 210:220] == explanations.AGAINST).all()
     picture = picture.copy()
     picture[30:40, 40:50] = picture[200:210, 210:220] = 100
     assert (picture == 100).all()
@@ -112,7 +112,7 @@ def test_the_heat_map_shows_what_speaks_for_and_against():
 
 def test_an_attribution_of_nothing_shows_the_image():
     image = np.arange(784, dtype=np.uint32).reshape(28, 28).astype(np.uint8)
-    picture = read(explaining.heat_map_png(image, np.zeros((28, 28), np.float32)))
+    picture = read(explanations.heat_map_png(image, np.zeros((28, 28), np.float32)))
     np.testing.assert_allclose(picture[5::10, 5::10, 0], image / 2, atol=0.5)
 
 

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from handlers import incoming
-from handlers.decoding import FORM, Part
+from handlers.inputs import requests
+from handlers.inputs.decoding import FORM, Part
 
 HTTP = {"host": "localhost", "explain": "False", "url_path": ""}
 
 
 def sort(data, **headers):
-    return incoming.sort(data, {**HTTP, **headers})
+    return requests.sort(data, {**HTTP, **headers})
 
 
 def test_a_body_has_the_requests_content_type():
@@ -65,22 +65,22 @@ def test_explanations_come_by_the_frontends_own_header_only():
 
 
 def test_descriptions():
-    found = incoming.sort({}, {"describe": "True"})
+    found = requests.sort({}, {"describe": "True"})
     assert (found.task, found.parts) == ("describe", [])
     assert sort({"body": b""}, Describe="True").task == "describe"
 
 
 def test_grpc_has_no_headers():
     data = {"data": bytearray(b"1"), "more": bytearray(b"2")}
-    found = incoming.sort(data, {"data": {"content-type": ""}, "more": {"content-type": ""}})
+    found = requests.sort(data, {"data": {"content-type": ""}, "more": {"content-type": ""}})
     assert found.way == "grpc"
     assert found.parts == [Part(b"1", ""), Part(b"2", "")]
-    assert incoming.sort({}, {}).way == "grpc"
-    assert incoming.sort({"body": b"1"}, {"body": {"content-type": ""}}).way == "grpc"
+    assert requests.sort({}, {}).way == "grpc"
+    assert requests.sort({"body": b"1"}, {"body": {"content-type": ""}}).way == "grpc"
 
 
 def test_the_open_inference_protocol_over_grpc_states_json():
-    found = incoming.sort({"body": b"{}"}, {"body": {"content-type": "application/json"}})
+    found = requests.sort({"body": b"{}"}, {"body": {"content-type": "application/json"}})
     assert found.way == "grpc_oip"
     assert found.parts == [Part(b"{}", "application/json")]
     assert sort({"body": b"{}"}, body={"content-type": "application/json"}).way == "http"
@@ -99,7 +99,7 @@ def test_a_number_that_orjson_cannot_write_is_encoded_again():
 
 def test_a_request_like_the_one_before_is_sorted_as_it_would_be_alone():
     plain = {**HTTP, "Content-Type": "application/octet-stream", "body": {"content-type": "application/octet-stream"}}
-    requests = [
+    batch = [
         ({"body": bytearray(b"1")}, plain),
         ({"body": bytearray(b"2")}, dict(plain)),
         ({"body": bytearray(b"2"), "more": bytearray(b"3")}, dict(plain)),
@@ -114,13 +114,13 @@ def test_a_request_like_the_one_before_is_sorted_as_it_would_be_alone():
         ({"body": bytearray(b"{}")}, {"body": {"content-type": "application/json"}}),
         ({"body": bytearray(b"[]")}, {"body": {"content-type": "application/json"}}),
     ]
-    sorter = incoming.Sorter()
-    for data, found in requests * 2:
-        assert sorter.sort(data, found) == incoming.sort(data, found)
+    sorter = requests.Sorter()
+    for data, found in batch * 2:
+        assert sorter.sort(data, found) == requests.sort(data, found)
 
 
 def test_requests_alike_share_the_object_of_their_headers():
-    sorter = incoming.Sorter()
+    sorter = requests.Sorter()
     headers = {**HTTP, "Accept": "*/*"}
     first, second = (sorter.sort({"body": bytearray(text)}, dict(headers)) for text in (b"1", b"2"))
     other = sorter.sort({"body": bytearray(b"3")}, {**headers, "Accept": "image/png"})

@@ -36,9 +36,9 @@ from ts import service
 from ts.protocol import otf_message_handler as upstream
 from ts.service import Service
 
-from handlers import wire
-from handlers.siblings import Siblings
-from handlers.wire import Batch, Read, Reader
+from handlers.transport import wire
+from handlers.transport.wire import Batch, Read, Reader
+from handlers.transport.worker_lock import Siblings
 
 logger = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ def install(folder: Path | None = None, worker: Any = None) -> bool:
         lambda message: message if type(message) is Batch else retrieve_data(message)
     )
     service.create_predict_response = pipeline.create_predict_response
-    logger.info("handlers.pipeline reads and writes in the place of TorchServe %s", VERSION)
+    logger.info("handlers.transport.pipeline reads and writes in the place of TorchServe %s", VERSION)
     return True
 
 

@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from handlers import decoding, metrics
+from handlers.inputs import decoding
+from handlers.metrics import recorder
 from handlers.signature import Signature
 from serving import worker_counts
 from serving.processes import wait_until
@@ -19,7 +20,7 @@ from tests.unit.handlers.test_classifier import Served, _log_levels  # noqa: F40
 @pytest.fixture
 def served(tmp_path, monkeypatch):
     """Serves a signature's model; returns the handler's worker and what its counts are."""
-    monkeypatch.setenv(metrics.VARIABLE, str(tmp_path / "counts"))
+    monkeypatch.setenv(recorder.VARIABLE, str(tmp_path / "counts"))
 
     def serve(signature: Signature):
         worker = Served(signature, tmp_path / "model")
@@ -78,7 +79,7 @@ def test_counts_a_mixed_batch(served):
     assert found["fashion_examples_total",] == 7
     assert sum(value for key, value in found.items() if key[0] == "fashion_predictions_total") == 7
     assert found["fashion_batch_requests_sum",] == 8
-    for stage in metrics.STAGES:
+    for stage in recorder.STAGES:
         assert found["fashion_stage_seconds_count", stage] == 8
         assert 0 < found["fashion_stage_seconds_sum", stage] < 60
 
@@ -96,7 +97,7 @@ def test_counts_requests_that_are_alike(served):
     assert (found["fashion_fast_path_total", "answered"], found["fashion_fast_path_total", "failed"]) == (2, 0)
     assert found["fashion_examples_total",] == 6
     assert found["fashion_batch_requests_sum",] == 6
-    for stage in metrics.STAGES:
+    for stage in recorder.STAGES:
         assert found["fashion_stage_seconds_count", stage] == 6
 
 

@@ -16,7 +16,7 @@ import torch
 from captum.attr import IntegratedGradients
 from numpy.typing import NDArray
 
-from handlers import images
+from handlers.inputs import images
 from handlers.signature import Signature
 
 # Points on the path from the baseline to the input; captum's default, and the paper's "20 to 300".

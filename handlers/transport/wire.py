@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from ts.context import RequestProcessor
 from ts.protocol import otf_message_handler as upstream
 
-from handlers.alike import LAST, OWN_HEADERS, Bodies, Pattern, Processors, number_at
+from handlers.transport.request_patterns import LAST, OWN_HEADERS, Bodies, Pattern, Processors, number_at
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Batch(NamedTuple):
         inputs: the parameters of each request, by name.
         ids: the id of each request, by its place.
 
-    Processors and inputs are lists, or those of ``handlers.alike``.
+    Processors and inputs are lists, or those of ``handlers.transport.request_patterns``.
     """
 
     processors: Sequence[Any]

@@ -2,9 +2,9 @@
 
 Steps::
 
-    bytes ──► handlers.containers: format and size ──► Pillow, at reduced size if large ──► 8 bits, upright, on white
+    bytes ──► image_headers: format and size ──► Pillow, at reduced size if large ──► 8 bits, upright, on white
           ──► grey, opaque and of the model's size: as it is
-          ──► anything else: handlers.photographs, or with ``prepare=none`` resized only
+          ──► anything else: photographs, or with ``prepare=none`` resized only
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 
-from handlers import containers, limits, photographs, problems
+from handlers import limits, problems
+from handlers.inputs import image_headers, photographs
 
 Body = bytes | bytearray | memoryview
 Prepare = Literal["auto", "none", "photo"]
@@ -85,7 +86,7 @@ def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDA
     body = bytes(body)
     if prepare != "photo" and (pixels := bare_png(body, shape)) is not None:
         return pixels
-    format_ = containers.inspect(body)
+    format_ = image_headers.inspect(body)
     try:
         image = _READERS[format_](io.BytesIO(body))
         plain = image.mode == "L" and "transparency" not in image.info and "exif" not in image.info

@@ -13,8 +13,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from handlers import decoding
-from handlers.decoding import Part
+from handlers.inputs import decoding
+from handlers.inputs.decoding import Part
 
 Way = Literal["http", "grpc", "grpc_oip"]
 

@@ -1,6 +1,6 @@
 """A request's bytes become examples.
 
-    parts, content types ──► format (named, or told by content) ──► array ──► handlers.examples ──► Decoded
+    parts, content types ──► format (named, or told by content) ──► array ──► handlers.inputs.validation ──► Decoded
 
 Formats, by content type; an image's parameters are read, never trusted:
 
@@ -9,7 +9,7 @@ Formats, by content type; an image's parameters are read, never trusted:
                                         features; an image or .npy file is told by its first bytes
     application/x-npy                   one array
     application/json, */*+json          a list of numbers, base64 images, {"instances": …} (KServe v1), or
-                                        {"inputs": …} (Open Inference Protocol, handlers.oip)
+                                        {"inputs": …} (Open Inference Protocol, handlers.inputs.open_inference)
     multipart/form-data                 parts of the formats above, in order
     text/*, application/x-www-form-urlencoded (curl -d), none
                                         told by content
@@ -30,7 +30,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers import containers, examples, images, limits, multipart, npy, numbers, oip, problems
+from handlers import limits, problems
+from handlers.inputs import image_headers, images, json_numbers, multipart, npy, open_inference, validation
 from handlers.signature import Signature
 
 Body = bytes | bytearray
@@ -47,7 +48,7 @@ FORM = "application/x-www-form-urlencoded"
 _WRAPPERS = ("b64", "image", "image_bytes", "data", "features")
 # How base64 of a PNG, JPEG, GIF, WebP or BMP starts, and a data: URL.
 _BASE64_STARTS = (b"iVBORw0K", b"/9j/", b"R0lGOD", b"UklGR", b"Qk", b"data:image/")
-_FILE_STARTS = containers.FIRST_BYTES | {npy.MAGIC[0]}
+_FILE_STARTS = image_headers.FIRST_BYTES | {npy.MAGIC[0]}
 _INSTANCES = re.compile(rb'\s*\{\s*"instances"\s*:')
 _WHOLE_INSTANCES = 'each member of "instances" must be one whole example'
 _JSON_ENDS = {ord("["): ord("]"), ord("{"): ord("}"), ord('"'): ord('"')}
@@ -71,7 +72,7 @@ class Decoded(NamedTuple):
 
     values: NDArray[Any]
     single: bool
-    envelope: Literal["plain", "predictions"] | oip.Request = "plain"
+    envelope: Literal["plain", "predictions"] | open_inference.Request = "plain"
 
 
 def decode(
@@ -96,7 +97,9 @@ def decode(
             return _decode(parts[0], signature, prepare)
         return _inference(parts[0].body, json_length, signature, prepare)
     if json_length is not None:
-        raise problems.Malformed(f"{oip.JSON_LENGTH_HEADER} goes with one body and not with multipart/form-data")
+        raise problems.Malformed(
+            f"{open_inference.JSON_LENGTH_HEADER} goes with one body and not with multipart/form-data"
+        )
     return _parts(map(Part._make, multipart.split(*parts[0])) if len(parts) == 1 else parts, signature, prepare)
 
 
@@ -139,7 +142,7 @@ def _parts(parts: Iterable[Part], signature: Signature, prepare: images.Prepare)
     for part in parts:
         decoded.append(_decode(part, signature, prepare))
         count += len(decoded[-1].values)
-        examples.check_count(count)
+        validation.check_count(count)
     if not decoded:
         raise problems.Malformed(f"the request has no content; send {ACCEPTED[signature.input.kind]}")
     if len(decoded) == 1:
@@ -158,7 +161,7 @@ def _decode(part: Part, signature: Signature, prepare: images.Prepare) -> Decode
         return _json(body, signature, prepare)
     if kind in ("multipart", "unknown"):
         raise problems.UnsupportedFormat(f"content type {content_type[:80]!r}; send {ACCEPTED[signature.input.kind]}")
-    if kind == "image" or (kind != "npy" and containers.sniff(body)):
+    if kind == "image" or (kind != "npy" and image_headers.sniff(body)):
         return _image(body, signature, prepare)
     if kind == "npy" or body.startswith(npy.MAGIC):
         return _array(npy.read(body), signature)
@@ -190,7 +193,7 @@ def _by_content(body: Body, kind: Kind, signature: Signature, prepare: images.Pr
     # Without a copy of what may be large; white space of more than a kilobyte around a text is none that people send.
     head, tail = bytes(body[:1024]).lstrip(), bytes(body[-1024:]).rstrip()
     # A first byte alone would take raw pixels that start with 91 for a list.
-    if head.startswith(numbers.BYTE_ORDER_MARK) or (head and tail and _JSON_ENDS.get(head[0]) == tail[-1]):
+    if head.startswith(json_numbers.BYTE_ORDER_MARK) or (head and tail and _JSON_ENDS.get(head[0]) == tail[-1]):
         return _json(body, signature, prepare)
     if head.startswith(_BASE64_STARTS):
         if len(body) > limits.JSON_BYTES:
@@ -205,11 +208,11 @@ def _by_content(body: Body, kind: Kind, signature: Signature, prepare: images.Pr
 
 
 def _array(values: NDArray[Any], signature: Signature) -> Decoded:
-    return Decoded(*examples.from_array(values, signature))
+    return Decoded(*validation.from_array(values, signature))
 
 
 def _is_file(body: Body) -> bool:
-    return containers.sniff(body) is not None or body.startswith(npy.MAGIC)
+    return image_headers.sniff(body) is not None or body.startswith(npy.MAGIC)
 
 
 def _octets(body: Body, signature: Signature) -> Decoded:
@@ -221,10 +224,10 @@ def _octets(body: Body, signature: Signature) -> Decoded:
             f"{len(body)} bytes are not a multiple of {given.example_bytes}, the bytes of one example "
             f"({'x'.join(map(str, given.shape))} {datatype})"
         )
-    examples.check_count(count)
+    validation.check_count(count)
     values = np.frombuffer(body, datatype).reshape(count, *given.shape)
     # Any byte is a pixel.
-    return Decoded(values if given.kind == "image" else examples.from_array(values, signature).values, count == 1)
+    return Decoded(values if given.kind == "image" else validation.from_array(values, signature).values, count == 1)
 
 
 def _image(body: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
@@ -261,21 +264,21 @@ def _inference(body: Body, json_length: int | None, signature: Signature, prepar
         raise problems.TooLarge(
             f"{json_length} bytes of JSON in an inference request; the limit is {limits.JSON_BYTES}"
         )
-    values, request = oip.parse(body, json_length, signature, prepare)
+    values, request = open_inference.parse(body, json_length, signature, prepare)
     return Decoded(values, False, request)
 
 
 def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
     if len(text) > limits.JSON_PIECE_BYTES and (decoded := _long_json(text, signature)):
         return decoded
-    numbers.check_size(text)
-    if text.startswith(numbers.BYTE_ORDER_MARK):
-        text = text[len(numbers.BYTE_ORDER_MARK) :]
+    json_numbers.check_size(text)
+    if text.startswith(json_numbers.BYTE_ORDER_MARK):
+        text = text[len(json_numbers.BYTE_ORDER_MARK) :]
     # The protocol's own reader parses the text itself; this test keeps most requests from being parsed twice. One byte
     # is looked for many times faster than a word.
     if b'"' in text and b'"inputs"' in text and b'"instances"' not in text and text.lstrip()[:1] == b"{":
         return _inference(text, None, signature, prepare)
-    document = numbers.load(text)
+    document = json_numbers.load(text)
     may_hold_booleans = b"e" in text and (b"true" in text or b"false" in text)
     reader = _JsonReader(signature, prepare, may_hold_booleans)
     if type(document) is dict:
@@ -288,7 +291,7 @@ def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
 
 def _long_json(text: Body, signature: Signature) -> Decoded | None:
     """A long text of nothing but numbers, bare or as ``{"instances": …}``; ``None`` for any other."""
-    start = len(numbers.BYTE_ORDER_MARK) if text.startswith(numbers.BYTE_ORDER_MARK) else 0
+    start = len(json_numbers.BYTE_ORDER_MARK) if text.startswith(json_numbers.BYTE_ORDER_MARK) else 0
     end = len(text)
     instances = _INSTANCES.match(text, start)
     if instances:
@@ -296,10 +299,10 @@ def _long_json(text: Body, signature: Signature) -> Decoded | None:
         if end < len(text) - 1024 or text[end + 1 :].strip():
             return None
     most = limits.EXAMPLES * math.prod(signature.input.shape)
-    values = numbers.from_text(text, start, end, signature.input.kind == "image", most)
+    values = json_numbers.from_text(text, start, end, signature.input.kind == "image", most)
     if values is None:
         return None
-    found = examples.from_array(values, signature)
+    found = validation.from_array(values, signature)
     if instances and found.single:
         raise problems.Unprocessable(_WHOLE_INSTANCES)
     return Decoded(*found, "predictions" if instances else "plain")
@@ -316,9 +319,9 @@ class _JsonReader(NamedTuple):
         """The value of ``instances``: a list, each member one example."""
         if type(found) is not list:
             raise problems.Unprocessable('"instances" must be a list with one member for each example')
-        examples.check_count(len(found))
+        validation.check_count(len(found))
         if all(type(instance) is list for instance in found):
-            values = examples.from_array(self._numbers(found), self.signature)
+            values = validation.from_array(self._numbers(found), self.signature)
             if values.single:
                 raise problems.Unprocessable(_WHOLE_INSTANCES)
             return values.values
@@ -328,14 +331,14 @@ class _JsonReader(NamedTuple):
         """One example or a list of them: numbers, base64 strings or objects that hold one of these."""
         if type(found) is list:
             if found and type(found[0]) in (str, dict):
-                examples.check_count(len(found))
+                validation.check_count(len(found))
                 return Decoded(self._joined(found), False)
             return _array(self._numbers(found), self.signature)
         if type(found) is str:
             return _base64(found, self.signature, self.prepare)
         if type(found) is dict:
             return self.examples(self._unwrapped(found))
-        raise problems.Unprocessable(f"JSON {numbers.type_name(found)} is no input; send {self._expected()}")
+        raise problems.Unprocessable(f"JSON {json_numbers.type_name(found)} is no input; send {self._expected()}")
 
     def _joined(self, found: list[Any]) -> NDArray[Any]:
         read = [self.examples(member) for member in found]
@@ -359,8 +362,8 @@ class _JsonReader(NamedTuple):
         )
 
     def _expected(self) -> str:
-        shapes = examples.accepted_shapes(self.signature)
+        shapes = validation.accepted_shapes(self.signature)
         return f"numbers as {shapes}" + (", or base64 images" if self.signature.input.kind == "image" else "")
 
     def _numbers(self, found: list[Any]) -> NDArray[Any]:
-        return numbers.from_list(found, self.signature.input.kind == "image", self.may_hold_booleans)
+        return json_numbers.from_list(found, self.signature.input.kind == "image", self.may_hold_booleans)

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from handlers.optimising import Optimised
+from handlers.torchscript import Optimised
 from models.networks.fashion_convnet import FashionConvNet
 from models.networks.fashion_mlp import FashionMLP
 from models.networks.sigmoid_net import SigmoidNet

@@ -5,7 +5,7 @@ program that calls the inference port directly sends that header itself.
 
     top_k    1 to the number of labels    only the most probable labels in "probabilities"
     target   a label, or its index        the class to explain; the most probable one without it
-    prepare  auto, none or photo          what is done with pictures, see handlers.images
+    prepare  auto, none or photo          what is done with pictures, see handlers.inputs.images
     picture  true or false                adds "picture", the pixels that the network saw, as a base64 PNG
 """
 
@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, get_args
 from urllib.parse import parse_qsl
 
-from handlers import images, problems
+from handlers import problems
+from handlers.inputs import images
 
 _SWITCH = {"true": True, "1": True, "false": False, "0": False}
 

@@ -1,4 +1,4 @@
-"""handlers.siblings between real processes, as locks are a process's."""
+"""handlers.transport.worker_lock between real processes, as locks are a process's."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from handlers.siblings import Siblings
+from handlers.transport.worker_lock import Siblings
 from serving.processes import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 OTHER = """
 import sys
 from pathlib import Path
-from handlers.siblings import Siblings
+from handlers.transport.worker_lock import Siblings
 siblings = Siblings(Path(sys.argv[1]))
 print("here", flush=True)
 for line in sys.stdin:

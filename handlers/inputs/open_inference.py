@@ -34,7 +34,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from handlers import examples, images, numbers, problems
+from handlers import problems
+from handlers.inputs import images, json_numbers, validation
 from handlers.signature import Signature
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
@@ -187,7 +188,7 @@ def metadata(signature: Signature, versions: Sequence[str]) -> dict[str, Any]:
 
 def _describe(header: bytes, activation: str) -> tuple[dict[str, Any], Request]:
     """The only input of a request's JSON, and what the answer needs."""
-    document = numbers.load(header)
+    document = json_numbers.load(header)
     if type(document) is not dict:
         raise problems.Malformed('the inference request takes a JSON object {"inputs": [...]}')
     inputs = document.get("inputs")
@@ -288,7 +289,7 @@ def _raw(body: images.Body, signature: Signature) -> tuple[NDArray[Any], Request
         raise problems.Malformed(f"a raw binary request takes a multiple of {size} bytes, got {len(body)}")
     values = np.frombuffer(body, dtype).reshape(count, *signature.input.shape)
     request = Request("", {}, _all_outputs(signature.output.activation, True))
-    return examples.from_array(values, signature).values, request
+    return validation.from_array(values, signature).values, request
 
 
 def _from_binary(
@@ -355,9 +356,9 @@ def _shaped(flat: NDArray[Any], shape: list[int], signature: Signature) -> NDArr
     # An empty array of huge axes is more than numpy takes.
     if not flat.size:
         raise problems.Unprocessable(
-            f"shape {brief(shape)} does not fit this model; send {examples.accepted_shapes(signature)}"
+            f"shape {brief(shape)} does not fit this model; send {validation.accepted_shapes(signature)}"
         )
-    return examples.from_array(flat.reshape(shape), signature).values
+    return validation.from_array(flat.reshape(shape), signature).values
 
 
 def _flatten(data: list[Any], shape: list[int]) -> list[Any]:
@@ -380,7 +381,7 @@ def _check_pictures(shape: list[int]) -> None:
     """Accept the shape of a BYTES tensor of images, [N] or [N, 1]."""
     if len(shape) not in (1, 2) or shape[1:] not in ([], [1]):
         raise problems.Unprocessable(f"shape {brief(shape)} does not fit images as BYTES; send [N] or [N, 1]")
-    examples.check_count(shape[0])
+    validation.check_count(shape[0])
 
 
 def _pictures(

@@ -7,7 +7,7 @@ TorchServe's way for a handler's metrics is a printed line for each observation,
 expression. Here an observation is a place in a list, and adding up hundreds of them at once takes numpy as long as
 one. Figures of both, and of ``prometheus_client``, are in ``docs/monitoring.md``.
 
-What is counted stands in ``families`` alone; the reader learns it from the file (``handlers/counts.py``).
+What is counted stands in ``families`` alone; the reader learns it from the file (``handlers/metrics/counter_file.py``).
 """
 
 from __future__ import annotations
@@ -28,9 +28,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers import counts, decoding, encoding, multipart, problems
-from handlers.counts import Family
-from handlers.incoming import Request
+from handlers import problems
+from handlers.inputs import decoding, multipart
+from handlers.inputs.requests import Request
+from handlers.metrics import counter_file
+from handlers.metrics.counter_file import Family
+from handlers.outputs import encoding
 from handlers.problems import Problem
 from handlers.signature import Signature
 
@@ -184,7 +187,7 @@ class Recorder:
     """
 
     def __init__(self, folder: Path, signature: Signature) -> None:
-        self._counts = counts.claim(folder, signature.model, signature.version, families(signature))
+        self._counts = counter_file.claim(folder, signature.model, signature.version, families(signature))
         self._activation = signature.output.activation
         self._counts["fashion_model_info"][:] = 1
         self._counts["fashion_model_accuracy"][:] = signature.scored.get("test_accuracy", math.nan)

@@ -1,0 +1,1 @@
+"""From bytes of the frontend's socket to batches of requests, and back."""
