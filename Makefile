@@ -93,7 +93,7 @@ rollback promote abort:
 	@$(ROLLOUT) $@ $(MODEL)
 
 certs: ## make a local certificate authority and a certificate for TLS, in keys/; needs openssl
-	@gateway/certs.sh
+	@serving/gateway/certs.sh
 
 # --- the service in containers ----------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ from bench import local, reporting, wrk
 from models import catalog
 from models.datasets import fashion_mnist
 from serving.settings import ROOT
-from tests import ports
+from tests.support import free_ports
 
 PEERS = Path(__file__).parent / "peers"
 ROUNDS = 5
@@ -312,7 +312,7 @@ def running(name: str, table: Table, setting: Setting, body: bytes, expected: in
     if not python.exists():
         raise PeerError("not installed; make bench-peers does that")
     # Some servers take the ports after theirs for their other interfaces.
-    port = ports.free(1)[0]
+    port = free_ports.find(1)[0]
     with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as folder:
         environment = {
             **os.environ,

@@ -16,8 +16,8 @@ from typing import Any
 
 from bench import local, reporting, wrk
 from models.datasets import fashion_mnist
-from serving import nginx
 from serving.errors import ServingError
+from serving.gateway import nginx_binary
 
 MODEL = "fashion_mlp"
 ROUNDS = 8
@@ -51,7 +51,7 @@ def figures(loads: Mapping[str, list[wrk.Load]]) -> dict[str, Any]:
         }
         for name, rounds in loads.items()
     }
-    for name in nginx.SOURCES:
+    for name in nginx_binary.SOURCES:
         found[name]["throughput_ratio"] = found[name]["requests_per_second"] / found[DIRECT]["requests_per_second"]
         found[name]["added_p50_ms"] = found[name]["p50_ms"] - found[DIRECT]["p50_ms"]
     ratios = [wheel.rate / system.rate for wheel, system in zip(loads["wheel"], loads["system"], strict=True)]
@@ -64,7 +64,7 @@ def main() -> int:
     body = fashion_mnist().test_inputs[0].numpy().tobytes()
     rows, results = [], {}
     try:
-        programs = {name: nginx.find(name) for name in nginx.SOURCES}
+        programs = {name: nginx_binary.find(name) for name in nginx_binary.SOURCES}
         with ExitStack() as stack:
             service = stack.enter_context(local.service([MODEL]))
             ports = {DIRECT: service.inference}

@@ -32,8 +32,9 @@ from fashion_client import errors, retrying
 
 from bench import http1, questions
 from bench.http1 import BrokenError, Connection, Reply, TooLateError
-from serving import archives, settings
+from serving import settings
 from serving.errors import ArchiveError
+from serving.store import archives
 
 # Seconds of one entry of the time series.
 INTERVAL = 0.25

@@ -17,10 +17,11 @@ import psutil
 
 from models import archiving, catalog
 from models.catalog import Serving
-from serving import gateway, processes, settings
-from serving.nginx import Nginx
+from serving import polling, ports, settings
+from serving.gateway import config
+from serving.gateway.nginx_binary import Nginx
 from serving.settings import HOST, ROOT, Settings
-from tests import ports
+from tests.support import free_ports
 
 # Seconds of load. Java compiles what it runs often, and is at its best after some fifteen.
 WARM_UP = 20
@@ -82,7 +83,7 @@ def service(
         ServiceError: it did not start.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        numbers = dict(zip(_PORTS, ports.free(len(_PORTS)), strict=True))
+        numbers = dict(zip(_PORTS, free_ports.find(len(_PORTS)), strict=True))
         variables = {
             **os.environ,
             **{f"FASHION_{name}_PORT": str(port) for name, port in numbers.items()},
@@ -136,7 +137,7 @@ def gateway_of(service: Service, program: Nginx) -> Iterator[str]:
     Raises:
         ServiceError: it did not start.
     """
-    number, grpc, status = ports.free(3)
+    number, grpc, status = free_ports.find(3)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         given = dataclasses.replace(
             service.settings,
@@ -147,12 +148,12 @@ def gateway_of(service: Service, program: Nginx) -> Iterator[str]:
             logs=Path(folder, "logs"),
         )
         given.logs.mkdir()
-        command = gateway.command(program, gateway.write_config(given, program, Path(folder)))
+        command = config.command(program, config.write_config(given, program, Path(folder)))
         log = given.logs / "gateway.log"
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:
-            if not processes.wait_until(lambda: processes.listens(HOST, number), 10):
+            if not polling.wait_until(lambda: ports.listens(HOST, number), 10):
                 raise ServiceError(log.read_text())
             yield given.gateway_url
         finally:

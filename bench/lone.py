@@ -22,10 +22,11 @@ import requests
 from bench import local, reporting, wrk
 from models import archiving, catalog
 from models.datasets import fashion_mnist
-from serving import nginx, settings
+from serving import settings
 from serving.errors import ServingError
-from serving.nginx import Nginx
-from tests import ports
+from serving.gateway import nginx_binary
+from serving.gateway.nginx_binary import Nginx
+from tests.support import free_ports
 
 MODEL = "fashion_mlp"
 LANES = (0, 1, 2, 4)
@@ -72,12 +73,12 @@ def main() -> int:
     body = fashion_mnist().test_inputs[0].numpy().tobytes()
     loads: dict[tuple[str, int], list[wrk.Load]] = {}
     try:
-        program = nginx.find(settings.read().nginx)
+        program = nginx_binary.find(settings.read().nginx)
         with ExitStack() as stack:
             service = stack.enter_context(local.service([MODEL]))
             _register(service)
             urls = {f"TorchServe, {name}": f"{service.inference}/predictions/{name}" for name in (MODEL, "lone")}
-            for most, port in zip(LANES, ports.free(len(LANES)), strict=True):
+            for most, port in zip(LANES, free_ports.find(len(LANES)), strict=True):
                 folder = stack.enter_context(tempfile.TemporaryDirectory())
                 process = _start(program, service, most, port, folder)
                 stack.callback(process.wait)

@@ -13,7 +13,7 @@ import psutil
 
 from bench import local, reporting, wrk
 from models.datasets import fashion_mnist
-from serving.parts import FORK_SERVER, FRONTEND
+from serving.supervisor.parts import FORK_SERVER, FRONTEND
 
 MODELS = ("fashion_mlp", "fashion_convnet")
 REQUESTS = 50_000

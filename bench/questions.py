@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench import http1
-from serving.archives import Archive
+from serving.store.archives import Archive
 
 # Sums are rounded differently in a batch of another size.
 TOLERANCE = 1e-4

@@ -2,7 +2,7 @@
 
     {"fashion_mlp.mar": {"model": "fashion_mlp", "version": "1.0", "sha256": "…", "accuracy_floor": 0.895}}
 
-``serving/model_index.py`` reads it: an archive that is not listed, or is not what the index says, is never loaded.
+``serving/store/index.py`` reads it: an archive that is not listed, or is not what the index says, is never loaded.
 """
 
 from __future__ import annotations

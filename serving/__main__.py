@@ -19,11 +19,15 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from serving import Report, control, jvm, parts, rollout_commands, service, settings, state, supervisor, versions
-from serving.archives import Archive
+from serving import Report, settings
 from serving.errors import ServingError
-from serving.service import Status
+from serving.rollout import commands as rollout_commands
 from serving.settings import ROOT, Settings
+from serving.store.archives import Archive
+from serving.supervisor import control, parts, service, state, supervisor
+from serving.supervisor.service import Status
+from serving.supervisor.status import version_table
+from serving.torchserve import jvm
 
 EXAMPLE = ROOT / "examples" / "ankle_boot.png"
 
@@ -132,7 +136,7 @@ def _show(status: Status, given: Settings) -> None:
             name = f"{model.name} {model.version}, worker {worker.id}{' (GPU)' * worker.gpu}"
             table.add_row(name, str(worker.pid), _megabytes(worker.pid), "ready" if worker.ready else "loading")
     _console.print(table)
-    _console.print(versions.table(given, status.models or []))
+    _console.print(version_table(given, status.models or []))
     addresses = Table("API", "address")
     for name, address in _addresses(given):
         addresses.add_row(name, address)

@@ -7,7 +7,7 @@ import threading
 
 import requests
 
-from serving.processes import wait_until
+from serving.polling import wait_until
 from tests import packing
 
 

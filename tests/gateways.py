@@ -16,11 +16,12 @@ from typing import Any
 
 import yaml
 
-from serving import gateway, nginx, processes, settings
+from serving import polling, ports, settings
+from serving.gateway import config, nginx_binary
 from serving.settings import ROOT, Settings
-from tests import ports
+from tests.support import free_ports
 
-OPENAPI = yaml.safe_load((ROOT / "gateway" / "openapi.yaml").read_text())
+OPENAPI = yaml.safe_load((ROOT / "web" / "openapi.yaml").read_text())
 PROBLEM = {"type", "title", "status", "detail", "instance", "error"}
 _METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 
@@ -63,7 +64,7 @@ class Gateway:
             found[:] = [entry for entry in map(json.loads, lines) if entry["id"] == request_id]
             return bool(found)
 
-        assert processes.wait_until(logged, 10), f"nothing in {self.logs / 'access.log'} about {request_id}"
+        assert polling.wait_until(logged, 10), f"nothing in {self.logs / 'access.log'} about {request_id}"
         return found[0]
 
     def converse(self, sent: bytes, answers: int = 1, timeout: float = 10) -> bytes:
@@ -111,8 +112,8 @@ def running(
         directives: values of nginx's directives that are different for this gateway, outside of servers.
         changes: settings that are different for this gateway.
     """
-    program = nginx.find(settings.read().nginx)
-    port, grpc, status = ports.free(3)
+    program = nginx_binary.find(settings.read().nginx)
+    port, grpc, status = free_ports.find(3)
     given = dataclasses.replace(
         base,
         gateway=dataclasses.replace(base.gateway, number=port),
@@ -126,15 +127,15 @@ def running(
     # A folder of a test can have too long a path for a socket.
     scratch = Path(tempfile.mkdtemp(prefix="gateway-"))
     try:
-        config = gateway.write_config(given, program, scratch)
+        path = config.write_config(given, program, scratch)
         for name, value in (directives or {}).items():
-            _replace(config.parent, name, value)
+            _replace(path.parent, name, value)
         log = given.log("gateway.log")
         with log.open("wb") as output:
-            process = subprocess.Popen(gateway.command(program, config), stdout=output, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(config.command(program, path), stdout=output, stderr=subprocess.STDOUT)
         try:
-            started = processes.wait_until(
-                lambda: process.poll() is not None or processes.listens(given.gateway.host, port), 10
+            started = polling.wait_until(
+                lambda: process.poll() is not None or ports.listens(given.gateway.host, port), 10
             )
             assert started, log.read_text()
             assert process.poll() is None, log.read_text()

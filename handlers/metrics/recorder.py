@@ -1,7 +1,7 @@
 """What a worker counts of its own work.
 
     Classifier.handle ──► Batch ──► Recorder, four times a second ──► <folder>/<model>-<version>-<n>.counts
-                                                                        └──► serving/worker_counts.py ──► Prometheus
+                                                                        └──► serving/sidecars/metrics ──► Prometheus
 
 TorchServe's way for a handler's metrics is a printed line for each observation, which Java takes apart with a regular
 expression. Here an observation is a place in a list, and adding up hundreds of them at once takes numpy as long as

@@ -26,10 +26,11 @@ import psutil
 from bench import reporting
 from models import model_index
 from models.archiving import file_name
-from serving import parts, settings
-from serving.management import Management, Model
-from serving.processes import wait_until
+from serving import settings
+from serving.polling import wait_until
 from serving.settings import ROOT
+from serving.supervisor import parts
+from serving.torchserve.management import Management, Model
 from tests.chaos import charts
 from tests.packing import npz
 from tests.support.place import Place

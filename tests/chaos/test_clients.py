@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import psutil
 
-from serving.processes import wait_until
+from serving.polling import wait_until
 from serving.settings import ROOT
 from tests.chaos import scenes
 from tests.chaos.scenes import Scene

@@ -14,7 +14,7 @@ import psutil
 import pytest
 import requests
 
-from serving.processes import wait_until
+from serving.polling import wait_until
 from serving.settings import HOST
 from tests.chaos import scenes
 

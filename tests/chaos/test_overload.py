@@ -9,7 +9,7 @@ import pytest
 import requests
 from PIL import Image, ImageDraw
 
-from serving.processes import wait_until
+from serving.polling import wait_until
 from tests.chaos import scenes
 
 # Milliseconds in which accepted requests are answered, 99 of 100; and seconds until all is as before.

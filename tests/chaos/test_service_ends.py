@@ -13,9 +13,10 @@ import psutil
 import pytest
 import requests
 
-from serving import parts, settings
-from serving.processes import wait_until
+from serving import settings
+from serving.polling import wait_until
 from serving.settings import HOST
+from serving.supervisor import parts
 from tests.chaos import scenes
 from tests.chaos.scenes import Scene
 

@@ -10,8 +10,8 @@ import psutil
 import pytest
 import requests
 
-from serving import parts
-from serving.processes import wait_until
+from serving.polling import wait_until
+from serving.supervisor import parts
 from tests.chaos import disks, scenes
 from tests.chaos.scenes import Scene
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from serving.processes import wait_until
+from serving.polling import wait_until
 from tests.chaos import scenes
 
 # Seconds after a kill within which a worker must be back: one of TorchServe's back-off, and the import of torch.

@@ -21,7 +21,7 @@ import requests
 from reference import LABELS, PIXELS, ROOT, TIMEOUT
 
 from serving import settings
-from tests import ports
+from tests.support import free_ports
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ def service(tmp_path_factory) -> Iterator[Service]:
         return
     folder = tmp_path_factory.mktemp("service")
     base = settings.read({})
-    numbers = ports.free(len(base.ports))
+    numbers = free_ports.find(len(base.ports))
     environment = {
         **os.environ,
         **{port.variable: str(number) for port, number in zip(base.ports, numbers, strict=True)},

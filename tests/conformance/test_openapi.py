@@ -49,7 +49,7 @@ for kind in ("png", "jpeg", "webp", "gif", "bmp"):
 schemathesis.openapi.media_type("application/octet-stream", _of(PIXELS.tobytes(), VECTORS.tobytes(), PNG))
 schemathesis.openapi.media_type("application/x-npy", _of(npy(PIXELS), npy(VECTORS)))
 
-schema = schemathesis.openapi.from_path(ROOT / "gateway" / "openapi.yaml")
+schema = schemathesis.openapi.from_path(ROOT / "web" / "openapi.yaml")
 
 
 @schema.hook("map_path_parameters")

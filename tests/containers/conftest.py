@@ -8,13 +8,13 @@ from __future__ import annotations
 import pytest
 from composing import TIMEOUT, Stack, wait_until
 
-from tests import ports
+from tests.support import free_ports
 
 
 @pytest.fixture(scope="session")
 def stack():
     """The service, ready."""
-    stack = Stack("fashion-serve-test", *ports.free(2))
+    stack = Stack("fashion-serve-test", *free_ports.find(2))
     stack.down()
     stack.up()
     yield stack

@@ -7,8 +7,9 @@ import json
 import pytest
 from composing import Stack, wait_until
 
-from tests import packing, ports
+from tests import packing
 from tests.asking import Asking
+from tests.support import free_ports
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def rolled(tmp_path_factory):
     packing.pack(store)
     # Its reader is the container's user.
     store.chmod(0o755)
-    stack = Stack("fashion-serve-rollout", *ports.free(2))
+    stack = Stack("fashion-serve-rollout", *free_ports.find(2))
     stack.down()
     try:
         stack.up(FASHION_MODEL_STORE=str(store), FASHION_TOKENS="1")

@@ -19,7 +19,7 @@ BOOT = (ROOT / "examples" / "ankle_boot.png").read_bytes()
 def locked(ready, tmp_path, request):
     """The service, asking for a key, over TLS; and the key, and the authority's certificate."""
     keys = tmp_path / "keys"
-    run("gateway/certs.sh", str(keys))
+    run("serving/gateway/certs.sh", str(keys))
     key = secrets.token_hex(32)
     (keys / "api_keys").write_text(f"{key} alice;\n")
     (keys / "api_keys").chmod(0o600)

@@ -31,8 +31,7 @@ from models.fashion_mnist import SOURCES
 from models.sources import Mirror
 from serving import settings
 from serving.settings import ROOT
-from tests import ports
-from tests.support import guard
+from tests.support import free_ports, guard
 
 USER = pwd.getpwnam("nobody") if sys.platform == "linux" else None
 # Seconds: several times what a slow machine takes to install, train and start.
@@ -107,7 +106,7 @@ class Machine:
         (folder / "hosts").write_text(_hosts())
         (folder / "nsswitch.conf").write_text(NAMES_FROM_FILES)
         base = settings.read({})
-        numbers = ports.free(len(base.ports))
+        numbers = free_ports.find(len(base.ports))
         self._environment = {
             **{name: value for name, value in os.environ.items() if KEPT.fullmatch(name)},
             **{port.variable: str(number) for port, number in zip(base.ports, numbers, strict=True)},

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from serving import archives, model_index, settings
-from serving.archives import Archive
+from serving import settings
+from serving.store import archives, index
+from serving.store.archives import Archive
 from tests import packing
 from tests.gateways import Gateway
 from tests.support.place import Elsewhere, Place, make_place
@@ -36,7 +37,7 @@ def service(tmp_path_factory) -> Iterator[Place]:
 @pytest.fixture(scope="session")
 def served(service) -> list[Archive]:
     """The archives that ``service`` serves."""
-    return [archives.read_listed(entry) for entry in model_index.read(service.settings.model_store)]
+    return [archives.read_listed(entry) for entry in index.read(service.settings.model_store)]
 
 
 @pytest.fixture(scope="session")

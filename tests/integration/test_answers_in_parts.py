@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import requests
 
-from serving.processes import wait_until
+from serving.polling import wait_until
 from tests import packing
 
 # An answer that is kept back never comes.

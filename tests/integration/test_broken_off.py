@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serving.processes import wait_until
+from serving.polling import wait_until
 from serving.settings import ROOT
 
 # A test that leaves what a service leaves, a detached process and an nginx, says so, and goes on for ever.

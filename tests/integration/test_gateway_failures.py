@@ -14,10 +14,12 @@ import psutil
 import pytest
 import requests
 
-from serving import gateway_reload, settings
-from serving.processes import wait_until
-from tests import gateways, ports
+from serving import settings
+from serving.gateway import reload
+from serving.polling import wait_until
+from tests import gateways
 from tests.gateways import PROBLEM
+from tests.support import free_ports
 from tests.upstreams import DROP, SILENT, ScriptedUpstream, answer
 
 TIMEOUT = 60
@@ -34,7 +36,7 @@ def upstream():
 def gateway(upstream, tmp_path_factory):
     """A gateway in front of the scripted server, with nothing in the place of the front door."""
     base = settings.read({})
-    (nobody,) = ports.free(1)
+    (nobody,) = free_ports.find(1)
     inference = dataclasses.replace(base.inference, number=upstream.port)
     frontdoor = dataclasses.replace(base.frontdoor, number=nobody)
     with gateways.running(
@@ -241,7 +243,7 @@ def test_a_reload_cuts_no_slow_answer(tmp_path):
         with gateways.running(base, tmp_path, inference=inference) as gateway:
             sent = pool.submit(post, gateway)
             assert asked.wait(10)
-            assert gateway_reload.reload(tmp_path / "run" / "gateway" / "nginx.pid", wait=False)
+            assert reload.reload(tmp_path / "run" / "gateway" / "nginx.pid", wait=False)
             found = sent.result()
     assert (found.status_code, found.content) == (200, body)
 
@@ -255,7 +257,7 @@ def test_without_a_front_door(gateway):
 
 def test_without_torchserve(tmp_path):
     base = settings.read({})
-    (nobody,) = ports.free(1)
+    (nobody,) = free_ports.find(1)
     with gateways.running(base, tmp_path, inference=dataclasses.replace(base.inference, number=nobody)) as gateway:
         found = post(gateway)
         assert (found.status_code, found.headers["Retry-After"]) == (503, "1")

@@ -13,11 +13,12 @@ import pytest
 import requests
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving import gateway as gateway_config
-from serving import gateway_reload, nginx, settings
-from serving.live import Canary, Live
-from serving.processes import wait_until
+from serving import settings
+from serving.gateway import config as gateway_config
+from serving.gateway import nginx_binary, reload
+from serving.polling import wait_until
 from serving.settings import HOST, ROOT
+from serving.store.live import Canary, Live
 from tests import gateways, packing
 from tests.gateways import PROBLEM, routes
 from tests.support.place import make_place
@@ -39,7 +40,7 @@ def keys(tmp_path_factory):
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
     folder = tmp_path_factory.mktemp("certificates") / "keys"
-    subprocess.run([ROOT / "gateway" / "certs.sh", folder], check=True, capture_output=True)
+    subprocess.run([ROOT / "serving" / "gateway" / "certs.sh", folder], check=True, capture_output=True)
     return folder
 
 
@@ -173,7 +174,7 @@ def test_versions_of_tls(encrypted, certificates, version):
 
 def test_certificates_are_not_overwritten(certificates):
     before = (certificates / "gateway.crt").read_bytes()
-    again = subprocess.run([ROOT / "gateway" / "certs.sh", certificates], capture_output=True, text=True)
+    again = subprocess.run([ROOT / "serving" / "gateway" / "certs.sh", certificates], capture_output=True, text=True)
     assert again.returncode == 1
     assert again.stderr.startswith(f"error: {certificates}/gateway.crt is there already")
     assert (certificates / "gateway.crt").read_bytes() == before
@@ -274,7 +275,7 @@ def test_a_service_on_an_ipv6_address(tmp_path):
         # The front door reaches nginx there too.
         assert "\nnginx_up 1" in requests.get(status + "/metrics", timeout=TIMEOUT).text
         assert "\nQueueTime_count" in requests.get(status + "/metrics/torchserve", timeout=TIMEOUT).text
-        assert gateway_reload.apply(place.settings, {"tiny": Live("1.0", canary=Canary("2.0", 100))})
+        assert reload.apply(place.settings, {"tiny": Live("1.0", canary=Canary("2.0", 100))})
         assert requests.post(place.gateway + "/predictions/tiny", **BODY).status_code == 404
         addresses = {
             connection.laddr.ip.removeprefix("::ffff:")
@@ -293,7 +294,7 @@ def test_a_service_on_an_ipv6_address(tmp_path):
 def _share(folder, *canaries):
     """Have a gateway with this folder find canaries of the model ``tiny`` and others."""
     state = {model: Live("1.0", canary=Canary(version, percent)) for model, version, percent in canaries}
-    gateway_reload.write(folder / "gateway" / "live" / "live.conf", gateway_reload.render(state, {}))
+    reload.write(folder / "gateway" / "live" / "live.conf", reload.render(state, {}))
 
 
 def test_a_share_goes_to_the_canary(tiny_service, tmp_path):
@@ -338,7 +339,7 @@ def test_nginx_finds_nothing_wrong(tiny_service, keys, certificates, tmp_path, n
     if name in ("canary", "everything"):
         _share(tmp_path, ("tiny", "2.0", 0.01), ("other", "1.0", 100))
     changes["everything"] = {key: value for change in changes.values() for key, value in change.items()}
-    program = nginx.find(settings.read().nginx)
+    program = nginx_binary.find(settings.read().nginx)
     given = dataclasses.replace(tiny_service.settings, run=tmp_path, logs=tmp_path, **changes[name])
     command = gateway_config.command(program, gateway_config.write_config(given, program, tmp_path))
     tested = subprocess.run([*command, "-t"], capture_output=True, text=True)

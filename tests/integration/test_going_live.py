@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import requests
 
-from serving import live, model_index, parts
-from serving.live import Canary, Live
-from serving.management import Management
-from serving.processes import wait_until
+from serving.polling import wait_until
+from serving.store import index, live
+from serving.store.live import Canary, Live
+from serving.supervisor import parts
+from serving.torchserve.management import Management
 from tests import packing
 from tests.asking import Asking
 from tests.support.place import Place, make_place
@@ -296,7 +297,7 @@ def test_live_archive_that_was_changed_is_not_loaded_again(place):
     place.run("stop")
     started = place.run("start")
     assert (started.returncode, "is not what was packed" in started.stderr) == (1, True)
-    assert json.loads((place.settings.model_store / model_index.NAME).read_text())
+    assert json.loads((place.settings.model_store / index.NAME).read_text())
     place.assert_no_process()
 
 

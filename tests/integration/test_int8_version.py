@@ -13,8 +13,8 @@ import torch
 
 from models import artifacts, quantizing
 from models.archiving import MODEL_STORE
-from serving import model_index
 from serving.settings import ROOT
+from serving.store import index
 from tests.support.place import make_place
 
 MODEL = "fashion_mlp"
@@ -74,6 +74,6 @@ def test_explanation_is_refused_in_words(deployed):
 
 
 def test_index_has_both(deployed):
-    listed = [(entry.model, entry.version) for entry in model_index.read(deployed.settings.model_store)]
+    listed = [(entry.model, entry.version) for entry in index.read(deployed.settings.model_store)]
     assert listed == [(MODEL, "1.0"), (MODEL, "1.1")]
     assert deployed.settings.model_store != MODEL_STORE

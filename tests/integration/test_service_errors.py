@@ -9,8 +9,8 @@ import socket
 import numpy as np
 import pytest
 
-from serving import state
 from serving.settings import HOST
+from serving.supervisor import state
 from tests import packing
 
 ENDS_AT_ONCE = b"""

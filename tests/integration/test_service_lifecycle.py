@@ -12,8 +12,8 @@ import psutil
 import pytest
 import requests
 
-from serving import parts
-from serving.processes import wait_until
+from serving.polling import wait_until
+from serving.supervisor import parts
 from tests import packing
 from tests.support.place import make_place
 
@@ -50,10 +50,10 @@ def test_started_service_has_its_processes(tiny_service):
         "org.pytorch.serve.ModelServer": 1,
         "forking/server.py": 2,
         "forking/launcher.py": 1,
-        "serving.grpc_bridge": 1,
-        "serving.supervisor": 1,
+        "serving.sidecars.grpc.server": 1,
+        "serving.supervisor.supervisor": 1,
         # nginx itself hides the variables by which the others are found.
-        "serving.frontdoor": 1,
+        "serving.sidecars.frontdoor": 1,
     }
     assert {part: sum(part in command for command in commands) for part in parts} == parts
     assert len(commands) == sum(parts.values())

@@ -8,9 +8,10 @@ import grpc
 import pytest
 import requests
 
-from serving import parts, tokens
-from serving.oip_proto import open_inference_pb2 as oip
-from serving.processes import wait_until
+from serving.polling import wait_until
+from serving.sidecars.grpc.proto import open_inference_pb2 as oip
+from serving.supervisor import parts
+from serving.torchserve import tokens
 from tests import packing
 from tests.support.place import make_place
 

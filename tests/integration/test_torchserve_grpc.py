@@ -10,9 +10,9 @@ import pytest
 import requests
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from serving.management import Management
-from serving.oip_proto import open_inference_pb2 as oip
 from serving.settings import HOST
+from serving.sidecars.grpc.proto import open_inference_pb2 as oip
+from serving.torchserve.management import Management
 
 SERVICE = "/org.pytorch.serve.grpc.inference.InferenceAPIsService"
 RIGHT = b"[0.5, -0.25, 1.0]"

@@ -8,7 +8,7 @@ import pytest
 
 from monitoring.prometheus import Prometheus
 from serving import settings
-from serving.processes import wait_until
+from serving.polling import wait_until
 from tests.monitoring import watched
 from tests.support.place import Place, make_place
 

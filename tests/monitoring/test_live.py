@@ -12,7 +12,7 @@ import requests
 import yaml
 
 from monitoring import dashboard, plot
-from serving.processes import wait_until
+from serving.polling import wait_until
 from tests.monitoring import watched
 
 PANELS = dashboard.panels(watched.INTERVAL)

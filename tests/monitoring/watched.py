@@ -19,9 +19,9 @@ import yaml
 
 from monitoring import dashboard
 from monitoring.prometheus import Prometheus, QueryError
-from serving.processes import wait_until
+from serving.polling import wait_until
 from serving.settings import HOST, ROOT
-from tests import ports
+from tests.support import free_ports
 from tests.support.place import Place
 
 # Seconds between two scrapes, and what Grafana's $__rate_interval is by that.
@@ -51,7 +51,7 @@ def prometheus(place: Place, folder: Path) -> Iterator[Prometheus]:
         job["static_configs"] = [{"targets": [place.settings.gateway_status.address]}]
     folder.mkdir(parents=True)
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    (port,) = ports.free(1)
+    (port,) = free_ports.find(1)
     command = [
         program("prometheus"),
         *(f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}"),

@@ -20,11 +20,12 @@ import psutil
 import pytest
 
 from serving import __main__ as command
-from serving import settings, state
-from serving.processes import port_is_free, wait_until
+from serving import settings
+from serving.polling import wait_until
+from serving.ports import is_free as port_is_free
 from serving.settings import ROOT, Settings
-from tests import ports
-from tests.support import guard
+from serving.supervisor import state
+from tests.support import free_ports, guard
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -182,7 +183,7 @@ class Elsewhere(Place):
 def make_place(folder: Path, model_store: Path, **environment: str) -> Place:
     """A place with free ports and folders of its own under ``folder``, and further variables."""
     base = settings.read({})
-    numbers = ports.free(len(base.ports))
+    numbers = free_ports.find(len(base.ports))
     variables = {
         **os.environ,
         **{port.variable: str(number) for port, number in zip(base.ports, numbers, strict=True)},

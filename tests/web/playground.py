@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request, expect
 
 IMAGE_MODELS = ("fashion_convnet", "fashion_mlp")
-SAMPLES = Path(__file__).parents[2] / "gateway" / "playground" / "samples"
+SAMPLES = Path(__file__).parents[2] / "web" / "playground" / "samples"
 
 _FAILED_REQUEST = re.compile(r"Failed to load resource: (?:.*status of (?P<status>\d+)|net::ERR_)")
 _HAS_ANSWERS = """models => {

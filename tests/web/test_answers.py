@@ -17,7 +17,7 @@ import torch
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import expect
 
-from serving.processes import wait_until
+from serving.polling import wait_until
 from tests import packing
 from tests.web.playground import IMAGE_MODELS, SAMPLES, assert_says, pixels
 

@@ -12,8 +12,8 @@ import pytest
 
 from bench import http1, questions
 from bench.load import Load, Plan
-from serving import archives
 from serving.settings import HOST
+from serving.store import archives
 from tests import packing
 from tests.upstreams import DROP, ScriptedUpstream, answer
 

@@ -31,7 +31,7 @@ def test_every_problem_is_documented(problem):
 
 
 def test_every_problem_of_the_gateway_is_documented():
-    gateway = (ROOT / "gateway" / "nginx" / "problems.conf.template").read_text()
+    gateway = (ROOT / "serving" / "gateway" / "nginx" / "problems.conf.template").read_text()
     (types,) = re.findall(r"map \$status \$problem_type \{(.*?)\}", gateway, re.DOTALL)
     found = re.findall(r"([a-z-]+);", types)
     assert "not-found" in found

@@ -10,8 +10,8 @@ import pytest
 from handlers.inputs import decoding
 from handlers.metrics import recorder
 from handlers.signature import Signature
-from serving import worker_counts
-from serving.processes import wait_until
+from serving.polling import wait_until
+from serving.sidecars.metrics import workers
 from tests.unit.handlers import files
 from tests.unit.handlers.signatures import FASHION, VECTOR
 from tests.unit.handlers.test_classifier import Served, _log_levels  # noqa: F401 (a fixture)
@@ -31,7 +31,7 @@ def served(tmp_path, monkeypatch):
                 (sample.name, *(value for name, value in sample.labels.items() if name not in ("model", "version"))): (
                     sample.value
                 )
-                for family in worker_counts.read(tmp_path / "counts")
+                for family in workers.read(tmp_path / "counts")
                 for sample in family.samples
             }
 

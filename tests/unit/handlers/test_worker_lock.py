@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from handlers.transport.worker_lock import Siblings
-from serving.processes import wait_until
+from serving.polling import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 # Says "here" when it is one of the siblings, and then answers each line.

@@ -18,7 +18,7 @@ import pytest
 from models import sources
 from models.errors import DataError
 from models.sources import Mirror, Package, display
-from tests import ports
+from tests.support import free_ports
 
 NAMES = ("images", "labels")
 PACKED = {f"{name}.gz": gzip.compress(name.encode() * 20_000) for name in NAMES}
@@ -129,7 +129,7 @@ def test_a_server_that_trickles_is_given_up(serve, tmp_path, monkeypatch):
 
 
 def test_a_port_where_nothing_listens_is_told(tmp_path):
-    (port,) = ports.free(1)
+    (port,) = free_ports.find(1)
     with pytest.raises(DataError, match=r"no connection to 127\.0\.0\.1 .*refused"):
         fetch(Mirror(f"http://127.0.0.1:{port}"), tmp_path)
 

@@ -9,13 +9,13 @@ import pytest
 
 from handlers.signature import FILE_NAME
 from models.model_index import record
-from serving import archives, model_index
 from serving.errors import ArchiveError
+from serving.store import archives, index
 from tests import packing
 
 
 def _read_store(folder):
-    return [archives.read_listed(entry) for entry in model_index.read(folder)]
+    return [archives.read_listed(entry) for entry in index.read(folder)]
 
 
 def test_archive_says_what_it_holds(tmp_path):
@@ -104,7 +104,7 @@ def test_store_is_what_its_index_lists(tmp_path):
     (tmp_path / "unlisted.mar").write_bytes((tmp_path / "second.mar").read_bytes())
     found = [(archive.model, archive.version) for archive in _read_store(tmp_path)]
     assert found == [("first", "1.9"), ("first", "1.10"), ("second", "1.0")]
-    assert model_index.unlisted(tmp_path, model_index.read(tmp_path)) == [tmp_path / "unlisted.mar"]
+    assert index.unlisted(tmp_path, index.read(tmp_path)) == [tmp_path / "unlisted.mar"]
 
 
 def test_empty_or_missing_store_is_told(tmp_path):
@@ -150,7 +150,7 @@ def test_archive_of_another_version_than_the_index_says_is_refused(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"a.mar": {}}', '{"../a.mar": {"model": "a"}}', "{"], ids=str)
 def test_index_that_cannot_be_understood_is_told(tmp_path, text):
     packing.pack(tmp_path)
-    (tmp_path / model_index.NAME).write_text(text)
+    (tmp_path / index.NAME).write_text(text)
     with pytest.raises(ArchiveError, match="make archive"):
         _read_store(tmp_path)
 

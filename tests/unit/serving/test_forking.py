@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serving import forking, settings
-from serving.jvm import WORKER_PYTHON
-from serving.processes import wait_until
+from serving import settings
+from serving.polling import wait_until
+from serving.torchserve import forking
+from serving.torchserve.jvm import WORKER_PYTHON
 
 TIMEOUT = 60
 

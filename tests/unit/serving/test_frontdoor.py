@@ -17,11 +17,14 @@ import requests
 from aiohttp import web
 from torchserve_stub import TorchServeStub
 
-from serving import frontdoor, settings, side_process
-from serving.processes import listens, wait_until
+from serving import settings
+from serving.polling import wait_until
+from serving.ports import listens
 from serving.settings import HOST, ROOT
-from serving.upstream import Upstream
-from tests import ports
+from serving.sidecars import frontdoor
+from serving.sidecars.process import run_until_signal
+from serving.sidecars.torchserve import Upstream
+from tests.support import free_ports
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
 TIMEOUT = 30
@@ -36,7 +39,7 @@ def stub():
 @contextlib.contextmanager
 def door(stub, max_age):
     """A front door before the stub, in a thread of its own; asks it for a path: status, content type and JSON."""
-    (port,) = ports.free(1)
+    (port,) = free_ports.find(1)
     loop, stop, draining = asyncio.new_event_loop(), asyncio.Event(), asyncio.Event()
 
     async def serve():
@@ -142,7 +145,7 @@ def test_answers_are_used_again(stub):
 @contextlib.contextmanager
 def process(port, upstream):
     environment = {**os.environ, **upstream, "FASHION_FRONTDOOR_PORT": str(port)}
-    with subprocess.Popen([sys.executable, "-m", "serving.frontdoor"], cwd=ROOT, env=environment) as process:
+    with subprocess.Popen([sys.executable, "-m", "serving.sidecars.frontdoor"], cwd=ROOT, env=environment) as process:
         assert wait_until(lambda: listens(HOST, port), TIMEOUT)
         yield process
         process.send_signal(signal.SIGTERM)
@@ -150,7 +153,7 @@ def process(port, upstream):
 
 
 def test_without_torchserve():
-    port, *nobody = ports.free(3)
+    port, *nobody = free_ports.find(3)
     names = ("FASHION_INFERENCE_PORT", "FASHION_MANAGEMENT_PORT")
     with process(port, dict(zip(names, map(str, nobody), strict=True))):
         for path in ("/readyz", "/v1/models", "/v2/health/live", "/v2/models/fashion"):
@@ -159,7 +162,7 @@ def test_without_torchserve():
 
 def test_a_service_that_is_stopping_is_not_ready(stub):
     stub.reset()
-    (port,) = ports.free(1)
+    (port,) = free_ports.find(1)
     with process(port, stub.environment) as door:
         assert get(f"http://{HOST}:{port}/readyz")[0] == 200
         door.send_signal(signal.SIGUSR1)
@@ -172,8 +175,8 @@ def test_a_service_that_is_stopping_is_not_ready(stub):
 def test_a_port_in_use_is_told(stub, capfd, monkeypatch):
     for name, value in stub.environment.items():
         monkeypatch.setenv(name, value)
-    (port,) = ports.free(1)
+    (port,) = free_ports.find(1)
     monkeypatch.setenv("FASHION_FRONTDOOR_PORT", str(port))
     with socket.create_server((HOST, port)):
-        assert side_process.run("frontdoor", frontdoor.serve) == 1
+        assert run_until_signal("frontdoor", frontdoor.serve) == 1
     assert "frontdoor: [Errno" in capfd.readouterr().err

@@ -6,15 +6,16 @@ import os
 
 import pytest
 
-from serving import gateway_reload, settings
+from serving import settings
 from serving.errors import RolloutError
-from serving.live import Canary, Live
+from serving.gateway import reload
+from serving.store.live import Canary, Live
 
 TRYING = {"other": Live("1.0"), "tiny": Live("1.0", (), Canary("1.1", 12.5)), "wide": Live("2.0", (), Canary("3", 100))}
 
 
 def test_each_canary_has_a_share_of_its_own():
-    text = gateway_reload.render(TRYING, {})
+    text = reload.render(TRYING, {})
     assert 'split_clients $request_id $drawn_0 { 12.50% "/1.1"; * ""; }' in text
     assert 'split_clients $request_id $drawn_1 { 100.00% "/3"; * ""; }' in text
     assert '"/tiny" $drawn_0;' in text
@@ -24,33 +25,33 @@ def test_each_canary_has_a_share_of_its_own():
 
 
 def test_file_is_written_when_it_differs_and_for_its_owner_alone(tmp_path):
-    path, text = tmp_path / "live" / "live.conf", gateway_reload.render(TRYING, {"Authorization": "Bearer secret"})
-    assert gateway_reload.write(path, text)
-    assert not gateway_reload.write(path, text)
+    path, text = tmp_path / "live" / "live.conf", reload.render(TRYING, {"Authorization": "Bearer secret"})
+    assert reload.write(path, text)
+    assert not reload.write(path, text)
     assert list(path.parent.iterdir()) == [path]
     assert (path.read_text(), path.stat().st_mode & 0o777) == (text, 0o600)
 
 
 def test_file_that_cannot_be_written_stays_as_it_was(tmp_path, monkeypatch):
-    gateway_reload.write(tmp_path / "live.conf", "before")
+    reload.write(tmp_path / "live.conf", "before")
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fdopen", full)
     with pytest.raises(RolloutError, match="No space left"):
-        gateway_reload.write(tmp_path / "live.conf", "after")
+        reload.write(tmp_path / "live.conf", "after")
     (path,) = tmp_path.iterdir()
     assert path.read_text() == "before"
 
 
 def test_change_without_a_gateway_is_told(tmp_path):
     given = settings.read({"FASHION_RUN_DIR": str(tmp_path)})
-    assert not gateway_reload.apply(given, TRYING)
+    assert not reload.apply(given, TRYING)
     # What stands there already needs no gateway to take it up.
-    assert gateway_reload.apply(given, TRYING)
+    assert reload.apply(given, TRYING)
 
 
 def test_another_process_with_the_gateways_number_gets_no_signal(tmp_path):
     (tmp_path / "nginx.pid").write_text(str(os.getpid()))
-    assert not gateway_reload.reload(tmp_path / "nginx.pid", wait=True)
+    assert not reload.reload(tmp_path / "nginx.pid", wait=True)

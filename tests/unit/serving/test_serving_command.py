@@ -9,7 +9,8 @@ import pytest
 
 from handlers.signature import Input
 from serving import __main__ as command
-from serving import archives, settings
+from serving import settings
+from serving.store import archives
 from tests import packing
 
 

@@ -8,9 +8,10 @@ import pytest
 
 from handlers import limits
 from handlers.metrics import recorder
-from serving import jvm, settings
+from serving import settings
 from serving.errors import SettingError
 from serving.settings import ROOT
+from serving.torchserve import jvm
 
 
 def _properties() -> dict[str, str]:

@@ -15,13 +15,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from serving import files, live, parts, service, settings, state, supervisor
+from serving import files, settings
 from serving.errors import AlreadyRunningError, ArchiveError, PortInUseError, StartError
-from serving.parts import Part
-from serving.processes import wait_until
+from serving.polling import wait_until
 from serving.settings import HOST, ROOT
-from serving.supervisor import Supervisor
-from tests import packing, ports
+from serving.store import live
+from serving.supervisor import parts, service, state, supervisor
+from serving.supervisor.parts import Part
+from serving.supervisor.supervisor import Supervisor
+from tests import packing
+from tests.support import free_ports
 
 TIMEOUT = 20
 SLEEPS = "import time; time.sleep(600)"
@@ -50,7 +53,7 @@ def given(tmp_path):
     base = settings.read({}).ports
     return settings.read(
         {
-            **{port.variable: str(number) for port, number in zip(base, ports.free(len(base)), strict=True)},
+            **{port.variable: str(number) for port, number in zip(base, free_ports.find(len(base)), strict=True)},
             "FASHION_MODEL_STORE": str(store),
             "FASHION_RUN_DIR": str(tmp_path / "run"),
             "FASHION_LOG_DIR": str(tmp_path / "logs"),
@@ -335,8 +338,9 @@ def test_the_clock_may_be_set_while_it_runs(given, part, supervise, monkeypatch)
 def test_parts_end_when_the_supervisor_is_killed_and_the_next_start_finds_nothing_left(given):
     program = f"""
 import sys
-from serving import parts, settings, supervisor
-from serving.parts import Part
+from serving import settings
+from serving.supervisor import parts, supervisor
+from serving.supervisor.parts import Part
 def make(_):
     return Part("first", [sys.executable, "-c", {SLEEPS!r}], {{}}, settings.ROOT, given.log("first.log"),
                 lambda: None, lambda: True)

@@ -1,0 +1,1 @@
+"""nginx, in front of everything: its program, its configuration, and its reload."""

@@ -1,1 +1,0 @@
-"""Python code that protoc makes of ``open_inference.proto``; ``python -m serving.oip_proto`` makes it anew."""

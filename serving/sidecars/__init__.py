@@ -1,0 +1,1 @@
+"""The asyncio servers beside TorchServe: front door, gRPC bridge, and the metrics page."""

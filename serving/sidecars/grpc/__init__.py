@@ -1,0 +1,1 @@
+"""The gRPC bridge: the Open Inference Protocol over gRPC."""

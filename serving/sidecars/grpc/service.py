@@ -1,0 +1,158 @@
+"""The Open Inference Protocol's gRPC service, answered by TorchServe's HTTP APIs.
+
+TorchServe has such a service of its own, on a port that stays on the loopback address: it drops the raw contents that
+every official client sends, reports each failure as an internal one, and always says that it is ready.
+
+    ModelInfer                POST {inference}/predictions/{model}[/{version}], binary in both directions
+    ModelReady, ServerReady   GET {management}/models…: every worker READY
+    ModelMetadata             POST {inference}/predictions/{model} with describe: True: the handler knows its tensors
+    ServerLive                GET {inference}/ping
+    ServerMetadata            no request
+
+A failure behind the bridge becomes a gRPC status:
+
+    HTTP            gRPC                 why
+    400, 415, 422   INVALID_ARGUMENT     the request must be changed
+    401             UNAUTHENTICATED
+    403             PERMISSION_DENIED
+    404             NOT_FOUND            no such model or version
+    413             RESOURCE_EXHAUSTED   the code that gRPC itself gives a message over the size limit
+    429             RESOURCE_EXHAUSTED
+    500             INTERNAL             a fault of this service
+    503, 507        UNAVAILABLE          no worker, a full queue, or a GPU out of memory: safe to try again
+    504             DEADLINE_EXCEEDED
+    any other       UNKNOWN
+    no answer       UNAVAILABLE          TorchServe is not there, or broke the connection
+
+After ``google/rpc/code.proto``, where it has the HTTP code. ``docs/api.md`` repeats the table for callers.
+"""
+
+# ruff: noqa: N802 (the methods have the protocol's names)
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import grpc
+import grpc.aio
+from google.protobuf import json_format, message_factory
+from google.protobuf.message import DecodeError, Message
+
+from serving import NAME, VERSION
+from serving.errors import CallError
+from serving.sidecars.grpc import tensors
+from serving.sidecars.grpc.proto import open_inference_pb2 as messages
+from serving.sidecars.torchserve import Upstream
+
+logger = logging.getLogger(__name__)
+
+_IDLE_PAUSE_S = 0.1
+PROTOCOL = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+
+_CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    415: grpc.StatusCode.INVALID_ARGUMENT,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    500: grpc.StatusCode.INTERNAL,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+    507: grpc.StatusCode.UNAVAILABLE,
+}
+
+# gRPC sends a status's text as an HTTP/2 header, and headers have a limit of 8 kB altogether.
+_DETAIL_LENGTH = 2000
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Method = Callable[[Any, Context], Awaitable[Message]]
+
+
+class Service:
+    """One method for each call of the protocol; the names are the protocol's. Failures are ``CallError``."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._in_flight = 0
+
+    async def idle(self) -> None:
+        """Return when no inference is in flight."""
+        while self._in_flight:
+            await asyncio.sleep(_IDLE_PAUSE_S)
+
+    async def ServerLive(self, _request: messages.ServerLiveRequest, _context: Context) -> messages.ServerLiveResponse:
+        return messages.ServerLiveResponse(live=await self._upstream.live())
+
+    async def ServerReady(
+        self, _request: messages.ServerReadyRequest, _context: Context
+    ) -> messages.ServerReadyResponse:
+        return messages.ServerReadyResponse(ready=await self._upstream.ready())
+
+    async def ServerMetadata(
+        self, _request: messages.ServerMetadataRequest, _context: Context
+    ) -> messages.ServerMetadataResponse:
+        return messages.ServerMetadataResponse(name=NAME, version=VERSION)
+
+    async def ModelReady(self, request: messages.ModelReadyRequest, _context: Context) -> messages.ModelReadyResponse:
+        return messages.ModelReadyResponse(ready=await self._upstream.model_ready(request.name, request.version))
+
+    async def ModelMetadata(
+        self, request: messages.ModelMetadataRequest, _context: Context
+    ) -> messages.ModelMetadataResponse:
+        described = await self._upstream.metadata(request.name, request.version)
+        return json_format.ParseDict(described, messages.ModelMetadataResponse(), ignore_unknown_fields=True)
+
+    async def ModelInfer(self, request: messages.ModelInferRequest, context: Context) -> messages.ModelInferResponse:
+        self._in_flight += 1
+        try:
+            body, json_length = tensors.to_http(request)
+            answer, json_length = await self._upstream.infer(
+                request.model_name, request.model_version, body, json_length, context.time_remaining()
+            )
+            return tensors.from_http(answer, json_length, tensors.is_raw(request))
+        finally:
+            self._in_flight -= 1
+
+
+def add_to(server: grpc.aio.Server, service: Service) -> None:
+    """Register every method of the protocol with ``server``."""
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for method in PROTOCOL.methods:
+        request = message_factory.GetMessageClass(method.input_type)
+        response = message_factory.GetMessageClass(method.output_type)
+        # gRPC's own use of a deserializer logs a traceback for each message that cannot be read.
+        handlers[method.name] = grpc.unary_unary_rpc_method_handler(
+            _answering(getattr(service, method.name), request), response_serializer=response.SerializeToString
+        )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(PROTOCOL.full_name, handlers),))
+
+
+def _answering(method: Method, request: type[Message]) -> Callable[[bytes, Context], Awaitable[Message]]:
+    """``method`` for bytes of ``request``, with its failures told to the caller as gRPC statuses."""
+
+    async def answer(received: bytes, context: Context) -> Message:
+        try:
+            return await method(request.FromString(received), context)
+        except CallError as error:
+            code, detail = _CODES.get(error.status, grpc.StatusCode.UNKNOWN), error.detail[:_DETAIL_LENGTH]
+        except DecodeError:
+            code, detail = grpc.StatusCode.INVALID_ARGUMENT, f"the bytes are no {request.DESCRIPTOR.full_name}"
+        except asyncio.TimeoutError:
+            code, detail = grpc.StatusCode.DEADLINE_EXCEEDED, "the inference server did not answer in time"
+        except aiohttp.ClientError as error:
+            logger.warning("The inference server cannot be reached: %s", error)
+            code, detail = grpc.StatusCode.UNAVAILABLE, "the inference server cannot be reached"
+        except Exception:
+            logger.exception("A call failed by a fault of the bridge")
+            code, detail = grpc.StatusCode.INTERNAL, "the bridge failed on this call; its log has the reason"
+        await context.abort(code, detail)
+        raise AssertionError("abort() raises")
+
+    return answer

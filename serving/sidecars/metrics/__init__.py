@@ -1,0 +1,1 @@
+"""The metrics page that the front door serves to Prometheus."""

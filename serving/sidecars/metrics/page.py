@@ -1,0 +1,142 @@
+"""Everything that the front door's ``/metrics`` tells, gathered at the moment it is asked.
+
+    workers' files (serving/sidecars/metrics/workers.py)     requests, stages, decisions
+    TorchServe's management API                   workers, queues
+    nginx's lines (serving/sidecars/metrics/gateway.py)    statuses and times that callers got
+    nginx's status page                           whether it answers; connections and requests, where it has stub_status
+
+TorchServe's frontend has metrics of its own on its metrics port. Nothing here waits longer than a scrape may; what
+cannot be asked is left out, and ``fashion_torchserve_up`` or ``nginx_up`` is 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import operator
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, UnknownMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from serving.errors import CallError
+from serving.sidecars.metrics import workers
+from serving.sidecars.metrics.gateway import GatewayAnswers
+from serving.sidecars.torchserve import Upstream
+from serving.torchserve.management import Management, Model
+
+# Seconds; Prometheus gives up after 10 by default.
+_TIMEOUT = 5.0
+
+# In the order of nginx's status page: https://nginx.org/en/docs/http/ngx_http_stub_status_module.html
+# prometheus_client appends _total to a counter's name. Nginx's exporter has two counters without it: untyped here.
+_NGINX = (
+    (GaugeMetricFamily, "nginx_connections_active", "Client connections."),
+    (UnknownMetricFamily, "nginx_connections_accepted", "Accepted client connections."),
+    (UnknownMetricFamily, "nginx_connections_handled", "Handled client connections; fewer where a limit was reached."),
+    (CounterMetricFamily, "nginx_http_requests_total", "Requests of clients."),
+    (GaugeMetricFamily, "nginx_connections_reading", "Connections whose request's head is being read."),
+    (GaugeMetricFamily, "nginx_connections_writing", "Connections whose request is being answered."),
+    (GaugeMetricFamily, "nginx_connections_waiting", "Idle client connections."),
+)
+
+
+@dataclasses.dataclass
+class _Page(Collector):
+    """The metrics of one scrape, in the form that the library's encoders take."""
+
+    metrics: Sequence[Metric]
+
+    def collect(self) -> Sequence[Metric]:
+        return self.metrics
+
+
+@dataclasses.dataclass
+class Watch:
+    """Watches one service.
+
+    Attributes:
+        session: reuses connections; whoever made it closes it.
+        upstream: TorchServe's APIs.
+        counts: the folder of the workers' files.
+        answers: what nginx writes of its answers.
+        gateway: address of nginx's status page.
+    """
+
+    session: aiohttp.ClientSession
+    upstream: Upstream
+    counts: Path
+    answers: GatewayAnswers
+    gateway: str
+
+    async def answer(self, request: web.Request) -> web.Response:
+        """Answer ``GET /metrics`` in the newest format that the caller accepts."""
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(_Page(await self.metrics())), headers={"Content-Type": content_type})
+
+    async def metrics(self) -> list[Metric]:
+        """All metrics of this moment."""
+        models, status = await asyncio.gather(self._models(), self._status())
+        counted = await asyncio.to_thread(workers.read, self.counts)
+        answers = await asyncio.to_thread(self.answers.metrics)
+        if models is not None:
+            # A version that is no longer served has counts, which stay what they are, but is no fact of the present.
+            served = {(model.name, model.version) for model in models}
+            version = operator.itemgetter("model", "version")
+            for metric in counted:
+                if metric.type == "gauge":
+                    metric.samples = [sample for sample in metric.samples if version(sample.labels) in served]
+        return [*counted, *torchserve_metrics(models), *answers, *nginx_metrics(status)]
+
+    async def _models(self) -> list[Model] | None:
+        try:
+            return await asyncio.wait_for(self.upstream.managed(Management.models), _TIMEOUT)
+        except (CallError, aiohttp.ClientError, asyncio.TimeoutError):
+            return None
+
+    async def _status(self) -> str | None:
+        try:
+            async with self.session.get(self.gateway, timeout=aiohttp.ClientTimeout(total=_TIMEOUT)) as answer:
+                return await answer.text() if answer.status == 200 else None
+        except (aiohttp.ClientError, asyncio.TimeoutError):
+            return None
+
+
+def torchserve_metrics(models: list[Model] | None) -> list[Metric]:
+    """Workers and queues.
+
+    Args:
+        models: every version of every model; ``None`` if the management API does not answer.
+    """
+    gauge = functools.partial(GaugeMetricFamily, labels=("model", "version"))
+    ready = gauge("fashion_workers_ready", "Workers that take requests.")
+    wanted = gauge("fashion_workers_wanted", "Workers that there should be at least.")
+    queued = gauge("fashion_queue_requests", "Requests that wait for a worker.")
+    capacity = gauge("fashion_queue_capacity", "Requests that can wait at once; the next is refused.")
+    for model in models or []:
+        version = (model.name, model.version)
+        ready.add_metric(version, sum(worker.ready for worker in model.workers))
+        wanted.add_metric(version, model.min_workers)
+        queued.add_metric(version, model.queued)
+        capacity.add_metric(version, model.queue_capacity)
+    up = GaugeMetricFamily("fashion_torchserve_up", "1 if the management API answers.", models is not None)
+    return [up, ready, wanted, queued, capacity]
+
+
+def nginx_metrics(status: str | None) -> list[Metric]:
+    """The numbers of nginx's status page, under the names of nginx's own exporter.
+
+    Args:
+        status: the page; ``None`` if nginx does not answer.
+    """
+    up = GaugeMetricFamily("nginx_up", "1 if nginx's status page answers.", status is not None)
+    numbers = re.findall(r"\d+", status or "")
+    if len(numbers) != len(_NGINX):
+        return [up]
+    return [up, *(kind(name, text, float(number)) for (kind, name, text), number in zip(_NGINX, numbers, strict=True))]

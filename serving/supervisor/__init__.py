@@ -1,0 +1,1 @@
+"""The supervisor, the processes that it starts, and the commands that reach it."""

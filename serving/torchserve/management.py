@@ -1,0 +1,210 @@
+"""A small typed client of TorchServe's management API, for all who ask it: commands, supervisor, side processes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import httpx
+
+from serving import loopback
+from serving.errors import RefusedError, TokenError, UnreachableError
+from serving.settings import Settings
+from serving.store.index import version_key
+from serving.torchserve import tokens
+from serving.torchserve.tokens import Headers
+
+# Models in one answer; TorchServe gives at most 100.
+_PAGE = "100"
+# Timeout of one answer.
+_TIMEOUT_S = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Worker:
+    """One worker process.
+
+    Attributes:
+        id: TorchServe's number of the worker; its socket is named by it, and it outlives the process.
+        pid: the process, or -1 while it has not told its id.
+        ready: the network is loaded and the worker takes requests.
+        gpu: it computes on a GPU.
+    """
+
+    id: str
+    pid: int
+    ready: bool
+    gpu: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One version of a model, as registered.
+
+    Attributes:
+        name, version: as in the archive's manifest.
+        min_workers: how many workers it should have at least.
+        queued: requests waiting for a worker.
+        queue_capacity: most requests that can wait at once.
+        workers: those there are, ready or not.
+    """
+
+    name: str
+    version: str
+    min_workers: int
+    queued: int
+    queue_capacity: int
+    workers: tuple[Worker, ...]
+
+    @classmethod
+    def from_json(cls, described: dict[str, Any]) -> Model:
+        """The model that the management API describes."""
+        queue = described["jobQueueStatus"]
+        return cls(
+            name=described["modelName"],
+            version=described["modelVersion"],
+            min_workers=described["minWorkers"],
+            queued=queue["pendingRequests"],
+            queue_capacity=queue["pendingRequests"] + queue["remainingCapacity"],
+            workers=tuple(
+                Worker(str(worker["id"]), worker["pid"], worker["status"] == "READY", worker["gpu"])
+                for worker in described["workers"]
+            ),
+        )
+
+    @property
+    def ready(self) -> bool:
+        """It can answer: all workers that it should have, and at least one, take requests."""
+        return len(self.workers) >= max(1, self.min_workers) and all(worker.ready for worker in self.workers)
+
+
+def of_service(settings: Settings) -> Management:
+    """The management API of the service with these settings."""
+    return Management(settings.management.url, tokens.headers(settings, "management"))
+
+
+class Management:
+    """The management API at one address; several threads may use it at once.
+
+    Args:
+        url: the address, without a slash at the end.
+        headers: gives the headers with the token, if one is asked for.
+    """
+
+    def __init__(self, url: str, headers: Headers = dict) -> None:
+        self._url = url
+        self._headers = headers
+
+    def names(self) -> list[str]:
+        """The names of all registered models.
+
+        Raises:
+            UnreachableError: no answer, or one that is not TorchServe's.
+        """
+        names: list[str] = []
+        page: dict[str, str] = {}
+        while True:
+            answer = self._get("/models", {"limit": _PAGE, **page})
+            names += [model["modelName"] for model in answer["models"]]
+            if "nextPageToken" not in answer:
+                return names
+            page = {"next_page_token": answer["nextPageToken"]}
+
+    def models(self) -> list[Model]:
+        """Every registered version of every model, by name and version.
+
+        Raises:
+            UnreachableError: no answer, or one that is not TorchServe's.
+        """
+        return [model for name in sorted(self.names()) for model in self.versions(name)]
+
+    def versions(self, name: str) -> list[Model]:
+        """Every registered version of one model, the oldest first; raises as ``models`` does."""
+        found = map(Model.from_json, self._get(f"/models/{name}/all"))
+        return sorted(found, key=lambda model: version_key(model.version))
+
+    def describe(self, name: str, version: str | None = None) -> Model | None:
+        """One version of a model, the default one if none is named; ``None`` where it is not registered.
+
+        Raises:
+            UnreachableError: no answer, or one that is not TorchServe's.
+        """
+        answer = self._ask("GET", f"/models/{name}" + (f"/{version}" if version else ""))
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        return Model.from_json(_content(self._url, answer)[0])
+
+    def waiting(self) -> list[str]:
+        """The models that are not ready, by name: of each its default version counts.
+
+        The service is ready when there are none; without any model it is not.
+
+        Raises:
+            UnreachableError: no answer, or one that is not TorchServe's.
+        """
+        described = {name: self.describe(name) for name in self.names()}
+        return [name for name, model in (described or {"any model": None}).items() if model is None or not model.ready]
+
+    def register(self, archive: str) -> None:
+        """Register an archive of the model store and start its workers; returns before these are ready.
+
+        Args:
+            archive: the file's name.
+
+        Raises:
+            UnreachableError: no answer.
+            RefusedError: TorchServe will not; the message has its reason.
+        """
+        # Synchronous, which is what TorchServe does unless told otherwise, would keep one of the few threads that
+        # answer predictions waiting until the network is loaded: some requests would take seconds.
+        self._change("POST", "/models", {"url": archive, "synchronous": "false"})
+
+    def set_default(self, name: str, version: str) -> None:
+        """Make a registered version the one that answers requests that ask for none.
+
+        Raises:
+            UnreachableError, RefusedError: as for ``register``.
+        """
+        self._change("PUT", f"/models/{name}/{version}/set-default")
+
+    def unregister(self, name: str, version: str) -> None:
+        """End a version's workers. Requests in its queue get no answer, so it must be drained before.
+
+        Raises:
+            UnreachableError, RefusedError: as for ``register``.
+        """
+        self._change("DELETE", f"/models/{name}/{version}")
+
+    def _get(self, path: str, query: dict[str, str] | None = None) -> Any:
+        return _content(self._url, self._ask("GET", path, query))
+
+    def _change(self, method: str, path: str, query: dict[str, str] | None = None) -> None:
+        answer = self._ask(method, path, query)
+        if not answer.is_success:
+            raise RefusedError(f"TorchServe refused {method} {path}: {_reason(answer)}")
+
+    def _ask(self, method: str, path: str, query: dict[str, str] | None = None) -> httpx.Response:
+        try:
+            with loopback.client(_TIMEOUT_S) as client:
+                return client.request(method, self._url + path, params=query, headers=self._headers())
+        except TokenError as error:
+            raise UnreachableError(f"the management API at {self._url} cannot be asked: {error}") from error
+        except httpx.HTTPError as error:
+            raise UnreachableError(f"the management API at {self._url} does not answer: {error}") from error
+
+
+def _content(url: str, answer: httpx.Response) -> Any:
+    try:
+        answer.raise_for_status()
+        return answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        if "Token Auth" in answer.text:
+            raise UnreachableError(f"the management API at {url} asks for a token, or for another one") from error
+        raise UnreachableError(f"the management API at {url} does not answer as TorchServe does: {error}") from error
+
+
+def _reason(answer: httpx.Response) -> str:
+    try:
+        return f"{answer.json()['message']} ({answer.status_code})"
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.text[:200]} ({answer.status_code})"

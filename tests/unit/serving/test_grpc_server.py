@@ -1,0 +1,417 @@
+"""The gRPC bridge as a process of its own, between a real gRPC client and a small real HTTP server."""
+
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from torchserve_stub import TorchServeStub, predict
+
+from handlers import limits
+from serving.sidecars.grpc.proto import __main__ as generator
+from serving.sidecars.grpc.proto import open_inference_pb2 as messages
+from tests.support import free_ports
+
+ROOT = Path(__file__).resolve().parent.parent.parent.parent
+DEADLINE = 30  # seconds that a call may take before a test fails
+PIXELS = np.random.default_rng(5).integers(0, 256, (2, 28, 28), dtype=np.uint8)
+SERVICE = "inference.GRPCInferenceService"
+
+
+class Bridge:
+    """A bridge with the environment ``upstream``: ``address`` is where it listens."""
+
+    def __init__(self, upstream, port=None, program=None):
+        self.process = subprocess.Popen(
+            [sys.executable, *(("-c", program) if program else ("-m", "serving.sidecars.grpc.server"))],
+            cwd=ROOT,
+            env={**os.environ, **upstream, "FASHION_GRPC_BRIDGE_PORT": port or str(free_ports.find(1)[0])},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.lines = []
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if found := re.search(r"gRPC on (127\.0\.0\.1:\d+)", line):
+                self.address = found[1]
+                break
+        else:
+            self.process.wait(DEADLINE)
+            return
+        # Whatever else it logs must not fill the pipe.
+        self._reader = threading.Thread(target=lambda: self.lines.extend(self.process.stderr))
+        self._reader.start()
+
+    def stop(self):
+        """Ask it to end; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self):
+        code = self.process.wait(DEADLINE)
+        self._reader.join(DEADLINE)
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return code
+
+
+@pytest.fixture(scope="module")
+def shared_upstream():
+    with TorchServeStub() as stub:
+        yield stub
+
+
+@pytest.fixture
+def upstream(shared_upstream):
+    shared_upstream.reset()
+    return shared_upstream
+
+
+@pytest.fixture(scope="module")
+def bridge(shared_upstream):
+    running = Bridge(shared_upstream.environment)
+    yield running
+    if running.process.poll() is None:
+        assert running.stop() == 0
+    assert not [line for line in running.lines if "Traceback" in line]
+
+
+@pytest.fixture(scope="module")
+def channel(bridge):
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(bridge.address, options) as channel:
+        yield channel
+
+
+def method_of(channel, name):
+    """A method of the protocol, as a generated stub has it."""
+    return channel.unary_unary(
+        f"/{SERVICE}/{name}",
+        request_serializer=getattr(messages, name + "Request").SerializeToString,
+        response_deserializer=getattr(messages, name + "Response").FromString,
+    )
+
+
+@pytest.fixture
+def call(channel, upstream):  # noqa: ARG001 (must be as new)
+    """Call one method of the protocol."""
+    return lambda name, request, timeout=DEADLINE: method_of(channel, name)(request, timeout=timeout)
+
+
+def request_for(pixels=PIXELS, model="fashion", **more):
+    tensor = {"name": "image", "datatype": "UINT8", "shape": pixels.shape}
+    return messages.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[pixels.tobytes()], **more)
+
+
+def refused(call, request, method="ModelInfer", timeout=DEADLINE):
+    with pytest.raises(grpc.RpcError) as caught:
+        call(method, request, timeout)
+    return caught.value.code(), caught.value.details()
+
+
+def test_an_inference_comes_back_whole(call, upstream):
+    response = call("ModelInfer", request_for(id="n 42"))
+    expected = predict(PIXELS)
+    assert (response.model_name, response.model_version, response.id) == ("fashion", "1.0", "n 42")
+    described = [(output.name, output.datatype, list(output.shape)) for output in response.outputs]
+    assert described == [("probabilities", "FP32", [2, 3]), ("class", "INT64", [2]), ("label", "BYTES", [2])]
+    probabilities, classes, labels = response.raw_output_contents
+    assert probabilities == expected.tobytes()
+    assert classes == expected.argmax(1).tobytes()
+    names = [[b"Shirt", b"Bag", b"Ankle boot"][index] for index in expected.argmax(1)]
+    assert labels == b"".join(struct.pack("<I", len(name)) + name for name in names)
+    assert upstream.paths == ["/predictions/fashion"]
+
+
+def test_the_version_and_the_outputs_are_those_that_were_asked(call, upstream):
+    outputs = [{"name": "class"}, {"name": "probabilities", "parameters": {"binary_data": {"bool_param": False}}}]
+    response = call("ModelInfer", request_for(model_version="2.0", outputs=outputs))
+    assert upstream.paths == ["/predictions/fashion/2.0"]
+    assert [output.name for output in response.outputs] == ["class", "probabilities"]
+    assert response.raw_output_contents[1] == predict(PIXELS).tobytes()
+
+
+def test_parameters_come_back_as_they_are(call):
+    parameters = {
+        "flag": {"bool_param": True},
+        "number": {"int64_param": -7},
+        "large": {"uint64_param": 2**64 - 1},
+        "fraction": {"double_param": 0.5},
+        "text": {"string_param": "ž"},
+    }
+    response = call("ModelInfer", request_for(parameters=parameters))
+    assert response.parameters == messages.ModelInferResponse(parameters=parameters).parameters
+
+
+def test_typed_contents_get_a_typed_answer(call):
+    tensor = {"name": "image", "datatype": "INT32", "shape": [2, 784]}
+    tensor["contents"] = {"int_contents": PIXELS.ravel().tolist()}
+    response = call("ModelInfer", messages.ModelInferRequest(model_name="fashion", inputs=[tensor]))
+    assert not response.raw_output_contents
+    probabilities, classes, labels = (output.contents for output in response.outputs)
+    np.testing.assert_array_equal(np.float32(probabilities.fp32_contents), predict(PIXELS).ravel())
+    expected = predict(PIXELS).argmax(1).tolist()
+    assert classes.int64_contents == expected
+    assert labels.bytes_contents == [[b"Shirt", b"Bag", b"Ankle boot"][index] for index in expected]
+
+
+def test_calls_in_flight_do_not_wait_for_each_other(call, upstream):
+    upstream.crowd = 32  # the stub answers none before it has all
+    with ThreadPoolExecutor(32) as pool:
+        requests = [request_for(np.full((1, 784), n, np.uint8), "together", id=str(n)) for n in range(32)]
+        responses = list(pool.map(lambda request: call("ModelInfer", request), requests))
+    assert [response.id for response in responses] == [str(n) for n in range(32)]
+
+
+STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    413: "RESOURCE_EXHAUSTED",
+    415: "INVALID_ARGUMENT",
+    418: "UNKNOWN",
+    422: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+    507: "UNAVAILABLE",
+}
+
+
+@pytest.mark.parametrize(("status", "code"), STATUSES.items())
+def test_each_http_status_has_its_code(call, upstream, status, code):
+    upstream.error_body = json.dumps({"title": "Wrong", "detail": "pixels are from 0 to 255"}).encode()
+    expected = (grpc.StatusCode[code], "pixels are from 0 to 255")
+    assert refused(call, request_for(model=f"http-{status}")) == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b'{"code": 503, "type": "X", "message": "Model has no worker"}', "Model has no worker"),
+        (b"<html>", "the inference server answered with HTTP status 503"),
+        (b"", "the inference server answered with HTTP status 503"),
+        (b"[]", "the inference server answered with HTTP status 503"),
+        (b'{"detail": null}', "the inference server answered with HTTP status 503"),
+        (json.dumps({"detail": "x" * 100_000}).encode(), "x" * 2000),
+        (json.dumps({"detail": "ž\n\0"}).encode(), "ž\n\0"),
+    ],
+    ids=["TorchServe's own", "HTML", "nothing", "a list", "null", "giant", "not ASCII"],
+)
+def test_the_detail_survives_whatever_the_error_looks_like(call, upstream, body, detail):
+    upstream.error_body = body
+    assert refused(call, request_for(model="http-503")) == (grpc.StatusCode.UNAVAILABLE, detail)
+
+
+def test_a_problem_of_the_handler_reaches_the_caller(call):
+    code, detail = refused(call, request_for(PIXELS.reshape(2, 14, 56)))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "14" in detail
+    assert "56" in detail
+
+
+UNKNOWN = {
+    "unknown": ("nosuch", ""),
+    "unknown version": ("fashion", "3.0"),
+    "every version": ("fashion", "all"),
+    "a path": ("../models/fashion", ""),
+    "dots": ("..", ""),
+    "a query": ("fashion?x=", ""),
+    "a version with a path": ("fashion", "1.0/../2.0"),
+    "a line break": ("fashion\r\nX: y", ""),
+}
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelReady", "ModelMetadata"])
+@pytest.mark.parametrize(("name", "version"), UNKNOWN.values(), ids=UNKNOWN)
+def test_what_is_not_there_is_not_found(call, method, name, version):
+    if method == "ModelInfer":
+        request = request_for(model=name, model_version=version)
+    else:
+        request = getattr(messages, method + "Request")(name=name, version=version)
+    assert refused(call, request, method)[0] is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_request_without_a_model_is_refused(call):
+    expected = (grpc.StatusCode.INVALID_ARGUMENT, "the request names no model")
+    assert refused(call, request_for(model="")) == expected
+    assert refused(call, messages.ModelReadyRequest(), "ModelReady") == expected
+
+
+def test_a_message_over_the_limit_is_refused(call):
+    code, _ = refused(call, request_for(np.zeros(limits.REQUEST_BYTES + 1, np.uint8)))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_bytes_that_are_no_message_are_refused(channel):
+    method = channel.unary_unary(f"/{SERVICE}/ModelInfer")
+    with pytest.raises(grpc.RpcError) as caught:
+        method(b"\xff" * 20, timeout=DEADLINE)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "the bytes are no inference.ModelInferRequest"
+
+
+def test_a_deadline_ends_the_request_behind_the_bridge(channel, upstream):
+    answer = method_of(channel, "ModelInfer").future(request_for(model="held"), timeout=2)
+    assert upstream.held.wait(DEADLINE)
+    assert answer.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert upstream.cancelled.wait(DEADLINE)
+
+
+def test_a_broken_connection_is_unavailable(call):
+    assert refused(call, request_for(model="drop"))[0] is grpc.StatusCode.UNAVAILABLE
+
+
+def test_an_answer_without_a_protocol_is_an_internal_fault_and_logged(upstream):
+    running = Bridge(upstream.environment)
+    try:
+        with grpc.insecure_channel(running.address) as channel:
+            infer = method_of(channel, "ModelInfer")
+            with pytest.raises(grpc.RpcError) as caught:
+                infer(request_for(model="nonsense"), timeout=DEADLINE)
+            assert caught.value.code() is grpc.StatusCode.INTERNAL
+            assert infer(request_for(), timeout=DEADLINE).model_name == "fashion"
+    finally:
+        assert running.stop() == 0
+    assert any("Traceback" in line for line in running.lines)
+
+
+def test_ready_means_that_the_workers_are(call, upstream):
+    ask = {
+        "ServerReady": messages.ServerReadyRequest(),
+        "ModelReady": messages.ModelReadyRequest(name="fashion", version="2.0"),
+    }
+    assert all(call(method, request).ready for method, request in ask.items())
+    upstream.worker_status = "UNLOADED"
+    assert not any(call(method, request).ready for method, request in ask.items())
+    assert call("ServerLive", messages.ServerLiveRequest()).live
+
+
+def test_metadata_describes_model_and_server(call, upstream):
+    found = call("ModelMetadata", messages.ModelMetadataRequest(name="fashion"))
+    assert (found.name, found.platform, list(found.versions)) == ("fashion", "pytorch_torchscript", ["1.0", "2.0"])
+    assert [(t.name, t.datatype, list(t.shape)) for t in found.inputs] == [("image", "UINT8", [-1, 28, 28])]
+    assert [t.name for t in found.outputs] == ["probabilities", "class", "label"]
+    server = call("ServerMetadata", messages.ServerMetadataRequest())
+    assert server.name == "fashion-serve"
+    assert f'version = "{server.version}"' in (ROOT / "pyproject.toml").read_text()
+    upstream.worker_status = "UNLOADED"
+    code, detail = refused(call, messages.ModelMetadataRequest(name="fashion"), "ModelMetadata")
+    assert (code, "not ready" in detail) == (grpc.StatusCode.UNAVAILABLE, True)
+
+
+def test_the_health_service_follows_the_workers(channel, upstream):
+    health = health_pb2_grpc.HealthStub(channel)
+    for service in ("", SERVICE):
+        upstream.worker_status = "READY"
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=DEADLINE)
+        wanted = health_pb2.HealthCheckResponse.SERVING
+        assert next(change for change in watch if change.status == wanted)
+        assert health.Check(health_pb2.HealthCheckRequest(service=service), timeout=DEADLINE).status == wanted
+        upstream.worker_status = "UNLOADED"
+        wanted = health_pb2.HealthCheckResponse.NOT_SERVING
+        assert next(change for change in watch if change.status == wanted)
+        watch.cancel()
+
+
+def test_reflection_lists_and_describes_the_service(channel):
+    ask = reflection_pb2.ServerReflectionRequest
+    requests = [ask(list_services=""), ask(file_containing_symbol=SERVICE)]
+    listed, described = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter(requests))
+    names = {service.name for service in listed.list_services_response.service}
+    assert names == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+    assert described.file_descriptor_response.file_descriptor_proto == [messages.DESCRIPTOR.serialized_pb]
+
+
+def test_sigterm_lets_calls_in_flight_finish(upstream):
+    running = Bridge(upstream.environment)
+    with grpc.insecure_channel(running.address) as channel:
+        answer = method_of(channel, "ModelInfer").future(request_for(model="held"), timeout=DEADLINE)
+        assert upstream.held.wait(DEADLINE)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
+        assert next(change for change in watch if change.status == health_pb2.HealthCheckResponse.SERVING)
+        running.process.send_signal(signal.SIGTERM)
+        # Whoever watches is told before the listener closes.
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        watch.cancel()
+        upstream.release()
+        assert answer.result(DEADLINE).raw_output_contents[0] == predict(PIXELS).tobytes()
+        assert running.wait() == 0
+    assert not [line for line in running.lines if "Traceback" in line]
+
+
+def test_sigterm_does_not_wait_for_who_watches_the_health_service(upstream):
+    running = Bridge(upstream.environment)
+    with grpc.insecure_channel(running.address) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
+        assert next(watch)
+        begun = time.monotonic()
+        assert running.stop() == 0
+        assert time.monotonic() - begun < DEADLINE / 2
+        watch.cancel()
+
+
+IMPATIENT = """
+from serving.sidecars.grpc import server
+from serving.sidecars.process import run_until_signal
+server.GRACE_S = 0.5
+raise SystemExit(run_until_signal("grpc_bridge", server.serve))
+"""
+
+
+def test_sigterm_does_not_wait_for_ever_for_a_call_that_hangs(upstream):
+    running = Bridge(upstream.environment, program=IMPATIENT)
+    with grpc.insecure_channel(running.address) as channel:
+        answer = method_of(channel, "ModelInfer").future(request_for(model="held"), timeout=DEADLINE)
+        assert upstream.held.wait(DEADLINE)
+        assert running.stop() == 0
+        assert isinstance(answer.exception(DEADLINE), grpc.RpcError)
+
+
+def test_without_torchserve_calls_are_unavailable_and_the_bridge_lives():
+    inference, management = map(str, free_ports.find(2))
+    running = Bridge({"FASHION_INFERENCE_PORT": inference, "FASHION_MANAGEMENT_PORT": management})
+    try:
+        with grpc.insecure_channel(running.address) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                method_of(channel, "ModelInfer")(request_for(), timeout=DEADLINE)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert not method_of(channel, "ServerLive")(messages.ServerLiveRequest(), timeout=DEADLINE).live
+            assert not method_of(channel, "ServerReady")(messages.ServerReadyRequest(), timeout=DEADLINE).ready
+    finally:
+        assert running.stop() == 0
+
+
+def test_a_port_in_use_is_said_in_one_line(bridge):
+    port = bridge.address.partition(":")[2]
+    second = Bridge({}, port)
+    assert second.process.returncode == 1
+    told = [line for line in second.lines if line.startswith("grpc_bridge: ")]
+    assert told == [f"grpc_bridge: cannot listen on 127.0.0.1:{port}; is the port in use?\n"]
+    assert not [line for line in second.lines if "Traceback" in line]
+    second.process.stdout.close()
+    second.process.stderr.close()
+
+
+def test_the_generated_code_is_that_of_the_proto_file(tmp_path):
+    (tmp_path / generator.PROTO).parent.mkdir(parents=True)
+    assert generator.generate(tmp_path) == 0
+    made = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.py*"))
+    assert [path.name for path in made] == ["open_inference_pb2.py", "open_inference_pb2.pyi"]
+    for path in made:
+        assert (tmp_path / path).read_text() == (ROOT / path).read_text(), "run python -m serving.sidecars.grpc.proto"
