@@ -158,7 +158,7 @@ coverage: archive ## lines and branches that `make test` runs, subprocesses incl
 	@$(BIN)/python -m coverage report
 
 test-faults: archive ## every fault in its short form, under load; six minutes; needs Debian's faketime
-	@$(PYTEST) tests/chaos
+	@$(PYTEST) tests/faults
 
 # A folder in which to leave the clone; without it a temporary one is removed.
 FRESH ?=
@@ -177,7 +177,7 @@ test-conformance: archive $(CONFORMANCE)/.installed ## official Triton, KServe a
 
 fuzz: archive ## 50,000 broken requests to the decoders, and 60,000 requests with bad neighbors to a service; two minutes
 	@$(BIN)/python -m tests.fuzz.decoders --count 50000
-	@FUZZ_ROUNDS=100 $(PYTEST) tests/integration/test_bad_neighbours.py
+	@FUZZ_ROUNDS=100 $(PYTEST) tests/integration/test_bad_neighbors.py
 
 test-web: archive $(VENV)/.web-installed ## the playground in a real browser; needs chromium
 	@$(PYTEST) $(IN_PARALLEL) tests/web
@@ -188,7 +188,7 @@ test-nginx: archive $(VENV)/.web-installed ## the gateway's and the playground's
 	@FASHION_NGINX=wheel $(PYTEST) $(IN_PARALLEL) $(THROUGH_GATEWAY:%=tests/integration/%.py) tests/web
 
 chaos: archive ## every fault at full length under load, with figures and charts; 30 minutes; needs faketime
-	@CHAOS=full $(PYTEST) --timeout 1200 tests/chaos
+	@CHAOS=full $(PYTEST) --timeout 1200 tests/faults
 
 test-monitoring: archive ## alerts and dashboard with a real Prometheus; needs Debian's prometheus
 	@$(PYTEST) tests/monitoring

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import local, reporting, wrk
+from bench import local_service, reporting, wrk
 from models import artifacts, catalog
 from models.datasets import fashion_mnist
 from models.training import prepare
@@ -51,7 +51,7 @@ def main() -> int:
     results: dict[str, Any] = {}
     rows = []
     try:
-        with local.service(MODELS) as service:
+        with local_service.service(MODELS) as service:
             for model in MODELS:
                 entry = catalog.get(model)
                 inputs = prepare(images, entry.input)
@@ -84,7 +84,7 @@ def main() -> int:
                 }
                 rows += [[model, name, f"{rate:,.0f}"] for name, rate in medians.items()]
                 rows.append([model, f"best served / alone (chunk {chunk}, {threads} threads)", f"{ratio:.2f}"])
-    except (wrk.LoadError, local.ServiceError) as error:
+    except (wrk.LoadError, local_service.ServiceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(file=sys.stderr)

@@ -16,7 +16,7 @@ import time
 import numpy as np
 from fashion_client import FashionClient, FashionError
 
-from bench import local, reporting, wrk
+from bench import local_service, reporting, wrk
 from models.datasets import fashion_mnist
 
 MODEL = "fashion_mlp"
@@ -35,7 +35,7 @@ def main() -> int:
     headers = {"Content-Type": "application/x-npy", "Accept": "application/x-npy"}
     rates: dict[str, list[float]] = {"wrk": [], "client": []}
     try:
-        with local.service([MODEL]) as service, FashionClient(service.gateway, in_flight=IN_FLIGHT) as client:
+        with local_service.service([MODEL]) as service, FashionClient(service.gateway, in_flight=IN_FLIGHT) as client:
             client.predict(bulk[: 8 * PIECE], model=MODEL)
             for turn in range(1, ROUNDS + 1):
                 print(f"\rround {turn}/{ROUNDS}", end="", file=sys.stderr)
@@ -46,7 +46,7 @@ def main() -> int:
                 begun = time.perf_counter()
                 client.predict(bulk, model=MODEL)
                 rates["client"].append(len(bulk) / (time.perf_counter() - begun))
-    except (wrk.LoadError, local.ServiceError, FashionError) as error:
+    except (wrk.LoadError, local_service.ServiceError, FashionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(file=sys.stderr)

@@ -31,11 +31,10 @@ import requests
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench import local, reporting, wrk
+from bench import local_service, reporting, wrk
 from models import catalog
 from models.datasets import fashion_mnist
 from serving.settings import ROOT
-from tests.support import free_ports
 
 PEERS = Path(__file__).parent / "peers"
 ROUNDS = 5
@@ -312,7 +311,7 @@ def running(name: str, table: Table, setting: Setting, body: bytes, expected: in
     if not python.exists():
         raise PeerError("not installed; make bench-peers does that")
     # Some servers take the ports after theirs for their other interfaces.
-    port = free_ports.find(1)[0]
+    port = local_service.free_ports(1)[0]
     with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as folder:
         environment = {
             **os.environ,
@@ -365,7 +364,7 @@ def running(name: str, table: Table, setting: Setting, body: bytes, expected: in
 @contextmanager
 def ours(table: Table, profile: str, body: bytes, expected: int) -> Iterator[Server]:
     """This service under a profile, asked at TorchServe's own port, as the others have no gateway either."""
-    with local.service([table.model], profile) as service:
+    with local_service.service([table.model], profile) as service:
         packed, headers = _plain(body, table.form)
         url = f"{service.inference}/predictions/{table.model}"
         # Its supervisor would start anew what is stopped for long. It does next to nothing while nobody asks.
@@ -428,7 +427,7 @@ def _known(table: Table) -> dict[str, tuple[Setting, dict[str, Any]]]:
 def _ready(stack: ExitStack, name: str, table: Table, setting: Setting, body: bytes, expected: int) -> Server:
     """A peer that is warm and waits for its turn, until the stack ends it."""
     server = stack.enter_context(running(name, table, setting, body, expected))
-    server.load(USUAL, local.WARM_UP if ALL[name].package == "torchserve" else WARM_UP)
+    server.load(USUAL, local_service.WARM_UP if ALL[name].package == "torchserve" else WARM_UP)
     server.pause()
     return server
 
@@ -465,7 +464,7 @@ def compare(title: str) -> dict[str, Any]:
                 _say(f"{name} is missing: {error}")
         profile = "realtime" if title == "lone" else "throughput"
         server = servers[OURS] = stack.enter_context(ours(table, profile, body, expected))
-        server.load(USUAL, local.WARM_UP)
+        server.load(USUAL, local_service.WARM_UP)
         serving = catalog.get(table.model).serving.under(profile)
         setting = Setting(serving.workers, serving.batch_size, serving.max_batch_delay_ms)
         found[OURS] = {"setting": str(setting), "tried": {}}
@@ -527,7 +526,7 @@ def main() -> int:
                     for c, f in server["connections"].items()
                 ]
                 print(f"{name:<28} {server['setting']:<18} {'  '.join(cells)}")
-    except (wrk.LoadError, PeerError, local.ServiceError) as error:
+    except (wrk.LoadError, PeerError, local_service.ServiceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from bench import local, reporting, wrk
+from bench import local_service, reporting, wrk
 from models.datasets import fashion_mnist
 from serving.errors import ServingError
 from serving.gateway import nginx_binary
@@ -66,13 +66,13 @@ def main() -> int:
     try:
         programs = {name: nginx_binary.find(name) for name in nginx_binary.SOURCES}
         with ExitStack() as stack:
-            service = stack.enter_context(local.service([MODEL]))
+            service = stack.enter_context(local_service.service([MODEL]))
             ports = {DIRECT: service.inference}
             for name, program in programs.items():
-                ports[name] = stack.enter_context(local.gateway_of(service, program))
+                ports[name] = stack.enter_context(local_service.gateway_of(service, program))
             for connections in CONNECTIONS:
                 results[f"c={connections}"] = figures(measure(ports, body, connections))
-    except (wrk.LoadError, local.ServiceError, ServingError) as error:
+    except (wrk.LoadError, local_service.ServiceError, ServingError) as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
     for way, found in results.items():

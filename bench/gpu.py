@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import local, reporting, wrk
+from bench import local_service, reporting, wrk
 from models import artifacts, catalog
 from models.catalog import Entry
 from models.datasets import fashion_mnist
@@ -112,7 +112,7 @@ def served(seconds: int) -> list[dict[str, Any]]:
     body = fashion_mnist().test_inputs[0].numpy().tobytes()
     headers = {"Content-Type": "application/octet-stream"}
     found = []
-    with local.service(MODELS) as service:
+    with local_service.service(MODELS) as service:
         for model in MODELS:
             url = f"{service.inference}/predictions/{model}"
             wrk.run(url, 64, seconds, body, headers)
@@ -144,7 +144,7 @@ def main() -> int:
     try:
         rows = [row for model in MODELS for row in bulk(catalog.get(model), device, batches, seconds)]
         service = served(1 if on_cpu else SECONDS)
-    except (wrk.LoadError, local.ServiceError) as error:
+    except (wrk.LoadError, local_service.ServiceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     titles = list(rows[0])

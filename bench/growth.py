@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from bench import local, reporting, wrk
+from bench import local_service, reporting, wrk
 from bench.compare import Server
 from models.catalog import Serving
 from models.datasets import fashion_mnist
@@ -50,11 +50,11 @@ def main() -> int:
             servers: dict[tuple[int, int], Server] = {}
             for workers, batch in SETTINGS:
                 serving = Serving(workers=workers, batch_size=batch)
-                service = stack.enter_context(local.service([MODEL], serving=serving))
+                service = stack.enter_context(local_service.service([MODEL], serving=serving))
                 url = f"{service.inference}/predictions/{MODEL}"
                 server = servers[workers, batch] = Server(url, HEADERS, body, list(service.processes.values()))
                 stack.callback(server.resume)
-                server.load(64, local.WARM_UP)
+                server.load(64, local_service.WARM_UP)
                 server.pause()
             for turn in range(1, ROUNDS + 1):
                 for (workers, batch), server in servers.items():
@@ -64,7 +64,7 @@ def main() -> int:
                     for connections in CONNECTIONS:
                         rounds.setdefault((workers, batch, connections), []).append(_load(server, connections))
                     server.pause()
-    except (wrk.LoadError, local.ServiceError) as error:
+    except (wrk.LoadError, local_service.ServiceError) as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
     print(file=sys.stderr)

@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 
 from fashion_client import errors, retrying
 
-from bench import http1, questions
+from bench import http1, request_forms
 from bench.http1 import BrokenError, Connection, Reply, TooLateError
 from serving import settings
 from serving.errors import ArchiveError
@@ -45,7 +45,7 @@ _EXAMPLES = 5
 
 
 class Asked(Protocol):
-    """A request and what is right as its answer; ``bench.questions`` has them."""
+    """A request and what is right as its answer; ``bench.request_forms`` has them."""
 
     sent: bytes
 
@@ -283,12 +283,6 @@ async def run(plan: Plan) -> dict[str, Any]:
     }
 
 
-def raise_descriptor_limit() -> None:
-    """Let this process open as many connections as it may."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
 async def _learn(host: str, port: int, model: str, files: Sequence[Path]) -> list[Asked]:
     """Questions about pictures, whose right answers are what the service says now."""
     connection = await Connection.open(host, port)
@@ -299,7 +293,7 @@ async def _learn(host: str, port: int, model: str, files: Sequence[Path]) -> lis
         reply = await connection.ask(sent)
         if reply.status != 200:
             raise ValueError(f"{file} is answered with {reply.status}: {reply.body[:200]!r}")
-        learned.append(questions.LearnedQuestion(sent, reply))
+        learned.append(request_forms.LearnedQuestion(sent, reply))
     connection.close()
     return learned
 
@@ -308,7 +302,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.load", description="Load, with every answer checked.")
     parser.add_argument("--url", default=settings.read().gateway.url, help="the gateway (%(default)s)")
     parser.add_argument("--archive", type=Path, action="append", required=True, help="each version that may answer")
-    parser.add_argument("--form", action="append", choices=questions.FORMS, help="how to ask (raw); may be repeated")
+    parser.add_argument(
+        "--form",
+        action="append",
+        choices=[*request_forms.FORMS, "all"],
+        help="form of the requests (raw); may be repeated",
+    )
     parser.add_argument(
         "--picture", type=Path, action="append", help="ask about this file instead; what is answered first is right"
     )
@@ -324,7 +323,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit code."""
     given = _parse(arguments)
-    raise_descriptor_limit()
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
     address = urlsplit(given.url)
     if address.scheme != "http" or not address.hostname:
         print(f"error: --url is {given.url}; it must be http://HOST:PORT", file=sys.stderr)
@@ -337,7 +337,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.picture:
             asked = await _learn(host, port, read[0].model, given.picture)
         else:
-            asked = questions.make(read, given.form or ["raw"])
+            forms = list(request_forms.FORMS) if given.form == ["all"] else given.form or ["raw"]
+            asked = request_forms.make(read, forms)
         print("asking", flush=True)
         plan = Plan(host, port, asked, given.connections, given.seconds, given.rate, given.retries, given.timeout)
         return await run(plan)

@@ -11,7 +11,7 @@ import sys
 
 import psutil
 
-from bench import local, reporting, wrk
+from bench import local_service, reporting, wrk
 from models.datasets import fashion_mnist
 from serving.supervisor.parts import FORK_SERVER, FRONTEND
 
@@ -25,7 +25,7 @@ def pss(process: psutil.Process) -> int:
     return int(process.memory_full_info().pss)
 
 
-def _measure(service: local.Service) -> dict[str, float]:
+def _measure(service: local_service.Service) -> dict[str, float]:
     frontend = service.processes[FRONTEND]
     workers = frontend.children(recursive=True)
     if FORK_SERVER in service.processes:
@@ -40,7 +40,7 @@ def main() -> int:
     headers = {"Content-Type": "application/octet-stream"}
     found: dict[str, dict[str, float]] = {}
     try:
-        with local.service(MODELS) as service:
+        with local_service.service(MODELS) as service:
             found["after the start"] = _measure(service)
             for target in (REQUESTS, 2 * REQUESTS):
                 answered = dict.fromkeys(MODELS, 0)
@@ -51,7 +51,7 @@ def main() -> int:
                         load = wrk.run(f"{service.inference}/predictions/{model}", CONNECTIONS, 1, body, headers)
                         answered[model] += int(load.rate)
                 found[f"after {target:,} requests"] = _measure(service)
-    except (wrk.LoadError, local.ServiceError) as error:
+    except (wrk.LoadError, local_service.ServiceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(file=sys.stderr)

@@ -1,10 +1,14 @@
-"""What all measurements share: the machine they ran on, and where their results go."""
+"""What all measurements share: the machine they ran on, and where their results go.
+
+python -m bench.reporting NAME < RESULTS.json      write bench/results/NAME.json
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -41,3 +45,7 @@ def write(name: str, results: Any) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), "results": results}, indent=2) + "\n")
     return path
+
+
+if __name__ == "__main__":
+    write(sys.argv[1], json.load(sys.stdin))

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import requests
 
-from bench import local, reporting
+from bench import local_service, reporting
 from models.datasets import fashion_mnist
 from models.fashion_mnist import LABELS
 from serving.settings import ROOT
@@ -51,7 +51,7 @@ class FirstAnswers:
                     except requests.RequestException:
                         pass
                     if time.monotonic() - begun > 60:
-                        raise local.ServiceError(f"{model} did not answer rightly within a minute")
+                        raise local_service.ServiceError(f"{model} did not answer rightly within a minute")
                     time.sleep(POLL)
         self.seconds = time.monotonic() - begun
 
@@ -67,9 +67,9 @@ def main() -> int:
             found["import torch"].append(time.monotonic() - begun)
             for name, models in (("one model", MODELS[:1]), ("both models", MODELS)):
                 first = FirstAnswers(models)
-                with local.service(models, beside=first):
+                with local_service.service(models, beside=first):
                     found[name].append(first.seconds)
-    except local.ServiceError as error:
+    except local_service.ServiceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(file=sys.stderr)

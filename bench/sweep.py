@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bench import local, reporting, wrk
+from bench import local_service, reporting, wrk
 from models.datasets import fashion_mnist
 
 MODELS = ("fashion_mlp", "fashion_convnet")
@@ -58,15 +58,15 @@ def main() -> int:
     cells += [(model, form, USUAL) for model in MODELS for form in bodies if form != "raw"]
     loads: dict[tuple[str, str, int], list[wrk.Load]] = {cell: [] for cell in cells}
     try:
-        with local.service(MODELS) as service:
+        with local_service.service(MODELS) as service:
             for model in MODELS:
-                wrk.run(f"{service.inference}{_path('raw', model)}", USUAL, local.WARM_UP, *bodies["raw"])
+                wrk.run(f"{service.inference}{_path('raw', model)}", USUAL, local_service.WARM_UP, *bodies["raw"])
             for turn in range(1, ROUNDS + 1):
                 for model, form, connections in cells:
                     print(f"\rround {turn}/{ROUNDS} {model} {form} c={connections}   ", end="", file=sys.stderr)
                     url = f"{service.inference}{_path(form, model)}"
                     loads[model, form, connections].append(wrk.run(url, connections, SECONDS, *bodies[form]))
-    except (wrk.LoadError, local.ServiceError) as error:
+    except (wrk.LoadError, local_service.ServiceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(file=sys.stderr)

@@ -14,9 +14,11 @@ from __future__ import annotations
 import os
 import socket
 import statistics
+import struct
 import time
 import uuid
 from collections.abc import Callable
+from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,6 @@ from ts.service import Service
 from bench import reporting
 from handlers.transport import wire
 from handlers.transport.pipeline import Pipeline
-from tests.worker_messages import batch, request
 
 COUNTS = (1, 16, 64)
 ROUNDS = 300
@@ -42,24 +43,30 @@ HEADERS = {
     "url_path": "",
     "explain": "False",
 }
+_END = struct.pack(">i", -1)
 ANSWER = b'{"class":9,"label":"Ankle boot","probability":0.97,"probabilities":{%s}}' % b",".join(
     b'"label %d":0.012345678' % label for label in range(10)
 )
 
 
+def _fields(*values: str | bytes) -> bytes:
+    encoded = [value if isinstance(value, bytes) else value.encode() for value in values]
+    return b"".join(struct.pack(">i", len(value)) + value for value in encoded)
+
+
 def message(count: int, same_headers: bool) -> bytes:
-    """A batch of random images, whose requests have the same headers or each one more with an id of its own."""
-    pixels = np.random.default_rng(0).integers(0, 256, (count, 784), np.uint8)
-    return batch(
-        *(
-            request(
-                str(uuid.uuid4()),
-                HEADERS if same_headers else {**HEADERS, "X-Request-Id": uuid.uuid4().hex},
-                [("body", "application/octet-stream", row.tobytes())],
-            )
-            for row in pixels
-        )
-    )
+    """A batch of random images as TorchServe's ``ModelRequestEncoder`` writes it.
+
+    Args:
+        count: requests in the batch.
+        same_headers: all requests have the same headers; otherwise each has one more, with an id of its own.
+    """
+    parts = [b"I"]
+    for row in np.random.default_rng(0).integers(0, 256, (count, 784), np.uint8):
+        headers = HEADERS if same_headers else {**HEADERS, "X-Request-Id": uuid.uuid4().hex}
+        parts += [_fields(str(uuid.uuid4())), *starmap(_fields, headers.items()), _END]
+        parts += [_fields("body", "application/octet-stream", row.tobytes()), _END]
+    return b"".join([*parts, _END])
 
 
 def by_torchserve(connection: socket.socket) -> Any:

@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from models import artifacts, model_index
+from models import artifacts, index_writer
 from models.catalog import DEFAULT_VERSION, PROFILES, Entry
 from models.errors import ArchiveError
 
@@ -122,7 +122,7 @@ def _is_current(entry: Entry, profile: str, folder: Path, target: Path) -> bool:
         current = target.stat().st_mtime_ns > newest and config == model_config(entry, profile)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return False
-    return current and model_index.lists(target.parent, target)
+    return current and index_writer.lists(target.parent, target)
 
 
 def archive(entry: Entry, version: str, store: Path = MODEL_STORE, profile: str = PROFILES[0]) -> tuple[Path, bool]:
@@ -153,5 +153,5 @@ def archive(entry: Entry, version: str, store: Path = MODEL_STORE, profile: str 
         fresh = Path(work) / "fresh.mar"
         _normalise(_run_archiver(entry, version, profile, folder, Path(work)), fresh)
         changed = not target.is_file() or target.read_bytes() != fresh.read_bytes()
-        model_index.record(store, target, entry.name, version, entry.accuracy_floor, fresh)
+        index_writer.record(store, target, entry.name, version, entry.accuracy_floor, fresh)
     return target, changed

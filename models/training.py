@@ -21,7 +21,7 @@ from handlers.signature import Input
 from models.catalog import Entry, Training
 from models.datasets import Dataset
 from models.errors import DataError
-from models.stepping import Batches, bfloat16_products, dropout
+from models.training_step import Batches, bfloat16_products, dropout
 
 # The most examples that one call of the network gets in evaluation; larger ones leave the processor's cache.
 CHUNK = 256

@@ -1,4 +1,4 @@
-"""``index.json`` of the model store, which ``models/model_index.py`` writes: what each archive must be byte for byte.
+"""``index.json`` of the model store, which ``models/index_writer.py`` writes: what each archive must be byte for byte.
 
 Only what the index lists is ever loaded, and only if it has the digest that the index gives.
 """

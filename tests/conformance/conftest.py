@@ -18,10 +18,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import requests
-from reference import LABELS, PIXELS, ROOT, TIMEOUT
 
 from serving import settings
 from tests.support import free_ports
+from tests.support.reference import LABELS, PIXELS, ROOT, TIMEOUT
 
 
 @dataclasses.dataclass(frozen=True)

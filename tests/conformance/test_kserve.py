@@ -7,7 +7,8 @@ import httpx
 import pytest
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
-from reference import PIXELS, VERSION, assert_same, labels, png, run
+
+from tests.support.reference import PIXELS, VERSION, assert_same, labels, png, run
 
 
 def request_of(model, binary, **more):

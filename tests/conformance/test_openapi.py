@@ -14,8 +14,9 @@ import hypothesis
 import numpy as np
 import schemathesis
 from hypothesis import strategies as st
-from reference import PIXELS, ROOT, TIMEOUT, png
 from schemathesis import checks
+
+from tests.support.reference import PIXELS, ROOT, TIMEOUT, png
 
 # Requests for each operation, beside the examples of the description and its corner cases.
 COUNT = 60

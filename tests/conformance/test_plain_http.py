@@ -9,7 +9,8 @@ import httpx
 import numpy as np
 import pytest
 import requests
-from reference import PIXELS, ROOT, TIMEOUT, VERSION, assert_same, labels, png
+
+from tests.support.reference import PIXELS, ROOT, TIMEOUT, VERSION, assert_same, labels, png
 
 EXAMPLE = ROOT / "examples/ankle_boot.png"
 PROBLEM = {"type", "title", "status", "detail", "instance"}

@@ -5,10 +5,11 @@ import queue
 import grpc
 import numpy as np
 import pytest
-from reference import PIXELS, TIMEOUT, VERSION, assert_same, labels, png, run
 from tritonclient import grpc as triton
 from tritonclient.grpc import aio, service_pb2
 from tritonclient.utils import InferenceServerException
+
+from tests.support.reference import PIXELS, TIMEOUT, VERSION, assert_same, labels, png, run
 
 
 @pytest.fixture

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import requests
-from reference import LABELS, PIXELS, TIMEOUT, VERSION, assert_same, labels, png, run
 from tritonclient import http
 from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
+
+from tests.support.reference import LABELS, PIXELS, TIMEOUT, VERSION, assert_same, labels, png, run
 
 DATATYPES = {
     "UINT8": np.uint8,

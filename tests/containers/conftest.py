@@ -6,9 +6,9 @@ The image must be there (`make image`), and the archives (`make archive`). Witho
 from __future__ import annotations
 
 import pytest
-from composing import TIMEOUT, Stack, wait_until
 
 from tests.support import free_ports
+from tests.support.composing import TIMEOUT, Stack, wait_until
 
 
 @pytest.fixture(scope="session")

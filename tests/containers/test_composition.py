@@ -6,9 +6,9 @@ import json
 
 import requests
 import yaml
-from composing import run, wait_until
 
 from serving.settings import ROOT
+from tests.support.composing import run, wait_until
 
 BOOT = (ROOT / "examples" / "ankle_boot.png").read_bytes()
 # From built images to an answer of /readyz, on a machine with nothing else to do.

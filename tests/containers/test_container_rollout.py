@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from composing import Stack, wait_until
 
-from tests import packing
-from tests.asking import Asking
-from tests.support import free_ports
+from tests.support import free_ports, packing
+from tests.support.callers import Callers
+from tests.support.composing import Stack, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def _roll(stack: Stack, *command: str) -> str:
 
 
 def test_versions_go_live_and_on_trial_with_no_request_lost(rolled):
-    with Asking(rolled.url) as asking:
+    with Callers(rolled.url) as asking:
         assert _roll(rolled, "deploy", "tiny", "1.1", "--grace", "1") == "tiny 1.1 is live"
         assert _roll(rolled, "rollback", "tiny", "--grace", "1") == "tiny 1.0 is live"
         _roll(rolled, "canary", "tiny", "1.1", "--percent", "50")
@@ -52,7 +51,7 @@ def test_what_is_live_survives_a_restart_of_the_container(rolled):
     keys = rolled.inside("cat /state/key_file.json")
     rolled.compose("restart")
     wait_until(rolled.is_ready, 60, "ready again")
-    with Asking(rolled.url) as asking:
+    with Callers(rolled.url) as asking:
         pass
     assert (set(asking.versions), asking.failures) == ({live}, [])
     assert rolled.inside("cat /state/key_file.json") != keys

@@ -13,13 +13,13 @@ import grpc
 import numpy as np
 import pytest
 import requests
-from composing import IMAGE, inspect, run, wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from load import Load
 
 from handlers import limits
 from serving.settings import ROOT
-from tests import packing
+from tests.support import packing
+from tests.support.composing import IMAGE, inspect, run, wait_until
+from tests.support.steady_load import Load
 
 # Seconds within which everything is ready again, on a machine that has nothing else to do.
 RECOVERY = 15.0

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import socket
 
-from composing import IMAGE, run
-
 from serving import settings
+from tests.support.composing import IMAGE, run
 
 MEMORY = 4 << 30
 PROGRAMS = ("java", "nginx", "python", "tini")

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import yaml
-from composing import IMAGE, inspect, run, wait_until
 
 from serving import settings
 from serving.settings import ROOT
+from tests.support.composing import IMAGE, inspect, run, wait_until
 
 MOST_BYTES = 1.25e9
 

@@ -7,10 +7,10 @@ import secrets
 import grpc
 import pytest
 import requests
-from composing import IMAGE, TIMEOUT, run
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving.settings import ROOT
+from tests.support.composing import IMAGE, TIMEOUT, run
 
 BOOT = (ROOT / "examples" / "ankle_boot.png").read_bytes()
 

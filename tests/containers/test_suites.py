@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 
 import pytest
-from composing import run
+
+from tests.support.composing import run
 
 # Tests of what the gateway tells its callers; the others look behind it.
 INTEGRATION = [
-    "tests/integration/test_bad_neighbours.py",
+    "tests/integration/test_bad_neighbors.py",
     "tests/integration/test_client.py",
     "tests/integration/test_gateway_answers.py",
     "tests/integration/test_gateway_routes.py",

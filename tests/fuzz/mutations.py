@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from handlers.signature import Input, Output, Signature
-from tests.unit.handlers import files
+from tests.support import image_files
 
 IMAGE = Signature("image", "1.0", "", Input("image", "image", (28, 28), (784,)), Output("softmax", ("a", "b")))
 VECTOR = Signature("vector", "1.0", "", Input("vector", "features", (4,), (4,)), Output("sigmoid", ("a", "b")))
@@ -78,34 +78,36 @@ def _binary(name: str, raw: bytes, datatype: str, shape: list[int], signature: S
 
 def small() -> list[Request]:
     """Right requests of every format and mode, of few bytes."""
-    pixels = np.stack([files.texture(seed=seed) for seed in range(2)])
+    pixels = np.stack([image_files.texture(seed=seed) for seed in range(2)])
     grey = Image.fromarray(pixels[0])
-    colours = Image.fromarray(np.stack([files.texture(40, 33, seed) for seed in range(3)], -1))
+    colours = Image.fromarray(np.stack([image_files.texture(40, 33, seed) for seed in range(3)], -1))
     alpha = colours.convert("RGBA")
-    alpha.putalpha(Image.fromarray(files.texture(40, 33, 7)))
+    alpha.putalpha(Image.fromarray(image_files.texture(40, 33, 7)))
     exif = Image.Exif()
     exif[0x0112] = 6
     pictures = {
-        "PNG grey": files.save(grey),
-        "PNG 1 bit": files.save(grey.convert("1")),
-        "PNG palette": files.save(colours.convert("P"), transparency=3),
-        "PNG 16 bits": files.save(Image.fromarray(pixels[0].astype(np.uint16) * 257)),
-        "PNG colours": files.save(colours, exif=exif),
-        "PNG alpha": files.save(alpha),
-        "PNG animation": files.save(grey, save_all=True, append_images=[grey.rotate(90)]),
-        "JPEG grey": files.save(grey, "JPEG"),
-        "JPEG colours": files.save(colours, "JPEG", exif=exif),
-        "JPEG progressive": files.save(colours, "JPEG", progressive=True),
-        "JPEG CMYK": files.save(colours.convert("CMYK"), "JPEG"),
-        "WebP": files.save(colours, "WEBP", exif=exif),
-        "WebP lossless": files.save(alpha, "WEBP", lossless=True),
-        "WebP animation": files.save(colours, "WEBP", save_all=True, append_images=[colours.rotate(90)]),
-        "GIF": files.save(grey, "GIF", comment=b"made by hand"),
-        "GIF animation": files.save(colours, "GIF", save_all=True, append_images=[colours.rotate(90)], transparency=0),
-        "BMP": files.save(grey, "BMP"),
-        "BMP colours": files.save(colours, "BMP"),
-        "BMP alpha": files.save(alpha, "BMP"),
-        "BMP 1 bit": files.save(grey.convert("1"), "BMP"),
+        "PNG grey": image_files.save(grey),
+        "PNG 1 bit": image_files.save(grey.convert("1")),
+        "PNG palette": image_files.save(colours.convert("P"), transparency=3),
+        "PNG 16 bits": image_files.save(Image.fromarray(pixels[0].astype(np.uint16) * 257)),
+        "PNG colours": image_files.save(colours, exif=exif),
+        "PNG alpha": image_files.save(alpha),
+        "PNG animation": image_files.save(grey, save_all=True, append_images=[grey.rotate(90)]),
+        "JPEG grey": image_files.save(grey, "JPEG"),
+        "JPEG colours": image_files.save(colours, "JPEG", exif=exif),
+        "JPEG progressive": image_files.save(colours, "JPEG", progressive=True),
+        "JPEG CMYK": image_files.save(colours.convert("CMYK"), "JPEG"),
+        "WebP": image_files.save(colours, "WEBP", exif=exif),
+        "WebP lossless": image_files.save(alpha, "WEBP", lossless=True),
+        "WebP animation": image_files.save(colours, "WEBP", save_all=True, append_images=[colours.rotate(90)]),
+        "GIF": image_files.save(grey, "GIF", comment=b"made by hand"),
+        "GIF animation": image_files.save(
+            colours, "GIF", save_all=True, append_images=[colours.rotate(90)], transparency=0
+        ),
+        "BMP": image_files.save(grey, "BMP"),
+        "BMP colours": image_files.save(colours, "BMP"),
+        "BMP alpha": image_files.save(alpha, "BMP"),
+        "BMP 1 bit": image_files.save(grey.convert("1"), "BMP"),
     }
     encoded = base64.b64encode(pictures["PNG grey"]).decode()
     rows, fractions = pixels.tolist(), (pixels[0] / 255).round(3).tolist()
@@ -156,17 +158,17 @@ def large() -> list[Request]:
     camera = colours.resize((6000, 4000))
     web = colours.crop((0, 0, 1920, 1080))
     pictures = {
-        "PNG large": files.save(colours, compress_level=1),
-        "PNG large alpha": files.save(alpha, compress_level=1),
-        "JPEG large": files.save(camera, "JPEG"),
-        "JPEG large progressive": files.save(colours, "JPEG", progressive=True, subsampling=0),
-        "WebP large": files.save(web, "WEBP"),
-        "GIF large": files.save(colours, "GIF"),
-        "BMP large": files.save(Image.fromarray(plane), "BMP"),
+        "PNG large": image_files.save(colours, compress_level=1),
+        "PNG large alpha": image_files.save(alpha, compress_level=1),
+        "JPEG large": image_files.save(camera, "JPEG"),
+        "JPEG large progressive": image_files.save(colours, "JPEG", progressive=True, subsampling=0),
+        "WebP large": image_files.save(web, "WEBP"),
+        "GIF large": image_files.save(colours, "GIF"),
+        "BMP large": image_files.save(Image.fromarray(plane), "BMP"),
     }
     numbers = "[" + ",".join(["[" + ",".join(["17"] * 784) + "]"] * 1200) + "]"
     fractions = numbers.replace("17", "0.125")
-    one = base64.b64encode(files.save(files.texture())).decode()
+    one = base64.b64encode(image_files.save(image_files.texture())).decode()
     tensor = _tensor("FP32", [820, 784], data=[0.0625] * 784 * 820)
     return [
         *(Request(name, body, "image/" + name.split()[0].lower()) for name, body in pictures.items()),

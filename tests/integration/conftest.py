@@ -16,8 +16,8 @@ import pytest
 from serving import settings
 from serving.store import archives, index
 from serving.store.archives import Archive
-from tests import packing
-from tests.gateways import Gateway
+from tests.support import packing
+from tests.support.gateways import Gateway
 from tests.support.place import Elsewhere, Place, make_place
 
 

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from serving.polling import wait_until
-from tests import packing
+from tests.support import packing
 
 # An answer that is kept back never comes.
 TIMEOUT = 30

@@ -19,7 +19,7 @@ TEST = """
 import os, subprocess, sys, time
 from pathlib import Path
 from serving import settings
-from tests import gateways
+from tests.support import gateways
 
 def test_it(tmp_path):
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)

@@ -15,7 +15,7 @@ import yaml
 
 from handlers import limits
 from serving.settings import ROOT
-from tests.gateways import OPENAPI, PROBLEM, routes
+from tests.support.gateways import OPENAPI, PROBLEM, routes
 
 EXAMPLE = ROOT / "examples" / "ankle_boot.png"
 BOOT = EXAMPLE.read_bytes()

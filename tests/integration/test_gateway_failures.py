@@ -17,10 +17,9 @@ import requests
 from serving import settings
 from serving.gateway import reload
 from serving.polling import wait_until
-from tests import gateways
-from tests.gateways import PROBLEM
-from tests.support import free_ports
-from tests.upstreams import DROP, SILENT, ScriptedUpstream, answer
+from tests.support import free_ports, gateways
+from tests.support.gateways import PROBLEM
+from tests.support.upstreams import DROP, SILENT, ScriptedUpstream, answer
 
 TIMEOUT = 60
 TORCHSERVE = b'{"code": %d, "type": "SomeException", "message": "no worker to serve inference request"}'

@@ -19,8 +19,8 @@ from serving.gateway import nginx_binary, reload
 from serving.polling import wait_until
 from serving.settings import HOST, ROOT
 from serving.store.live import Canary, Live
-from tests import gateways, packing
-from tests.gateways import PROBLEM, routes
+from tests.support import gateways, packing
+from tests.support.gateways import PROBLEM, routes
 from tests.support.place import make_place
 
 ALICE, BOB = "a1" * 32, "B2" * 16

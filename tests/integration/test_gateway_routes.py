@@ -7,7 +7,7 @@ import itertools
 import pytest
 import requests
 
-from tests.gateways import OPENAPI, PROBLEM, routes
+from tests.support.gateways import OPENAPI, PROBLEM, routes
 
 MODEL, VERSION = "blobs_mlp", "1.0"
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")

@@ -18,8 +18,8 @@ from serving.store import index, live
 from serving.store.live import Canary, Live
 from serving.supervisor import parts
 from serving.torchserve.management import Management
-from tests import packing
-from tests.asking import Asking
+from tests.support import packing
+from tests.support.callers import Callers
 from tests.support.place import Place, make_place
 
 QUICK = ("--grace", "0.5")
@@ -82,7 +82,7 @@ def _refused(place: Place, *command: str) -> str:
 
 def test_deploy_and_rollback_lose_no_request(rolled):
     # Straight at TorchServe: nothing between hides a failure.
-    with Asking(rolled.inference) as asking:
+    with Callers(rolled.inference) as asking:
         said = _done(rolled, "deploy", "tiny", "1.1", *QUICK)
         assert said.splitlines()[-1] == "tiny 1.1 is live"
         assert (_state(rolled), _registered(rolled)) == (Live("1.1", ("1.0",)), ["1.1"])
@@ -96,7 +96,7 @@ def test_deploy_and_rollback_lose_no_request(rolled):
 
 
 def test_canary_is_promoted_with_no_request_lost(rolled):
-    with Asking(rolled.gateway) as asking:
+    with Callers(rolled.gateway) as asking:
         _done(rolled, "canary", "tiny", "1.1", "--percent", "25")
         assert _state(rolled) == Live("1.0", (), Canary("1.1", 25))
         start = asking.versions.copy()
@@ -127,7 +127,7 @@ def _refused_while_trying(place: Place) -> str:
 
 
 def test_canary_is_aborted_with_no_request_lost(rolled):
-    with Asking(rolled.gateway) as asking:
+    with Callers(rolled.gateway) as asking:
         for percent in ("10", "60"):
             _done(rolled, "canary", "tiny", "1.1", "--percent", percent)
         assert wait_until(lambda: asking.versions["1.1"] > 20, 30)

@@ -9,8 +9,7 @@ import requests
 
 from serving.gateway import nginx_binary
 from serving.polling import wait_until
-from tests import packing
-from tests.support import metrics_page
+from tests.support import metrics_page, packing
 from tests.support.place import Place
 
 TIMEOUT = 10

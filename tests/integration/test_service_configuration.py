@@ -14,7 +14,7 @@ import requests
 from handlers import limits
 from serving.settings import HOST
 from serving.torchserve.management import Management
-from tests import packing
+from tests.support import packing
 
 VECTOR = [1.0, 2.0, 3.0]
 

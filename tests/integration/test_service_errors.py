@@ -11,7 +11,7 @@ import pytest
 
 from serving.settings import HOST
 from serving.supervisor import state
-from tests import packing
+from tests.support import packing
 
 ENDS_AT_ONCE = b"""
 import os

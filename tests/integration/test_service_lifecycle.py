@@ -14,7 +14,7 @@ import requests
 
 from serving.polling import wait_until
 from serving.supervisor import parts
-from tests import packing
+from tests.support import packing
 from tests.support.place import make_place
 
 

@@ -12,7 +12,7 @@ from serving.polling import wait_until
 from serving.sidecars.grpc.proto import open_inference_pb2 as oip
 from serving.supervisor import parts
 from serving.torchserve import tokens
-from tests import packing
+from tests.support import packing
 from tests.support.place import make_place
 
 VECTOR = [1, 2, 3]

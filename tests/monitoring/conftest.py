@@ -9,7 +9,7 @@ import pytest
 from monitoring.prometheus import Prometheus
 from serving import settings
 from serving.polling import wait_until
-from tests.monitoring import watched
+from tests.support import watched
 from tests.support.place import Place, make_place
 
 _LOSSES = 5

@@ -10,7 +10,7 @@ import yaml
 
 from monitoring import dashboard
 from serving.settings import ROOT
-from tests.monitoring.watched import program
+from tests.support.watched import program
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import yaml
 
 from monitoring import dashboard, plot
 from serving.polling import wait_until
-from tests.monitoring import watched
+from tests.support import watched
 
 PANELS = dashboard.panels(watched.INTERVAL)
 ALERTS = yaml.safe_load((dashboard.FOLDER / "alerts.yml").read_text())["groups"][0]["rules"]

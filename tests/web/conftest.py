@@ -16,9 +16,9 @@ from playwright.sync_api import Browser, sync_playwright
 from serving import settings
 from tests.support.place import Place, make_place
 
-pytest.register_assert_rewrite("tests.web.playground")
+pytest.register_assert_rewrite("tests.support.playground")
 
-from tests.web.playground import Playground, Watch  # noqa: E402 (its assertions are rewritten only from here on)
+from tests.support.playground import Playground, Watch  # noqa: E402 (its assertions are rewritten only from here on)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [

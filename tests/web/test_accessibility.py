@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.web.playground import IMAGE_MODELS, SAMPLES, Playground
+from tests.support.playground import IMAGE_MODELS, SAMPLES, Playground
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 

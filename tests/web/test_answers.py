@@ -18,8 +18,8 @@ from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import expect
 
 from serving.polling import wait_until
-from tests import packing
-from tests.web.playground import IMAGE_MODELS, SAMPLES, assert_says, pixels
+from tests.support import packing
+from tests.support.playground import IMAGE_MODELS, SAMPLES, assert_says, pixels
 
 
 def _sentence(detail: str) -> str:

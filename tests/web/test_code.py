@@ -14,7 +14,7 @@ from playwright._impl._driver import compute_driver_executable
 from playwright.sync_api import expect
 
 from serving.settings import ROOT
-from tests.web.playground import SAMPLES, photograph, pixels
+from tests.support.playground import SAMPLES, photograph, pixels
 
 LANGUAGES = ("curl", "Python", "requests", "JavaScript")
 

@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from serving.settings import ROOT
-from tests.gateways import routes
-from tests.web.playground import Watch
+from tests.support.gateways import routes
+from tests.support.playground import Watch
 
 EXAMPLE = ROOT / "examples" / "ankle_boot.png"
 

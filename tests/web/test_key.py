@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 
 from serving import settings
 from tests.support.place import Place, make_place
-from tests.web.playground import SAMPLES
+from tests.support.playground import SAMPLES
 
 KEY = secrets.token_hex(32)
 

@@ -9,7 +9,7 @@ from playwright.sync_api import expect
 
 from models.datasets import fashion_mnist
 from models.fashion_mnist import LABELS
-from tests.web.playground import IMAGE_MODELS, SAMPLES, photograph, pixels, png
+from tests.support.playground import IMAGE_MODELS, SAMPLES, photograph, pixels, png
 
 # Every second column white, and a grey foot, so that a mirrored, shifted or resized picture is another one.
 STRIPES = np.zeros((28, 28), np.uint8)

@@ -10,12 +10,12 @@ import numpy as np
 import orjson
 import pytest
 
-from bench import http1, questions
+from bench import http1, request_forms
 from bench.load import Load, Plan
 from serving.settings import HOST
 from serving.store import archives
-from tests import packing
-from tests.upstreams import DROP, ScriptedUpstream, answer
+from tests.support import packing
+from tests.support.upstreams import DROP, ScriptedUpstream, answer
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def asked(tmp_path):
         inputs, probabilities = arrays["inputs"], arrays["probabilities"]
     swapped = packing.npz(inputs=inputs, probabilities=probabilities[:, ::-1].copy())
     paths = [packing.pack(tmp_path), packing.pack(tmp_path, version="1.1", changes={"golden.npz": swapped})]
-    return questions.make([archives.read(path) for path in paths], ["json"], count=1), probabilities[0]
+    return request_forms.make([archives.read(path) for path in paths], ["json"], count=1), probabilities[0]
 
 
 def said(probabilities, version="1.0", **changes):

@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "client"))
 
 from fashion_client import FashionClient, retrying
 from fashion_client.asynchronous import AsyncFashionClient
-from scripted_service import ScriptedService
+
+from tests.support.scripted_service import ScriptedService
 
 
 class Blocking:

@@ -29,7 +29,8 @@ from fashion_client import (
     TlsError,
 )
 from PIL import Image
-from scripted_service import LABELS, Cut, Drop, Reply, ScriptedService, Stall, StallInBody, png, problem
+
+from tests.support.scripted_service import LABELS, Cut, Drop, Reply, ScriptedService, Stall, StallInBody, png, problem
 
 BUSY = problem(503, "Busy", "the queue is full")
 

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 from fashion_client import _base, command
 from PIL import Image
-from scripted_service import Drop, Reply, ScriptedService, Stall, png, problem
+
+from tests.support.scripted_service import Drop, Reply, ScriptedService, Stall, png, problem
 
 CLIENT = Path(__file__).parents[3] / "client"
 

@@ -22,7 +22,8 @@ from fashion_client import (
 )
 from fashion_client.asynchronous import AsyncFashionClient
 from fashion_client.client import _in_order
-from scripted_service import LABELS, NPY, Drop, Reply, ScriptedService, expected, png, problem
+
+from tests.support.scripted_service import LABELS, NPY, Drop, Reply, ScriptedService, expected, png, problem
 
 REFUSAL = problem(422, "Wrong", "no image")
 

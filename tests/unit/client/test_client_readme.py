@@ -10,7 +10,8 @@ from pathlib import Path
 import fashion_client
 import pytest
 from fashion_client import FashionClient, FashionError, _base, command, errors
-from scripted_service import ScriptedService, png
+
+from tests.support.scripted_service import ScriptedService, png
 
 README = (Path(__file__).parents[3] / "client" / "README.md").read_text()
 

@@ -22,10 +22,10 @@ from handlers.image_classifier import ImageClassifier
 from handlers.signature import FILE_NAME, Signature, SignatureError
 from handlers.transport.request_patterns import Bodies, Pattern, Processors
 from handlers.vector_classifier import VectorClassifier
-from tests.unit.handlers import files
-from tests.unit.handlers.signatures import FASHION, PADDED, SIGMOID, VECTOR
+from tests.support import image_files
+from tests.support.signatures import FASHION, PADDED, SIGMOID, VECTOR
 
-PICTURES = np.stack([files.texture(seed=seed) for seed in range(20)])
+PICTURES = np.stack([image_files.texture(seed=seed) for seed in range(20)])
 PROBLEM = "application/problem+json"
 
 
@@ -184,7 +184,7 @@ def test_one_bad_request_disturbs_no_other(served):
     requests = []
     for place, picture in enumerate(PICTURES[:15]):
         if place % 2:
-            requests.append((files.save(picture), {**http, "Content-Type": "image/png"}))
+            requests.append((image_files.save(picture), {**http, "Content-Type": "image/png"}))
         else:
             requests.append((picture.tobytes(), {**http, "content-type": "application/octet-stream"}))
     bad = [
@@ -226,7 +226,7 @@ def test_forms_of_answers(served):
 
 
 def test_top_k_and_picture(served):
-    catalogue = files.save(255 - np.kron(PICTURES[0], np.ones((5, 5), np.uint8)))
+    catalogue = image_files.save(255 - np.kron(PICTURES[0], np.ones((5, 5), np.uint8)))
     answer = served(FASHION).json(catalogue, "image/png", X_Query="top_k=3&picture=true")
     assert len(answer["probabilities"]) == 3
     picture = base64.b64decode(answer["picture"])
@@ -319,7 +319,7 @@ def test_the_rows_of_a_batch_that_overflow_are_refused_alone(served):
 # --- requests that are alike ---
 
 RAW = [picture.tobytes() for picture in PICTURES]
-PNG = [files.save(picture) for picture in PICTURES]
+PNG = [image_files.save(picture) for picture in PICTURES]
 OCTETS = "application/octet-stream"
 
 
@@ -336,7 +336,7 @@ OCTETS = "application/octet-stream"
         pytest.param([RAW[0], RAW[1] * 2, b""], OCTETS, {}, False, id="two images, and none"),
         pytest.param([PNG[0], PNG[1]], OCTETS, {}, False, id="files without a type"),
         pytest.param([PNG[0], PNG[1][:-20], PNG[2]], "image/png", {}, False, id="a damaged PNG"),
-        pytest.param([PNG[0], files.save(PICTURES[0], "JPEG")], "image/png", {}, False, id="a JPEG among PNGs"),
+        pytest.param([PNG[0], image_files.save(PICTURES[0], "JPEG")], "image/png", {}, False, id="a JPEG among PNGs"),
         pytest.param([b"[0]", b"{"], "application/json", {}, False, id="JSON"),
         pytest.param(RAW, OCTETS, {"X_Query": "top_k=2"}, False, id="options"),
         pytest.param(RAW, OCTETS, {"X_Query": "top_k=x"}, False, id="bad options"),
@@ -442,7 +442,7 @@ def test_a_refusal_over_grpc_has_what_torchserve_reads(served, body):
 
 
 def test_answers_to_torchserves_own_grpc_service_end_the_stream(served):
-    for data in ({"data": PICTURES[0].tobytes()}, {"data": b"?"}, {}, {"a": files.save(PICTURES[0]), "b": b""}):
+    for data in ({"data": PICTURES[0].tobytes()}, {"data": b"?"}, {}, {"a": image_files.save(PICTURES[0]), "b": b""}):
         ((_, _, headers, body),) = served(FASHION).batch((data, {}))
         assert headers["ts_stream_next"] == "false"
         assert json.loads(body)

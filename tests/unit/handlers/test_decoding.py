@@ -13,12 +13,12 @@ from hypothesis.extra import numpy as npst
 from handlers import limits, problems
 from handlers.inputs import decoding, npy, open_inference
 from handlers.inputs.decoding import Part
-from tests.unit.handlers import files
-from tests.unit.handlers.signatures import FASHION, SIGMOID, VECTOR, WIDE
+from tests.support import image_files
+from tests.support.signatures import FASHION, SIGMOID, VECTOR, WIDE
 
-PIXELS = np.stack([files.texture(seed=seed) for seed in range(3)])
+PIXELS = np.stack([image_files.texture(seed=seed) for seed in range(3)])
 ONE, MANY = PIXELS[0], PIXELS
-PNG = files.save(ONE)
+PNG = image_files.save(ONE)
 B64 = base64.b64encode(PNG).decode()
 OCTETS, JSON, NPY, FORM = "application/octet-stream", "application/json", "application/x-npy", decoding.FORM
 
@@ -252,7 +252,7 @@ def test_one_image_file(body, content_type):
 
 
 def test_many_image_files_in_json():
-    encoded = [base64.b64encode(files.save(picture)).decode() for picture in MANY]
+    encoded = [base64.b64encode(image_files.save(picture)).decode() for picture in MANY]
     holds(decode(as_json(encoded), JSON), MANY, single=False)
     for members in (encoded, [{"b64": one} for one in encoded], [{"image_bytes": {"b64": one}} for one in encoded]):
         holds(decode(as_json({"instances": members}), JSON), MANY, False, "predictions")
@@ -262,18 +262,18 @@ def test_many_image_files_in_json():
 
 def test_parts_keep_their_order():
     parts = [
-        Part(files.save(MANY[0]), "image/png"),
+        Part(image_files.save(MANY[0]), "image/png"),
         Part(MANY[1].tobytes(), OCTETS),
         Part(as_json(MANY[2].tolist()), ""),
     ]
     holds(decoding.decode(parts, FASHION), MANY, single=False)
     holds(decoding.decode(parts[:1], FASHION), MANY[:1], single=True)
-    several = [Part(as_npy(MANY[:2]), NPY), Part(files.save(MANY[2]), "")]
+    several = [Part(as_npy(MANY[:2]), NPY), Part(image_files.save(MANY[2]), "")]
     holds(decoding.decode(several, FASHION), MANY, single=False)
 
 
 def test_prepare_reaches_every_image_file():
-    catalogue = files.save(255 - np.kron(ONE, np.ones((4, 4), np.uint8)))
+    catalogue = image_files.save(255 - np.kron(ONE, np.ones((4, 4), np.uint8)))
     converted, resized = (decode(catalogue, "image/png", prepare=prepare).values for prepare in ("auto", "none"))
     np.testing.assert_array_equal(resized[0], 255 - ONE)
     assert not np.array_equal(converted, resized)
@@ -432,7 +432,7 @@ TOO_LARGE = {
     "too many bytes of JSON": (as_json("x" * limits.JSON_BYTES), JSON),
     "too many bytes of base64": (b"iVBORw0K" + b"A" * limits.JSON_BYTES, "text/plain"),
     "too many bytes of a picture": (PNG + bytes(limits.IMAGE_BYTES), "image/png"),
-    "a picture of many pixels": (files.png_declaring(20_000, 20_000), "image/png"),
+    "a picture of many pixels": (image_files.png_declaring(20_000, 20_000), "image/png"),
 }
 
 

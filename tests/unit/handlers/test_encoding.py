@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as npst
 from handlers import problems
 from handlers.outputs import encoding
 from handlers.signature import Output
-from tests.unit.handlers.signatures import FASHION, LABELS, SIGMOID
+from tests.support.signatures import FASHION, LABELS, SIGMOID
 
 PROBABILITIES = np.full((3, 10), 0.01, np.float32)
 PROBABILITIES[0, 9] = PROBABILITIES[1, 0] = PROBABILITIES[2, 4] = 0.91

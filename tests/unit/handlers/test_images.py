@@ -9,28 +9,28 @@ from PIL import Image
 
 from handlers import limits, problems
 from handlers.inputs import images
-from tests.unit.handlers import files
+from tests.support import image_files
 
 SHAPE = (28, 28)
-PICTURE = files.texture()
+PICTURE = image_files.texture()
 
 
-@pytest.mark.parametrize("format_", files.LOSSLESS)
+@pytest.mark.parametrize("format_", image_files.LOSSLESS)
 def test_a_grey_picture_of_the_models_size_is_used_as_it_is(format_):
-    file = files.save(PICTURE, format_, **files.LOSSLESS[format_])
+    file = image_files.save(PICTURE, format_, **image_files.LOSSLESS[format_])
     np.testing.assert_array_equal(images.decode(file, SHAPE), PICTURE)
 
 
 def test_a_grey_jpeg_of_the_models_size_is_used_as_it_is():
-    file = files.save(PICTURE, "JPEG", quality=95)
-    np.testing.assert_array_equal(images.decode(file, SHAPE), np.asarray(Image.open(files.io.BytesIO(file))))
+    file = image_files.save(PICTURE, "JPEG", quality=95)
+    np.testing.assert_array_equal(images.decode(file, SHAPE), np.asarray(Image.open(image_files.io.BytesIO(file))))
 
 
 def test_a_bare_png_of_too_many_bytes_is_left_to_the_limit():
-    file = files.save(PICTURE)
+    file = image_files.save(PICTURE)
     data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in PICTURE))
     for more, is_read in ((0, True), (limits.IMAGE_BYTES, False)):
-        padded = file[:33] + files.chunk(b"IDAT", data + bytes(more)) + files.chunk(b"IEND")
+        padded = file[:33] + image_files.chunk(b"IDAT", data + bytes(more)) + image_files.chunk(b"IEND")
         assert (images.bare_png(padded, SHAPE) is not None) == is_read
 
 
@@ -43,21 +43,21 @@ def outcome(file: bytes, prepare: images.Prepare = "auto") -> bytes | str:
 
 
 def test_a_bare_png_is_read_like_any_other(monkeypatch):
-    file = files.save(PICTURE)
+    file = image_files.save(PICTURE)
     damaged = [
         file[:place] + bytes([file[place] ^ flip]) + file[place + 1 :]
         for place in range(len(file))
         for flip in (1, 128)
     ]
     cases = [
-        *(files.save(files.texture(seed=seed), compress_level=seed % 10) for seed in range(30)),
-        *(files.save(np.random.default_rng(seed).integers(0, 256, SHAPE, np.uint8)) for seed in range(10)),
-        files.save(files.texture(28, 29)),
-        files.save(Image.fromarray(PICTURE), transparency=PICTURE[14, 14].item()),
+        *(image_files.save(image_files.texture(seed=seed), compress_level=seed % 10) for seed in range(30)),
+        *(image_files.save(np.random.default_rng(seed).integers(0, 256, SHAPE, np.uint8)) for seed in range(10)),
+        image_files.save(image_files.texture(28, 29)),
+        image_files.save(Image.fromarray(PICTURE), transparency=PICTURE[14, 14].item()),
         *(file[:end] for end in range(len(file))),
         file + b"more",
-        file[:33] + files.chunk(b"IDAT") + file[33:],
-        files.png_declaring(28, 28),
+        file[:33] + image_files.chunk(b"IDAT") + file[33:],
+        image_files.png_declaring(28, 28),
         *damaged,
     ]
     assert images.bare_png(file, SHAPE) is not None
@@ -79,30 +79,30 @@ def test_grey_content_is_grey_in_any_mode_of_png(mode):
         picture = picture.convert("P")
     else:
         picture = picture.convert(mode)
-    np.testing.assert_array_equal(images.decode(files.save(picture), SHAPE), expected)
+    np.testing.assert_array_equal(images.decode(image_files.save(picture), SHAPE), expected)
 
 
 def test_a_palette_of_colours_is_not_grey():
     picture = Image.fromarray(PICTURE).convert("P")
     picture.putpalette([value for grey in range(256) for value in (grey, 255 - grey, 90)])
-    assert not np.array_equal(images.decode(files.save(picture), SHAPE), PICTURE)
+    assert not np.array_equal(images.decode(image_files.save(picture), SHAPE), PICTURE)
 
 
 @pytest.mark.parametrize("prepare", ["auto", "none"])
 def test_cmyk_and_progressive_jpeg_are_read(prepare):
-    colours = Image.fromarray(np.stack([files.texture(120, 90, seed) for seed in range(3)], -1))
+    colours = Image.fromarray(np.stack([image_files.texture(120, 90, seed) for seed in range(3)], -1))
     for picture in (colours.convert("CMYK"), colours):
-        plain = images.decode(files.save(picture, "JPEG", quality=95), SHAPE, prepare)
-        progressive = images.decode(files.save(picture, "JPEG", quality=95, progressive=True), SHAPE, prepare)
+        plain = images.decode(image_files.save(picture, "JPEG", quality=95), SHAPE, prepare)
+        progressive = images.decode(image_files.save(picture, "JPEG", quality=95, progressive=True), SHAPE, prepare)
         np.testing.assert_array_equal(plain, progressive)
 
 
-@pytest.mark.parametrize("format_", files.FORMATS)
+@pytest.mark.parametrize("format_", image_files.FORMATS)
 def test_the_formats_agree_on_one_photograph(format_):
-    item = 255 - np.kron(files.texture(), np.ones((9, 9), np.uint8))
+    item = 255 - np.kron(image_files.texture(), np.ones((9, 9), np.uint8))
     colours = Image.fromarray(np.stack([item, item // 2 + 127, item], -1))
-    file = files.save(colours, format_, **files.LOSSLESS.get(format_, {"quality": 95}))
-    reference = images.decode(files.save(colours), SHAPE).astype(int)
+    file = image_files.save(colours, format_, **image_files.LOSSLESS.get(format_, {"quality": 95}))
+    reference = images.decode(image_files.save(colours), SHAPE).astype(int)
     # GIF has 256 colours, and JPEG blurs.
     assert np.abs(images.decode(file, SHAPE).astype(int) - reference).mean() < 4
 
@@ -117,27 +117,29 @@ def test_transparent_pixels_lie_on_white(mode):
     if mode == "P":
         picture = Image.fromarray(np.where(alpha, 1, 0).astype(np.uint8), "P")
         picture.putpalette([0, 0, 0, 100, 100, 100])
-        file = files.save(picture, "PNG", transparency=0)
+        file = image_files.save(picture, "PNG", transparency=0)
     else:
-        file = files.save(picture.convert(mode))
+        file = image_files.save(picture.convert(mode))
     opaque = Image.fromarray(np.where(alpha, item, 255).astype(np.uint8))
-    np.testing.assert_array_equal(images.decode(file, SHAPE), images.decode(files.save(opaque), SHAPE))
-    np.testing.assert_array_equal(images.decode(file, SHAPE, "none"), images.decode(files.save(opaque), SHAPE, "none"))
+    np.testing.assert_array_equal(images.decode(file, SHAPE), images.decode(image_files.save(opaque), SHAPE))
+    np.testing.assert_array_equal(
+        images.decode(file, SHAPE, "none"), images.decode(image_files.save(opaque), SHAPE, "none")
+    )
 
 
 def test_a_transparent_picture_of_the_models_size_is_no_dataset_picture():
     picture = Image.fromarray(PICTURE).convert("LA")
     picture.putalpha(Image.fromarray(np.where(PICTURE > 20, 255, 0).astype(np.uint8)))
-    assert not np.array_equal(images.decode(files.save(picture), SHAPE), PICTURE)
+    assert not np.array_equal(images.decode(image_files.save(picture), SHAPE), PICTURE)
 
 
 def test_sixteen_bits_with_a_transparent_grey():
     values = np.full((28, 28), 1000, np.uint16)
     values[5:20, 8:20] = 40000
-    file = files.save(Image.fromarray(values))
+    file = image_files.save(Image.fromarray(values))
     # Pillow writes no tRNS chunk for 16 bits, so one is put before the data.
     place = file.index(b"IDAT") - 4
-    file = file[:place] + files.chunk(b"tRNS", struct.pack(">H", 1000)) + file[place:]
+    file = file[:place] + image_files.chunk(b"tRNS", struct.pack(">H", 1000)) + file[place:]
     whole = images.decode(file, SHAPE, "none")
     assert whole[0, 0] == 255
     assert whole[10, 10] == 40000 >> 8
@@ -146,7 +148,7 @@ def test_sixteen_bits_with_a_transparent_grey():
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_honoured(format_, orientation):
-    picture = Image.fromarray(np.kron(files.texture(28, 20), np.ones((6, 6), np.uint8)))
+    picture = Image.fromarray(np.kron(image_files.texture(28, 20), np.ones((6, 6), np.uint8)))
     turned = {
         1: picture,
         2: picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
@@ -160,15 +162,15 @@ def test_exif_orientation_is_honoured(format_, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     settings = {"lossless": True} if format_ == "WEBP" else {"quality": 100} if format_ == "JPEG" else {}
-    found = images.decode(files.save(turned.convert("RGB"), format_, exif=exif, **settings), SHAPE, "none")
-    upright = images.decode(files.save(picture), SHAPE, "none")
+    found = images.decode(image_files.save(turned.convert("RGB"), format_, exif=exif, **settings), SHAPE, "none")
+    upright = images.decode(image_files.save(picture), SHAPE, "none")
     assert np.abs(found.astype(int) - upright).max() <= 2
 
 
 def test_exif_orientation_turns_a_grey_picture_of_the_models_size():
     exif = Image.Exif()
     exif[0x0112] = 3
-    np.testing.assert_array_equal(images.decode(files.save(PICTURE, exif=exif), SHAPE), PICTURE[::-1, ::-1])
+    np.testing.assert_array_equal(images.decode(image_files.save(PICTURE, exif=exif), SHAPE), PICTURE[::-1, ::-1])
 
 
 @pytest.mark.parametrize(
@@ -177,28 +179,28 @@ def test_exif_orientation_turns_a_grey_picture_of_the_models_size():
     ids=["empty", "cut", "no entry", "far away", "more entries than bytes"],
 )
 def test_broken_exif_is_no_orientation(exif):
-    file = files.save(PICTURE)
-    file = file[:33] + files.chunk(b"eXIf", exif) + file[33:]
+    file = image_files.save(PICTURE)
+    file = file[:33] + image_files.chunk(b"eXIf", exif) + file[33:]
     np.testing.assert_array_equal(images.decode(file, SHAPE), PICTURE)
 
 
 def test_exif_that_pillow_cannot_read_does_no_harm():
     entries = b"".join(struct.pack(">HHII", tag, 2, 1, 0) for tag in range(300))
     exif = b"Exif\0\0MM\0*\0\0\0\x08" + struct.pack(">H", 300) + entries
-    file = files.save(PICTURE, "JPEG", quality=95)
+    file = image_files.save(PICTURE, "JPEG", quality=95)
     odd = file[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + file[2:]
     np.testing.assert_array_equal(images.decode(odd, SHAPE), images.decode(file, SHAPE))
 
 
 def test_prepare_none_only_resizes():
-    enlarged = files.save(np.kron(PICTURE, np.ones((5, 5), np.uint8)))
+    enlarged = image_files.save(np.kron(PICTURE, np.ones((5, 5), np.uint8)))
     np.testing.assert_array_equal(images.decode(enlarged, SHAPE, "none"), PICTURE)
-    np.testing.assert_array_equal(images.decode(files.save(PICTURE), SHAPE, "none"), PICTURE)
-    assert images.decode(files.save(PICTURE[:7, :7]), SHAPE, "none").shape == SHAPE
+    np.testing.assert_array_equal(images.decode(image_files.save(PICTURE), SHAPE, "none"), PICTURE)
+    assert images.decode(image_files.save(PICTURE[:7, :7]), SHAPE, "none").shape == SHAPE
 
 
 def test_prepare_photo_converts_a_picture_of_the_models_size_too():
-    catalogue = files.save(255 - PICTURE)
+    catalogue = image_files.save(255 - PICTURE)
     np.testing.assert_array_equal(images.decode(catalogue, SHAPE), 255 - PICTURE)
     converted = images.decode(catalogue, SHAPE, "photo")
     # Black where the paper was white, and bright where the item was dark.
@@ -207,24 +209,24 @@ def test_prepare_photo_converts_a_picture_of_the_models_size_too():
 
 
 def test_an_animation_shows_its_first_picture():
-    frames = [Image.fromarray(files.texture(seed=seed)) for seed in range(3)]
+    frames = [Image.fromarray(image_files.texture(seed=seed)) for seed in range(3)]
     for format_ in ("GIF", "PNG"):
-        file = files.save(frames[0], format_, save_all=True, append_images=frames[1:])
+        file = image_files.save(frames[0], format_, save_all=True, append_images=frames[1:])
         np.testing.assert_array_equal(images.decode(file, SHAPE), np.asarray(frames[0]))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 400), (900, 2), (29, 28), (1600, 1200)], ids=str)
-@pytest.mark.parametrize("format_", files.FORMATS)
+@pytest.mark.parametrize("format_", image_files.FORMATS)
 def test_any_size_gives_the_models_shape(size, format_):
-    file = files.save(Image.fromarray(files.texture(size[1], size[0])).convert("RGB"), format_)
+    file = image_files.save(Image.fromarray(image_files.texture(size[1], size[0])).convert("RGB"), format_)
     for prepare in ("auto", "none", "photo"):
         assert images.decode(file, SHAPE, prepare).shape == SHAPE
         assert images.decode(file, (6, 10), prepare).shape == (6, 10)
 
 
-@pytest.mark.parametrize("format_", files.FORMATS)
+@pytest.mark.parametrize("format_", image_files.FORMATS)
 def test_a_file_cut_short_is_malformed(format_):
-    file = files.save(Image.fromarray(files.texture(90, 70)).convert("RGB"), format_)
+    file = image_files.save(Image.fromarray(image_files.texture(90, 70)).convert("RGB"), format_)
     for part in (0.3, 0.6, 0.9):
         with pytest.raises(problems.Malformed):
             images.decode(file[: int(len(file) * part)], SHAPE)
@@ -238,10 +240,10 @@ def test_other_content_is_not_supported(body):
         images.decode(body, SHAPE)
 
 
-@pytest.mark.parametrize("format_", files.FORMATS)
+@pytest.mark.parametrize("format_", image_files.FORMATS)
 def test_a_huge_declared_size_is_refused_before_decoding(format_):
     size = (16_000, 16_000)
-    file = files.with_size(files.save(Image.fromarray(PICTURE).convert("RGB"), format_), format_, *size)
+    file = image_files.with_size(image_files.save(Image.fromarray(PICTURE).convert("RGB"), format_), format_, *size)
     with pytest.raises(problems.TooLarge, match="16000x16000"):
         images.decode(file, SHAPE)
 
@@ -249,74 +251,74 @@ def test_a_huge_declared_size_is_refused_before_decoding(format_):
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "BMP"])
 def test_a_declared_size_of_nothing_is_malformed(format_):
     with pytest.raises(problems.Malformed):
-        images.decode(files.with_size(files.save(PICTURE, format_), format_, 0, 28), SHAPE)
+        images.decode(image_files.with_size(image_files.save(PICTURE, format_), format_, 0, 28), SHAPE)
 
 
 def test_a_bmp_may_run_from_top_to_bottom():
-    file = bytearray(files.save(PICTURE, "BMP"))
+    file = bytearray(image_files.save(PICTURE, "BMP"))
     file[22:26] = struct.pack("<i", -28)
     np.testing.assert_array_equal(images.decode(file, SHAPE), PICTURE[::-1])
 
 
 def test_a_run_length_encoded_bmp_is_not_supported():
-    file = bytearray(files.save(PICTURE, "BMP"))
+    file = bytearray(image_files.save(PICTURE, "BMP"))
     file[30] = 1
     with pytest.raises(problems.UnsupportedFormat, match="uncompressed"):
         images.decode(file, SHAPE)
 
 
 def test_sixteen_bits_a_channel_halve_the_limit():
-    just_over = files.png_declaring(limits.PIXELS // 2000 // 2 + 1, 2000, depth=16, colour=6)
+    just_over = image_files.png_declaring(limits.PIXELS // 2000 // 2 + 1, 2000, depth=16, colour=6)
     with pytest.raises(problems.TooLarge):
         images.decode(just_over, SHAPE)
 
 
 def test_a_file_of_too_many_bytes_is_refused():
     with pytest.raises(problems.TooLarge, match="bytes"):
-        images.decode(files.save(PICTURE) + bytes(limits.IMAGE_BYTES), SHAPE)
+        images.decode(image_files.save(PICTURE) + bytes(limits.IMAGE_BYTES), SHAPE)
 
 
 def test_a_lossy_webp_of_too_many_bytes_is_refused():
     noise = np.random.default_rng(0).integers(0, 256, (1100, 1100, 3), np.uint8)
-    file = files.save(noise, "WEBP", quality=98)
+    file = image_files.save(noise, "WEBP", quality=98)
     assert len(file) > limits.WEBP_LOSSY_BYTES
     with pytest.raises(problems.TooLarge, match="lossy"):
         images.decode(file, SHAPE)
-    assert images.decode(files.save(noise, "WEBP", lossless=True), SHAPE).shape == SHAPE
+    assert images.decode(image_files.save(noise, "WEBP", lossless=True), SHAPE).shape == SHAPE
 
 
 def png_of_pieces() -> bytes:
-    pieces = files.chunk(b"teXt", b"a") * (limits.IMAGE_PIECES + 1)
-    file = files.save(PICTURE)
+    pieces = image_files.chunk(b"teXt", b"a") * (limits.IMAGE_PIECES + 1)
+    file = image_files.save(PICTURE)
     return file[:33] + pieces + file[33:]
 
 
 def jpeg_of_pieces() -> bytes:
-    file = files.save(PICTURE, "JPEG")
+    file = image_files.save(PICTURE, "JPEG")
     return file[:2] + b"\xff\xfe\x00\x03a" * limits.IMAGE_PIECES + file[2:]
 
 
 def jpeg_of_padding() -> bytes:
-    file = files.save(PICTURE, "JPEG")
+    file = image_files.save(PICTURE, "JPEG")
     return file[:2] + b"\xff" * limits.IMAGE_PIECES + file[2:]
 
 
 def jpeg_of_resources() -> bytes:
-    file = files.save(PICTURE, "JPEG")
+    file = image_files.save(PICTURE, "JPEG")
     resources = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\x02ab" * 1000
     segment = b"\xff\xed" + struct.pack(">H", len(resources) + 2) + resources
     return file[:2] + segment * 20 + file[2:]
 
 
 def jpeg_of_scans() -> bytes:
-    file = files.save(PICTURE, "JPEG", progressive=True)
+    file = image_files.save(PICTURE, "JPEG", progressive=True)
     start = file.index(b"\xff\xda")
     end = file.index(b"\xff", start + 12)
     return file[:start] + file[start:end] * limits.JPEG_SCANS + file[start:]
 
 
 def gif_of_pieces() -> bytes:
-    file = files.save(PICTURE, "GIF")
+    file = image_files.save(PICTURE, "GIF")
     start = 13 + 3 * 256
     return file[:start] + b"!\xfe" + b"\x01a" * limits.IMAGE_PIECES + b"\0" + file[start:]
 
@@ -330,18 +332,18 @@ def test_a_file_that_would_keep_a_parser_busy_is_refused(make):
 
 
 def test_a_text_chunk_that_unpacks_to_much_is_refused():
-    bomb = files.chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(50_000_000), 9))
-    file = files.save(PICTURE)
+    bomb = image_files.chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(50_000_000), 9))
+    file = image_files.save(PICTURE)
     with pytest.raises(problems.Malformed):
         images.decode(file[:33] + bomb + file[33:], SHAPE)
 
 
 def test_a_large_jpeg_is_read_at_reduced_size():
-    picture = np.kron(files.texture(30, 20), np.ones((100, 100), np.uint8))
+    picture = np.kron(image_files.texture(30, 20), np.ones((100, 100), np.uint8))
     colours = Image.fromarray(255 - picture).convert("RGB")
     assert colours.width * colours.height > limits.PIXELS
-    found = images.decode(files.save(colours, "JPEG"), SHAPE)
-    small = images.decode(files.save(colours.resize((200, 300), Image.Resampling.BOX)), SHAPE)
+    found = images.decode(image_files.save(colours, "JPEG"), SHAPE)
+    small = images.decode(image_files.save(colours.resize((200, 300), Image.Resampling.BOX)), SHAPE)
     assert np.abs(found.astype(int) - small).mean() < 3
 
 

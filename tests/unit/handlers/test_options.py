@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from handlers import problems
 from handlers.inputs import options
-from tests.unit.handlers.signatures import LABELS
+from tests.support.signatures import LABELS
 
 
 @pytest.mark.parametrize("query", [None, "", "unknown=1", "a&b=&=c", "%ff%00", "top_k2=0", "_=1&_=2"])

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from handlers.inputs import photographs
-from tests.unit.handlers import files
+from tests.support import image_files
 
 SHAPE = (28, 28)
 
@@ -95,7 +95,7 @@ def test_a_wide_item_fits_another_shape():
 
 
 def test_a_dataset_picture_comes_back_from_its_catalogue_picture():
-    original = files.texture()
+    original = image_files.texture()
     rendered = np.pad(255 - np.kron(original, np.ones((8, 8), np.uint8)), ((20, 33), (50, 7)), constant_values=255)
     found = photographs.convert(Image.fromarray(rendered).convert("RGB"), SHAPE)
     assert np.abs(found.astype(int) - original).mean() < 12

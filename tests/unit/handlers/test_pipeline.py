@@ -17,7 +17,7 @@ from ts.service import Service
 from handlers.transport import pipeline, wire
 from handlers.transport.pipeline import Pipeline
 from handlers.transport.worker_lock import Siblings
-from tests.worker_messages import Answers, Pieces, batch, load, request
+from tests.support.worker_messages import Answers, Pieces, batch, load, request
 
 HEADERS = {"Host": "h", "explain": "False"}
 

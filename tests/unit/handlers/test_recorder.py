@@ -12,8 +12,8 @@ from handlers.metrics import recorder
 from handlers.signature import Signature
 from serving.polling import wait_until
 from serving.sidecars.metrics import workers
-from tests.unit.handlers import files
-from tests.unit.handlers.signatures import FASHION, VECTOR
+from tests.support import image_files
+from tests.support.signatures import FASHION, VECTOR
 from tests.unit.handlers.test_classifier import Served, _log_levels  # noqa: F401 (a fixture)
 
 
@@ -42,7 +42,7 @@ def served(tmp_path, monkeypatch):
 
 def test_counts_a_mixed_batch(served):
     worker, count = served(FASHION)
-    picture = files.texture(seed=1)
+    picture = image_files.texture(seed=1)
     raw = picture.tobytes()
     instances = json.dumps({"instances": [picture.tolist()]}).encode()
     inference = {
@@ -50,7 +50,7 @@ def test_counts_a_mixed_batch(served):
     }
     headers = {"explain": "False", "Host": "x"}
     requests = [
-        (files.save(picture), {**headers, "Content-Type": "image/png"}),
+        (image_files.save(picture), {**headers, "Content-Type": "image/png"}),
         (raw, {**headers, "Content-Type": "application/octet-stream"}),
         (raw * 3, {**headers, "Content-Type": "application/octet-stream", "Accept": "application/x-npy"}),
         (instances, {**headers, "Content-Type": "application/json"}),
@@ -86,9 +86,9 @@ def test_counts_a_mixed_batch(served):
 
 def test_counts_requests_that_are_alike(served):
     worker, count = served(FASHION)
-    pictures = [files.texture(seed=seed) for seed in range(3)]
+    pictures = [image_files.texture(seed=seed) for seed in range(3)]
     assert worker.alike([picture.tobytes() for picture in pictures], "application/octet-stream")[0]
-    assert worker.alike([files.save(picture) for picture in pictures], "image/png")[0]
+    assert worker.alike([image_files.save(picture) for picture in pictures], "image/png")[0]
     found = count()
     assert {key[1:]: value for key, value in found.items() if key[0] == "fashion_requests_total" and value} == {
         ("png", "200"): 3,

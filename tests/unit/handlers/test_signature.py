@@ -8,7 +8,7 @@ import pytest
 
 from handlers import signature
 from handlers.signature import SignatureError
-from tests.unit.handlers.signatures import FASHION, VECTOR
+from tests.support.signatures import FASHION, VECTOR
 
 
 @pytest.mark.parametrize("content", [FASHION, VECTOR], ids=["image", "vector"])

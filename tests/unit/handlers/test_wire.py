@@ -16,7 +16,7 @@ from ts.service import Service
 from handlers.inputs import requests
 from handlers.transport import request_patterns, wire
 from handlers.transport.pipeline import Pipeline
-from tests.worker_messages import END, Pieces, batch, field, load, request
+from tests.support.worker_messages import END, Pieces, batch, field, load, request
 
 
 def theirs(connection):

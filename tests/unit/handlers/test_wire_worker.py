@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import ts
 
-from tests import packing
-from tests.worker_messages import Answers, batch, load, request
+from tests.support import packing
+from tests.support.worker_messages import Answers, batch, load, request
 
 TS = Path(ts.__file__).parent
 # Of a frontend that wants each message answered as a whole.
@@ -25,7 +25,7 @@ ROW = np.array([1.0, -2.0, 0.5], "<f4").tobytes()
 
 
 class Worker:
-    """A worker process with the model of ``tests.packing`` loaded, and the frontend's end of its connection."""
+    """A worker process with the model of ``tests.support.packing`` loaded, and the frontend's end of its connection."""
 
     def __init__(self, folder, version=None, config=WHOLE, **variables):
         with zipfile.ZipFile(packing.pack(folder, changes={"model-config.yaml": config})) as archive:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models.catalog import CATALOG
-from models.stepping import Batches
+from models.training_step import Batches
 
 SETTINGS = dataclasses.replace(CATALOG["fashion_mlp"].training, flip=True, shift=1)
 COUNT = 3600

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from handlers.signature import FILE_NAME
-from models.model_index import record
+from models.index_writer import record
 from serving.errors import ArchiveError
 from serving.store import archives, index
-from tests import packing
+from tests.support import packing
 
 
 def _read_store(folder):

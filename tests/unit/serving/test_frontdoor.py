@@ -15,7 +15,6 @@ import aiohttp
 import pytest
 import requests
 from aiohttp import web
-from torchserve_stub import TorchServeStub
 
 from serving import settings
 from serving.polling import wait_until
@@ -25,6 +24,7 @@ from serving.sidecars import frontdoor
 from serving.sidecars.process import run_until_signal
 from serving.sidecars.torchserve import Upstream
 from tests.support import free_ports
+from tests.support.torchserve_stub import TorchServeStub
 
 ID = "123e4567-e89b-12d3-a456-426614174000"
 TIMEOUT = 30

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from torchserve_stub import TorchServeStub, predict
 
 from handlers import limits
 from serving.sidecars.grpc.proto import __main__ as generator
 from serving.sidecars.grpc.proto import open_inference_pb2 as messages
 from tests.support import free_ports
+from tests.support.torchserve_stub import TorchServeStub, predict
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 DEADLINE = 30  # seconds that a call may take before a test fails

@@ -6,12 +6,12 @@ import struct
 import numpy as np
 import orjson
 import pytest
-from torchserve_stub import SIGNATURE
 
 from handlers.inputs import open_inference
 from serving.errors import CallError
 from serving.sidecars.grpc import tensors
 from serving.sidecars.grpc.proto.open_inference_pb2 import ModelInferRequest
+from tests.support.torchserve_stub import SIGNATURE
 
 VALUES = {
     "BOOL": ("bool_contents", [True, False], b"\1\0"),

@@ -16,7 +16,7 @@ from serving import cpu_quota, settings
 from serving.store import archives
 from serving.supervisor import parts
 from serving.torchserve import forking, jvm
-from tests import packing
+from tests.support import packing
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from serving.errors import ArchiveError, StateError
 from serving.store import index, live
 from serving.store.live import Canary, Live
-from tests import packing
+from tests.support import packing
 
 STATE = {"tiny": Live("1.1", ("1.0", "0.9"), Canary("1.2", 12.5)), "other": Live("2.0")}
 

@@ -20,7 +20,7 @@ from serving.sidecars.metrics.gateway import GatewayAnswers
 from serving.sidecars.metrics.page import Watch
 from serving.sidecars.torchserve import Upstream
 from tests.support import free_ports, metrics_page
-from tests.unit.handlers.signatures import FASHION, VECTOR
+from tests.support.signatures import FASHION, VECTOR
 
 # As nginx 1.22 writes it.
 STATUS = "Active connections: 3 \nserver accepts handled requests\n 10 9 25 \nReading: 0 Writing: 1 Waiting: 2 \n"

@@ -17,7 +17,7 @@ from handlers.metrics import recorder
 from handlers.metrics.recorder import Batch, Recorder
 from serving.settings import ROOT
 from serving.sidecars.metrics import workers
-from tests.unit.handlers.signatures import FASHION, SIGMOID, VECTOR
+from tests.support.signatures import FASHION, SIGMOID, VECTOR
 
 MLP = dataclasses.replace(FASHION, scored={"test_accuracy": 0.9})
 
@@ -223,7 +223,7 @@ def test_a_file_that_shrinks_while_it_is_read_does_not_end_the_reader(tmp_path):
         import json, os
         from pathlib import Path
         from serving.sidecars.metrics import workers
-        from tests.unit.handlers.signatures import VECTOR
+        from tests.support.signatures import VECTOR
         from tests.unit.serving.test_metrics_workers import Recorder
         folder = Path({str(tmp_path)!r})
         Recorder(folder, VECTOR)

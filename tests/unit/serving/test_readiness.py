@@ -18,7 +18,7 @@ from serving.settings import HOST
 from serving.store import archives
 from serving.torchserve import readiness
 from serving.torchserve.management import Model, Worker
-from tests import packing
+from tests.support import packing
 
 LOG = """\
 2026-01-01T00:00:00,000 W-9000-first_1.0-stdout Torch worker started.

@@ -12,7 +12,7 @@ from serving.store import live
 from serving.store.live import Canary, Live
 from serving.torchserve import management, readiness
 from serving.torchserve.management import Model, Worker
-from tests import packing
+from tests.support import packing
 
 
 class Registry:

@@ -11,7 +11,7 @@ from handlers.signature import Input
 from serving import __main__ as command
 from serving import settings
 from serving.store import archives
-from tests import packing
+from tests.support import packing
 
 
 def test_help_lists_every_setting(capsys):

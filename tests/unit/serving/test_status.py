@@ -12,7 +12,7 @@ from serving.store import index, live
 from serving.store.live import Canary, Live
 from serving.supervisor.status import version_table
 from serving.torchserve.management import Model, Worker
-from tests import packing
+from tests.support import packing
 
 
 @pytest.fixture

@@ -23,8 +23,7 @@ from serving.store import live
 from serving.supervisor import parts, service, state, supervisor
 from serving.supervisor.parts import Part
 from serving.supervisor.supervisor import Supervisor
-from tests import packing
-from tests.support import free_ports
+from tests.support import free_ports, packing
 
 TIMEOUT = 20
 SLEEPS = "import time; time.sleep(600)"

@@ -6,7 +6,7 @@ import signal
 import time
 
 from serving.polling import wait_until
-from tests.chaos import scenes
+from tests.support import scenes
 
 # Seconds after a kill within which a worker must be back: one of TorchServe's back-off, and the import of torch.
 BACK = 3.0

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from serving.settings import ROOT
-from tests.chaos import disks, scenes
-from tests.chaos.scenes import Scene
+from tests.support import disks, scenes
 from tests.support.place import Place
+from tests.support.scenes import Scene
 
 
 def _truncate(path: Path) -> None:

@@ -16,7 +16,7 @@ import requests
 
 from serving.polling import wait_until
 from serving.settings import HOST
-from tests.chaos import scenes
+from tests.support import scenes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of another process")
 

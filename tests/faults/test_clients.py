@@ -13,9 +13,9 @@ import psutil
 
 from serving.polling import wait_until
 from serving.settings import ROOT
-from tests.chaos import scenes
-from tests.chaos.scenes import Scene
-from tests.gateways import Gateway
+from tests.support import scenes
+from tests.support.gateways import Gateway
+from tests.support.scenes import Scene
 
 CROWD = 5000 if scenes.FULL else 400
 # The part of the throughput that others must keep.
@@ -24,7 +24,7 @@ KEPT = 0.9
 
 @contextlib.contextmanager
 def _crowd(port: int) -> Iterator[None]:
-    command = [sys.executable, "-m", "tests.chaos.crowd", "--port", str(port), "--count", str(CROWD)]
+    command = [sys.executable, "-m", "tests.support.slow_clients", "--port", str(port), "--count", str(CROWD)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     try:

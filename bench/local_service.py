@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -21,7 +22,6 @@ from serving import polling, ports, settings
 from serving.gateway import config
 from serving.gateway.nginx_binary import Nginx
 from serving.settings import HOST, ROOT, Settings
-from tests.support import free_ports
 
 # Seconds of load. Java compiles what it runs often, and is at its best after some fifteen.
 WARM_UP = 20
@@ -64,6 +64,13 @@ class Service:
     settings: Settings
 
 
+def free_ports(count: int) -> list[int]:
+    """Different ports on which nothing listens."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
+        return [server.getsockname()[1] for server in servers]
+
+
 @contextmanager
 def service(
     models: Sequence[str],
@@ -83,7 +90,7 @@ def service(
         ServiceError: it did not start.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        numbers = dict(zip(_PORTS, free_ports.find(len(_PORTS)), strict=True))
+        numbers = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
         variables = {
             **os.environ,
             **{f"FASHION_{name}_PORT": str(port) for name, port in numbers.items()},
@@ -137,7 +144,7 @@ def gateway_of(service: Service, program: Nginx) -> Iterator[str]:
     Raises:
         ServiceError: it did not start.
     """
-    number, grpc, status = free_ports.find(3)
+    number, grpc, status = free_ports(3)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         given = dataclasses.replace(
             service.settings,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from handlers.signature import FILE_NAME, Input, Output, Signature
-from models import model_index
+from models import index_writer
 from models.archiving import file_name
 
 HANDLERS = Path(__file__).parent.parent / "handlers"
@@ -120,5 +120,5 @@ def pack(
         for name, content in files.items():
             if content is not None:
                 packed.writestr(name, content)
-    model_index.record(store, path, model, version, floor)
+    index_writer.record(store, path, model, version, floor)
     return path

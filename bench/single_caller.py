@@ -1,6 +1,6 @@
 """A lone caller's wait, and a way round it: a second registration without batches, for when few requests are in work.
 
-    python -m bench.lone           needs wrk and nginx; some two minutes
+    python -m bench.single_caller           needs wrk and nginx; some two minutes
 
 TorchServe waits a millisecond for a batch to fill. A bare nginx before one TorchServe, which has the model twice, sends
 a request to the one with batch size 1 while ``$connections_writing``, the number of requests in work, is small. The
@@ -19,14 +19,13 @@ from pathlib import Path
 
 import requests
 
-from bench import local, reporting, wrk
+from bench import local_service, reporting, wrk
 from models import archiving, catalog
 from models.datasets import fashion_mnist
 from serving import settings
 from serving.errors import ServingError
 from serving.gateway import nginx_binary
 from serving.gateway.nginx_binary import Nginx
-from tests.support import free_ports
 
 MODEL = "fashion_mlp"
 LANES = (0, 1, 2, 4)
@@ -52,7 +51,7 @@ http {{
 """
 
 
-def _register(service: local.Service) -> None:
+def _register(service: local_service.Service) -> None:
     """The model once more, as ``lone``, without batches."""
     with tempfile.TemporaryDirectory() as folder:
         packed, _ = archiving.archive(catalog.get(MODEL), "1.0", Path(folder), "realtime")
@@ -61,7 +60,9 @@ def _register(service: local.Service) -> None:
     requests.post(f"{service.management}/models", params=parameters, timeout=60).raise_for_status()
 
 
-def _start(program: Nginx, service: local.Service, most: int, port: int, folder: str) -> subprocess.Popen[bytes]:
+def _start(
+    program: Nginx, service: local_service.Service, most: int, port: int, folder: str
+) -> subprocess.Popen[bytes]:
     lanes = " ".join(f"{count} lone;" for count in range(1, most + 1))
     torchserve = service.inference.removeprefix("http://")
     config = Path(folder) / "nginx.conf"
@@ -75,10 +76,10 @@ def main() -> int:
     try:
         program = nginx_binary.find(settings.read().nginx)
         with ExitStack() as stack:
-            service = stack.enter_context(local.service([MODEL]))
+            service = stack.enter_context(local_service.service([MODEL]))
             _register(service)
             urls = {f"TorchServe, {name}": f"{service.inference}/predictions/{name}" for name in (MODEL, "lone")}
-            for most, port in zip(LANES, free_ports.find(len(LANES)), strict=True):
+            for most, port in zip(LANES, local_service.free_ports(len(LANES)), strict=True):
                 folder = stack.enter_context(tempfile.TemporaryDirectory())
                 process = _start(program, service, most, port, folder)
                 stack.callback(process.wait)
@@ -92,7 +93,7 @@ def main() -> int:
                     print(f"\rround {turn}/{ROUNDS}: {name}      ", end="", file=sys.stderr)
                     for connections in CONNECTIONS:
                         loads.setdefault((name, connections), []).append(wrk.run(url, connections, 1, body, HEADERS))
-    except (wrk.LoadError, local.ServiceError, ServingError, requests.RequestException) as error:
+    except (wrk.LoadError, local_service.ServiceError, ServingError, requests.RequestException) as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
     print(file=sys.stderr)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.stepping import bfloat16_products, dropout
+from models.training_step import bfloat16_products, dropout
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])

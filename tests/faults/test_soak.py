@@ -8,9 +8,8 @@ import time
 
 import psutil
 
-from bench.questions import FORMS
 from serving import settings
-from tests.chaos import scenes
+from tests.support import scenes
 from tests.support.place import make_place
 
 # Seconds: of the whole, and of what does not count, as caches and heaps still fill.
@@ -35,7 +34,7 @@ def test_soak(tmp_path):
     place = make_place(tmp_path, tmp_path / "model_store")
     place.start()
     try:
-        forms = [option for form in FORMS for option in ("--form", form)]
+        forms = ["--form", "all"]
         half = scenes.capacity(place.gateway, archives, tmp_path, *forms) / 2 if scenes.FULL else 100.0
         scene = scenes.Scene(place, archives, tmp_path, half, 0)
         pids = place.state()["processes"]
@@ -63,7 +62,7 @@ def test_soak(tmp_path):
     early, late = statistics.median(warm[:half_way]), statistics.median(warm[half_way:])
     scenes.keep(
         "soak",
-        f"{SECONDS / 60:.0f} minutes, two models, {len(FORMS)} forms",
+        f"{SECONDS / 60:.0f} minutes, two models, every form",
         result,
         growth_percent=round(100 * growth, 2),
         p99_ms={"first half": early, "second half": late},

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from models import catalog
-from tests.chaos import scenes
-from tests.chaos.scenes import Scene
+from tests.support import scenes
 from tests.support.place import Place, make_place
+from tests.support.scenes import Scene
 
 # Seconds: the catalog's, or few where a test has no time for that.
 TIMEOUT = catalog.get(scenes.MODEL).serving.response_timeout_s if scenes.FULL else 3

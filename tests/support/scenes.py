@@ -23,16 +23,15 @@ from typing import Any
 import numpy as np
 import psutil
 
-from bench import reporting
-from models import model_index
+from models import index_writer
 from models.archiving import file_name
 from serving import settings
 from serving.polling import wait_until
 from serving.settings import ROOT
 from serving.supervisor import parts
 from serving.torchserve.management import Management, Model
-from tests.chaos import charts
-from tests.packing import npz
+from tests.support import load_chart
+from tests.support.packing import npz
 from tests.support.place import Place
 
 FULL = os.environ.get("CHAOS") == "full"
@@ -43,7 +42,7 @@ SHORT_RATE = 300.0
 PATIENCE = 60.0
 
 MODEL = "fashion_mlp"
-RESULTS = reporting.RESULTS / "chaos.json"
+RESULTS = ROOT / "bench" / "results" / "chaos.json"
 
 
 def source() -> Path:
@@ -87,7 +86,7 @@ def variant(
     with zipfile.ZipFile(path, "w") as packed:
         for name, content in files.items():
             packed.writestr(name, content)
-    model_index.record(store, path, model, version, 0.5)
+    index_writer.record(store, path, model, version, 0.5)
     return path
 
 
@@ -265,6 +264,12 @@ def keep(name: str, title: str, result: dict[str, Any] | None, **figures: Any) -
     if result:
         for part in ("seconds", "rate", "calls", "tries", "versions", "latency_ms", "refusal_ms", "lag_ms", "events"):
             entry[part] = result[part]
-        charts.draw(ROOT / "docs" / "images" / f"chaos-{name}.png", title, result)
+        load_chart.draw(ROOT / "docs" / "images" / f"chaos-{name}.png", title, result)
     results[name] = entry
-    reporting.write("chaos", dict(sorted(results.items())))
+    subprocess.run(
+        [sys.executable, "-m", "bench.reporting", "chaos"],
+        cwd=ROOT,
+        input=json.dumps(dict(sorted(results.items()))),
+        text=True,
+        check=True,
+    )

@@ -12,8 +12,8 @@ import requests
 
 from serving.polling import wait_until
 from serving.supervisor import parts
-from tests.chaos import disks, scenes
-from tests.chaos.scenes import Scene
+from tests.support import disks, scenes
+from tests.support.scenes import Scene
 
 # Seconds from a kill, or from when a hung part was noticed, until the service is ready again.
 REVIVED = 10.0

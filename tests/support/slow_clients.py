@@ -1,6 +1,6 @@
 """Clients that keep a server waiting, in a process of their own.
 
-    python -m tests.chaos.crowd --port 8000 --count 5000
+    python -m tests.support.slow_clients --port 8000 --count 5000
 
 A quarter of them each sends the headers a byte at a time, sends the body a byte at a time, never finishes the body, and
 sends nothing at all; beside them some vanish as soon as they have asked. Whoever is put out comes back. It prints
@@ -12,12 +12,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import resource
 import signal
 import socket
 import struct
 import sys
 
-from bench.load import raise_descriptor_limit
 from serving.settings import HOST
 
 # Seconds between two bytes: under the gateway's limit for a body, so that only patience ends such a client.
@@ -134,11 +134,12 @@ def _vanish(port: int) -> None:
 
 def main() -> int:
     """The command line; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos.crowd", description="Clients that dawdle.")
+    parser = argparse.ArgumentParser(prog="python -m tests.support.slow_clients", description="Clients that dawdle.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--count", type=int, required=True)
     given = parser.parse_args()
-    raise_descriptor_limit()
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
     async def stay() -> None:
         await Crowd(given.port, given.count).stay()

@@ -17,8 +17,8 @@ from serving import settings
 from serving.polling import wait_until
 from serving.settings import HOST
 from serving.supervisor import parts
-from tests.chaos import scenes
-from tests.chaos.scenes import Scene
+from tests.support import scenes
+from tests.support.scenes import Scene
 
 # Seconds: from the kill of a frontend until it is ready again, and from SIGTERM to the end.
 REVIVED = 10.0

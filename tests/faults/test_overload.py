@@ -10,7 +10,7 @@ import requests
 from PIL import Image, ImageDraw
 
 from serving.polling import wait_until
-from tests.chaos import scenes
+from tests.support import scenes
 
 # Milliseconds in which accepted requests are answered, 99 of 100; and seconds until all is as before.
 P99 = 250.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.chaos import scenes
+from tests.support import scenes
 
 
 def test_versions_change_and_no_request_is_lost(prepared, tmp_path, rate):

@@ -1,4 +1,4 @@
-"""Clients that ask the model ``tiny`` without a pause while something else happens."""
+"""Clients that call the model ``tiny`` without a pause while something else happens."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import threading
 import requests
 
 from serving.polling import wait_until
-from tests import packing
+from tests.support import packing
 
 
-class Asking:
-    """Clients that ask without a pause while this is a context manager.
+class Callers:
+    """Clients that call without a pause while this is a context manager.
 
     Attributes:
         versions: how many answers each version gave.
@@ -28,7 +28,7 @@ class Asking:
         self.failures: list[str] = []
         self.broken = 0
 
-    def __enter__(self) -> Asking:
+    def __enter__(self) -> Callers:
         for thread in self._threads:
             thread.start()
         assert wait_until(lambda: self.versions.total() > 20, 10)
