@@ -272,8 +272,7 @@ def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
     if len(text) > limits.JSON_PIECE_BYTES and (decoded := _long_json(text, signature)):
         return decoded
     json_numbers.check_size(text)
-    if text.startswith(json_numbers.BYTE_ORDER_MARK):
-        text = text[len(json_numbers.BYTE_ORDER_MARK) :]
+    text = text.removeprefix(json_numbers.BYTE_ORDER_MARK)
     # The protocol's own reader parses the text itself; this test keeps most requests from being parsed twice. One byte
     # is looked for many times faster than a word.
     if b'"' in text and b'"inputs"' in text and b'"instances"' not in text and text.lstrip()[:1] == b"{":

@@ -119,7 +119,7 @@ def answers(settings: Settings) -> Path:
 
 
 def command(nginx: Nginx, config: Path) -> list[str]:
-    """nginx's command line; it stays in the foreground and logs errors to stderr.
+    """Nginx's command line; it stays in the foreground and logs errors to stderr.
 
     Args:
         nginx: the program.
