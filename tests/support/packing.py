@@ -15,9 +15,8 @@ import torch
 
 from handlers.signature import FILE_NAME, Input, Output, Signature
 from models import index_writer
-from models.archiving import file_name
+from models.archiving import HANDLERS, file_name
 
-HANDLERS = Path(__file__).parent.parent / "handlers"
 FEATURES = 3
 LABELS = ("left", "right")
 

@@ -8,8 +8,7 @@ import torch
 
 from bench import gpu
 from models import catalog
-
-ROOT = gpu.local.ROOT
+from serving.settings import ROOT
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU to measure")
