@@ -32,6 +32,7 @@ from handlers.inputs.options import Options
 from handlers.inputs.requests import Request
 from handlers.metrics import recorder
 from handlers.outputs import encoding
+from handlers.outputs import open_inference as inference_response
 from handlers.torchscript import Optimised
 from handlers.transport import pipeline
 from handlers.transport.request_patterns import Bodies, Pattern
@@ -259,7 +260,7 @@ class Classifier:
         if job.request.task == "explain":
             body = self._explain(job, probabilities, wrapped)
         elif isinstance(decoded.envelope, open_inference.Request):
-            body, content_type, length = open_inference.encode(decoded.envelope, probabilities, self._signature)
+            body, content_type, length = inference_response.encode(decoded.envelope, probabilities, self._signature)
             if length is not None:
                 context.set_response_header(job.place, open_inference.JSON_LENGTH_HEADER, str(length))
         elif content_type == encoding.JSON:
@@ -314,7 +315,7 @@ class Classifier:
 
     def _describe(self, context: Context, place: int) -> bytes:
         context.set_response_content_type(place, encoding.JSON)
-        described = open_inference.metadata(self._signature, [self._signature.version])
+        described = inference_response.metadata(self._signature, [self._signature.version])
         return orjson.dumps({**described, "signature": orjson.loads(self._signature.to_json())})
 
     def _probabilities(self, arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Open Inference Protocol (KServe v2): one inference request in, one inference response out.
+"""Open Inference Protocol (KServe v2): an inference request becomes examples.
 
 Sources: the protocol's REST specification (kserve/open-inference-protocol, ``inference_rest.md``) and the binary tensor
 data extension (triton-inference-server/server, ``extension_binary_data.md``).
@@ -25,13 +25,12 @@ from __future__ import annotations
 import base64
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import chain
 from reprlib import repr as brief
 from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from handlers import problems
@@ -41,13 +40,12 @@ from handlers.signature import Signature
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
 # The binary form is little-endian whatever the machine is.
-_DATATYPES: dict[str, np.dtype[Any]] = {
+DATATYPES: dict[str, np.dtype[Any]] = {
     f"{name}{8 * size}": np.dtype(f"<{name[0].lower()}{size}")
     for name, sizes in {"UINT": (1, 2, 4, 8), "INT": (1, 2, 4, 8), "FP": (2, 4, 8)}.items()
     for size in sizes
 }
-_OUTPUT_DATATYPES = {"probabilities": "FP32", "class": "INT64", "label": "BYTES"}
-_OUTPUTS = {"softmax": ("probabilities", "class", "label"), "sigmoid": ("probabilities",)}
+OUTPUT_NAMES = {"softmax": ("probabilities", "class", "label"), "sigmoid": ("probabilities",)}
 _MAX_AXES = 4
 # Triton's extensions that would change what an output holds or where it goes: better refused than ignored.
 _FOREIGN_PARAMETERS = ("classification", "shared_memory_region")
@@ -133,56 +131,6 @@ def parse(
     return _from_binary(binary, datatype, shape, signature, prepare), request
 
 
-def encode(request: Request, probabilities: NDArray[np.float32], signature: Signature) -> tuple[bytes, str, int | None]:
-    """Write an inference response.
-
-    Args:
-        request: what ``parse`` returned.
-        probabilities: float32 [N, labels], in the order of the inputs.
-        signature: the model's contract.
-
-    Returns:
-        The body, its content type, and the value of the ``Inference-Header-Content-Length`` header, which is ``None``
-        where the body is JSON alone.
-    """
-    outputs = [_output(output, probabilities, signature) for output in request.outputs]
-    # TorchServe's own gRPC service takes these four members for granted and loses a worker over a missing one.
-    answer: dict[str, Any] = {
-        "model_name": signature.model,
-        "model_version": signature.version,
-        "id": request.id,
-        "outputs": [tensor for tensor, _ in outputs],
-    }
-    if request.parameters:
-        answer["parameters"] = request.parameters
-    header = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-    if not any(output.binary for output in request.outputs):
-        return header, "application/json", None
-    return b"".join([header, *(raw for _, raw in outputs)]), "application/octet-stream", len(header)
-
-
-def metadata(signature: Signature, versions: Sequence[str]) -> dict[str, Any]:
-    """The protocol's model metadata object.
-
-    Args:
-        signature: the model's contract.
-        versions: the versions that are registered under the model's name.
-    """
-
-    def tensor(name: str, datatype: str, *shape: int) -> dict[str, Any]:
-        return {"name": name, "datatype": datatype, "shape": [-1, *shape]}
-
-    given, out = signature.input, signature.output
-    shapes = {"probabilities": [len(out.labels)], "class": [], "label": []}
-    return {
-        "name": signature.model,
-        "versions": list(versions),
-        "platform": "pytorch_torchscript",
-        "inputs": [tensor(given.name, _native_datatype(signature), *given.shape)],
-        "outputs": [tensor(name, _OUTPUT_DATATYPES[name], *shapes[name]) for name in _OUTPUTS[out.activation]],
-    }
-
-
 # --- The JSON header ---
 
 
@@ -244,7 +192,7 @@ def _request(document: dict[str, Any], activation: str) -> Request:
         return Request(identifier, parameters, _all_outputs(activation, binary))
     if type(asked) is not list:
         raise problems.Malformed("outputs takes a list of objects with a name")
-    known = _OUTPUTS[activation]
+    known = OUTPUT_NAMES[activation]
     outputs: dict[str, Output] = {}
     for output in asked:
         name = output.get("name") if type(output) is dict else None
@@ -271,18 +219,19 @@ def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
 
 @functools.lru_cache(maxsize=4)
 def _all_outputs(activation: str, binary: bool) -> tuple[Output, ...]:
-    return tuple(Output(name, binary) for name in _OUTPUTS[activation])
+    return tuple(Output(name, binary) for name in OUTPUT_NAMES[activation])
 
 
 # --- The input tensor ---
 
 
-def _native_datatype(signature: Signature) -> str:
+def native_datatype(signature: Signature) -> str:
+    """The datatype of the model's input tensor in metadata and in raw binary requests."""
     return "UINT8" if signature.input.kind == "image" else "FP32"
 
 
 def _raw(body: images.Body, signature: Signature) -> tuple[NDArray[Any], Request]:
-    dtype = _DATATYPES[_native_datatype(signature)]
+    dtype = DATATYPES[native_datatype(signature)]
     size = signature.input.example_bytes
     count, rest = divmod(len(body), size)
     if rest or not count:
@@ -331,9 +280,9 @@ def _from_json(
 
 
 def _numeric(datatype: str, signature: Signature) -> np.dtype[Any]:
-    dtype = _DATATYPES.get(datatype)
+    dtype = DATATYPES.get(datatype)
     if dtype is None:
-        accepted = [*_DATATYPES, *(["BYTES"] if signature.input.kind == "image" else [])]
+        accepted = [*DATATYPES, *(["BYTES"] if signature.input.kind == "image" else [])]
         raise problems.Unprocessable(f"datatype {datatype[:40]!r} cannot be used; send one of {', '.join(accepted)}")
     return dtype
 
@@ -415,30 +364,3 @@ def _base64(text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except ValueError:
         raise problems.Malformed("data of BYTES has a string that is not base64") from None
-
-
-# --- The output tensors ---
-
-
-@functools.lru_cache(maxsize=8)
-def _label_elements(labels: tuple[str, ...]) -> tuple[bytes, ...]:
-    """Each label as an element of a binary BYTES tensor."""
-    return tuple(len(label).to_bytes(4, "little") + label for label in map(str.encode, labels))
-
-
-def _output(output: Output, probabilities: NDArray[np.float32], signature: Signature) -> tuple[dict[str, Any], bytes]:
-    """One tensor of the response, and the raw bytes that it adds after the JSON."""
-    name, binary = output
-    labels, datatype = signature.output.labels, _OUTPUT_DATATYPES[name]
-    values: NDArray[Any] = probabilities if name == "probabilities" else probabilities.argmax(axis=1)
-    tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": values.shape}
-    if not binary:
-        tensor["data"] = [labels[index] for index in values.tolist()] if name == "label" else values.reshape(-1)
-        return tensor, b""
-    if name == "label":
-        elements = _label_elements(labels)
-        raw = b"".join([elements[index] for index in values.tolist()])
-    else:
-        raw = values.astype(_DATATYPES[datatype], copy=False).tobytes()
-    tensor["parameters"] = {"binary_data_size": len(raw)}
-    return tensor, raw

@@ -13,6 +13,7 @@ from PIL import Image
 
 from handlers import limits, problems
 from handlers.inputs import open_inference
+from handlers.outputs import open_inference as inference_response
 from handlers.signature import Input, Output, Signature
 
 LABELS = ("T-shirt/top", "Trouser", "Žabot")
@@ -54,12 +55,12 @@ def test_one_image_of_every_shape(shape):
     np.testing.assert_array_equal(values, PIXELS[:1])
 
 
-@pytest.mark.parametrize("datatype", [name for name in open_inference._DATATYPES if "INT" in name])
+@pytest.mark.parametrize("datatype", [name for name in open_inference.DATATYPES if "INT" in name])
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])
 def test_integer_pixels_of_every_datatype(datatype, binary):
     pixels = PIXELS % 128  # what INT8 can hold
     if binary:
-        body, length = as_binary(pixels.astype(open_inference._DATATYPES[datatype]), datatype=datatype)
+        body, length = as_binary(pixels.astype(open_inference.DATATYPES[datatype]), datatype=datatype)
     else:
         body, length = as_json(tensor(pixels.tolist(), datatype=datatype)), None
     values, _ = open_inference.parse(bytearray(body), length, IMAGE)
@@ -70,7 +71,7 @@ def test_integer_pixels_of_every_datatype(datatype, binary):
 @pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])
 def test_fractions_of_every_float_datatype(datatype, binary):
-    fractions = (PIXELS / 255).astype(open_inference._DATATYPES[datatype])
+    fractions = (PIXELS / 255).astype(open_inference.DATATYPES[datatype])
     if binary:
         body, length = as_binary(fractions, datatype=datatype)
     else:
@@ -277,7 +278,7 @@ def test_a_bad_json_length_header_is_refused(text):
 
 def answer(request, **kwargs):
     _, parsed = open_inference.parse(request, None, kwargs.get("signature", IMAGE))
-    return open_inference.encode(parsed, kwargs.get("probabilities", PROBABILITIES), kwargs.get("signature", IMAGE))
+    return inference_response.encode(parsed, kwargs.get("probabilities", PROBABILITIES), kwargs.get("signature", IMAGE))
 
 
 def test_the_answer_in_json_has_every_output_by_default():
@@ -358,7 +359,7 @@ def test_independent_labels_have_probabilities_alone():
 
 
 def test_metadata_describes_the_tensors():
-    assert open_inference.metadata(IMAGE, ["1.0", "1.1"]) == {
+    assert inference_response.metadata(IMAGE, ["1.0", "1.1"]) == {
         "name": "m",
         "versions": ["1.0", "1.1"],
         "platform": "pytorch_torchscript",
@@ -369,7 +370,7 @@ def test_metadata_describes_the_tensors():
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
         ],
     }
-    vector = open_inference.metadata(VECTOR, ["2.0"])
+    vector = inference_response.metadata(VECTOR, ["2.0"])
     assert vector["inputs"] == [{"name": "features", "datatype": "FP32", "shape": [-1, 3]}]
     assert vector["outputs"] == [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}]
 
@@ -388,7 +389,7 @@ TENSORS = st.fixed_dictionaries(
     optional={
         "name": st.just("image") | JSON_VALUES,
         "shape": st.lists(st.sampled_from([-1, 0, 1, 2, 3, 28, 784, 2**63]), max_size=5) | JSON_VALUES,
-        "datatype": st.sampled_from([*open_inference._DATATYPES, "BYTES", "BOOL"]) | JSON_VALUES,
+        "datatype": st.sampled_from([*open_inference.DATATYPES, "BYTES", "BOOL"]) | JSON_VALUES,
         "data": st.lists(st.integers(0, 1), max_size=6) | JSON_VALUES,
         "parameters": PARAMETERS | JSON_VALUES,
     },
@@ -418,4 +419,4 @@ def test_whatever_comes_is_read_or_refused(header, raw, cut, signature):
         assert values.shape[1:] == signature.input.shape
         assert np.isfinite(values).all()
         scores = np.zeros((len(values), len(signature.output.labels)), np.float32)
-        assert open_inference.encode(request, scores, signature)[0]
+        assert inference_response.encode(request, scores, signature)[0]

@@ -1,0 +1,93 @@
+"""Open Inference Protocol (KServe v2): the inference response and the model's metadata.
+
+The request, and the sources of the protocol, are in ``handlers.inputs.open_inference``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from handlers.inputs.open_inference import DATATYPES, OUTPUT_NAMES, Output, Request, native_datatype
+from handlers.signature import Signature
+
+_OUTPUT_DATATYPES = {"probabilities": "FP32", "class": "INT64", "label": "BYTES"}
+
+
+def encode(request: Request, probabilities: NDArray[np.float32], signature: Signature) -> tuple[bytes, str, int | None]:
+    """Write an inference response.
+
+    Args:
+        request: what ``parse`` returned.
+        probabilities: float32 [N, labels], in the order of the inputs.
+        signature: the model's contract.
+
+    Returns:
+        The body, its content type, and the value of the ``Inference-Header-Content-Length`` header, which is ``None``
+        where the body is JSON alone.
+    """
+    outputs = [_output(output, probabilities, signature) for output in request.outputs]
+    # TorchServe's own gRPC service takes these four members for granted and loses a worker over a missing one.
+    answer: dict[str, Any] = {
+        "model_name": signature.model,
+        "model_version": signature.version,
+        "id": request.id,
+        "outputs": [tensor for tensor, _ in outputs],
+    }
+    if request.parameters:
+        answer["parameters"] = request.parameters
+    header = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    if not any(output.binary for output in request.outputs):
+        return header, "application/json", None
+    return b"".join([header, *(raw for _, raw in outputs)]), "application/octet-stream", len(header)
+
+
+def metadata(signature: Signature, versions: Sequence[str]) -> dict[str, Any]:
+    """The protocol's model metadata object.
+
+    Args:
+        signature: the model's contract.
+        versions: the versions that are registered under the model's name.
+    """
+
+    def tensor(name: str, datatype: str, *shape: int) -> dict[str, Any]:
+        return {"name": name, "datatype": datatype, "shape": [-1, *shape]}
+
+    taken, out = signature.input, signature.output
+    shapes = {"probabilities": [len(out.labels)], "class": [], "label": []}
+    return {
+        "name": signature.model,
+        "versions": list(versions),
+        "platform": "pytorch_torchscript",
+        "inputs": [tensor(taken.name, native_datatype(signature), *taken.shape)],
+        "outputs": [tensor(name, _OUTPUT_DATATYPES[name], *shapes[name]) for name in OUTPUT_NAMES[out.activation]],
+    }
+
+
+@functools.lru_cache(maxsize=8)
+def _label_elements(labels: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Each label as an element of a binary BYTES tensor."""
+    return tuple(len(label).to_bytes(4, "little") + label for label in map(str.encode, labels))
+
+
+def _output(output: Output, probabilities: NDArray[np.float32], signature: Signature) -> tuple[dict[str, Any], bytes]:
+    """One tensor of the response, and the raw bytes that it adds after the JSON."""
+    name, binary = output
+    labels, datatype = signature.output.labels, _OUTPUT_DATATYPES[name]
+    values: NDArray[Any] = probabilities if name == "probabilities" else probabilities.argmax(axis=1)
+    tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": values.shape}
+    if not binary:
+        tensor["data"] = [labels[index] for index in values.tolist()] if name == "label" else values.reshape(-1)
+        return tensor, b""
+    if name == "label":
+        elements = _label_elements(labels)
+        raw = b"".join([elements[index] for index in values.tolist()])
+    else:
+        raw = values.astype(DATATYPES[datatype], copy=False).tobytes()
+    tensor["parameters"] = {"binary_data_size": len(raw)}
+    return tensor, raw
