@@ -2,8 +2,8 @@
 
 Steps::
 
-    sort ──► decode ──► network ──► probabilities ──► encode
-      └─ a Problem at any step answers its own request and leaves the others alone
+    parse ──► decode ──► network ──► probabilities ──► encode
+       └─ a Problem at any step answers its own request and leaves the others alone
 
 The network is TorchScript; the signature beside it says everything else about the model.
 """
@@ -97,7 +97,7 @@ class Classifier:
         self._scripted = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
         self._network = Optimised(self._scripted, self._device)
         self._encoder = encoding.Encoder(self._signature.output)
-        self._sort = requests.Sorter().sort
+        self._parse = requests.Parser().parse
         # Of the last request, as the next one mostly has the same headers.
         self._headers: dict[str, str] | None = None
         # Of the last requests that were alike; the content type of their bodies, if they ask for what is usual.
@@ -158,7 +158,7 @@ class Classifier:
 
     def _usual_type(self, data: Bodies, context: Context) -> str | None:
         """The content type of bodies that are alike; ``None`` unless each asks for a plain prediction (``_Asked``)."""
-        request = self._sort(data[0], context.get_all_request_header(0))
+        request = self._parse(data[0], context.get_all_request_header(0))
         try:
             asked = self._ask(request)
         except problems.Problem:
@@ -171,7 +171,7 @@ class Classifier:
         jobs: list[_Job] = []
         began = time.perf_counter()
         for place, body in enumerate(data):
-            request = self._sort(body, context.get_all_request_header(place))
+            request = self._parse(body, context.get_all_request_header(place))
             try:
                 if request.task == "describe":
                     answers[place] = self._describe(context, place)
@@ -221,7 +221,7 @@ class Classifier:
             self._headers = request.headers
         asked = self._asked
         decoded = decoding.decode(request.parts, self._signature, asked.options.prepare, asked.json_length)
-        if request.way == "grpc_oip" and not isinstance(decoded.envelope, open_inference.Request):
+        if request.protocol == "grpc_oip" and not isinstance(decoded.envelope, open_inference.Request):
             raise problems.Malformed("an inference request needs inputs")
         if request.task == "explain":
             self._check_explainable(len(decoded.values), asked.form)
@@ -234,7 +234,7 @@ class Classifier:
         length = open_inference.read_json_length(headers.get("inference-header-content-length"))
         plain = given is options.DEFAULT and form == encoding.JSON and request.task == "predict"
         # GRPCJob needs one header more, see _complete.
-        return _Asked(given, form, length, plain and request.way == "http")
+        return _Asked(given, form, length, plain and request.protocol == "http")
 
     def _forms(self, request: Request) -> tuple[str, ...]:
         if request.task == "predict":
@@ -296,7 +296,7 @@ class Classifier:
         self._batch.refused.append((recorder.content_type(request), type(error)))
         context.set_response_status(error.status, error.phrase, place)
         self._complete(context, place, request, problems.CONTENT_TYPE)
-        if request.way == "grpc_oip":
+        if request.protocol == "grpc_oip":
             # GRPCJob knows no other form of answer, and loses its worker over one.
             text = f"{error.status} {error.title}: {error.detail}"
             output = {"name": "error", "datatype": "BYTES", "shape": [1], "data": [text]}
@@ -309,7 +309,7 @@ class Classifier:
         context.set_response_content_type(place, content_type)
         # A gateway that splits requests between versions cannot know which one a default led to.
         context.set_response_header(place, VERSION_HEADER, self._signature.version)
-        if request.way == "grpc":
+        if request.protocol == "grpc":
             # GRPCJob loses its worker over an answer to StreamPredictions without this header.
             context.set_response_header(place, "ts_stream_next", "false")
 

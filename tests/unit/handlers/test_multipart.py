@@ -9,7 +9,7 @@ from urllib3.filepost import encode_multipart_formdata
 from handlers import limits, problems
 from handlers.inputs import multipart
 from handlers.inputs.decoding import Part
-from handlers.inputs.requests import sort
+from handlers.inputs.requests import parse
 
 TYPE = "multipart/form-data; boundary=xyz"
 
@@ -99,7 +99,7 @@ def test_what_requests_writes_is_read():
 
 def test_a_form_that_the_gateway_sends_is_taken_for_one():
     headers = {"host": "x", "Content-Type": "application/octet-stream", "X-Content-Type": TYPE, "explain": "False"}
-    assert sort({"body": b"--xyz--"}, headers).parts == [Part(b"--xyz--", TYPE)]
+    assert parse({"body": b"--xyz--"}, headers).parts == [Part(b"--xyz--", TYPE)]
 
 
 @given(st.binary(max_size=300))

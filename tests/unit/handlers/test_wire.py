@@ -317,11 +317,11 @@ def test_parts_of_the_same_name_all_arrive_in_order(names):
         patch.setenv("TS_DECODE_INPUT_REQUEST", "false")
         processors, (inputs,), _ = Pipeline().retrieve_msg(Pieces(stream))[1]
     assert list(map(str.encode, inputs)) == [name.encode() for name in names]
-    sorted_ = requests.sort(inputs, processors[0].get_request_properties())
-    assert [part.body for part in sorted_.parts] == [value for _, _, value in parts]
+    parsed = requests.parse(inputs, processors[0].get_request_properties())
+    assert [part.body for part in parsed.parts] == [value for _, _, value in parts]
     # A request's header takes precedence over the content type of the part of that name, as in TorchServe.
     expected = ["" if name == "file" and not place else f"text/{place}" for place, name in enumerate(names)]
-    assert [part.content_type for part in sorted_.parts] == expected
+    assert [part.content_type for part in parsed.parts] == expected
 
 
 def test_a_repeated_name_is_a_key_of_its_own():
