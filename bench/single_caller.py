@@ -4,7 +4,7 @@
 
 TorchServe waits a millisecond for a batch to fill. A bare nginx before one TorchServe, which has the model twice, sends
 a request to the one with batch size 1 while ``$connections_writing``, the number of requests in work, is small. The
-service does not do that: ``docs/performance.md`` says why.
+service does not do that: ``docs/internals/performance-log.md`` says why.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The parts of a training step that are quick and leave the algorithm as it is; docs/performance.md has the figures.
+"""The parts of a training step that are quick and leave the algorithm as it is; docs/internals/performance-log.md has the figures.
 
 Batches of examples, mirrored and shifted at random; bfloat16 products; dropout.
 """

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from bench import charts, compare
+from bench import charts, compare, render, reporting
 
 
 def figure(rate, p50=1.0, p99=2.0, failed=0):
@@ -23,14 +23,14 @@ def measured():
     servers = {
         "mosec": server("1.0", 900, 2000),
         "Triton": server("2.0", 1000, 1500, failed=3),
-        charts.OURS: server("abc", 1100, 3000),
+        render.OURS: server("abc", 1100, 3000),
     }
     machine = {"processor": "p", "cores": 2, "date": "2000-01-01"}
     return {"machine": machine, "results": {"servers": servers, "missing": {"BentoML": "not installed"}}}
 
 
 def test_the_table_has_the_quickest_first_and_names_what_is_missing(measured):
-    lines = charts.throughput_table(measured).splitlines()
+    lines = render.throughput_table(measured).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == [
         "**fashion-serve**",
         "mosec 1.0",
@@ -43,27 +43,17 @@ def test_the_table_has_the_quickest_first_and_names_what_is_missing(measured):
 
 
 def test_the_ratio_is_to_the_best_other_server_at_that_concurrency(measured):
-    assert charts.ratio_to_best(measured, "16") == (1.1, "Triton")
-    assert charts.ratio_to_best(measured, "64") == (1.5, "mosec")
+    assert render.ratio_to_best(measured, "16") == (1.1, "Triton")
+    assert render.ratio_to_best(measured, "64") == (1.5, "mosec")
 
 
-def test_charts_and_tables_land_in_their_places(measured, tmp_path, monkeypatch):
-    (tmp_path / "docs").mkdir()
-    for name in ("README.md", "docs/performance.md"):
-        (tmp_path / name).write_text("before\n<!-- peers -->\nold\n<!-- /peers -->\nafter\n")
-    results = tmp_path / "results"
-    results.mkdir()
-    (results / "peers-mlp.json").write_text(json.dumps(measured))
-    monkeypatch.setattr(charts, "ROOT", tmp_path)
-    monkeypatch.setattr(charts, "IMAGES", tmp_path / "docs" / "images")
-    monkeypatch.setattr(charts.reporting, "RESULTS", results)
+def test_charts_are_drawn_of_every_comparison(measured, tmp_path, monkeypatch):
+    for title in ("mlp", "convnet", "png"):
+        (tmp_path / f"peers-{title}.json").write_text(json.dumps(measured))
+    monkeypatch.setattr(charts, "IMAGES", tmp_path / "images")
+    monkeypatch.setattr(reporting, "RESULTS", tmp_path)
     assert charts.main() == 0
-    readme = (tmp_path / "README.md").read_text()
-    assert readme.startswith("before\n")
-    assert readme.endswith("after\n")
-    assert "old" not in readme
-    assert "**fashion-serve**" in readme
-    assert {file.name for file in (tmp_path / "docs/images").iterdir()} == {"peers-latency.png", "peers-throughput.png"}
+    assert {file.name for file in (tmp_path / "images").iterdir()} == {"peers-latency.png", "peers-throughput.png"}
 
 
 @pytest.mark.parametrize("name", compare.ALL)

@@ -1,0 +1,325 @@
+"""Figures of the pages, from ``bench/results/*.json`` and the code's defaults.
+
+    python -m bench.render             rewrite the figures in README.md and docs/ (make figures)
+    python -m bench.render --check     fail where a page disagrees (make lint)
+
+A page marks each figure or table: ``<!-- figures: NAME ARGUMENTS -->…<!-- /figures -->``. ``FIGURES`` has the names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench import reporting
+from models.catalog import Serving
+from serving import settings
+from serving.settings import ROOT
+
+OURS = "fashion-serve"
+# The comparisons, in the order of the pages.
+TITLES = {
+    "mlp": "fashion_mlp, raw pixels",
+    "convnet": "fashion_convnet, raw pixels",
+    "png": "fashion_mlp, PNG",
+    "lone": "fashion_mlp, one caller, no server makes batches",
+}
+# Rows of the short table: the servers with the most requests a second at 256 connections.
+_SHORT_TABLE_ROWS = 5
+_MARK = re.compile(r"(<!-- figures: ([^>]+?) -->)(.*?)(<!-- /figures -->)", re.DOTALL)
+
+
+class FigureError(Exception):
+    """A page asks for a figure that does not exist; the message names both."""
+
+
+def comparison(title: str) -> dict[str, Any]:
+    """One of ``TITLES`` as it was measured: the machine and the results."""
+    measured: dict[str, Any] = json.loads((reporting.RESULTS / f"peers-{title}.json").read_text())
+    return measured
+
+
+def results(name: str) -> Any:
+    """What was measured, without the machine."""
+    return json.loads((reporting.RESULTS / f"{name}.json").read_text())["results"]
+
+
+def _by_rate(servers: dict[str, Any], connections: str) -> list[tuple[str, Any]]:
+    return sorted(servers.items(), key=lambda item: -item[1]["connections"][connections]["requests_per_second"])
+
+
+def _server_name(name: str, server: dict[str, Any]) -> str:
+    deaths = f" (died {server['deaths']} times and was started again)" if server.get("deaths") else ""
+    return f"**{name}**" if name == OURS else f"{name} {server['version']}{deaths}"
+
+
+def throughput_table(measured: dict[str, Any]) -> str:
+    """Requests a second (spread of the rounds), p50 and p99 in ms, by server and number of connections."""
+    servers: dict[str, Any] = measured["results"]["servers"]
+    connections = list(servers[OURS]["connections"])
+    rows = []
+    for name, server in _by_rate(servers, connections[-1]):
+        cells = []
+        for each in connections:
+            figure = server["connections"][each]
+            low, high = min(figure["rates"]) / 1000, max(figure["rates"]) / 1000
+            failed = f", {figure['failed']} failed" if figure["failed"] else ""
+            rate = f"{figure['requests_per_second']:,.0f} ({low:.1f}-{high:.1f}k)"
+            cells.append(f"{rate}, {figure['p50_ms']:.2f} / {figure['p99_ms']:.1f} ms{failed}")
+        rows.append([_server_name(name, server), server["setting"], *cells])
+    missing = [[name, "missing", *[""] * len(connections)] for name in measured["results"]["missing"]]
+    return reporting.table(["server", "setting", *(f"c={each}" for each in connections)], rows + missing)
+
+
+def ratio_to_best(measured: dict[str, Any], connections: str) -> tuple[float, str]:
+    """This service's requests a second over those of the best other server, and that server's name."""
+    servers: dict[str, Any] = measured["results"]["servers"]
+    rates = {name: server["connections"][connections]["requests_per_second"] for name, server in servers.items()}
+    ours = rates.pop(OURS)
+    best = max(rates, key=lambda name: rates[name])
+    return ours / rates[best], best
+
+
+def _peers_short(title: str) -> str:
+    servers = comparison(title)["results"]["servers"]
+    connections = list(servers[OURS]["connections"])
+    rows = [
+        [_server_name(name, server), *(f"{server['connections'][c]['requests_per_second']:,.0f}" for c in connections)]
+        for name, server in _by_rate(servers, connections[-1])[:_SHORT_TABLE_ROWS]
+    ]
+    return reporting.table(["server", *(f"{c} connections" if c != "1" else "1 connection" for c in connections)], rows)
+
+
+def _ratios() -> str:
+    rows = []
+    for title, shown in TITLES.items():
+        connections = comparison(title)["results"]["servers"][OURS]["connections"]
+        ratios = {c: "{:.2f} ({})".format(*ratio_to_best(comparison(title), c)) for c in connections}
+        rows.append([shown, *(ratios.get(c, "") for c in ("1", "16", "64", "256"))])
+    return reporting.table(["comparison", "c=1", "c=16", "c=64", "c=256"], rows)
+
+
+def _growth() -> str:
+    default = Serving()
+    cells: dict[tuple[int, int], dict[str, str]] = {}
+    for each in results("growth"):
+        cell = f"{each['requests_per_second']:,.0f}, {each['processor_us_per_request']:.0f}"
+        cells.setdefault((each["workers"], each["batch_size"]), {})[f"c={each['connections']}"] = cell
+    names = {(1, 1): " (`realtime`)", (default.workers, default.batch_size): " (default)"}
+    rows = [[f"{each[0]} × {each[1]}{names.get(each, '')}", *cells[each].values()] for each in cells]
+    return reporting.table(["workers × batch size", *next(iter(cells.values()))], rows)
+
+
+def _forms() -> str:
+    rates: dict[str, dict[str, float]] = {}
+    for each in results("sweep"):
+        if each["connections"] == 64:
+            rates.setdefault(each["form"], {})[each["model"]] = each["requests_per_second"]
+    models = ["fashion_mlp", "fashion_convnet"]
+    shown = {"oip json": "Open Inference Protocol, JSON", "oip binary": "Open Inference Protocol, binary"}
+    shown |= {"raw": "raw pixels", "png": "PNG", "json": "JSON lists", "npy": "`.npy`"}
+    order = sorted(rates, key=lambda form: -rates[form][models[0]])
+    rows = [[shown[form], *(f"{rates[form][model]:,.0f}" for model in models)] for form in order]
+    return reporting.table(["body", *(f"`{model}`" for model in models)], rows)
+
+
+def _precision() -> str:
+    rows = []
+    for name, each in results("precision").items():
+        microseconds = " / ".join(f"{value:.1f}" for value in each["microseconds_an_image"].values())
+        difference = f"{each['largest_difference']:.1e}" if each["largest_difference"] else ""
+        rows.append([name, f"{each['test_accuracy']:.4f}", difference, microseconds])
+    titles = ["precision", "accuracy", "largest difference of a probability", "µs an image, batch 1 / 16 / 64 / 256"]
+    return reporting.table(titles, rows)
+
+
+def _single_caller() -> str:
+    names = {
+        "TorchServe, fashion_mlp": "TorchServe's port, batches",
+        "TorchServe, lone": "TorchServe's port, no batches",
+    }
+    cells: dict[str, dict[str, str]] = {}
+    for each in results("lone"):
+        cell = f"{each['requests_per_second']:,.0f}, {each['p50_ms']:.2f} ms"
+        cells.setdefault(names.get(each["way"], each["way"]), {})[f"c={each['connections']}"] = cell
+    return reporting.table(["way", *next(iter(cells.values()))], [[way, *row.values()] for way, row in cells.items()])
+
+
+def _models() -> str:
+    rows = [
+        [
+            f"`{name}`",
+            each["description"],
+            each["input"],
+            f"{each['test_accuracy']:.4f}",
+            f"{each['expected_calibration_error']:.4f}",
+            f"{each['parameters']:,}",
+            f"{each['train_seconds']:.0f} s",
+        ]
+        for name, each in results("models").items()
+    ]
+    titles = ["model", "what it does", "input", "test accuracy", "calibration error", "parameters", "training"]
+    return reporting.table(titles, rows)
+
+
+def _alone() -> str:
+    """This service by itself: the figures of ``make bench`` that need no other server."""
+    bulk, start, memory, training = (results(name) for name in ("bulk", "start", "memory", "training"))
+    gateway, client = results("gateway"), results("client")
+    seconds = start["medians"]
+    rows = [
+        [
+            f"bulk, 1,024 raw images a request, over torch alone: `{name}`",
+            f"{each['ratio']:.2f}",
+            "`bench.bulk`",
+        ]
+        for name, each in bulk.items()
+    ]
+    rows += [
+        ["start to the first right answer, one model", f"{seconds['one model']:.2f} s", "`bench.start`"],
+        ["of which `import torch`", f"{seconds['import torch']:.2f} s", "`bench.start`"],
+        ["memory after 100,000 requests, two models", f"{_memory('after 100,000 requests')} MB", "`bench.memory`"],
+        ["its growth from 50,000 requests on", f"{memory['growth']:.1%}", "`bench.memory`"],
+        [
+            "added by the gateway to one caller's wait",
+            f"{gateway['c=1']['system']['added_p50_ms']:.2f} ms",
+            "`bench.gateway`",
+        ],
+        [
+            "rate through the gateway, 64 callers",
+            f"{gateway['c=64']['system']['throughput_ratio']:.2f} ×",
+            "`bench.gateway`",
+        ],
+        ["the Python client's bulk rate, of `wrk`'s", f"{client['ratio_of_medians']:.2f} ×", "`bench.client`"],
+    ]
+    rows += [
+        [f"training over a textbook's loop: `{name}`", f"{each['ratio']:.1f} ×", "`bench.training`"]
+        for name, each in training.items()
+    ]
+    return reporting.table(["what", "measured", "by"], rows)
+
+
+def _memory(when: str) -> str:
+    return f"{results('memory')['megabytes'][when]['all']:.0f}"
+
+
+def _chaos(key: str) -> str:
+    """Cells of one fault: calls answered, not answered, wrong, tries repeated, seconds until all was ready again."""
+    scene = results("chaos")[key]
+    calls, tries = scene["calls"], scene["tries"]
+    refused = sum(count for outcome, count in calls.items() if outcome not in ("ok", "wrong"))
+    repeated = sum(tries.values()) - sum(calls.values())
+    ready = scene.get("back_seconds") or [
+        scene[name] for name in ("ready_seconds", "replaced_seconds") if name in scene
+    ]
+    shown = f"{max(ready):.1f} s" if ready else "–"
+    return f" {calls['ok']:,} | {refused:,} | {calls.get('wrong', 0)} | {repeated:,} | {shown} "
+
+
+def _slow_clients() -> str:
+    """The rate of the other callers among slow clients, of their rate without."""
+    scene = results("chaos")["slow-clients"]
+    return f"{statistics.median(scene['among']) / statistics.median(scene['alone']):.0%}"
+
+
+def _machine(name: str) -> str:
+    machine = json.loads((reporting.RESULTS / f"{name}.json").read_text())["machine"]
+    return f"{machine['processor']}, {machine['cores']} cores shared with the load, {machine['date']}"
+
+
+def _value(form: str, path: str) -> str:
+    """One number of a results file: a format of Python, and the path of file and keys."""
+    name, *keys = path.split("/")
+    value = results(name)
+    for key in keys:
+        value = value[int(key) if isinstance(value, list) else key]
+    return format(value, form)
+
+
+def _ratio(title: str, connections: str) -> str:
+    return f"{ratio_to_best(comparison(title), connections)[0]:.2f}"
+
+
+def _settings() -> str:
+    return settings.main("markdown")
+
+
+FIGURES: dict[str, Callable[..., str]] = {
+    "alone": _alone,
+    "chaos": _chaos,
+    "forms": _forms,
+    "growth": _growth,
+    "machine": _machine,
+    "memory": _memory,
+    "models": _models,
+    "peers": lambda title: throughput_table(comparison(title)),
+    "peers-short": _peers_short,
+    "precision": _precision,
+    "ratio": _ratio,
+    "ratios": _ratios,
+    "settings": _settings,
+    "single-caller": _single_caller,
+    "slow-clients": _slow_clients,
+    "value": _value,
+}
+# The last argument may hold spaces, such as "after 100,000 requests".
+_ARGUMENTS = {"value": 2, "ratio": 2}
+
+
+def rendered(text: str) -> str:
+    """A page with every marked figure as it is now.
+
+    Raises:
+        FigureError: there is no such figure.
+    """
+
+    def replace(match: re.Match[str]) -> str:
+        name, _, rest = match[2].partition(" ")
+        arguments = rest.split(" ", _ARGUMENTS.get(name, 1) - 1) if rest else []
+        try:
+            figure = FIGURES[name](*arguments)
+        except (KeyError, IndexError, TypeError, ValueError, OSError) as error:
+            raise FigureError(f"no figure {match[2]!r} ({type(error).__name__}: {error})") from error
+        block = f"\n\n{figure}\n\n" if figure.startswith("|") else figure
+        return f"{match[1]}{block}{match[4]}"
+
+    return _MARK.sub(replace, text)
+
+
+def pages() -> list[Path]:
+    """The pages that may have figures."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def main() -> int:
+    """Rewrite or check all pages; the exit code."""
+    code = 0
+    for page in pages():
+        shown = page.relative_to(ROOT)
+        before = page.read_text()
+        try:
+            after = rendered(before)
+        except FigureError as error:
+            print(f"error: {shown}: {error}", file=sys.stderr)
+            code = 1
+            continue
+        if after == before:
+            continue
+        if sys.argv[1:] == ["--check"]:
+            print(
+                f"error: {shown} has other figures than bench/results and the code; run: make figures", file=sys.stderr
+            )
+            code = 1
+        else:
+            page.write_text(after)
+            print(f"→ {shown}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

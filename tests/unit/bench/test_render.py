@@ -1,0 +1,65 @@
+"""Figures are written into the marked places of the pages, and a page that disagrees is named."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from bench import render, reporting
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    (tmp_path / "results").mkdir()
+    content = {"machine": {}, "results": {"both models": {"seconds": [1.0, 2.25]}}}
+    (tmp_path / "results" / "start.json").write_text(json.dumps(content))
+    monkeypatch.setattr(reporting, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(render, "ROOT", tmp_path)
+    path = tmp_path / "README.md"
+    path.write_text("It takes <!-- figures: value .1f start/both models/seconds/1 -->9<!-- /figures --> s.\n")
+    return path
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr("sys.argv", ["render", *arguments])
+    return render.main()
+
+
+def test_a_figure_is_replaced_and_the_text_around_it_stays(page, monkeypatch):
+    assert run(monkeypatch) == 0
+    assert page.read_text() == (
+        "It takes <!-- figures: value .1f start/both models/seconds/1 -->2.2<!-- /figures --> s.\n"
+    )
+
+
+def test_a_page_with_an_old_figure_fails_the_check_and_stays_as_it_is(page, monkeypatch, capsys):
+    before = page.read_text()
+    assert run(monkeypatch, "--check") == 1
+    assert "README.md has other figures" in capsys.readouterr().err
+    assert page.read_text() == before
+    run(monkeypatch)
+    assert run(monkeypatch, "--check") == 0
+
+
+def test_a_table_stands_on_lines_of_its_own(monkeypatch):
+    monkeypatch.setitem(render.FIGURES, "table", lambda: "| a |\n| --- |")
+    assert render.rendered("<!-- figures: table --><!-- /figures -->") == (
+        "<!-- figures: table -->\n\n| a |\n| --- |\n\n<!-- /figures -->"
+    )
+
+
+@pytest.mark.parametrize("figure", ["nothing", "value .1f start/one model", "value .1f absent/x", "value .1f", "peers"])
+def test_a_figure_that_does_not_exist_is_named(page, figure, monkeypatch, capsys):
+    page.write_text(f"<!-- figures: {figure} -->1<!-- /figures -->")
+    assert run(monkeypatch) == 1
+    assert f"README.md: no figure '{figure}'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", render.pages(), ids=lambda path: path.name)
+def test_every_mark_is_closed_and_none_begins_a_line_of_a_paragraph(path):
+    text = path.read_text()
+    assert text.count("<!-- figures: ") == text.count("<!-- /figures -->") == len(render._MARK.findall(text))
+    # Markdown takes such a line as HTML.
+    lines = [line.strip() for line in text.splitlines()]
+    assert [line for line in lines if line.startswith("<!-- figures: ") and not line.endswith("-->")] == []
