@@ -1,7 +1,7 @@
-"""Reload nginx with the current rollout state: the canaries' shares, and the key that TorchServe requires.
+"""Reload nginx with the current rollout state: the canaries' shares, and the token that TorchServe requires.
 
-Both are in one file, ``run/gateway/live/live.conf``, which ``nginx/main.conf.template`` includes. A reload loses no
-request: on SIGHUP nginx starts workers with the new configuration, and the old ones finish their requests.
+A reload loses no request: on SIGHUP nginx starts workers with the new configuration, and the old ones finish their
+requests.
 """
 
 from __future__ import annotations
@@ -13,95 +13,55 @@ from pathlib import Path
 
 import psutil
 
-from serving import files, polling
+from serving import polling
 from serving.errors import RolloutError
+from serving.gateway import live_config
 from serving.settings import Settings
 from serving.store.live import Live
 from serving.torchserve import tokens
 
-# Seconds that new nginx workers may take to come up, and old ones to finish: worker_shutdown_timeout ends them.
-_UP = 10.0
-_DOWN = 95.0
-
-_TEMPLATE = """\
-{splits}map "$version/$model" $at_version {{
-    default "";
-    "~^(?<asked>[^/]+)/" /$asked;
-{shares}}}
-{sent}"""
-
-
-def live_file(settings: Settings) -> Path:
-    """The file that changes while nginx runs."""
-    return settings.run / "gateway" / "live" / "live.conf"
-
-
-def render(state: Mapping[str, Live], headers: Mapping[str, str]) -> str:
-    """The file's text.
-
-    Args:
-        state: what is live.
-        headers: with the token that TorchServe's inference API asks for, if it does.
-    """
-    splits = shares = ""
-    canaries = ((model, live.canary) for model, live in sorted(state.items()) if live.canary)
-    for number, (model, canary) in enumerate(canaries):
-        splits += f'split_clients $request_id $drawn_{number} {{ {canary.percent:.2f}% "/{canary.version}"; * ""; }}\n'
-        shares += f'    "/{model}" $drawn_{number};\n'
-    sent = "".join(f'proxy_set_header {name} "{value}";\n' for name, value in headers.items())
-    return _TEMPLATE.format(splits=splits, shares=shares, sent=sent)
-
-
-def write(path: Path, text: str) -> bool:
-    """Write the file, whole or not at all, for its owner's eyes alone; whether it has changed.
-
-    Raises:
-        RolloutError: it cannot be written; it is as it was.
-    """
-    try:
-        if path.exists() and path.read_text() == text:
-            return False
-        files.write_atomically(path, text, mode=0o600)
-    except OSError as error:
-        raise RolloutError(f"{path} cannot be written: {error.strerror or error}") from error
-    return True
+# nginx starts new workers in milliseconds, or logs an error and starts none. The rest is for a busy machine.
+_RELOAD_TIMEOUT_S = 10.0
+# Old workers may finish their requests. nginx ends them after 75 s (worker_shutdown_timeout).
+_DRAIN_TIMEOUT_S = 95.0
 
 
 def apply(settings: Settings, state: Mapping[str, Live], wait: bool = True) -> bool:
-    """Have the gateway hold to what is live, and to TorchServe's key.
+    """Make the gateway use the rollout state and TorchServe's current token.
 
     Args:
         settings: of the service.
-        state: what is live.
-        wait: return only when it does; no request is answered the old way then.
+        state: the live versions and canaries of each model.
+        wait: return only after the workers with the old configuration have ended.
 
     Returns:
-        Whether it does: ``False`` where something changed and no gateway runs to take it up.
+        Whether the gateway uses it: ``False`` if something changed and no gateway runs.
 
     Raises:
-        RolloutError: the gateway did not take it up.
-        TokenError: TorchServe's key is not to be found.
+        RolloutError: nginx kept its old configuration.
+        TokenError: TorchServe's token cannot be read.
     """
-    text = render(state, tokens.headers(settings, "inference")())
-    return not write(live_file(settings), text) or reload(settings.run / "gateway" / "nginx.pid", wait)
+    text = live_config.render(state, tokens.headers(settings, "inference")())
+    changed = live_config.write(live_config.live_file(settings), text)
+    return not changed or reload(settings.run / "gateway" / "nginx.pid", wait)
 
 
 def reload(pid_file: Path, wait: bool) -> bool:
-    """Have a running nginx of this machine take up its configuration.
+    """Make nginx reload its configuration.
 
     Args:
-        pid_file: where nginx writes its master process's number.
-        wait: until no worker has the old one.
+        pid_file: nginx's pid file.
+        wait: return only after the workers with the old configuration have ended.
 
     Returns:
-        Whether an nginx runs.
+        Whether nginx runs.
 
     Raises:
         RolloutError: nginx kept its old configuration.
     """
     try:
         master = psutil.Process(int(pid_file.read_text()))
-        # The number in a file that was left behind may be another process's by now.
+        # Since nginx left this file behind, another process may have received its pid.
         if "nginx" not in master.name():
             return False
         before = set(master.children())
@@ -109,13 +69,13 @@ def reload(pid_file: Path, wait: bool) -> bool:
     except (OSError, ValueError, psutil.Error):
         return False
 
-    def renewed() -> bool:
+    def has_new_workers() -> bool:
         with suppress(psutil.NoSuchProcess):
             return bool(set(master.children()) - before)
         return False
 
-    if not polling.wait_until(renewed, _UP):
-        raise RolloutError("nginx did not take up its new configuration; the reason is in its log, gateway.log")
-    if wait and not polling.wait_until(lambda: not any(worker.is_running() for worker in before), _DOWN):
-        raise RolloutError("nginx workers with the old configuration are still answering; try again")
+    if not polling.wait_until(has_new_workers, _RELOAD_TIMEOUT_S):
+        raise RolloutError("nginx kept its old configuration; its log, gateway.log, has the reason")
+    if wait and not polling.wait_until(lambda: not any(worker.is_running() for worker in before), _DRAIN_TIMEOUT_S):
+        raise RolloutError(f"nginx's old workers are still running after {_DRAIN_TIMEOUT_S:.0f} s; try again")
     return True

@@ -171,7 +171,7 @@ async def serve(given: Settings, draining: asyncio.Event, stop: asyncio.Event) -
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         upstream = Upstream(session, given)
         application = FrontDoor(upstream, draining).application()
-        answers = GatewayAnswers(config.answers(given))
+        answers = GatewayAnswers(config.answers_log(given))
         watch = Watch(session, upstream, given.counts, answers, f"{given.gateway_status.url}/status")
         application.router.add_get("/metrics", watch.answer)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=_GRACE)

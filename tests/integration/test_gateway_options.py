@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from serving import settings
 from serving.gateway import config as gateway_config
-from serving.gateway import nginx_binary, reload
+from serving.gateway import live_config, nginx_binary, reload
 from serving.polling import wait_until
 from serving.settings import HOST, ROOT
 from serving.store.live import Canary, Live
@@ -294,7 +294,7 @@ def test_a_service_on_an_ipv6_address(tmp_path):
 def _share(folder, *canaries):
     """Have a gateway with this folder find canaries of the model ``tiny`` and others."""
     state = {model: Live("1.0", canary=Canary(version, percent)) for model, version, percent in canaries}
-    reload.write(folder / "gateway" / "live" / "live.conf", reload.render(state, {}))
+    live_config.write(folder / "gateway" / "live" / "live.conf", live_config.render(state, {}))
 
 
 def test_a_share_goes_to_the_canary(tiny_service, tmp_path):
