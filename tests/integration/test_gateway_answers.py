@@ -1,4 +1,4 @@
-"""What the gateway makes of requests and answers: forms, queries, headers, problems, ids, compression, connections."""
+"""How the gateway changes requests and answers: forms, queries, headers, problems, ids, compression, connections."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def post(gateway, path="/predictions/fashion_mlp", body=BOOT, **headers):
     return requests.post(gateway.url + path, data=body, headers=headers, timeout=TIMEOUT)
 
 
-def assert_problem(answer, status, kind, told=""):
+def assert_problem(answer, status, kind, detail=""):
     assert (answer.status_code, answer.headers["Content-Type"]) == (status, "application/problem+json"), answer.text
-    found = answer.json()
-    assert found.keys() == PROBLEM
-    assert (found["status"], found["type"]) == (status, f"urn:problem-type:fashion-serve:{kind}")
-    assert told in found["detail"]
-    assert found["error"] == found["detail"]
-    assert found["instance"] == "urn:uuid:" + answer.headers["X-Request-Id"]
+    problem = answer.json()
+    assert problem.keys() == PROBLEM
+    assert (problem["status"], problem["type"]) == (status, f"urn:problem-type:fashion-serve:{kind}")
+    assert detail in problem["detail"]
+    assert problem["error"] == problem["detail"]
+    assert problem["instance"] == "urn:uuid:" + answer.headers["X-Request-Id"]
 
 
-def assert_same(found, expected):
-    """The same prediction; the last digits depend on how many examples the network saw at once."""
-    assert found["label"] == expected["label"]
-    assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
+def assert_same(prediction, expected):
+    """Both predictions agree; the last digits depend on the batch."""
+    assert prediction["label"] == expected["label"]
+    assert prediction["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
 
 
 # --- Requests ---
@@ -63,8 +63,8 @@ def test_several_files_of_one_name_are_answered_in_order(gateway):
     assert expected[0] != expected[1]
     for order in (1, -1):
         answer = requests.post(gateway.url + "/predictions/fashion_mlp", files=files[::order], timeout=TIMEOUT)
-        for found, one in zip(answer.json(), expected[::order], strict=True):
-            assert_same(found, one)
+        for prediction, single in zip(answer.json(), expected[::order], strict=True):
+            assert_same(prediction, single)
 
 
 def test_curls_ways_of_sending(gateway):
@@ -77,11 +77,11 @@ def test_curls_ways_of_sending(gateway):
     assert single["label"] == "Ankle boot"
     assert curl(f"{url}fashion_mlp", "--data-binary", f"@{EXAMPLE}") == single
     assert curl(f"{url}fashion_mlp", "--upload-file", str(EXAMPLE), "--request", "POST") == single
-    for found in curl(f"{url}fashion_mlp", "--form", f"a=@{EXAMPLE}", "--form", f"a=@{EXAMPLE}"):
-        assert_same(found, single)
-    # -d announces a form, in which TorchServe would take the + and the = for something else.
-    (found,) = curl(f"{url}blobs_mlp", "--data", '{"instances": [[1e+0, 2, 3, 4]], "a": "b=c"}')["predictions"]
-    assert_same(found, post(gateway, "/predictions/blobs_mlp", b"[1, 2, 3, 4]", **JSON).json())
+    for prediction in curl(f"{url}fashion_mlp", "--form", f"a=@{EXAMPLE}", "--form", f"a=@{EXAMPLE}"):
+        assert_same(prediction, single)
+    # -d sends a form's content type. TorchServe would decode the + and the = of the JSON as in a form.
+    (prediction,) = curl(f"{url}blobs_mlp", "--data", '{"instances": [[1e+0, 2, 3, 4]], "a": "b=c"}')["predictions"]
+    assert_same(prediction, post(gateway, "/predictions/blobs_mlp", b"[1, 2, 3, 4]", **JSON).json())
 
 
 def test_a_body_in_chunks(gateway):
@@ -92,7 +92,7 @@ def test_a_body_in_chunks(gateway):
     form = {"Content-Type": "multipart/form-data; boundary=x", "Accept": "application/octet-stream"}
     answer = post(gateway, body=iter([b"--x\r\n\r\n", BOOT, b"\r\n--x--"]), **form)
     assert np.frombuffer(answer.content, "<f4").shape == (10,)
-    # The handler's own problems, which have the same statuses as nginx's.
+    # Problems of the handler, with statuses that nginx's own problems have too.
     assert_problem(post(gateway, body=iter([BOOT[:100]]), Content_Type="image/png"), 400, "malformed", "PNG")
     assert_problem(post(gateway, "/predictions/nosuch", iter([b"x"])), 404, "not-found", "no model nosuch")
     pixels = iter([bytes(784 * (limits.EXAMPLES + 1))])
@@ -114,7 +114,7 @@ def test_the_query_reaches_the_handler(gateway):
     )
 
 
-def test_headers_that_mean_something_to_a_handler_do_not_reach_it(gateway):
+def test_headers_that_control_a_handler_do_not_reach_it(gateway):
     expected = post(gateway, Content_Type="image/png").json()
     for name in ("describe", "explain", "url_path", "url-path", "X-Query", "X-Content-Type", "Describe", "EXPLAIN"):
         for value in ("True", "top_k=1", "application/json"):
@@ -136,11 +136,11 @@ def test_every_described_example_is_answered(gateway):
         if "$ref" in body:
             body = OPENAPI["components"]["requestBodies"][body["$ref"].rpartition("/")[2]]
         for example in body["content"]["application/json"]["examples"].values():
-            if "$ref" in example:
-                example = OPENAPI["components"]["examples"][example["$ref"].rpartition("/")[2]]
-            filled = path.replace("{model}", example["x-model"]).replace("{version}", "1.0")
-            answer = post(gateway, filled, json.dumps(example["value"]), **JSON)
-            assert answer.status_code == 200, (filled, example, answer.text)
+            name = example.get("$ref", "").rpartition("/")[2]
+            described = OPENAPI["components"]["examples"][name] if name else example
+            filled = path.replace("{model}", described["x-model"]).replace("{version}", "1.0")
+            answer = post(gateway, filled, json.dumps(described["value"]), **JSON)
+            assert answer.status_code == 200, (filled, described, answer.text)
             sent += 1
     assert sent > 20
 
@@ -178,7 +178,7 @@ def test_headers_of_an_answer(gateway):
     assert headers["Server"] == "nginx"
     assert headers.keys().isdisjoint({"Pragma", "Expires", "Allow", "Retry-After", "WWW-Authenticate"})
     assert "Strict-Transport-Security" not in headers
-    # TorchServe's own would come first and be joined to these.
+    # TorchServe's own id would be joined to it, in front.
     assert UUID.fullmatch(headers["X-Request-Id"])
     page = requests.get(gateway.url, timeout=TIMEOUT).headers
     assert page["Cache-Control"] == "no-cache"
@@ -193,7 +193,7 @@ def test_the_version_that_answered(gateway):
     assert "X-Model-Version" not in post(gateway, "/predictions/fashion_mlp/9.9").headers
 
 
-def test_large_json_is_compressed_for_those_who_take_it(gateway):
+def test_large_json_is_compressed_for_clients_that_accept_gzip(gateway):
     path = gateway.url + "/predictions/fashion_mlp"
     headers = {"Content-Type": "application/octet-stream", "Accept-Encoding": "gzip"}
     with requests.post(path, data=bytes(784 * 100), headers=headers, stream=True, timeout=TIMEOUT) as answer:
@@ -224,20 +224,20 @@ def test_problems_of_the_handler_pass(gateway):
     assert_problem(post(gateway, body=b"--x\r\nA: b", Content_Type="multipart/form-data; boundary=x"), 400, "malformed")
 
 
-def test_problems_of_torchserve_are_told_as_such(gateway):
+def test_errors_of_torchserve_become_problems(gateway):
     assert_problem(post(gateway, "/predictions/nosuch"), 404, "not-found", "no model nosuch")
-    assert_problem(post(gateway, "/predictions/nosuch/2.0"), 404, "not-found", "no version 2.0 of a model nosuch")
+    assert_problem(post(gateway, "/predictions/nosuch/2.0"), 404, "not-found", "no model nosuch with version 2.0")
     assert_problem(
-        post(gateway, "/predictions/fashion_mlp/9.9"), 404, "not-found", "no version 9.9 of a model fashion_mlp"
+        post(gateway, "/predictions/fashion_mlp/9.9"), 404, "not-found", "no model fashion_mlp with version 9.9"
     )
     assert_problem(post(gateway, "/v2/models/nosuch/infer", b"{}"), 404, "not-found", "no model nosuch")
     for path in ("/v1/models/nosuch", "/v2/models/nosuch", "/v2/models/fashion_mlp/versions/9.9/ready"):
         assert_problem(requests.get(gateway.url + path, timeout=TIMEOUT), 404, "not-found")
 
 
-def test_problems_of_nginx_are_told_as_such(gateway):
-    assert_problem(post(gateway, "/nosuch"), 404, "not-found", "nothing at this path")
-    assert_problem(post(gateway, Content_Encoding="gzip"), 415, "unsupported-format", "content encoding")
+def test_errors_of_nginx_become_problems(gateway):
+    assert_problem(post(gateway, "/nosuch"), 404, "not-found", "no such path")
+    assert_problem(post(gateway, Content_Encoding="gzip"), 415, "unsupported-format", "Content-Encoding")
     assert_problem(post(gateway, Accept="a" * 6500), 431, "too-large", "too long")
     assert_problem(post(gateway, "/predictions/fashion_mlp?" + "a" * 7000), 431, "too-large", "too long")
     assert_problem(post(gateway, "/predictions/fashion_mlp?" + "a" * 9000), 414, "too-large", "8192")
@@ -245,7 +245,7 @@ def test_problems_of_nginx_are_told_as_such(gateway):
     assert_problem(requests.get(gateway.url, headers={"If-Match": '"x"'}, timeout=TIMEOUT), 412, "condition-failed")
 
 
-# What requests cannot send. Each is answered with this status, and the connection is closed.
+# Bytes that the library requests cannot send. The gateway answers each with this status and closes the connection.
 RAW = {
     "noise": (b"\x00\x01\x02\r\n\r\n", 400),
     "no version": (b"GET\r\n\r\n", 400),
@@ -271,23 +271,23 @@ RAW = {
 
 
 @pytest.mark.parametrize(("sent", "status"), RAW.values(), ids=RAW)
-def test_what_is_no_http_is_a_problem_too(gateway, sent, status):
-    answered = gateway.converse(sent.replace(b"{}", b"/predictions/fashion_mlp"))
-    head, _, body = answered.partition(b"\r\n\r\n")
-    assert head.startswith(b"HTTP/1.1 %d " % status), answered
+def test_invalid_http_gets_a_problem_too(gateway, sent, status):
+    received = gateway.converse(sent.replace(b"{}", b"/predictions/fashion_mlp"))
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), received
     assert b"\r\nContent-Type: application/problem+json\r\n" in head
-    found = json.loads(body)
-    assert (found.keys(), found["status"]) == (PROBLEM, status)
-    assert found["instance"].removeprefix("urn:uuid:").encode() in head
+    problem = json.loads(body)
+    assert (problem.keys(), problem["status"]) == (PROBLEM, status)
+    assert problem["instance"].removeprefix("urn:uuid:").encode() in head
 
 
-def test_no_answer_names_versions_of_software(gateway):
-    server = requests.get(gateway.url + "/nosuch", timeout=TIMEOUT)
-    for answer in (server, post(gateway), post(gateway, "/predictions/nosuch"), requests.get(gateway.url + "/v2")):
+def test_no_answer_reveals_software_versions(gateway):
+    missing = requests.get(gateway.url + "/nosuch", timeout=TIMEOUT)
+    for answer in (missing, post(gateway), post(gateway, "/predictions/nosuch"), requests.get(gateway.url + "/v2")):
         assert answer.headers["Server"] == "nginx"
-    written = gateway.converse(b"GET /nosuch HTTP/1.0\r\n\r\n") + gateway.converse(b"GET\r\n\r\n")
-    assert b"nginx/" not in written
-    assert b"<html" not in written
+    received = gateway.converse(b"GET /nosuch HTTP/1.0\r\n\r\n") + gateway.converse(b"GET\r\n\r\n")
+    assert b"nginx/" not in received
+    assert b"<html" not in received
 
 
 # --- Request ids ---
@@ -305,9 +305,9 @@ def test_a_clients_id_names_its_request(gateway):
     )
 
 
-@pytest.mark.parametrize("given", ["", "7", ID + "0", ID.replace("-", ""), '"><script>'])
-def test_what_is_no_uuid_is_replaced(gateway, given):
-    answer = post(gateway, "/predictions/nosuch", X_Request_Id=given)
+@pytest.mark.parametrize("request_id", ["", "7", ID + "0", ID.replace("-", ""), '"><script>'])
+def test_a_request_id_that_is_not_a_uuid_is_replaced(gateway, request_id):
+    answer = post(gateway, "/predictions/nosuch", X_Request_Id=request_id)
     assert_problem(answer, 404, "not-found")
     assert UUID.fullmatch(answer.headers["X-Request-Id"])
 
@@ -336,7 +336,7 @@ def test_a_connection_is_kept(gateway):
             assert (answer.status_code, answer.headers["Connection"]) == (status, "keep-alive")
 
 
-def test_requests_in_a_row_are_answered_in_order(gateway):
+def test_pipelined_requests_are_answered_in_order(gateway):
     bodies = [json.dumps([n, 0, 0, 0]).encode() for n in range(8)]
     expected = [post(gateway, "/predictions/blobs_mlp", body, **JSON).json() for body in bodies]
     sent = b"".join(
@@ -344,16 +344,16 @@ def test_requests_in_a_row_are_answered_in_order(gateway):
         b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
         for body in bodies
     )
-    answered = gateway.converse(sent, answers=len(bodies))
-    assert [json.loads(found) for found in re.findall(rb"\r\n\r\n(\{.*?\}\})", answered)] == expected
+    received = gateway.converse(sent, answers=len(bodies))
+    assert [json.loads(body) for body in re.findall(rb"\r\n\r\n(\{.*?\}\})", received)] == expected
 
 
-def test_waiting_for_leave_to_send(gateway):
+def test_expect_100_continue(gateway):
     head = b"POST /predictions/fashion_mlp HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
     sent = head + b"Content-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(BOOT) + BOOT
-    answered = gateway.converse(sent, answers=2)
-    assert answered.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200")
+    received = gateway.converse(sent, answers=2)
+    assert received.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200")
 
 
-def test_openapi_is_what_is_served(gateway):
+def test_the_served_openapi_is_the_repositorys(gateway):
     assert yaml.safe_load(requests.get(gateway.url + "/docs/openapi.yaml", timeout=TIMEOUT).content) == OPENAPI

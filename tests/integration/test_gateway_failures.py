@@ -1,4 +1,4 @@
-"""What the gateway makes of an inference server that fails: another try where it may help, else a problem."""
+"""How the gateway handles a failing inference server: a retry where that may help, else a problem."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def upstream():
 
 @pytest.fixture(scope="module")
 def gateway(upstream, tmp_path_factory):
-    """A gateway in front of the scripted server, with nothing in the place of the front door."""
+    """A gateway in front of the scripted server, without a front door."""
     base = settings.read({})
-    (nobody,) = free_ports.find(1)
+    (unused,) = free_ports.find(1)
     inference = dataclasses.replace(base.inference, number=upstream.port)
-    frontdoor = dataclasses.replace(base.frontdoor, number=nobody)
+    frontdoor = dataclasses.replace(base.frontdoor, number=unused)
     with gateways.running(
         base, tmp_path_factory.mktemp("gateway"), inference=inference, frontdoor=frontdoor
     ) as gateway:
@@ -66,36 +66,36 @@ _WHOLE, _CHUNKS = b"body", (b"bo", b"dy")
             "507": failed(507),
             "half a head": answer(200)[:20],
         }.items()
-        for kind, body in (("whole", _WHOLE), ("in chunks", _CHUNKS))
-        if (name, kind) != ("507", "in chunks")
+        for kind, body in (("whole", _WHOLE), ("chunked", _CHUNKS))
+        if (name, kind) != ("507", "chunked")
     ],
 )
-def test_a_failure_is_tried_again(gateway, upstream, first, body):
+def test_a_failed_request_is_retried(gateway, upstream, first, body):
     upstream.play([first])
-    found = post(gateway, body if type(body) is bytes else iter(body))
-    assert (found.status_code, found.content) == (200, b"{}")
+    answered = post(gateway, body if type(body) is bytes else iter(body))
+    assert (answered.status_code, answered.content) == (200, b"{}")
     assert len(upstream.requests) == 2
     for head, received in upstream.requests:
         assert head.startswith(b"POST /predictions/m HTTP/1.1\r\n")
         assert received == b"body"
 
 
-def test_no_room_left_for_a_body_in_chunks_is_503(gateway, upstream):
+def test_507_for_a_chunked_request_is_503(gateway, upstream):
     upstream.play([failed(507)])
-    found = post(gateway, iter(_CHUNKS))
-    # The inner server, which has bodies whole, says 503: the client tries again.
-    assert (found.status_code, found.headers["Retry-After"]) == (503, "1")
+    answered = post(gateway, iter(_CHUNKS))
+    # The second server, which has the complete body, answers 503 without a retry.
+    assert (answered.status_code, answered.headers["Retry-After"]) == (503, "1")
     assert len(upstream.requests) == 1
 
 
-def test_no_answer_at_all_is_tried_again(upstream, tmp_path):
+def test_a_request_without_an_answer_is_retried(upstream, tmp_path):
     base = settings.read({})
     inference = dataclasses.replace(base.inference, number=upstream.port)
     with gateways.running(base, tmp_path, {"proxy_read_timeout": "1s"}, inference=inference) as gateway:
         for body in (_WHOLE, iter(_CHUNKS)):
             upstream.play([SILENT])
-            found = post(gateway, body)
-            assert (found.status_code, found.content) == (200, b"{}")
+            answered = post(gateway, body)
+            assert (answered.status_code, answered.content) == (200, b"{}")
             assert [received for _, received in upstream.requests] == [b"body"] * 2
 
 
@@ -112,59 +112,59 @@ def test_no_answer_at_all_is_tried_again(upstream, tmp_path):
 )
 def test_tries_are_bounded_and_the_last_failure_is_a_problem(gateway, upstream, failure, status, kind, tries):
     upstream.play([failure] * 10)
-    found = post(gateway)
-    assert (found.status_code, found.headers["Content-Type"]) == (status, "application/problem+json")
-    assert found.json().keys() == PROBLEM
-    assert (found.json()["status"], found.json()["type"]) == (status, f"urn:problem-type:fashion-serve:{kind}")
-    assert "SomeException" not in found.text
-    assert found.headers.get("Retry-After") == ("1" if status == 503 else None)
-    # nginx does not count a try over a connection that it had kept and that was broken.
-    most = tries + (failure is DROP)
-    assert tries <= len(upstream.requests) <= most
-    entry = gateway.access(found.headers["X-Request-Id"])
+    answered = post(gateway)
+    assert (answered.status_code, answered.headers["Content-Type"]) == (status, "application/problem+json")
+    assert answered.json().keys() == PROBLEM
+    assert (answered.json()["status"], answered.json()["type"]) == (status, f"urn:problem-type:fashion-serve:{kind}")
+    assert "SomeException" not in answered.text
+    assert answered.headers.get("Retry-After") == ("1" if status == 503 else None)
+    # nginx does not count a try over a kept connection that turned out to be broken.
+    limit = tries + (failure is DROP)
+    assert tries <= len(upstream.requests) <= limit
+    entry = gateway.access(answered.headers["X-Request-Id"])
     assert entry["status"] == status
-    assert tries <= len(entry["upstream_status"].replace(" : ", ", ").split(", ")) <= most
+    assert tries <= len(entry["upstream_status"].replace(" : ", ", ").split(", ")) <= limit
 
 
 def _next_descriptor(process):
-    """The number of the descriptor that a process would get next."""
+    """The number of the next descriptor that a process would open."""
     used = {int(link.name) for link in Path(f"/proc/{process.pid}/fd").iterdir()}
     return next(number for number in itertools.count() if number not in used)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux changes the limits of another process")
-@pytest.mark.parametrize("body", [b"body", [b"bo", b"dy"]], ids=["whole", "in chunks"])
-def test_no_descriptors_for_a_moment_is_503(upstream, tmp_path, body):
+@pytest.mark.parametrize("body", [b"body", [b"bo", b"dy"]], ids=["whole", "chunked"])
+def test_a_lack_of_descriptors_is_503(upstream, tmp_path, body):
     upstream.play([])
     base = settings.read({})
     inference = dataclasses.replace(base.inference, number=upstream.port)
     with gateways.running(base, tmp_path, inference=inference) as gateway:
         master = int((tmp_path / "run" / "gateway" / "nginx.pid").read_text())
-        # The master listens before it has started them.
+        # The master listens before it starts its workers.
         assert wait_until(lambda: psutil.Process(master).children(), 10)
         workers = psutil.Process(master).children()
-        # What looked whether it listens has gone.
+        # Wait until the connection of the readiness check is closed.
         assert wait_until(
             lambda: {each.status for worker in workers for each in worker.net_connections()} == {"LISTEN"}, 10
         )
         for worker in workers:
-            _, most = worker.rlimit(psutil.RLIMIT_NOFILE)
-            # One for the client, none for the way on.
-            worker.rlimit(psutil.RLIMIT_NOFILE, (_next_descriptor(worker) + 1, most))
-        found = post(gateway, body if type(body) is bytes else iter(body))
-        assert (found.status_code, found.headers["Retry-After"]) == (503, "1")
-        assert found.json()["type"] == "urn:problem-type:fashion-serve:unavailable"
+            _, maximum = worker.rlimit(psutil.RLIMIT_NOFILE)
+            # One for the client, none for TorchServe.
+            worker.rlimit(psutil.RLIMIT_NOFILE, (_next_descriptor(worker) + 1, maximum))
+        answered = post(gateway, body if type(body) is bytes else iter(body))
+        assert (answered.status_code, answered.headers["Retry-After"]) == (503, "1")
+        assert answered.json()["type"] == "urn:problem-type:fashion-serve:unavailable"
         for worker in workers:
-            worker.rlimit(psutil.RLIMIT_NOFILE, (most, most))
+            worker.rlimit(psutil.RLIMIT_NOFILE, (maximum, maximum))
         assert post(gateway).status_code == 200
         assert upstream.requests
 
 
 @pytest.mark.parametrize("status", [400, 413, 415, 422, 406])
-def test_what_another_try_would_not_help_is_passed_on(gateway, upstream, status):
+def test_client_errors_are_passed_on_without_a_retry(gateway, upstream, status):
     upstream.play([answer(status, b'{"detail": "the handler\'s"}', "x-request-id: 1")])
-    found = post(gateway)
-    assert (found.status_code, found.json()) == (status, {"detail": "the handler's"})
+    answered = post(gateway)
+    assert (answered.status_code, answered.json()) == (status, {"detail": "the handler's"})
     assert len(upstream.requests) == 1
 
 
@@ -202,7 +202,7 @@ def test_only_these_headers_reach_torchserve(gateway, upstream):
         ]
 
 
-def test_a_form_is_sent_as_what_torchserve_leaves_alone(gateway, upstream):
+def test_a_form_gets_a_content_type_that_torchserve_does_not_parse(gateway, upstream):
     upstream.play([])
     for content_type in ("Multipart/form-data; boundary=x", "application/x-www-form-urlencoded"):
         headers = {"Content-Type": content_type, "Accept": ""}
@@ -219,20 +219,20 @@ def test_connections_to_torchserve_are_kept(gateway, upstream):
     upstream.play([])
     before = upstream.connections
     for _ in range(20):
-        # A connection of its own each, so that any of nginx's workers may take it.
+        # Each on a new connection, so that any of nginx's workers may accept it.
         post(gateway)
     assert len(upstream.requests) == 20
     workers = psutil.Process(int((gateway.logs.parent / "run" / "gateway" / "nginx.pid").read_text())).children()
     assert upstream.connections - before <= len(workers) < 20
 
 
-def test_a_reload_cuts_no_slow_answer(tmp_path):
+def test_a_reload_waits_for_a_slow_answer(tmp_path):
     body = bytes(1 << 20)
-    asked = threading.Event()
+    received = threading.Event()
 
     class Slow(ScriptedUpstream):
         def next(self, _head, _body):
-            asked.set()
+            received.set()
             time.sleep(8)
             return answer(200, body)
 
@@ -241,41 +241,41 @@ def test_a_reload_cuts_no_slow_answer(tmp_path):
         inference = dataclasses.replace(base.inference, number=slow.port)
         with gateways.running(base, tmp_path, inference=inference) as gateway:
             sent = pool.submit(post, gateway)
-            assert asked.wait(10)
+            assert received.wait(10)
             assert reload.reload(tmp_path / "run" / "gateway" / "nginx.pid", wait=False)
-            found = sent.result()
-    assert (found.status_code, found.content) == (200, body)
+            answered = sent.result()
+    assert (answered.status_code, answered.content) == (200, body)
 
 
 def test_without_a_front_door(gateway):
     for path in ("/readyz", "/v1/models", "/v2/models/m"):
-        found = requests.get(gateway.url + path, timeout=TIMEOUT)
-        assert (found.status_code, found.json()["type"]) == (503, "urn:problem-type:fashion-serve:unavailable")
+        answered = requests.get(gateway.url + path, timeout=TIMEOUT)
+        assert (answered.status_code, answered.json()["type"]) == (503, "urn:problem-type:fashion-serve:unavailable")
     assert requests.get(gateway.url + "/healthz", timeout=TIMEOUT).json() == {"status": "ok"}
 
 
 def test_without_torchserve(tmp_path):
     base = settings.read({})
-    (nobody,) = free_ports.find(1)
-    with gateways.running(base, tmp_path, inference=dataclasses.replace(base.inference, number=nobody)) as gateway:
-        found = post(gateway)
-        assert (found.status_code, found.headers["Retry-After"]) == (503, "1")
-        assert found.json()["type"] == "urn:problem-type:fashion-serve:unavailable"
+    (unused,) = free_ports.find(1)
+    with gateways.running(base, tmp_path, inference=dataclasses.replace(base.inference, number=unused)) as gateway:
+        answered = post(gateway)
+        assert (answered.status_code, answered.headers["Retry-After"]) == (503, "1")
+        assert answered.json()["type"] == "urn:problem-type:fashion-serve:unavailable"
 
 
-def test_clients_that_dawdle_are_left(upstream, tmp_path):
+def test_slow_clients_are_disconnected(upstream, tmp_path):
     base = settings.read({})
     inference = dataclasses.replace(base.inference, number=upstream.port)
-    times = {"client_header_timeout": "1s", "client_body_timeout": "1s"}
+    timeouts = {"client_header_timeout": "1s", "client_body_timeout": "1s"}
     head = b"POST /predictions/m HTTP/1.1\r\nHost: x\r\n"
-    with gateways.running(base, tmp_path, times, inference=inference) as gateway:
+    with gateways.running(base, tmp_path, timeouts, inference=inference) as gateway:
         for sent in (head, head + b"Content-Length: 10\r\n\r\nabc", head + b"Transfer-Encoding: chunked\r\n\r\n9\r\na"):
-            # Without the limits nothing would come within the helper's own ten seconds.
+            # Without these timeouts, converse() would time out after ten seconds.
             assert gateway.converse(sent) == b""
 
 
 @pytest.mark.parametrize("kill", ["kill", "terminate"])
-def test_a_worker_that_dies_costs_no_request(tiny_service, kill):
+def test_a_dying_worker_loses_no_request(tiny_service, kill):
     url = tiny_service.gateway + "/predictions/tiny"
     stop = threading.Event()
 
@@ -298,5 +298,5 @@ def test_a_worker_that_dies_costs_no_request(tiny_service, kill):
             )
         finally:
             stop.set()
-        found = [status for sender in senders for status in sender.result()]
-    assert {status for status, _ in found} == {200}, [each for each in found if each[0] != 200][:3]
+        statuses = [status for sender in senders for status in sender.result()]
+    assert {status for status, _ in statuses} == {200}, [each for each in statuses if each[0] != 200][:3]

@@ -1,8 +1,9 @@
-"""The gateway's route table: what ``openapi.yaml`` describes is there, and nothing else of TorchServe is."""
+"""The gateway's route table: every path of ``openapi.yaml`` works, and no other path of TorchServe can be reached."""
 
 from __future__ import annotations
 
 import itertools
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -14,7 +15,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS")
 ROUTES = routes()
 TIMEOUT = 60
 
-# TorchServe's paths by its request handlers, which take more than `OPTIONS /` tells: ManagementRequestHandler,
+# TorchServe's paths, from its request handlers, because `OPTIONS /` describes only some: ManagementRequestHandler,
 # InferenceRequestHandler, PrometheusMetricsRequestHandler, ApiDescriptionRequestHandler, TokenAuthorizationHandler,
 # WorkflowMgmtRequestHandler, WorkflowInferenceRequestHandler, OpenInferenceProtocolRequestHandler.
 UPSTREAM = [
@@ -25,7 +26,7 @@ UPSTREAM = [
     *("/workflows", "/workflows/x", "/wfpredict/x", "/predictions", "/predictions/", "/explanations"),
     *("/predictions/{m}/{v}/further", "/v1/models/{m}/{v}", "/v2/models/{m}/explain", "/v2/models", "/v2/"),
 ]
-# Other ways to write such a path.
+# Other spellings of such paths.
 DISGUISES = [
     *("//models", "/./models", "/x/../models", "/%6dodels", "/models%2f{m}", "/models/%2e/{m}", "/MODELS"),
     *("/predictions/..%2f..%2fmodels", "/predictions/{m}/../../models", "/predictions/%2e%2e/models/{m}"),
@@ -46,7 +47,7 @@ def path_of(template):
 
 
 def ask(gateway, method, path):
-    """Send a path as it is written, which requests would tidy up."""
+    """Send a path unchanged; requests would normalize it."""
     sent = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode()
     head, _, body = gateway.converse(sent).partition(b"\r\n\r\n")
     lines = head.decode("latin-1").split("\r\n")
@@ -55,7 +56,7 @@ def ask(gateway, method, path):
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_a_described_path_is_there(gateway, path):
+def test_a_described_path_is_answered(gateway, path):
     for method in ROUTES[path]:
         body = b'{"instances": [[1, 2, 3, 4]]}' if method == "POST" else None
         if path.endswith("/infer"):
@@ -77,7 +78,7 @@ def test_a_described_path_is_there(gateway, path):
 
 
 @pytest.mark.parametrize("path", ROUTES)
-def test_a_described_path_takes_no_other_method(gateway, path):
+def test_a_described_path_accepts_no_other_method(gateway, path):
     allowed = [*ROUTES[path], *["HEAD"] * ("GET" in ROUTES[path])]
     for method in METHODS:
         if method in allowed:
@@ -87,11 +88,11 @@ def test_a_described_path_takes_no_other_method(gateway, path):
         assert answer.headers["Allow"] == ", ".join(allowed)
         if method != "HEAD":
             assert answer.json()["type"] == "urn:problem-type:fashion-serve:method-not-allowed"
-            assert answer.json()["detail"] == f"this path takes {answer.headers['Allow']}"
+            assert answer.json()["detail"] == f"this path accepts {answer.headers['Allow']}"
 
 
 @pytest.mark.parametrize("path", [path for path in ROUTES if "GET" in ROUTES[path]])
-def test_head_gives_the_headers_alone(gateway, path):
+def test_head_gets_the_headers_only(gateway, path):
     answer = requests.head(gateway.url + path_of(path), timeout=TIMEOUT)
     assert (answer.status_code, answer.headers["Content-Type"], answer.content) == (200, "application/json", b"")
 
@@ -124,15 +125,15 @@ def _registered(service):
 def test_nothing_of_torchserves_other_apis_can_be_reached(gateway, service):
     ours = {path_of(path) for path in ROUTES}
     described = {(method, path) for method, path in _described_by_torchserve(service) if path not in ours}
-    # What TorchServe says of itself has the management side in it, or this test would prove nothing.
+    # Without management paths in TorchServe's description this test would prove nothing.
     assert {("POST", "/models"), ("DELETE", f"/models/{MODEL}"), ("GET", "/metrics"), ("OPTIONS", "/")} <= described
     written = [path_of(path) for path in (*UPSTREAM, *DISGUISES)]
     before = _registered(service)
     for method, path in sorted({*described, *itertools.product(METHODS, written)}):
         status, headers, body = ask(gateway, method, path)
         assert status in (400, 404, 405), (method, path, status)
-        # Files have a method that is allowed; what has none is not there for any.
-        assert status != 405 or path in ("/index.html/",), (method, path)
+        # Only files answer 405, because GET of a file is allowed.
+        assert status != 405 or path == "/index.html/", (method, path)
         assert headers["content-type"] == "application/problem+json", (method, path)
         assert method == "HEAD" or b'"status":%d' % status in body, (method, path)
     assert _registered(service) == before
@@ -146,9 +147,9 @@ def test_disguised_paths_lead_where_they_say(gateway):
 
 
 @pytest.mark.parametrize("name", ["a" * 129, "ä", "a b", "-a", "...", "a:b", "a$b", 'a"b', "a|b"])
-def test_what_cannot_be_a_models_name_is_no_path(gateway, name):
+def test_an_invalid_model_name_is_404(gateway, name):
     for path in ("/predictions/{}", "/explanations/{}", "/v1/models/{}:predict", "/v2/models/{}/infer"):
-        answer = requests.post(gateway.url + path.format(requests.utils.quote(name, "")), data=b"x", timeout=TIMEOUT)
+        answer = requests.post(gateway.url + path.format(quote(name, "")), data=b"x", timeout=TIMEOUT)
         assert (answer.status_code, answer.json().keys()) == (404, PROBLEM), path
 
 
@@ -157,8 +158,8 @@ def test_pages(gateway):
     assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert requests.get(gateway.url + "/index.html", timeout=TIMEOUT).content == page.content
     assert requests.post(gateway.url + "/", timeout=TIMEOUT).status_code == 405
-    again = requests.get(gateway.url + "/", headers={"If-None-Match": page.headers["ETag"]}, timeout=TIMEOUT)
-    assert again.status_code == 304
+    revalidated = requests.get(gateway.url + "/", headers={"If-None-Match": page.headers["ETag"]}, timeout=TIMEOUT)
+    assert revalidated.status_code == 304
     docs = requests.get(gateway.url + "/docs", timeout=TIMEOUT)
     assert docs.url == gateway.url + "/docs/"
     assert docs.headers["Content-Type"] == "text/html; charset=utf-8"

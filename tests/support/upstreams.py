@@ -1,4 +1,4 @@
-"""A server in the place of TorchServe's frontend that breaks in the ways a test asks for."""
+"""A stand-in for TorchServe's frontend that fails according to the test's script."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SILENT = b"silent"
 
 
 def answer(status: int, body: bytes = b"{}", *headers: str) -> bytes:
-    """An HTTP answer as it goes over the wire."""
-    lines = [f"HTTP/1.1 {status} Said", "content-type: application/json", f"content-length: {len(body)}", *headers]
+    """The bytes of an HTTP answer."""
+    lines = [f"HTTP/1.1 {status} Scripted", "content-type: application/json", f"content-length: {len(body)}", *headers]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
@@ -26,8 +26,8 @@ class ScriptedUpstream:
 
     Attributes:
         port: where it listens.
-        requests: head and body of each request that has come, in order.
-        connections: how many have been accepted.
+        requests: head and body of each received request, in order.
+        connections: number of accepted connections.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class ScriptedUpstream:
             self.requests.clear()
 
     def next(self, head: bytes, body: bytes) -> bytes:
-        """What to answer to a request."""
+        """Record a request and return its answer."""
         with self._lock:
             self.requests.append((head, body))
             return self._script.pop(0) if self._script else answer(200)
@@ -65,16 +65,16 @@ class ScriptedUpstream:
                     length = next(
                         (line for line in head.split(b"\r\n") if line.lower().startswith(b"content-len")), b":0"
                     )
-                    found = upstream.next(head, self.rfile.read(int(length.partition(b":")[2])))
-                    if found is DROP:
-                        # A reset and not an end, as from a process that is killed.
+                    reply = upstream.next(head, self.rfile.read(int(length.partition(b":")[2])))
+                    if reply is DROP:
+                        # A reset, as from a killed process, and not an orderly end.
                         self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                         return
-                    if found is SILENT:
+                    if reply is SILENT:
                         self.rfile.read(1)
                         return
-                    self.wfile.write(found)
-                    if b"\r\n\r\n" not in found:
+                    self.wfile.write(reply)
+                    if b"\r\n\r\n" not in reply:
                         return
 
         class Server(socketserver.ThreadingTCPServer):

@@ -40,7 +40,7 @@ def test_key_is_asked_for_and_kept_for_the_tab(guarded, open_playground, tmp_pat
     playground = open_playground(site=guarded.gateway, expected=(401, 403))
     page = playground.page
     field = page.get_by_label("API key")
-    for key, told in (("0" * 64, "is none of this service's"), (KEY, None)):
+    for key, told in (("0" * 64, "unknown API key"), (KEY, None)):
         expect(field).to_be_visible()
         field.fill(key)
         page.get_by_role("button", name="Use this key").click()

