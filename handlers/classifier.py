@@ -33,7 +33,7 @@ from handlers.inputs.requests import Request
 from handlers.metrics import recorder
 from handlers.outputs import encoding
 from handlers.outputs import open_inference as inference_response
-from handlers.torchscript import Optimised
+from handlers.torchscript import OptimizedNetwork
 from handlers.transport import pipeline
 from handlers.transport.request_patterns import Bodies, Pattern
 
@@ -95,7 +95,7 @@ class Classifier:
         self._device = torch.device(f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu")
         path = folder / context.manifest["model"]["serializedFile"]
         self._scripted = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
-        self._network = Optimised(self._scripted, self._device)
+        self._network = OptimizedNetwork(self._scripted, self._device)
         self._encoder = encoding.Encoder(self._signature.output)
         self._parse = requests.Parser().parse
         # Of the last request, as the next one mostly has the same headers.

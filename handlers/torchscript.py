@@ -1,4 +1,4 @@
-"""The archive's TorchScript, made quick for predictions."""
+"""The archive's TorchScript, optimized for predictions."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 
-class Optimised:
-    """Computes a network's scores as quickly as can be; they are the same within rounding.
+class OptimizedNetwork:
+    """A network that computes the same scores faster, equal within rounding.
 
     Attributes:
-        single: what computes one example alone, for which oneDNN's packed weights take up to twice as long.
-        several: what computes more.
+        single: computes one example, for which oneDNN's packed weights would take up to twice as long.
+        several: computes more examples at once.
     """
 
     def __init__(self, network: torch.jit.ScriptModule, device: torch.device) -> None:
-        """Take a network in evaluation mode that is on ``device``.
+        """Optimize a copy of ``network``, which is in evaluation mode on ``device``.
 
-        The network itself keeps its gradients, so that explanations are computed with it.
+        The original keeps its gradients, with which explanations are computed.
         """
         self.single: torch.jit.ScriptModule = torch.jit.freeze(network)
         self.several = self.single
@@ -37,13 +37,13 @@ class Optimised:
 
 
 def _pack_linear_layers(graph: Any) -> None:
-    """Have oneDNN compute the linear layers, each together with a ReLU that follows, on weights in its own layout.
+    """Replace linear layers by oneDNN's, on weights packed in its own layout, fused with a ReLU that follows.
 
-    ``torch.jit.optimize_for_inference`` does that for networks with convolutions alone. Packed weights take half the
-    time that MKL takes with those of a frozen graph.
+    ``torch.jit.optimize_for_inference`` does that only for networks with convolutions. oneDNN with packed weights takes
+    half the time of MKL with the weights of a frozen graph.
 
     Args:
-        graph: of a frozen network, changed in place; a ``torch._C.Graph``, for which torch's type hints leave out much.
+        graph: of a frozen network, changed in place; a ``torch._C.Graph``, whose type hints are incomplete.
     """
     scalars = torch._C.ListType(torch._C.OptionalType(torch._C.NumberType.get()))
     for linear in [node for node in graph.nodes() if node.kind() == "aten::linear"]:
@@ -57,12 +57,13 @@ def _pack_linear_layers(graph: Any) -> None:
         no_scalars.output().setType(scalars)
         activation, no_algorithm = graph.insertConstant("relu" if relu else "none"), graph.insertConstant("")
         arguments = [inputs, packed.output(), bias, activation, no_scalars.output(), no_algorithm]
-        together = graph.create("mkldnn::_linear_pointwise", arguments, 1)
-        for node in (packed, no_scalars, together):
+        fused = graph.create("mkldnn::_linear_pointwise", arguments, 1)
+        for node in (packed, no_scalars, fused):
             node.insertBefore(linear)
         for value in (activation, no_algorithm):
-            value.node().moveBefore(together)
-        (relu or linear).output().replaceAllUsesWith(together.output())
+            value.node().moveBefore(fused)
+        (relu or linear).output().replaceAllUsesWith(fused.output())
+
         if relu:
             relu.destroy()
         linear.destroy()
