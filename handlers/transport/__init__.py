@@ -1,1 +1,1 @@
-"""From bytes of the frontend's socket to batches of requests, and back."""
+"""Bytes of the frontend's socket to batches of requests, and answers back to bytes."""

@@ -1,22 +1,22 @@
-"""Has TorchServe's frontend hand out answers and gather requests while the worker computes, and not in turns with it.
+"""Overlap computing with I/O: answer part of a batch, so that the frontend works while the worker computes the rest.
 
-The frontend sends a worker its next message when it has the answers to the last one. With ``continuousBatching``, made
-for text generation, these may be the answers to some of the requests: the next message then has all that are not
-answered once more, and without any wait those that have come meanwhile, up to the batch size. So a worker that answers
-a part of what it has goes on with the rest, and finds the next message when it is done with it::
+TorchServe's frontend sends a worker the next message once it has the answers to the last one. With
+``continuousBatching``, made for text generation, a worker may answer only some of its requests. The next message then
+repeats the others, and adds without delay the requests that have arrived meanwhile, up to the batch size. The worker
+computes the others at the same time, and afterwards finds the next message ready to be read::
 
-    worker     compute a │ compute b            │ compute c
-    frontend             │ hand out a, gather c │ hand out b, gather d
+    worker     compute a │ compute b             │ compute c
+    frontend             │ deliver a, gather c   │ deliver b, gather d
 
-That gains nothing with few callers, as parts are small then and cost as much as large ones. With them the worker takes
-turns: it computes all requests but one, and then has the frontend gather until as many have come as before.
+With few callers the parts would be small, and a small part costs as much as a large one. The worker then takes turns
+with the frontend: it computes all requests but one, and has the frontend gather until as many wait as before.
 
-A message is read before the answers to it go out, although they do not depend on it: the frontend writes two messages
-in any order.
+The worker reads each message before it sends the answers that the frontend counts for it, even if it computed them
+without that message. Otherwise the frontend could write two messages in the wrong order.
 
-In a frontend, one lock keeps the workers of a model version from gathering at once, and a worker with nothing to do
-holds it until a request comes. A part's answers would wait for that. So a worker that is not the only one of its
-version answers each message as a whole.
+In the frontend, a lock lets one worker of a model version gather at a time, and an idle worker keeps it until a request
+arrives. A partial answer would wait for that lock. So with more than one worker per version, each message is answered
+as a whole.
 """
 
 from __future__ import annotations
@@ -37,57 +37,55 @@ from ts.protocol import otf_message_handler as upstream
 from ts.service import Service
 
 from handlers.transport import wire
-from handlers.transport.wire import Batch, Read, Reader
-from handlers.transport.worker_lock import Siblings
+from handlers.transport.wire import Batch, Reader, WireRequest
+from handlers.transport.worker_lock import WorkerLock
 
 logger = logging.getLogger(__name__)
 
 # With the value "torchserve", this environment variable leaves the protocol to TorchServe's own code.
 VARIABLE = "FASHION_WIRE"
-# The protocol has no version of its own.
+# The protocol has no version number, so the pipeline is installed in this version of TorchServe only.
 VERSION = "0.12.0"
 
-# Of the requests that wait, so many are left for the next part, so that there is something to compute meanwhile.
-_LEFT = 0.25
-# With fewer it is better to wait for the next message: to compute one takes about as long as four.
-_FEW = 4
-# With few callers a part takes less time than to hand out its answers and to gather what follows on them. Then it is
-# better to take turns with them: to leave one alone, and to wait until as many as before have come. That begins with so
-# many requests in the worker at once, and ends with so many; without turns it sees about half of them.
-_FEW_CALLERS = 10, 24
-# So often the worker looks who has come, and waits so many nanoseconds before each time. Some systems cannot let others
-# run meanwhile.
-_LOOKS = 3 if hasattr(os, "sched_yield") else 0
-_PAUSE = 40_000
-# Bytes of requests up to which they may come once more.
-_AGAIN = 1 << 20
+# Share of the waiting requests left for the next part, so that the worker computes them while the frontend gathers.
+_REST_SHARE = 0.25
+# With fewer requests waiting, block for the next message: computing one request takes about as long as four.
+_MIN_WAITING_REQUESTS = 4
+# Below some 20 concurrent callers, partial answers cost more than they overlap, so take turns. Hysteresis: start at up
+# to 10 requests in the worker, stop above 24. Without turns the worker holds only about half of the callers' requests.
+_TURNS_BEGIN_REQUESTS, _TURNS_END_REQUESTS = 10, 24
+# When taking turns, poll the frontend up to 3 times, 40 µs apart. Needs sched_yield to let other processes run.
+_POLLS = 3 if hasattr(os, "sched_yield") else 0
+_POLL_INTERVAL_NS = 40_000
+# Answer as a whole when the frontend would have to send more than this again.
+_RESEND_LIMIT_BYTES = 1 << 20
 
-# Answers to none of the requests, which have the frontend gather once more.
-_NO_ANSWERS = struct.pack(">iii", 200, 0, -1)
+# Answers none of the requests, so that the frontend gathers once more.
+_EMPTY_ANSWER = struct.pack(">iii", 200, 0, -1)
 
 
 class Pipeline:
-    """Reads and answers on the one connection of a worker.
+    """Reads requests and writes answers on a worker's one connection.
 
     Args:
-        siblings: of this worker; without it, each message is answered as a whole, as it has to be where the frontend
-            does not know the model as one with continuous batching.
+        lock: of this model version's workers. Without it each message is answered as a whole, which a frontend without
+            continuous batching needs.
     """
 
-    def __init__(self, siblings: Siblings | None = None) -> None:
-        self._siblings = siblings
+    def __init__(self, lock: WorkerLock | None = None) -> None:
+        self._lock = lock
         self._reader = Reader()
-        self._waiting: list[Read] = []
-        self._computed: list[Read] = []
-        # Whether a message was read that is not answered. The frontend sends the next one when it is.
-        self._owes = False
-        # Whether requests were left when the last part was answered, and whether this part may leave some.
-        self._flows = self._splits = False
-        # The most requests that waited at once, less one for each part since, and whether they are few callers'.
-        self._crowd, self._turns = 0, True
+        self._waiting: list[WireRequest] = []
+        self._computed: list[WireRequest] = []
+        # Whether a message was read and not answered yet. The frontend sends the next one after that answer.
+        self._answer_due = False
+        # Whether requests were left over after the last answer, and whether this one may leave some over.
+        self._left_over = self._may_leave_some = False
+        # Most requests that waited at once, less one for each part since; and whether so few mean taking turns.
+        self._recent_peak, self._takes_turns = 0, True
 
     def retrieve_msg(self, connection: socket.socket) -> tuple[bytearray, Any]:
-        """Read what has come, and say what to do next, in the place of TorchServe's function of this name.
+        """Read new requests and choose what to compute next; replaces TorchServe's function of this name.
 
         Returns:
             The command, and for ``b"I"`` a ``Batch``, for ``b"L"`` TorchServe's dict.
@@ -97,97 +95,98 @@ class Pipeline:
             ValueError: the command is neither of the two.
         """
         self._connection = connection
-        if self._owes:
-            self._sent()
-        if message := self._reader.read(connection, wait=len(self._waiting) < _FEW):
+        if self._answer_due:
+            self._mark_answered()
+        if message := self._reader.read(connection, wait=len(self._waiting) < _MIN_WAITING_REQUESTS):
             command, content = message
             if command != upstream.PREDICT_MSG:
                 return message
-            self._take(content)
-        if self._flows and self._turns and self._crowd >= _FEW:
+            self._add(content)
+        if self._left_over and self._takes_turns and self._recent_peak >= _MIN_WAITING_REQUESTS:
             self._gather()
-        self._crowd = max(len(self._waiting), self._crowd - 1)
-        self._turns = self._crowd <= _FEW_CALLERS[self._turns]
-        size = self._size()
+        self._recent_peak = max(len(self._waiting), self._recent_peak - 1)
+        self._takes_turns = self._recent_peak <= (_TURNS_END_REQUESTS if self._takes_turns else _TURNS_BEGIN_REQUESTS)
+        size = self._batch_size()
         self._computed, self._waiting = self._waiting[:size], self._waiting[size:]
-        return bytearray(upstream.PREDICT_MSG), wire.gathered(self._computed)
+        return bytearray(upstream.PREDICT_MSG), wire.make_batch(self._computed)
 
     def create_predict_response(
-        self, ret: Any, req_id_map: Mapping[int, str], message: str, code: int, *more: Any, **named: Any
+        self, ret: Any, req_id_map: Mapping[int, str], message: str, code: int, *more: Any, **options: Any
     ) -> Any:
-        """The answers to the batch that was given out last; as ``wire.create_predict_response``."""
-        if self._siblings:
-            # Read the message that the answers are for, and if nobody waits after them, look whether somebody does now.
+        """The answers to the last batch that ``retrieve_msg`` returned; as ``wire.create_predict_response``."""
+        if self._lock:
+            # Read the message that these answers count for.
             self._read_next()
-            if self._splits and self._flows and not self._waiting:
-                # Without a request to go on with, the frontend would wait for a whole batch.
-                self._look()
+            if self._may_leave_some and self._left_over and not self._waiting:
+                # With nothing left over, the frontend would wait for a full batch. Poll for requests once more.
+                self._poll()
             if code != 200:
-                # The frontend takes that for the answer to all that it has sent.
+                # The frontend takes a failure for the answer to every request it has sent.
                 self._waiting.clear()
-                self._reader.known.clear()
-        return wire.create_predict_response(ret, req_id_map, message, code, *more, **named)
+                self._reader.unanswered.clear()
+        return wire.create_predict_response(ret, req_id_map, message, code, *more, **options)
 
-    def _sent(self) -> None:
-        """The answers to the last batch have gone out."""
-        self._owes = False
+    def _mark_answered(self) -> None:
+        """Note that the answers to the last batch were sent."""
+        self._answer_due = False
         for request in self._computed:
-            self._reader.known.pop(request.name, None)
-        self._flows = bool(self._waiting)
-        if self._siblings and not self._waiting:
-            self._siblings.let_come()
+            self._reader.unanswered.pop(request.id, None)
+        self._left_over = bool(self._waiting)
+        if self._lock and not self._waiting:
+            self._lock.release()
 
-    def _take(self, requests: list[Read]) -> None:
-        self._owes = True
+    def _add(self, requests: list[WireRequest]) -> None:
+        self._answer_due = True
         self._waiting += requests
-        if self._siblings:
-            self._reader.known.update([(request.name, request.length) for request in requests])
+        if self._lock:
+            self._reader.unanswered.update([(request.id, request.length) for request in requests])
 
     def _gather(self) -> None:
-        """Wait a little for as many requests as have come lately."""
-        for _ in range(_LOOKS):
-            if len(self._waiting) >= self._crowd or not self._may_leave():
+        """Wait briefly until as many requests wait as did recently."""
+        for _ in range(_POLLS):
+            if len(self._waiting) >= self._recent_peak or not self._may_answer_in_parts():
                 return
-            until = time.monotonic_ns() + _PAUSE
+            until = time.monotonic_ns() + _POLL_INTERVAL_NS
             self._read_next()
             while time.monotonic_ns() < until:
                 os.sched_yield()
-            self._look()
+            self._poll()
 
-    def _may_leave(self) -> bool:
-        """Whether requests may stay without an answer, and come once more, while others are answered."""
-        return self._siblings is not None and sum(self._reader.known.values()) <= _AGAIN and self._siblings.none()
+    def _may_answer_in_parts(self) -> bool:
+        """Whether some requests may stay unanswered, and be sent again, while others are answered."""
+        resent = sum(self._reader.unanswered.values())
+        return self._lock is not None and resent <= _RESEND_LIMIT_BYTES and self._lock.acquire()
 
-    def _size(self) -> int:
-        """How many of those that wait are computed now."""
+    def _batch_size(self) -> int:
+        """How many of the waiting requests to compute now."""
         count = len(self._waiting)
-        self._splits = (count > 1 or self._flows) and self._may_leave()
-        left = 1 if self._turns else round(count * _LEFT)
-        return max(count - left, 1) if self._splits else count
+        self._may_leave_some = (count > 1 or self._left_over) and self._may_answer_in_parts()
+        rest = 1 if self._takes_turns else round(count * _REST_SHARE)
+        return max(count - rest, 1) if self._may_leave_some else count
 
-    def _look(self) -> None:
-        """Have the frontend send what has come since it sent the message that was read last."""
-        self._connection.sendall(_NO_ANSWERS)
-        self._owes = False
+    def _poll(self) -> None:
+        """Have the frontend send the requests that have arrived since its last message."""
+        self._connection.sendall(_EMPTY_ANSWER)
+        self._answer_due = False
         self._read_next()
 
     def _read_next(self) -> None:
-        if not self._owes and (message := self._reader.read(self._connection)):
-            self._take(message[1])
+        if not self._answer_due and (message := self._reader.read(self._connection)):
+            self._add(message[1])
 
 
 def install(folder: Path | None = None, worker: Any = None) -> bool:
-    """Read and write by this module from the worker's next message on; the log says whether, and if not, why.
+    """Replace TorchServe's reader and writer from the worker's next message on, and log whether that was done.
 
-    A handler calls this while its model is loaded. By then the message that asked for it has been read to its end, and
-    the worker looks its reader up anew for the next.
+    A handler calls this while its model is loaded. The load message has been read completely by then, and the worker
+    looks up ``retrieve_msg`` anew for each message.
 
     Args:
-        folder: of the unpacked archive, if the frontend knows the model as one with continuous batching.
-        worker: the module ``ts.model_service_worker``; in a worker process, that is the main module.
+        folder: of the unpacked archive, if the frontend knows that the model has continuous batching.
+        worker: the module ``ts.model_service_worker``, which is the main module of a worker process.
 
     Returns:
-        Whether this module reads and writes now; if not, TorchServe's own functions still do.
+        Whether they were replaced.
 
     Raises:
         ValueError: the environment variable has another value than "torchserve".
@@ -196,30 +195,30 @@ def install(folder: Path | None = None, worker: Any = None) -> bool:
     if choice := os.environ.get(VARIABLE):
         if choice != "torchserve":
             raise ValueError(f"{VARIABLE} must be torchserve or unset, got {choice!r}")
-        logger.info("TorchServe's reader serves: %s=%s", VARIABLE, choice)
+        logger.info("Using TorchServe's own reader: %s=%s", VARIABLE, choice)
         return False
     if ts.__version__ != VERSION:
-        logger.info("TorchServe's reader serves: it is version %s, and this one knows %s", ts.__version__, VERSION)
+        logger.info("Using TorchServe's own reader: TorchServe is %s, the pipeline needs %s", ts.__version__, VERSION)
         return False
     if getattr(worker, "retrieve_msg", None) is not upstream.retrieve_msg:
-        logger.info("TorchServe's reader serves, if any: this process is not one of its workers")
+        logger.info("The pipeline is not installed: this process is not a TorchServe worker")
         return False
-    pipeline = Pipeline(_siblings(folder))
+    pipeline = Pipeline(_open_lock(folder))
     retrieve_data = Service.retrieve_data_for_inference
     worker.retrieve_msg = pipeline.retrieve_msg
     Service.retrieve_data_for_inference = staticmethod(
         lambda message: message if type(message) is Batch else retrieve_data(message)
     )
     service.create_predict_response = pipeline.create_predict_response
-    logger.info("handlers.transport.pipeline reads and writes in the place of TorchServe %s", VERSION)
+    logger.info("handlers.transport.pipeline replaces the reader and writer of TorchServe %s", VERSION)
     return True
 
 
-def _siblings(folder: Path | None) -> Siblings | None:
+def _open_lock(folder: Path | None) -> WorkerLock | None:
     if folder is None:
         return None
     try:
-        return Siblings(folder)
+        return WorkerLock(folder)
     except OSError as error:
-        logger.warning("Each message is answered as a whole, which is slower: %s cannot be used: %s", folder, error)
+        logger.warning("Answering each message as a whole, which is slower: cannot use %s: %s", folder, error)
         return None

@@ -1,8 +1,9 @@
-"""One client's requests mostly differ in little: their ids, the bytes of their only parameter, values of few headers.
+"""Recognize requests with the same headers by comparing bytes.
 
-A ``Pattern`` is what they share, so that a request is told by comparing bytes. For each request TorchServe gives a
-handler a dict and a ``RequestProcessor``; those of a batch of one pattern are made when a handler asks for the first of
-them, and one that answers all requests at once never does.
+Consecutive requests usually have identical headers except for their ids and lengths, and one parameter, the body. A
+``Pattern`` holds what they share. TorchServe passes a dict and a ``RequestProcessor`` for each request to the handler.
+For a batch of one pattern, these are created when the handler first reads one. A handler that answers the whole batch
+at once never does.
 """
 
 from __future__ import annotations
@@ -14,27 +15,27 @@ from typing import Any
 
 from ts.context import RequestProcessor
 
-# Headers with a value for each request. Neither has a say in the answer, but for the id in what is said of an error.
-OWN_HEADERS = frozenset(("content-length", "x-request-id"))
+# Headers that differ per request. They don't affect the answer (the id appears in error bodies).
+VARYING_HEADERS = frozenset(("content-length", "x-request-id"))
 
-# The end of a list, read as unsigned: a length can then only lead forward.
-LAST = 0xFFFFFFFF
-number_at = struct.Struct(">I").unpack_from
-_packed = struct.Struct(">I").pack
-_END = _packed(LAST)
+# The -1 that ends a list. Numbers are read as unsigned, so that no length moves the reader backwards.
+LIST_END = 0xFFFFFFFF
+unpack_number = struct.Struct(">I").unpack_from
+_pack_number = struct.Struct(">I").pack
+_PACKED_END = _pack_number(LIST_END)
 
-# The values of a request's own headers, bytes or a bytearray, and last that of its parameter, a bytearray.
+# The values of a request's varying headers (bytes or bytearray), then the value of its parameter (a bytearray).
 Fields = Sequence[Any]
 
 
 class Pattern:
-    """What the requests of one client share.
+    """What similar requests share.
 
     Args:
-        pieces: of a request's message after its id, what stands before the length of each of its ``Fields``.
-        headers: names of the headers with values of their own.
+        pieces: the shared bytes before the length of each of a request's ``Fields``; the first piece follows the id.
+        headers: names of the varying headers.
         parameter: name of the only parameter.
-        properties: all headers of one of the requests, and the content type of its parameter by the parameter's name.
+        properties: all headers of one of the requests, and its parameter's content type under the parameter's name.
     """
 
     def __init__(
@@ -46,90 +47,93 @@ class Pattern:
         self._headers = headers
 
     def read(self, data: bytearray, at: int) -> tuple[Fields, int] | None:
-        """The fields of the request whose headers start at ``at``, and where it ends; ``None`` if it is another's.
+        """The fields and the end of the request whose headers start at ``at``; ``None`` if it does not match.
 
         Raises:
-            struct.error: the data end within the request.
+            struct.error: the data ends within the request.
         """
-        places = []
+        spans = []
         for piece, length in self._pieces:
             if not data.startswith(piece, at):
                 return None
             start = at + length
-            at = start + number_at(data, start - 4)[0]
-            places.append((start, at))
-        if number_at(data, at)[0] != LAST:
+            at = start + unpack_number(data, start - 4)[0]
+            spans.append((start, at))
+        if unpack_number(data, at)[0] != LIST_END:
             return None
-        return [data[start:end] for start, end in places], at + 4
+        return [data[start:end] for start, end in spans], at + 4
 
-    def like(self, data: bytearray, at: int, name: str, fields: Fields) -> Iterator[tuple[str, Fields]]:
-        """The ids and fields of the requests that follow at ``at``, up to one where any is not as long as that given.
+    def read_same_lengths(self, data: bytearray, at: int, id_: str, fields: Fields) -> Iterator[tuple[str, Fields]]:
+        """The ids and fields of the requests that start at ``at``, while these are as long as the given id and fields.
 
-        So they are read twice as quickly as one after another.
+        Takes half the time of ``read`` for each request, because one ``struct`` layout unpacks all of a request.
         """
-        row, shared = _row(tuple(piece for piece, _ in self._pieces), (len(name), *map(len, fields)))
-        value_end = row.size - len(_END)
+        layout, shared = _layout(tuple(piece for piece, _ in self._pieces), (len(id_), *map(len, fields)))
+        value_end = layout.size - len(_PACKED_END)
         value_start = value_end - len(fields[-1])
-        for start in range(at, len(data) - row.size + 1, row.size):
-            found = row.unpack_from(data, start)
-            if found[::2] != shared or found[-1] != _END:
+        for start in range(at, len(data) - layout.size + 1, layout.size):
+            values = layout.unpack_from(data, start)
+            if values[::2] != shared or values[-1] != _PACKED_END:
                 return
-            yield found[1].decode(), [*found[3:-1:2], data[start + value_start : start + value_end]]
+            yield values[1].decode(), [*values[3:-1:2], data[start + value_start : start + value_end]]
 
     def properties_of(self, fields: Fields) -> dict[str, Any]:
-        """The headers of the request with these fields, and the content type of its parameter."""
-        own = zip(self._headers, fields, strict=False)
-        return {**self.properties, **{name: value.decode() for name, value in own}}
+        """The headers of the request with these fields, and its parameter's content type."""
+        varying = zip(self._headers, fields, strict=False)
+        return {**self.properties, **{name: value.decode() for name, value in varying}}
 
 
 @functools.lru_cache(maxsize=16)
-def _row(pieces: tuple[bytes, ...], lengths: tuple[int, ...]) -> tuple[struct.Struct, tuple[bytes, ...]]:
-    """Reads all of a request of a pattern but its parameter, by the lengths of its id and fields; what it shares."""
-    shared = [piece + _packed(length) for piece, length in zip((b"", *pieces), lengths, strict=True)]
-    ways = [f"{len(before)}s{length}" for before, length in zip(shared, lengths, strict=True)]
-    return struct.Struct("s".join(ways) + f"x{len(_END)}s"), tuple(shared)
+def _layout(pieces: tuple[bytes, ...], lengths: tuple[int, ...]) -> tuple[struct.Struct, tuple[bytes, ...]]:
+    """A layout for requests whose id and fields have these lengths, and the shared bytes that it unpacks.
+
+    It unpacks shared bytes and fields in turn, and skips the parameter.
+    """
+    shared = [piece + _pack_number(length) for piece, length in zip((b"", *pieces), lengths, strict=True)]
+    formats = [f"{len(before)}s{length}" for before, length in zip(shared, lengths, strict=True)]
+    return struct.Struct("s".join(formats) + f"x{len(_PACKED_END)}s"), tuple(shared)
 
 
-class _Listed(Sequence[Any]):
-    """Something for each request of a batch, made when the first is asked for."""
+class _PerRequest(Sequence[Any]):
+    """A sequence with one item for each request of a batch; all are created when the first is read."""
 
     def __init__(self, pattern: Pattern, fields: Sequence[Fields]) -> None:
         self.pattern = pattern
         self._fields = fields
 
     @functools.cached_property
-    def _each(self) -> list[Any]:
-        return [self._made(fields) for fields in self._fields]
+    def _items(self) -> list[Any]:
+        return [self._make(fields) for fields in self._fields]
 
-    def _made(self, fields: Fields) -> Any:
+    def _make(self, fields: Fields) -> Any:
         raise NotImplementedError
 
     def __len__(self) -> int:
         return len(self._fields)
 
-    def __getitem__(self, place: Any) -> Any:
-        return self._each[place]
+    def __getitem__(self, index: Any) -> Any:
+        return self._items[index]
 
 
-class Bodies(_Listed):
-    """A handler's ``data``: for each request a dict of its parameter."""
+class Bodies(_PerRequest):
+    """A handler's ``data``: for each request, a dict with its parameter."""
 
     def values(self) -> list[bytearray]:
         """The bytes of each request's parameter."""
         return [fields[-1] for fields in self._fields]
 
-    def _made(self, fields: Fields) -> dict[str, bytearray]:
+    def _make(self, fields: Fields) -> dict[str, bytearray]:
         return {self.pattern.parameter: fields[-1]}
 
 
-class Processors(_Listed):
-    """A context's ``request_processor``.
+class Processors(_PerRequest):
+    """A context's ``request_processor``: for each request, a ``RequestProcessor``.
 
     Attributes:
-        headers: of all answers, where a handler has answered all requests at once, each with status 200.
+        headers: set by a handler that answers all requests at once: the headers of each answer, with status 200.
     """
 
     headers: dict[str, str] | None = None
 
-    def _made(self, fields: Fields) -> RequestProcessor:
+    def _make(self, fields: Fields) -> RequestProcessor:
         return RequestProcessor(self.pattern.properties_of(fields))

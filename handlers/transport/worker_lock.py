@@ -1,7 +1,7 @@
-"""Whether a worker is the only one of its model version.
+"""A lock file by which a worker learns whether it is the only one of its model version.
 
-Workers of a version share the folder that their archive was unpacked to. Each locks a file there, so that a worker's
-end, whatever its cause, is seen at once.
+The workers of a version share the folder that TorchServe unpacked their archive to, and lock a file there. The kernel
+releases a worker's locks when it ends, whatever the cause.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import fcntl
 from pathlib import Path
 
-_NAME = "workers.lock"
+_FILE_NAME = "workers.lock"
 
-# Bytes of the file. The first is shared by all workers. The second belongs to a worker that acts on being alone, and
-# one that comes waits for it.
-_ALL, _ALONE = 0, 1
+# Bytes of the file. Byte 0: held in shared mode by every worker, so that only a worker on its own can lock it
+# exclusively. Byte 1: held exclusively by a worker that answers in parts; a new worker blocks on it until that worker
+# stops.
+_PRESENT, _EXCLUSIVE = 0, 1
 
 
-class Siblings:
-    """The other workers of a model version.
+class WorkerLock:
+    """The lock shared by the workers of a model version.
 
-    Made by a worker before it takes requests; waits until one that acts on being alone has stopped that.
+    A worker creates it before it takes requests. That blocks while another worker holds the lock by ``acquire``.
 
     Args:
         folder: of the unpacked archive.
@@ -29,37 +30,37 @@ class Siblings:
     """
 
     def __init__(self, folder: Path) -> None:
-        # Locks of a process end when it closes any descriptor of their file, so this is the only one.
-        self._file = (folder / _NAME).open("a+b")
-        self._acts = False
-        fcntl.lockf(self._file, fcntl.LOCK_SH, 1, _ALL)
-        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, _ALONE)
-        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _ALONE)
+        # Closing any descriptor of the file would release all locks of the process, so it is opened only here.
+        self._file = (folder / _FILE_NAME).open("a+b")
+        self._acquired = False
+        fcntl.lockf(self._file, fcntl.LOCK_SH, 1, _PRESENT)
+        fcntl.lockf(self._file, fcntl.LOCK_EX, 1, _EXCLUSIVE)
+        fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _EXCLUSIVE)
 
-    def none(self) -> bool:
-        """Whether there are none; if so, one that comes waits for ``let_come``."""
-        # Who has siblings leaves the second byte alone, for which one of them may wait.
-        return self._only() and (self._acts or self._act())
+    def acquire(self) -> bool:
+        """Return whether this worker is the only one; if so, new workers block until ``release``."""
+        # With other workers present, don't take byte 1: a newcomer may be blocked on it.
+        return self._is_alone() and (self._acquired or self._lock_out())
 
-    def let_come(self) -> None:
-        """Nothing depends on being alone any more."""
-        if self._acts:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _ALONE)
-            self._acts = False
+    def release(self) -> None:
+        """Let new workers start."""
+        if self._acquired:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, _EXCLUSIVE)
+            self._acquired = False
 
-    def _only(self) -> bool:
-        if only := self._takes(_ALL):
-            fcntl.lockf(self._file, fcntl.LOCK_SH, 1, _ALL)
-        return only
+    def _is_alone(self) -> bool:
+        if alone := self._try_lock(_PRESENT):
+            fcntl.lockf(self._file, fcntl.LOCK_SH, 1, _PRESENT)
+        return alone
 
-    def _act(self) -> bool:
-        self._acts = self._takes(_ALONE)
-        # One may have come and gone on in between.
-        if self._acts and not self._only():
-            self.let_come()
-        return self._acts
+    def _lock_out(self) -> bool:
+        self._acquired = self._try_lock(_EXCLUSIVE)
+        # A worker may have started completely between the two locks.
+        if self._acquired and not self._is_alone():
+            self.release()
+        return self._acquired
 
-    def _takes(self, byte: int) -> bool:
+    def _try_lock(self, byte: int) -> bool:
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
         except OSError:

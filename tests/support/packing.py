@@ -7,6 +7,7 @@ import io
 import json
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ LABELS = ("left", "right")
 CONFIG = "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 4\ncontinuousBatching: true\nmaxBatchDelay: 1\nresponseTimeout: 30\n"
 
 
-def network() -> torch.nn.Module:
+def network() -> torch.nn.Linear:
     """A linear layer of three inputs and two outputs, the same in every test."""
     layer = torch.nn.Linear(FEATURES, len(LABELS))
     with torch.no_grad():
@@ -89,7 +90,7 @@ def pack(
     store: Path,
     model: str = "tiny",
     version: str = "1.0",
-    changes: dict[str, bytes | None] | None = None,
+    changes: Mapping[str, bytes | str | None] | None = None,
     accuracy: float = 0.9,
     floor: float = 0.5,
 ) -> Path:
@@ -103,7 +104,7 @@ def pack(
         accuracy: the test accuracy that its signature claims.
         floor: the accuracy floor that the index gives it.
     """
-    files: dict[str, bytes | None] = {
+    files: dict[str, bytes | str | None] = {
         "MAR-INF/MANIFEST.json": json.dumps(manifest(model, version)).encode(),
         "vector_classifier.py": (HANDLERS / "vector_classifier.py").read_bytes(),
         **{f"handlers/{path.relative_to(HANDLERS)}": path.read_bytes() for path in HANDLERS.rglob("*.py")},

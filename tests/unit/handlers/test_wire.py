@@ -1,4 +1,4 @@
-"""The reader and the writer of handlers.transport.wire beside TorchServe's own, message for message."""
+"""The reader and the writer of handlers.transport.wire, compared with TorchServe's own message by message."""
 
 import itertools
 import os
@@ -19,13 +19,17 @@ from handlers.transport.pipeline import Pipeline
 from tests.support.worker_messages import END, Pieces, batch, field, load, request
 
 
-def theirs(connection):
+def read_by_torchserve(connection):
     command, message = upstream.retrieve_msg(connection)
     return command, Service.retrieve_data_for_inference(message) if command == b"I" else message
 
 
+def read_by_pipeline(connection, pipeline=None):
+    return (pipeline or Pipeline()).retrieve_msg(connection)
+
+
 def comparable(message):
-    """Commands and contents with their types; processors have no equality of their own."""
+    """Commands and contents with their types, in values that can be compared; processors cannot."""
     command, content = message
     if command == b"I":
         processors, inputs, ids = content
@@ -35,7 +39,7 @@ def comparable(message):
 
 
 def until_the_end(read, connection):
-    """All messages of a connection, the last of which is the exit status."""
+    """All messages of a connection, and then the exit status."""
     messages = []
     while True:
         try:
@@ -72,8 +76,8 @@ STREAM = (
 )
 
 
-def of_client(client, name, value, own):
-    """A request of one of two clients, with a body and, by the client, an id or length of its own."""
+def request_of(client, name, value, own):
+    """A request of one of two clients, with this body and a request id or length of its own."""
     headers = (
         {"Host": "h", "Content-Length": str(len(value)), "X-Request-Id": own, "explain": "False"},
         {"host": "h", "x-request-id": own, "content-LENGTH": own, "x-ž": "ü"},
@@ -82,41 +86,41 @@ def of_client(client, name, value, own):
     return request(name, headers, parameters if client < 2 else [*parameters, ("more", "", own.encode())])
 
 
-# Most are as long as others, as ids and pixels are.
+# Most have the same length, as ids and pixels do.
 NAMES = st.text("0123456789abcdef-", min_size=36, max_size=36) | st.text("0123456789abcdef-", max_size=36)
 OWN = st.just("4") | st.text("0123456789abcdefž", max_size=6)
 BODIES = st.binary(min_size=4, max_size=4) | st.binary(max_size=6) | st.sampled_from([END, END + END, b"\0\0\0\1"])
-# Most batches are of one client, and a client has sent something before.
+# Most requests of a batch are from one client.
 BATCHES = st.integers(0, 3).flatmap(
     lambda client: st.lists(
-        st.builds(of_client, st.sampled_from([client] * 6 + [0, 1, 2]), NAMES, BODIES, OWN), min_size=1, max_size=9
+        st.builds(request_of, st.sampled_from([client] * 6 + [0, 1, 2]), NAMES, BODIES, OWN), min_size=1, max_size=9
     ).map(lambda requests: batch(*requests))
 )
 
 
 @settings(deadline=None)
 @given(messages=st.lists(BATCHES, max_size=5), ends=st.lists(st.integers(1, 400)), missing=st.integers(0, 30))
-def test_requests_that_are_alike_read_as_torchserve_reads_them(messages, ends, missing):
+def test_requests_of_one_pattern_are_read_as_torchserve_reads_them(messages, ends, missing):
     stream = b"".join(messages)
     stream = stream[: len(stream) - missing]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TS_DECODE_INPUT_REQUEST", "false")
-        expected = until_the_end(theirs, Pieces(stream))
+        expected = until_the_end(read_by_torchserve, Pieces(stream))
         whole = itertools.accumulate(map(len, messages))
         assert until_the_end(Pipeline().retrieve_msg, Pieces(stream, [*ends, *whole])) == expected
 
 
-def test_requests_that_are_alike_are_read_at_once(monkeypatch):
+def test_a_batch_of_one_pattern_becomes_lazy_sequences(monkeypatch):
     monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "false")
     messages = [
-        batch(*(of_client(0, f"{place}", b"x" * place, "id" * place) for place in range(size))) for size in (1, 4)
+        batch(*(request_of(0, f"{place}", b"x" * place, "id" * place) for place in range(size))) for size in (1, 4)
     ]
     connection, reader = Pieces(b"".join(messages), [len(messages[0])]), Pipeline()
-    first, second = (reader.retrieve_msg(connection)[1] for _ in messages)
+    first, second = (read_by_pipeline(connection, reader)[1] for _ in messages)
     assert type(first.inputs) is list
     assert type(second.inputs) is request_patterns.Bodies
     assert type(second.processors) is request_patterns.Processors
-    # What was changed stays so, as in a list.
+    # Changes are kept, as in a list.
     second.inputs[1]["body"] += b"more"
     second.processors[1].get_request_properties()["Host"] = "changed"
     assert [values["body"] for values in second.inputs] == [b"", b"xmore", b"xx", b"xxx"]
@@ -125,46 +129,50 @@ def test_requests_that_are_alike_are_read_at_once(monkeypatch):
 
 
 OTHERS = {
-    "another client": of_client(1, "o", b"body", "4"),
-    "another value": of_client(0, "o", b"body", "4").replace(b"False", b"Maybe"),
-    "another parameter": of_client(0, "o", b"body", "4").replace(b"octet-stream", b"octet-strain"),
-    "more parameters": of_client(2, "o", b"body", "4"),
-    "a longer body": of_client(0, "o", b"bodies", "4"),
-    "a longer id": of_client(0, "other", b"body", "4"),
+    "another client": request_of(1, "o", b"body", "4"),
+    "another value": request_of(0, "o", b"body", "4").replace(b"False", b"Maybe"),
+    "another parameter": request_of(0, "o", b"body", "4").replace(b"octet-stream", b"octet-strain"),
+    "more parameters": request_of(2, "o", b"body", "4"),
+    "a longer body": request_of(0, "o", b"bodies", "4"),
+    "a longer id": request_of(0, "other", b"body", "4"),
 }
 
 
 @pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
-def test_one_that_differs_among_requests_that_are_alike_reads_as_torchserve_reads_it(monkeypatch, other):
+def test_a_different_request_amid_one_pattern_is_read_as_torchserve_reads_it(monkeypatch, other):
     monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "false")
-    requests = [of_client(0, name, b"body", "4") for name in "abcdef"]
+    requests = [request_of(0, name, b"body", "4") for name in "abcdef"]
     stream = batch(*requests[:4], other, *requests[4:])
-    assert until_the_end(Pipeline().retrieve_msg, Pieces(stream)) == until_the_end(theirs, Pieces(stream))
+    assert until_the_end(Pipeline().retrieve_msg, Pieces(stream)) == until_the_end(read_by_torchserve, Pieces(stream))
 
 
-def test_requests_that_are_known_are_left_out_wherever_they_stand(monkeypatch):
+def test_unanswered_requests_are_skipped_at_any_position(monkeypatch):
     monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "false")
-    asked = {name: of_client(0, name, b"body", "own") for name in "abcdef"}
+    sent = {name: request_of(0, name, b"body", "own") for name in "abcdef"}
     reader = wire.Reader()
-    reader.known = {name: len(asked[name]) for name in "bdf"}
-    stream = batch(*asked.values())
+    reader.unanswered = {name: len(sent[name]) for name in "bdf"}
+
+    def read_ids(connection):
+        message = reader.read(connection)
+        assert message
+        return [request.id for request in message[1]]
+
     for _ in range(2):
-        read = reader.read(Pieces(stream))
-        assert [request.name for request in read[1]] == ["a", "c", "e"]
+        assert read_ids(Pieces(batch(*sent.values()))) == ["a", "c", "e"]
 
 
-# A busy machine is no failure.
+# No deadline, because the machine may be busy.
 @settings(deadline=None)
 @pytest.mark.parametrize("setting", [None, "true", "false", "True"])
 @given(messages=st.lists(MESSAGES, max_size=3), ends=st.lists(st.integers(1, 400)), missing=st.integers(0, 30))
-def test_any_stream_reads_as_torchserve_reads_it(setting, messages, ends, missing):
+def test_any_stream_is_read_as_torchserve_reads_it(setting, messages, ends, missing):
     stream = b"".join(messages)
     stream = stream[: len(stream) - missing]
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("TS_DECODE_INPUT_REQUEST", raising=False)
         if setting is not None:
             patch.setenv("TS_DECODE_INPUT_REQUEST", setting)
-        expected = until_the_end(theirs, Pieces(stream))
+        expected = until_the_end(read_by_torchserve, Pieces(stream))
         assert until_the_end(Pipeline().retrieve_msg, Pieces(stream, ends)) == expected
 
 
@@ -175,40 +183,40 @@ def test_any_stream_reads_as_torchserve_reads_it(setting, messages, ends, missin
 def test_a_body_is_decoded_or_arrives_as_its_bytes(monkeypatch, kind, value):
     monkeypatch.delenv("TS_DECODE_INPUT_REQUEST", raising=False)
     stream = batch(request("a", {}, [("body", kind, value)]))
-    assert comparable(Pipeline().retrieve_msg(Pieces(stream))) == comparable(theirs(Pieces(stream)))
+    assert comparable(read_by_pipeline(Pieces(stream))) == comparable(read_by_torchserve(Pieces(stream)))
 
 
-def test_a_stream_may_come_in_two_pieces_cut_anywhere():
-    expected = until_the_end(theirs, Pieces(STREAM))
+def test_a_stream_may_arrive_in_two_pieces_cut_anywhere():
+    expected = until_the_end(read_by_torchserve, Pieces(STREAM))
     assert len(expected) == 5
     for end in range(len(STREAM)):
         assert until_the_end(Pipeline().retrieve_msg, Pieces(STREAM, [end])) == expected, end
 
 
-def test_a_stream_may_come_byte_by_byte():
-    expected = until_the_end(theirs, Pieces(STREAM))
+def test_a_stream_may_arrive_byte_by_byte():
+    expected = until_the_end(read_by_torchserve, Pieces(STREAM))
     assert until_the_end(Pipeline().retrieve_msg, Pieces(STREAM, range(len(STREAM)))) == expected
 
 
-def test_a_frontend_that_goes_away_ends_the_worker_without_an_error():
+def test_a_closed_connection_ends_the_worker_without_an_error():
     for length in range(len(STREAM)):
         messages = until_the_end(Pipeline().retrieve_msg, Pieces(STREAM[:length]))
-        assert messages == until_the_end(theirs, Pieces(STREAM[:length])), length
+        assert messages == until_the_end(read_by_torchserve, Pieces(STREAM[:length])), length
         assert messages[-1] == 0
 
 
 @pytest.mark.parametrize("stream", [b"X", b"X" + batch(), b"\x00"], ids=repr)
-def test_an_unknown_command_is_the_same_error(stream):
+def test_an_unknown_command_raises_the_same_error_as_in_torchserve(stream):
     with pytest.raises(ValueError, match="Invalid command") as expected:
-        theirs(Pieces(stream))
-    with pytest.raises(ValueError, match="Invalid command") as found:
-        Pipeline().retrieve_msg(Pieces(stream))
-    assert str(found.value) == str(expected.value)
+        read_by_torchserve(Pieces(stream))
+    with pytest.raises(ValueError, match="Invalid command") as raised:
+        read_by_pipeline(Pieces(stream))
+    assert str(raised.value) == str(expected.value)
 
 
-def test_text_that_is_not_utf8_is_the_same_error():
+def test_text_that_is_not_utf8_raises_the_same_error_as_in_torchserve():
     for stream in (batch(request("a", {}, [(b"\xff", "", b"")])), batch(request("a", {}, [("b", b"\xff", b"")]))):
-        for read in (theirs, Pipeline().retrieve_msg):
+        for read in (read_by_torchserve, read_by_pipeline):
             with pytest.raises(UnicodeDecodeError):
                 read(Pieces(stream))
 
@@ -216,7 +224,7 @@ def test_text_that_is_not_utf8_is_the_same_error():
 def test_requests_with_equal_headers_do_not_share_them():
     headers = {"Host": "h"}
     stream = batch(*(request(name, headers, [("body", "", b"x")]) for name in "abc"))
-    processors = Pipeline().retrieve_msg(Pieces(stream))[1].processors
+    processors = read_by_pipeline(Pieces(stream))[1].processors
     processors[0].get_request_properties()["Host"] = "changed"
     processors[0].get_request_properties()["body"]["content-type"] = "changed"
     assert [p.get_request_properties() for p in processors[1:]] == [{"Host": "h", "body": {"content-type": ""}}] * 2
@@ -232,12 +240,12 @@ def test_nothing_is_lost_when_readers_change_between_two_messages():
 
 
 class Timed:
-    """A connection on which each message comes so many milliseconds after it was asked for; keeps the clock for it."""
+    """A connection and its clock: each message arrives the given number of milliseconds after it is first awaited."""
 
     def __init__(self, delays):
         self._delays, self._message = iter(delays), batch(request("a", {}, [("body", "", b"x")]))
         self._due = None
-        self.now, self.sleeps, self.looks = 0, 0, 0
+        self.now, self.sleeps, self.polls = 0.0, 0, 0
 
     def monotonic_ns(self):
         return self.now
@@ -246,7 +254,7 @@ class Timed:
         if self._due is None:
             self._due = self.now + next(self._delays) * 1_000_000
         if flags:
-            self.looks += 1
+            self.polls += 1
             self.now += 10_000
             if self.now < self._due:
                 raise BlockingIOError
@@ -259,24 +267,24 @@ class Timed:
 
 @pytest.mark.skipif(not hasattr(os, "sched_yield"), reason="this system has no sched_yield")
 @pytest.mark.parametrize(
-    ("delays", "sleeps", "looks"),
+    ("delays", "sleeps", "polls"),
     [
-        # The first wait is slept through, and tells whether the next is worth a look.
-        pytest.param([0.1, 0.1, 0.2], 1, 10 + 20, id="messages in haste are looked for"),
-        pytest.param([3, 3, 3], 3, 0, id="seldom ones never"),
-        pytest.param([0.1, 3, 3, 3], 4, 50, id="a pause costs one look of half a millisecond"),
-        pytest.param([3, 0.1, 0.1], 2, 10, id="haste after a pause is noticed"),
+        # The reader sleeps through the first wait, whose length decides whether it spins in the next.
+        pytest.param([0.1, 0.1, 0.2], 1, 10 + 20, id="frequent messages"),
+        pytest.param([3, 3, 3], 3, 0, id="rare messages"),
+        pytest.param([0.1, 3, 3, 3], 4, 50, id="frequent messages that pause"),
+        pytest.param([3, 0.1, 0.1], 2, 10, id="rare messages that become frequent"),
     ],
 )
-def test_what_comes_soon_is_looked_for_without_sleep(delays, sleeps, looks, monkeypatch):
+def test_the_reader_spins_only_while_messages_are_frequent(delays, sleeps, polls, monkeypatch):
     connection, reader = Timed(delays), Pipeline()
     monkeypatch.setattr(wire, "time", connection)
     for _ in delays:
-        assert reader.retrieve_msg(connection)[1].inputs == [{"body": b"x"}]
-    assert (connection.sleeps, connection.looks) == (sleeps, looks)
+        assert read_by_pipeline(connection, reader)[1].inputs == [{"body": b"x"}]
+    assert (connection.sleeps, connection.polls) == (sleeps, polls)
 
 
-def test_a_connection_that_ends_while_it_is_looked_at_ends_the_worker():
+def test_a_connection_closed_while_the_reader_spins_ends_the_worker():
     ours, frontend = socket.socketpair()
     reader = Pipeline()
     with ours:
@@ -299,12 +307,12 @@ def test_a_body_of_64_mib_is_held_at_most_three_times():
         tracemalloc.start()
         try:
             sender.start()
-            found = Pipeline().retrieve_msg(ours)[1].inputs[0]["body"]
+            body = Pipeline().retrieve_msg(ours)[1].inputs[0]["body"]
             held = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
             sender.join(60)
-    assert found == value
+    assert body == value
     # The buffer, which grows by an eighth at a time, and the copy that the handler gets.
     assert held < 3 * size
 
@@ -315,7 +323,7 @@ def test_parts_of_the_same_name_all_arrive_in_order(names):
     stream = batch(request("a", {"Content-Type": "multipart/form-data; boundary=b", "file": "header"}, parts))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TS_DECODE_INPUT_REQUEST", "false")
-        processors, (inputs,), _ = Pipeline().retrieve_msg(Pieces(stream))[1]
+        processors, (inputs,), _ = read_by_pipeline(Pieces(stream))[1]
     assert list(map(str.encode, inputs)) == [name.encode() for name in names]
     parsed = requests.parse(inputs, processors[0].get_request_properties())
     assert [part.body for part in parsed.parts] == [value for _, _, value in parts]
@@ -324,8 +332,8 @@ def test_parts_of_the_same_name_all_arrive_in_order(names):
     assert [part.content_type for part in parsed.parts] == expected
 
 
-def test_a_repeated_name_is_a_key_of_its_own():
-    first, second = wire.Repeated("file"), wire.Repeated("file")
+def test_a_repeated_name_is_a_separate_key():
+    first, second = wire.RepeatedName("file"), wire.RepeatedName("file")
     names = {"file": 1, first: 2, second: 3}
     assert (names["file"], names[first], names[second]) == (1, 2, 3)
     assert first != second
@@ -345,13 +353,13 @@ def context_of(answers):
 
 
 ASCII = st.text(st.characters(codec="ascii"), max_size=8)
-NO_BYTES = st.binary(max_size=20).map(bytearray) | TEXTS | st.just({"a": [1]}) | st.just(object())
+NOT_BYTES = st.binary(max_size=20).map(bytearray) | TEXTS | st.just({"a": [1]}) | st.just(object())
 HEADERS = st.dictionaries(st.sampled_from(["content-type", "x-ž", "a"]), ASCII) | st.fixed_dictionaries(
     {"ts_stream_next": st.sampled_from(["true", "false"])}
 )
 STATUSES = st.none() | st.tuples(st.sampled_from([200, 404, None]), ASCII | st.none())
 ANSWERS = st.lists(st.tuples(st.binary(max_size=20), STATUSES, HEADERS), max_size=4) | st.lists(
-    st.tuples(st.binary(max_size=20) | NO_BYTES, STATUSES, HEADERS), max_size=4
+    st.tuples(st.binary(max_size=20) | NOT_BYTES, STATUSES, HEADERS), max_size=4
 )
 
 
@@ -385,12 +393,12 @@ def test_answers_with_the_same_headers_are_written_as_torchserve_writes_them(bod
 
 
 @pytest.mark.parametrize(("ret", "context"), [(None, None), ([b"x"], None), (None, context_of([(b"", None, {})]))])
-def test_a_batch_that_failed_is_answered_as_by_torchserve(ret, context):
+def test_a_failed_batch_is_answered_as_torchserve_answers_it(ret, context):
     arguments = (ret, {0: "a"}, "Prediction failed", 503, context)
     assert wire.create_predict_response(*arguments) == upstream.create_predict_response(*arguments)
 
 
-def test_criteria_that_end_a_stream_still_count():
+def test_stopping_criteria_still_apply():
     context = context_of([(b"x", None, {})])
     context.stopping_criteria = [lambda _: False]
     written = wire.create_predict_response([b"x"], {0: "a"}, "", 200, context)
@@ -398,7 +406,8 @@ def test_criteria_that_end_a_stream_still_count():
     assert b"ts_stream_next" in written
 
 
-def test_a_content_type_has_its_length_in_bytes():
-    # TorchServe counts characters there, and the frontend would take the rest of the answer for something else.
+def test_the_length_of_a_content_type_is_in_bytes():
+    # TorchServe counts characters, so the frontend would misread the rest of the answer.
+
     written = wire.create_predict_response([b"x"], {0: "a"}, "", 200, context_of([(b"x", None, {"content-type": "ž"})]))
     assert field("a") + field("ž") in written

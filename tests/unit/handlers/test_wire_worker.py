@@ -1,4 +1,4 @@
-"""TorchServe's own worker process, with the frontend's side of the socket played by the test."""
+"""TorchServe's own worker process, with the test in place of the frontend."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from tests.support import packing
 from tests.support.worker_messages import Answers, batch, load, request
 
 TS = Path(ts.__file__).parent
-# Of a frontend that wants each message answered as a whole.
+# For a frontend that needs each message answered as a whole.
 WHOLE = packing.CONFIG.replace("continuousBatching: true\n", "")
 ROW = np.array([1.0, -2.0, 0.5], "<f4").tobytes()
 
@@ -30,10 +30,10 @@ class Worker:
     def __init__(self, folder, version=None, config=WHOLE, **variables):
         with zipfile.ZipFile(packing.pack(folder, changes={"model-config.yaml": config})) as archive:
             archive.extractall(folder / "model")
-        # The path of a Unix socket may have a hundred characters or so; the worker takes a number from its end.
+        # A Unix socket's path is limited to about 100 characters. The worker parses a number at its end.
         self._sockets = tempfile.TemporaryDirectory()
         path = Path(self._sockets.name) / "worker.9000"
-        # Python runs this module at its start; it makes the installed TorchServe another release.
+        # Python runs this module at its start. It pretends that another release of TorchServe is installed.
         (folder / "sitecustomize.py").write_text(f"import ts\nts.__version__ = {version!r}\n" if version else "")
         environment = {
             "PYTHONPATH": os.pathsep.join(map(str, (folder / "model", folder))),
@@ -41,11 +41,14 @@ class Worker:
             "OMP_NUM_THREADS": "1",
             **variables,
         }
-        command = [sys.executable, TS / "model_service_worker.py", "--sock-type", "unix", "--sock-name", path]
+        program = TS / "model_service_worker.py"
         self.log = folder / "worker.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, "--metrics-config", TS / "configs" / "metrics.yaml"],
+                [
+                    *(sys.executable, program, "--sock-type", "unix", "--sock-name", path),
+                    *("--metrics-config", TS / "configs" / "metrics.yaml"),
+                ],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
@@ -64,14 +67,14 @@ class Worker:
                 return connection
             connection.close()
             time.sleep(0.05)
-        raise AssertionError(f"the worker does not listen: {self.log.read_text()}")
+        raise AssertionError(f"the worker did not listen within 60 s: {self.log.read_text()}")
 
     def send(self, *pieces):
         for piece in pieces:
             self.connection.sendall(piece)
 
     def stop(self):
-        """Close the connection as a frontend that stops does, and return the worker's exit status."""
+        """Close the connection, as a frontend does when it stops, and return the worker's exit status."""
         self.answers.stream.close()
         self.connection.close()
         try:
@@ -81,19 +84,25 @@ class Worker:
             self._sockets.cleanup()
 
 
-OWN = {}, "in the place of TorchServe"
-ANOTHER = {"version": "0.12.1"}, "TorchServe's reader serves: it is version 0.12.1"
-SWITCHED = {"FASHION_WIRE": "torchserve", "config": packing.CONFIG}, "TorchServe's reader serves: FASHION_WIRE=torch"
+# Settings of a worker, and what it logs with them.
+INSTALLED: tuple[dict[str, str], str] = {}, "replaces the reader and writer of TorchServe"
+OTHER_VERSION = {"version": "0.12.1"}, "Using TorchServe's own reader: TorchServe is 0.12.1"
+SWITCHED_OFF = (
+    {"FASHION_WIRE": "torchserve", "config": packing.CONFIG},
+    "Using TorchServe's own reader: FASHION_WIRE=torchserve",
+)
 
 
 @pytest.fixture(
-    scope="module", params=[OWN, ANOTHER, SWITCHED], ids=["this version", "another version", "switched off"]
+    scope="module",
+    params=[INSTALLED, OTHER_VERSION, SWITCHED_OFF],
+    ids=["this version", "another version", "switched off"],
 )
 def worker(request, tmp_path_factory):
     settings, logged = request.param
     running = Worker(tmp_path_factory.mktemp("worker"), **settings)
     yield running
-    # A frontend that goes away is no error, whichever reader notices.
+    # With either reader, a closed connection is not an error.
     assert running.stop() == 0
     assert logged in running.log.read_text()
 
@@ -115,19 +124,16 @@ def test_a_batch_is_answered_in_its_order(worker):
     ]
     message = batch(*requests)
     worker.send(message)
-    code, said, whole = worker.answers.read()
-    assert (code, said, [answer["id"] for answer in whole]) == (
-        200,
-        b"Prediction success",
-        [f"id-{n}" for n in range(4)],
-    )
+    code, text, answers = worker.answers.read()
+    assert (code, text) == (200, b"Prediction success")
+    assert [answer["id"] for answer in answers] == [f"id-{place}" for place in range(4)]
     weight = packing.network().weight.detach().numpy()
     scores = np.exp(rows @ weight.T)
-    np.testing.assert_allclose(list(map(probabilities, whole)), scores / scores.sum(1, keepdims=True), atol=1e-6)
-    # The same again in pieces, and its last byte with the next message.
+    np.testing.assert_allclose(list(map(probabilities, answers)), scores / scores.sum(1, keepdims=True), atol=1e-6)
+    # The same message again, in pieces.
     worker.send(message[:1], message[1:50], message[50:-1])
     worker.send(message[-1:])
-    assert worker.answers.read() == (code, said, whole)
+    assert worker.answers.read() == (code, text, answers)
 
 
 def test_one_bad_request_leaves_the_others_alone(worker):
@@ -145,7 +151,7 @@ def test_a_batch_without_requests_has_no_answers(worker):
     assert worker.answers.read() == (200, b"Prediction success", [])
 
 
-@pytest.mark.parametrize("worker", [OWN], indirect=True, ids=["this version"])
+@pytest.mark.parametrize("worker", [INSTALLED], indirect=True, ids=["this version"])
 def test_files_of_the_same_field_are_all_answered(worker):
     rows = [ROW, np.zeros(3, "<f4").tobytes()]
     headers = {"content-type": "multipart/form-data; boundary=b"}
@@ -154,7 +160,7 @@ def test_files_of_the_same_field_are_all_answered(worker):
     assert [one["probabilities"]["left"] for one in json.loads(answer["body"])] == pytest.approx([0.9964064, 0.5])
 
 
-def test_parts_of_a_message_are_answered_where_the_frontend_can_take_them(tmp_path):
+def test_a_message_is_answered_in_parts_with_continuous_batching(tmp_path):
     rows = np.linspace(-2, 2, 15, dtype="<f4").reshape(5, 3)
     requests = [
         request(name, {"content-type": OCTETS}, [("body", OCTETS, row.tobytes())])
@@ -164,20 +170,21 @@ def test_parts_of_a_message_are_answered_where_the_frontend_can_take_them(tmp_pa
 
     def answered():
         code, _, answers = worker.answers.read()
-        assert (code, {answer["status"] for answer in answers} | {200}) == (200, {200})
+        assert {code, *(answer["status"] for answer in answers)} == {200}
         return [answer["id"] for answer in answers]
 
     try:
         worker.send(batch(*requests[:4]))
         assert answered() == ["a", "b", "c"]
-        # What is not answered comes again, and the worker looks three times whether as many as before come with it.
+        # The frontend sends the unanswered request again. The worker polls three times for as many as before.
         worker.send(batch(requests[3]))
         for _ in range(3):
             assert answered() == []
             worker.send(batch(*requests[3:]))
         assert answered() == ["d"]
         worker.send(batch(requests[4]))
-        # The last one waits for one more look at the frontend's queue.
+        # Before the last answer, the worker polls the frontend's queue once more.
+
         assert answered() == []
         worker.send(batch(requests[4]))
         assert answered() == ["e"]

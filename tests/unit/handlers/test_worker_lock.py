@@ -1,4 +1,4 @@
-"""handlers.transport.worker_lock between real processes, as locks are a process's."""
+"""handlers.transport.worker_lock between real processes, because each process has its own locks."""
 
 import subprocess
 import sys
@@ -6,108 +6,108 @@ from pathlib import Path
 
 import pytest
 
-from handlers.transport.worker_lock import Siblings
+from handlers.transport.worker_lock import WorkerLock
 from serving.polling import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
-# Says "here" when it is one of the siblings, and then answers each line.
-OTHER = """
+# Prints "started" when it has its lock, and then the result of each method that it reads the name of.
+WORKER = """
 import sys
 from pathlib import Path
-from handlers.transport.worker_lock import Siblings
-siblings = Siblings(Path(sys.argv[1]))
-print("here", flush=True)
+from handlers.transport.worker_lock import WorkerLock
+lock = WorkerLock(Path(sys.argv[1]))
+print("started", flush=True)
 for line in sys.stdin:
-    if line.strip() == "let come":
-        siblings.let_come()
-    print(siblings.none() if line.strip() == "none" else "done", flush=True)
+    print(getattr(lock, line.strip())(), flush=True)
 """
 
 
-class Other:
+class Worker:
     def __init__(self, folder):
         self.process = subprocess.Popen(
-            [sys.executable, "-c", OTHER, str(folder)],
+            [sys.executable, "-c", WORKER, str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,
         )
 
-    def reads(self):
+    def read(self):
+        assert self.process.stdout
         return self.process.stdout.readline().strip()
 
-    def asked(self, line):
-        self.process.stdin.write(f"{line}\n")
+    def call(self, method):
+        assert self.process.stdin
+        self.process.stdin.write(f"{method}\n")
         self.process.stdin.flush()
-        return self.reads()
+        return self.read()
 
-    def ends(self):
+    def kill(self):
         self.process.kill()
         self.process.communicate()
 
 
 @pytest.fixture
-def come(tmp_path):
-    others = []
+def start_worker(tmp_path):
+    workers = []
 
     def start():
-        others.append(Other(tmp_path))
-        return others[-1]
+        workers.append(Worker(tmp_path))
+        return workers[-1]
 
     yield start
-    for other in others:
-        other.ends()
+    for worker in workers:
+        worker.kill()
 
 
-def test_one_that_comes_is_seen_until_it_ends(tmp_path, come):
-    siblings = Siblings(tmp_path)
-    assert siblings.none()
-    siblings.let_come()
-    other = come()
-    assert other.reads() == "here"
-    assert not siblings.none()
-    assert other.asked("none") == "False"
-    other.ends()
-    assert siblings.none()
+def test_another_worker_is_noticed_until_it_ends(tmp_path, start_worker):
+    lock = WorkerLock(tmp_path)
+    assert lock.acquire()
+    lock.release()
+    other = start_worker()
+    assert other.read() == "started"
+    assert not lock.acquire()
+    assert other.call("acquire") == "False"
+    other.kill()
+    assert lock.acquire()
 
 
 def waits_for_a_lock(pid):
-    """Whether the kernel lists a process among those that wait for a lock of a file (proc_locks(5))."""
+    """Whether the kernel lists a process as blocked on a file lock (proc_locks(5))."""
     lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     return any(fields[1] == "->" and fields[5] == str(pid) for fields in lines)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists who waits for a lock")
-def test_one_that_comes_waits_for_who_acts_on_being_alone(come):
-    first = come()
-    assert first.reads() == "here"
-    assert first.asked("none") == "True"
-    second = come()
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the processes that wait for a lock")
+def test_a_new_worker_blocks_until_the_first_releases_the_lock(start_worker):
+    first = start_worker()
+    assert first.read() == "started"
+    assert first.call("acquire") == "True"
+    second = start_worker()
     assert wait_until(lambda: waits_for_a_lock(second.process.pid), 30)
-    # It is seen while it waits, and stays so however often the first asks.
-    assert [first.asked("none") for _ in range(3)] == ["False"] * 3
-    first.asked("let come")
-    assert [first.asked("none") for _ in range(3)] == ["False"] * 3
-    assert second.reads() == "here"
+    # The first worker notices the second while it blocks, and further attempts do not change that.
+    assert [first.call("acquire") for _ in range(3)] == ["False"] * 3
+    first.call("release")
+    assert [first.call("acquire") for _ in range(3)] == ["False"] * 3
+    assert second.read() == "started"
 
 
-def test_the_end_of_who_acts_lets_the_others_come(come):
-    first = come()
-    assert first.reads() == "here"
-    assert first.asked("none") == "True"
-    second = come()
-    first.ends()
-    assert second.reads() == "here"
-    assert second.asked("none") == "True"
+def test_a_new_worker_starts_when_the_one_with_the_lock_dies(start_worker):
+    first = start_worker()
+    assert first.read() == "started"
+    assert first.call("acquire") == "True"
+    second = start_worker()
+    first.kill()
+    assert second.read() == "started"
+    assert second.call("acquire") == "True"
 
 
-def test_versions_have_folders_of_their_own(tmp_path):
+def test_workers_of_different_versions_do_not_share_a_lock(tmp_path):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-    assert all(Siblings(tmp_path / name).none() for name in ("one", "other"))
+    assert all(WorkerLock(tmp_path / name).acquire() for name in ("one", "other"))
 
 
-def test_a_folder_that_is_missing_is_an_error(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
-        Siblings(tmp_path / "missing")
+        WorkerLock(tmp_path / "missing")
