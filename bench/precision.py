@@ -61,7 +61,7 @@ def main() -> int:
     torch.set_num_threads(1)
     entry, dataset = catalog.get(MODEL), fashion_mnist()
     inputs = prepare(dataset.test_inputs, entry.input)
-    examples = prepare(dataset.train_inputs[: quantizing.OBSERVED], entry.input)
+    examples = prepare(dataset.train_inputs[: quantizing.OBSERVED_COUNT], entry.input)
     temperature = artifacts.signature(MODEL, catalog.DEFAULT_VERSION).output.temperature
     results, rows = {}, []
     reference: Tensor | None = None

@@ -15,10 +15,10 @@ from models.archiving import archive
 from models.catalog import CATALOG, DEFAULT_VERSION, PROFILES, Entry, get
 from models.errors import ModelsError
 
-# All that imports torch or draws is imported where it is used: that takes seconds, and packing an unchanged archive,
-# which every `make serve` does, needs none of it.
+# Modules that import torch or matplotlib take seconds to import, so each command imports the ones it needs. Packing an
+# unchanged archive, as every `make serve` does, needs none of them.
 
-# Each command runs once for each model that it names.
+# A command. It is called once for each model that the arguments name.
 Run = Callable[[Entry, argparse.Namespace], None]
 
 
@@ -29,31 +29,33 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, run: Run, text: str, many: bool) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text)
+        subparser = commands.add_parser(name, help=text, description=text)
         if many:
-            made.add_argument("names", nargs="*", metavar="NAME", help="models of the catalog; all if none is named")
+            subparser.add_argument("names", nargs="*", metavar="NAME", help="models of the catalog (default: all)")
         else:
-            made.add_argument("names", nargs=1, metavar="NAME", help="a model of the catalog")
-        made.add_argument("--version", default=DEFAULT_VERSION, help="model version (default: %(default)s)")
-        made.set_defaults(run=run)
-        return made
+            subparser.add_argument("names", nargs=1, metavar="NAME", help="a model of the catalog")
+        subparser.add_argument("--version", default=DEFAULT_VERSION, help="model version (default: %(default)s)")
+        subparser.set_defaults(run=run)
+        return subparser
 
-    listing = commands.add_parser("list", help="names of the catalog, one a line")
+    listing = commands.add_parser("list", help="print the names of all models, one per line")
     listing.set_defaults(run=lambda entry, _: print(entry.name), names=[])
-    command("summary", _summary, "structure, shapes and parameters of a network", many=False)
+    command("summary", _summary, "print a network's structure, shapes and parameters", many=False)
     training = command("train", _train, "train, score and export; writes artifacts/<model>/<version>/", many=True)
     training.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
     training.add_argument("--quick", action="store_true", help="one epoch: for tests, not for serving")
-    training.add_argument("--if-missing", action="store_true", help="leave versions alone that are trained already")
-    quantizing = command(
-        "quantize", _quantize, "write a trained version's int8 form as a version of its own", many=False
+    training.add_argument("--if-missing", action="store_true", help="skip versions that are already trained")
+    quantizing = command("quantize", _quantize, "write an int8 copy of a trained version as a new version", many=False)
+    quantizing.add_argument(
+        "--from", dest="source", default=DEFAULT_VERSION, help="version to quantize (default: %(default)s)"
     )
-    quantizing.add_argument("--from", dest="source", default=DEFAULT_VERSION, help="(default: %(default)s)")
     command("evaluate", _evaluate, "score a trained version on the test set again", many=True)
     command("export", _export, "write the TorchScript file of a trained version again", many=True)
     packing = command("archive", _archive, "pack a trained version into model_store/", many=True)
-    packing.add_argument("--train-missing", action="store_true", help="first train what is not trained yet")
-    packing.add_argument("--profile", choices=PROFILES, default=PROFILES[0], help="(default: %(default)s)")
+    packing.add_argument("--train-missing", action="store_true", help="train a missing version first")
+    packing.add_argument(
+        "--profile", choices=PROFILES, default=PROFILES[0], help="what to tune the archive for (default: %(default)s)"
+    )
     return parser
 
 
@@ -67,15 +69,16 @@ def _summary(entry: Entry, arguments: argparse.Namespace) -> None:
 
 def _train(entry: Entry, arguments: argparse.Namespace) -> None:
     if not (arguments.if_missing and _is_trained(entry, arguments.version)):
-        trained = _trained(entry, arguments.version, arguments.seed, arguments.quick)
-        print(f"{trained} → {artifacts.folder(entry.name, arguments.version)}")
+        result = _build(entry, arguments.version, arguments.seed, arguments.quick)
+        print(f"{result} → {artifacts.folder(entry.name, arguments.version)}")
 
 
 def _is_trained(entry: Entry, version: str) -> bool:
     return (artifacts.folder(entry.name, version) / artifacts.METRICS).is_file()
 
 
-def _trained(entry: Entry, version: str, seed: int = 0, short: bool = False) -> str:
+def _build(entry: Entry, version: str, seed: int = 0, short: bool = False) -> str:
+    """Train one version; return a line with its figures."""
     from models.building import build, quick
 
     settings = quick(entry.training) if short else entry.training
@@ -92,8 +95,8 @@ def _quantize(entry: Entry, arguments: argparse.Namespace) -> None:
     source, version = arguments.source, arguments.version
     metrics = quantize(entry, source, version)
     print(
-        f"{entry.name} {version}: int8 of {source}, test accuracy {metrics['test_accuracy']:.4f}, no probability moved "
-        f"by more than {metrics['largest_difference']:.3f} → {artifacts.folder(entry.name, version)}"
+        f"{entry.name} {version}: int8 of {source}, test accuracy {metrics['test_accuracy']:.4f}, probabilities "
+        f"changed by at most {metrics['largest_difference']:.3f} → {artifacts.folder(entry.name, version)}"
     )
 
 
@@ -114,16 +117,16 @@ def _archive(entry: Entry, arguments: argparse.Namespace) -> None:
     start = f"{entry.name} {arguments.version}: "
     if arguments.train_missing and not _is_trained(entry, arguments.version):
         # Packing finishes this line, so that a first run fits on a screen.
-        print(_trained(entry, arguments.version), end="; ", flush=True)
+        print(_build(entry, arguments.version), end="; ", flush=True)
         start = ""
     path, changed = archive(entry, arguments.version, profile=arguments.profile)
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     print(f"{start}{'packed' if changed else 'unchanged'} → {shown}", flush=True)
 
 
-def main(given: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 a failure told in one line, 2 wrong usage, 130 stopped by Ctrl-C."""
-    arguments = _parser().parse_args(given)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit status: 0 done, 1 failed with a one-line error, 2 wrong usage, 130 stopped by Ctrl-C."""
+    arguments = _parser().parse_args(argv)
     try:
         for entry in [get(name) for name in arguments.names] or CATALOG.values():
             arguments.run(entry, arguments)
@@ -131,7 +134,7 @@ def main(given: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("stopped: nothing half-written is left", file=sys.stderr)
+        print("stopped; no partial files are left", file=sys.stderr)
         return 130
     return 0
 

@@ -1,4 +1,4 @@
-"""Artifact to archive: ``model_store/<model>.mar``, made by torch-model-archiver, and its entry in the store's index.
+"""Pack an artifact into ``model_store/<model>.mar`` with torch-model-archiver, and list it in the store's index.
 
 Equal contents give byte-identical archives.
 """
@@ -22,12 +22,12 @@ ROOT = Path(__file__).parent.parent
 HANDLERS = ROOT / "handlers"
 MODEL_STORE = Path(os.environ.get("FASHION_MODEL_STORE", ROOT / "model_store"))
 
-# The oldest date that a zip file can hold: archives must not differ by when they were made.
+# The earliest date of the zip format. A fixed date makes archives independent of when they were built.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _MANIFEST = "MAR-INF/MANIFEST.json"
 _CONFIG = "model-config.yaml"
 _PACKED = (artifacts.TORCHSCRIPT, artifacts.SIGNATURE, artifacts.GOLDEN)
-# TorchServe warns of a manifest without this field.
+# A fixed value again; TorchServe warns about a manifest without this field.
 _CREATED = "01/01/1980 00:00:00"
 
 
@@ -40,8 +40,8 @@ def check_quality(entry: Entry, version: str) -> None:
     """
     accuracy = artifacts.metrics(entry.name, version).get("test_accuracy")
     if not isinstance(accuracy, float):
-        raise ArchiveError(f"{entry.name} {version}: metrics.json gives no test_accuracy; train it again")
-    # Written so that NaN is refused too.
+        raise ArchiveError(f"{entry.name} {version}: metrics.json has no test_accuracy; train it again")
+    # `not >=` refuses NaN too.
     if not accuracy >= entry.accuracy_floor:
         raise ArchiveError(
             f"{entry.name} {version} scores {accuracy:.4f}, under the catalog's floor of {entry.accuracy_floor:.4f}; "
@@ -50,7 +50,7 @@ def check_quality(entry: Entry, version: str) -> None:
 
 
 def model_config(entry: Entry, profile: str) -> str:
-    """The archive's ``model-config.yaml``: what TorchServe reads of the catalog, under one of its ``PROFILES``."""
+    """The archive's ``model-config.yaml``: the catalog's serving settings under one of ``PROFILES``."""
     serving = entry.serving.under(profile)
     return (
         f"minWorkers: {serving.workers}\n"
@@ -79,19 +79,20 @@ def _run_archiver(entry: Entry, version: str, profile: str, folder: Path, work: 
         *("--handler", str(HANDLERS / f"{entry.handler}.py")),
         *("--extra-files", str(extra), "--config-file", str(config)),
     ]
-    # The archiver gathers files in <temporary folder>/<model>, which two runs at once would share.
-    ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(temporary)})
-    made = work / f"{entry.name}.mar"
-    if ran.returncode or not made.is_file():
-        # The last line says why; those before it are a traceback.
-        reason = (ran.stderr.strip() or ran.stdout.strip() or "it said nothing").splitlines()[-1]
+    # The archiver collects files in <temporary folder>/<model>, which concurrent runs would share.
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    packed = work / f"{entry.name}.mar"
+    if result.returncode or not packed.is_file():
+        # The last line is the reason; a traceback comes before it.
+        reason = (result.stderr.strip() or result.stdout.strip() or "no output").splitlines()[-1]
         raise ArchiveError(f"torch-model-archiver failed for {entry.name}: {reason}")
-    return made
+    return packed
 
 
-def _normalise(made: Path, target: Path) -> None:
-    """Rewrite the archive with sorted names, one date and one creation time, uncompressed: weights hardly shrink."""
-    with zipfile.ZipFile(made) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
+def _normalize(archiver_output: Path, target: Path) -> None:
+    """Rewrite the archive with sorted names and fixed dates; uncompressed, because weights hardly shrink."""
+    with zipfile.ZipFile(archiver_output) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
         for name in sorted(source.namelist()):
             content = source.read(name)
             if name == _MANIFEST:
@@ -104,12 +105,12 @@ def _normalise(made: Path, target: Path) -> None:
 
 
 def file_name(model: str, version: str) -> str:
-    """``<model>.mar`` for the first version, ``<model>-<version>.mar`` for any other: versions lie side by side."""
+    """``<model>.mar`` for the default version, ``<model>-<version>.mar`` for others, so that all fit in one folder."""
     return f"{model}.mar" if version == DEFAULT_VERSION else f"{model}-{version}.mar"
 
 
 def _is_current(entry: Entry, profile: str, folder: Path, target: Path) -> bool:
-    """The archive is of this profile, as the index has it, and newer than all that goes into it."""
+    """Whether the archive has this profile, matches the index and is newer than its sources."""
     sources = [
         *(folder / name for name in _PACKED),
         *HANDLERS.rglob("*.py"),
@@ -129,8 +130,8 @@ def archive(entry: Entry, version: str, store: Path = MODEL_STORE, profile: str 
     """Pack one model version into ``store``, under its ``file_name``, and list it in the store's index.
 
     Args:
-        entry, version: what to pack.
-        store: the model store, made when needed.
+        entry, version: the model version to pack.
+        store: the model store, created if missing.
         profile: one of the catalog's ``PROFILES``.
 
     Returns:
@@ -151,7 +152,7 @@ def archive(entry: Entry, version: str, store: Path = MODEL_STORE, profile: str 
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".archiving-", dir=store) as work:
         fresh = Path(work) / "fresh.mar"
-        _normalise(_run_archiver(entry, version, profile, folder, Path(work)), fresh)
+        _normalize(_run_archiver(entry, version, profile, folder, Path(work)), fresh)
         changed = not target.is_file() or target.read_bytes() != fresh.read_bytes()
         index_writer.record(store, target, entry.name, version, entry.accuracy_floor, fresh)
     return target, changed

@@ -1,4 +1,4 @@
-"""Where training leaves its results: ``artifacts/<model>/<version>/``, written whole or not at all."""
+"""The results of training: folders ``artifacts/<model>/<version>/``, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _VERSION = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
 def folder(model: str, version: str) -> Path:
-    """Where the artifact of one model version lies.
+    """The folder of one model version's artifact.
 
     Raises:
-        ArtifactError: a version that is not digits separated by dots, which is all that TorchServe accepts.
+        ArtifactError: ``version`` is not digits separated by dots, the only form that TorchServe accepts.
     """
     if not _VERSION.fullmatch(version):
-        raise ArtifactError(f"version '{version}' is not digits separated by dots, such as 1.0")
+        raise ArtifactError(f"version must be digits separated by dots, such as 1.0, got '{version}'")
     return ARTIFACTS_DIR / model / version
 
 
@@ -42,7 +42,7 @@ def metrics(model: str, version: str) -> dict[str, Any]:
     """Read ``metrics.json``.
 
     Raises:
-        ArtifactError: there is none, or it is not JSON.
+        ArtifactError: it is missing or not JSON.
     """
     path = folder(model, version) / METRICS
     try:
@@ -70,7 +70,7 @@ def signature(model: str, version: str) -> Signature:
 
 @contextmanager
 def writing(target: Path) -> Iterator[Path]:
-    """Give an empty folder beside ``target`` that takes its place when the block ends, and is removed if it fails."""
+    """Yield an empty folder that replaces ``target`` when the block ends, and is removed if the block fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as temporary:
         part, old = Path(temporary) / "new", Path(temporary) / "old"
@@ -81,7 +81,7 @@ def writing(target: Path) -> Iterator[Path]:
                 target.rename(old)
             part.rename(target)
         except BaseException:
-            # Ctrl-C between the two: what was there stays.
+            # Ctrl-C between the two renames: put the old folder back.
             if old.exists():
                 old.rename(target)
             raise

@@ -1,4 +1,4 @@
-"""One model version from data to artifact: train, score, export, draw and describe, then put in place at once."""
+"""Build one model version: train, score, export, draw and describe, then put the whole artifact in place."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ from models.evaluation import evaluate, worst_mistakes
 from models.exporting import export
 from models.training import forward, prepare, probabilities, train
 
-# Enough answers to tell a wrong network from a right one, few enough to send at every start.
+# Examples with their expected probabilities: enough to detect a wrong network, few enough to check at every start.
 GOLDEN_COUNT = 200
-EXPORT_CHECKED = 1000
-MISTAKES_SHOWN = 24
+# Test examples on which TorchScript is compared with the network.
+EXPORT_CHECK_COUNT = 1000
+# Four rows of six pictures.
+MISTAKES_COUNT = 24
 
 
 def quick(settings: Training) -> Training:
@@ -35,7 +37,7 @@ def quick(settings: Training) -> Training:
 
 
 def library_versions() -> dict[str, str]:
-    """What the numbers depend on."""
+    """Versions of the libraries that the figures depend on."""
     libraries = ("torch", "numpy", "scikit-learn", "matplotlib")
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in libraries}}
 
@@ -49,7 +51,7 @@ def build(entry: Entry, version: str, settings: Training, seed: int, console: Co
     Raises:
         models.errors.DataError: the data is missing or damaged.
         models.errors.ExportError: TorchScript and network disagree.
-        models.errors.ArtifactError: ``version`` is not a version.
+        models.errors.ArtifactError: ``version`` is not digits separated by dots.
     """
     target = artifacts.folder(entry.name, version)
     dataset = DATASETS[entry.dataset]()
@@ -79,7 +81,7 @@ def build(entry: Entry, version: str, settings: Training, seed: int, console: Co
     )
     with artifacts.writing(target) as folder:
         torch.save(trained.network.state_dict(), folder / artifacts.WEIGHTS)
-        examples = prepare(dataset.test_inputs[:EXPORT_CHECKED], entry.input)
+        examples = prepare(dataset.test_inputs[:EXPORT_CHECK_COUNT], entry.input)
         export(trained.network, examples, entry.activation, folder / artifacts.TORCHSCRIPT)
         plotting.curves(trained.history, trained.best_epoch, entry.name, folder / artifacts.CURVES)
         describe(folder, dataset, answers, metrics, signature, str(trained.network))
@@ -95,15 +97,15 @@ def answer(entry: Entry, network: nn.Module, dataset: Dataset, temperature: floa
 def describe(
     folder: Path, dataset: Dataset, answers: Tensor, metrics: dict[str, Any], signature: Signature, structure: str
 ) -> None:
-    """Write what an artifact says of its network: signature, metrics, golden answers, pictures and card.
+    """Write the files that describe an artifact: signature, metrics, golden answers, pictures and card.
 
     Args:
-        folder: of the artifact.
-        dataset: whose test set was answered.
+        folder: the artifact's folder.
+        dataset: the source of the test set.
         answers: probabilities float32 [N, labels] of the test set.
         metrics: the contents of ``metrics.json``.
-        signature: the contract.
-        structure: the network in words, for the card.
+        signature: the model's inputs and outputs.
+        structure: the network's layers as text, for the card.
     """
     (folder / artifacts.SIGNATURE).write_text(signature.to_json())
     (folder / artifacts.METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
@@ -118,21 +120,21 @@ def describe(
 
 
 def _names(labels: tuple[str, ...], decisions: Tensor) -> list[str]:
-    """Label names of class indices [N], or the names that hold of independent labels [N, labels]."""
+    """Label names of class indices [N], or of the independent labels [N, labels] that apply."""
     if decisions.dim() == 1:
         return [labels[index] for index in decisions.tolist()]
     rows = (decisions >= 0.5).tolist()
-    return [" + ".join(name for name, holds in zip(labels, row, strict=True) if holds) or "none" for row in rows]
+    return [" + ".join(name for name, applies in zip(labels, row, strict=True) if applies) or "none" for row in rows]
 
 
 def _draw_mistakes(path: Path, output: Output, dataset: Dataset, answers: Tensor) -> None:
-    chosen, sureness = worst_mistakes(answers, dataset.test_targets, output.activation, MISTAKES_SHOWN)
+    chosen, confidence = worst_mistakes(answers, dataset.test_targets, output.activation, MISTAKES_COUNT)
     decisions = answers[chosen].argmax(1) if output.activation == "softmax" else answers[chosen]
     plotting.errors(
         dataset.test_inputs[chosen],
         _names(output.labels, dataset.test_targets[chosen]),
         _names(output.labels, decisions),
-        sureness.tolist(),
+        confidence.tolist(),
         path,
     )
 
@@ -141,13 +143,13 @@ def load_network(entry: Entry, version: str) -> nn.Module:
     """The trained network of one version, on the CPU in evaluation mode.
 
     Raises:
-        models.errors.ArtifactError: it is not trained, has no weights as it is int8, or its weights are damaged or
-            of another network.
+        models.errors.ArtifactError: it is not trained, is int8 and so has no weights, or its weights are damaged or
+            belong to another network.
     """
     path = artifacts.folder(entry.name, version) / artifacts.WEIGHTS
     if source := artifacts.metrics(entry.name, version).get("quantized_from"):
         raise ArtifactError(
-            f"{entry.name} {version} is the int8 form of {source} and has no weights of its own; name {source}"
+            f"{entry.name} {version} is the int8 form of {source} and has no weights of its own; use {source}"
         )
     network = entry.network()
     try:
@@ -170,13 +172,13 @@ def evaluate_again(entry: Entry, version: str) -> dict[str, Any]:
 
 
 def export_again(entry: Entry, version: str) -> tuple[Path, int]:
-    """Write a trained version's TorchScript file; gives its path and the number of examples that it was checked on.
+    """Write a trained version's TorchScript file; return its path and the number of examples checked.
 
     Raises:
         models.errors.ArtifactError: as ``load_network``.
         models.errors.ExportError: TorchScript and network disagree.
     """
-    examples = prepare(DATASETS[entry.dataset]().test_inputs[:EXPORT_CHECKED], entry.input)
+    examples = prepare(DATASETS[entry.dataset]().test_inputs[:EXPORT_CHECK_COUNT], entry.input)
     path = artifacts.folder(entry.name, version) / artifacts.TORCHSCRIPT
     export(load_network(entry, version), examples, entry.activation, path)
     return path, len(examples)

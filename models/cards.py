@@ -20,12 +20,12 @@ def card(signature: Signature, metrics: dict[str, Any], structure: str) -> str:
     settings = "\n".join(f"| {name} | {value} |" for name, value in metrics["training"].items())
     digests = "\n".join(f"| {part} | `{digest}` |" for part, digest in metrics["dataset_digests"].items())
     versions = ", ".join(f"{name} {version}" for name, version in metrics["library_versions"].items())
-    made = f"train {signature.model} --version {signature.version} --seed {metrics['seed']}"
+    command = f"train {signature.model} --version {signature.version} --seed {metrics['seed']}"
     precision = "float32"
     if source := metrics.get("quantized_from"):
-        made = f"quantize {signature.model} --version {signature.version} --from {source}"
-        precision = f"int8, of version {source}; no probability moved by more than {metrics['largest_difference']:.3f}"
-    pixels = "pixels 0-255 on a black ground" if signature.input.kind == "image" else "float32 features"
+        command = f"quantize {signature.model} --version {signature.version} --from {source}"
+        precision = f"int8, of version {source}; probabilities changed by at most {metrics['largest_difference']:.3f}"
+    pixels = "pixels 0-255 on a black background" if signature.input.kind == "image" else "float32 features"
     return f"""# {signature.model} {signature.version}
 
 {signature.description}
@@ -43,7 +43,7 @@ def card(signature: Signature, metrics: dict[str, Any], structure: str) -> str:
 | trained in | {metrics["train_seconds"]:.0f} s on {metrics["device"]}, {metrics["images_per_second"]:,.0f} images/s |
 
 The validation split picked epoch {metrics["best_epoch"]} of {metrics["training"]["epochs"]} and fitted the temperature;
-the test set was looked at once, at the end.
+the test set was used once, at the end.
 
 ## By class
 
@@ -57,12 +57,12 @@ the test set was looked at once, at the end.
 
 ## Limits
 
-The figures hold for data like the test set. The network answers every input with one of its labels, also one that
-shows none of them; a low probability is the only hint.
+The figures hold for data like the test set. The network assigns its labels to every input, even to one that shows none
+of them. A low probability is the only hint.
 
-## How to make it again
+## How to reproduce it
 
-`python -m models {made}` with {versions}.
+`python -m models {command}` with {versions}.
 
 | setting | value |
 |---|---|

@@ -1,7 +1,7 @@
 """The one place that lists models: network, dataset, signature and defaults of each.
 
-Adding a network is one file in ``models/networks/`` and one entry here; training, evaluation, export, archive,
-serving, documentation checks and tests follow from it.
+To add a network, write one file in ``models/networks/`` and one entry here. Training, evaluation, export, archive,
+serving, documentation checks and tests take the rest from the entry.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 DEFAULT_VERSION = "1.0"
 
-# What a service is tuned for, chosen with PROFILE= (`make serve PROFILE=realtime`) and packed into the archives:
-# throughput: TorchServe gathers requests into batches as each entry's `serving` says. Most requests a second; a lone
-#   caller waits `max_batch_delay_ms` for others that do not come.
-# realtime: every request goes to a worker by itself and at once. Least latency for few callers at a time.
+# What an archive is tuned for, chosen with PROFILE= (`make serve PROFILE=realtime`):
+# throughput: TorchServe batches requests as each entry's `serving` says. Most requests per second, but a single caller
+#   waits `max_batch_delay_ms` for other requests.
+# realtime: each request is passed to a worker alone and at once. Lowest latency for a few concurrent callers.
 PROFILES = ("throughput", "realtime")
 
 
@@ -37,10 +37,10 @@ class Training:
         optimizer: ``adamw`` (one-cycle schedule, Smith and Topin 2019) or ``sgd`` (constant rate).
         weight_decay: decoupled decay of AdamW.
         flip: mirror half of the images left to right.
-        shift: move each image by up to so many pixels along both axes.
-        dropout: rate of dropout before the named layers; the network itself holds no dropout layer.
-        averaging: decay per step of the moving average of weights that is evaluated and kept; 0 keeps the last.
-        validation: examples held out of the training set, to pick the epoch and to fit the temperature.
+        shift: the largest random shift of an image along each axis, in pixels.
+        dropout: dropout rate before each named layer; the network itself has no dropout layers.
+        averaging: decay per step of the weights' moving average, which is evaluated and kept; 0 keeps the last weights.
+        validation: training examples held out to pick the epoch and to fit the temperature.
     """
 
     epochs: int
@@ -60,24 +60,24 @@ class Serving:
     """What goes into the archive's ``model-config.yaml``.
 
     Attributes:
-        workers: processes that serve the model. One has a pipeline (handlers/transport/pipeline.py); with
-            several each takes whole batches and computes or waits, in turns, and a batch size of a quarter of the
-            callers is best.
-        batch_size: requests that a worker may have at once. It computes most of them in one go.
-        max_batch_delay_ms: whole milliseconds that TorchServe waits for a batch to fill, counted from its first job,
-            when the worker has nothing to do.
-        response_timeout_s: seconds after which a worker that does not answer is replaced.
+        workers: worker processes per version. A single worker answers its batch in parts
+            (handlers/transport/pipeline.py). Several workers answer whole batches; the best batch size is then a
+            quarter of the number of concurrent callers.
+        batch_size: the most requests that a worker holds at once. It computes most of them in one call.
+        max_batch_delay_ms: how long TorchServe waits for a batch to fill while the worker is idle, in whole
+            milliseconds from the batch's first job.
+        response_timeout_s: seconds without an answer after which TorchServe replaces the worker.
     """
 
     workers: int = 1
     batch_size: int = 128
     max_batch_delay_ms: int = 1
-    # A batch of single images takes milliseconds and the largest bulk request about a second. Twice 15 s is the
-    # gateway's limit for two tries, so that what a hung worker had taken is still answered by another one.
+    # The largest bulk request takes about a second. 15 s is half of the gateway's limit for two tries
+    # (proxy_next_upstream_timeout), so that another worker still answers the requests of a hung one.
     response_timeout_s: int = 15
 
     def under(self, profile: str) -> Serving:
-        """These settings as one of ``PROFILES`` changes them."""
+        """The settings under one of ``PROFILES``."""
         return dataclasses.replace(self, batch_size=1) if profile == "realtime" else self
 
 
@@ -87,14 +87,14 @@ class Entry:
 
     Attributes:
         name: the name in URLs, archives and folders.
-        description: one sentence for people.
-        network_name: module in ``models/networks/`` and what is called there to build the network, with a dot between.
+        description: one sentence for the model card and the API.
+        network_name: ``module.callable`` in ``models/networks/`` that builds the network.
         dataset: a key of ``models.datasets.DATASETS``.
         input: one example, as the signature describes it.
         activation: ``softmax`` for one class of several, ``sigmoid`` for independent labels.
         labels: the name of each score, in order.
         handler: the module in ``handlers/`` that serves it.
-        accuracy_floor: ``test_accuracy`` under which no archive is made.
+        accuracy_floor: the lowest ``test_accuracy`` that may be archived.
         training: defaults of training.
         serving: defaults of serving.
     """
@@ -112,12 +112,12 @@ class Entry:
     serving: Serving = Serving()
 
     def network(self) -> nn.Module:
-        """Build the network, with random weights; torch, which few commands need, is imported only here."""
+        """Build the network with random weights. Only this call imports torch, because few commands need it."""
         network: nn.Module = pkgutil.resolve_name(f"models.networks.{self.network_name.replace('.', ':')}")()
         return network
 
 
-# Mean and standard deviation of the 60,000 training images, of pixels scaled to 0-1.
+# Mean and standard deviation of the pixels of the 60,000 training images, scaled to 0-1.
 FASHION_MEAN, FASHION_STD = 0.2860, 0.3530
 FASHION_GAIN, FASHION_BIAS = 1 / (255 * FASHION_STD), -FASHION_MEAN / FASHION_STD
 

@@ -1,4 +1,4 @@
-"""The data sets as tensors: FashionMNIST, and two seeded synthetic sets."""
+"""The datasets as tensors: FashionMNIST, and two seeded synthetic sets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Dataset:
     """A whole dataset held as tensors.
 
     Attributes:
-        name: for people and model cards.
+        name: as model cards show it.
         train_inputs: [N, *shape]; uint8 pixels 0-255 or float32 features.
         train_targets: [N] int64 class indices, or [N, labels] float32 of 0 and 1 for independent labels.
         test_inputs: as ``train_inputs``.
@@ -37,7 +37,7 @@ class Dataset:
 
 @functools.cache
 def fashion_mnist() -> Dataset:
-    """FashionMNIST: 60,000 and 10,000 grey images, uint8 [N, 28, 28], ten classes. Tensors are shared: do not write.
+    """FashionMNIST: 60,000 and 10,000 gray images, uint8 [N, 28, 28], ten classes. Shared: do not write to them.
 
     Raises:
         models.errors.DataError: as ``models.fashion_mnist.folder`` and ``read``.
@@ -61,7 +61,7 @@ def _split(name: str, inputs: Tensor, targets: Tensor, test: int) -> Dataset:
 
 def blobs() -> Dataset:
     """Three Gaussian blobs of four features (scikit-learn ``make_blobs``, seeded): 4,000 and 1,000 examples."""
-    # Its import takes longer than everything else that packing an archive does.
+    # Imported here because the import takes seconds that the other datasets need not pay.
     from sklearn.datasets import make_blobs
 
     inputs, targets = make_blobs(n_samples=5000, n_features=4, centers=3, cluster_std=1.5, random_state=7)

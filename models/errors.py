@@ -1,11 +1,11 @@
-"""What training, exporting and archiving refuse, in one line each that says what to do.
+"""Errors of training, exporting and archiving. Each message states the fault and the remedy.
 
 ModelsError
-├── UnknownModelError   a name that the catalog does not list
-├── DataError           data that is missing, damaged or not what it claims to be
-├── ArtifactError       a trained version that is missing, damaged or not fit for what is asked
-├── ExportError         TorchScript that answers otherwise than its network
-└── ArchiveError        a model that must not be packed, or that torch-model-archiver refuses
+├── UnknownModelError   the catalog does not list the name
+├── DataError           data is missing, damaged or not the published data
+├── ArtifactError       a trained version is missing, damaged or unsuitable for the command
+├── ExportError         TorchScript and its network give different answers
+└── ArchiveError        a model is below its floor, incomplete, or refused by torch-model-archiver
 """
 
 
@@ -14,19 +14,19 @@ class ModelsError(Exception):
 
 
 class UnknownModelError(ModelsError):
-    """A name that the catalog does not list; the message lists those that it does."""
+    """The catalog does not list the name; the message gives the names that it lists."""
 
 
 class DataError(ModelsError):
-    """Data that is missing, damaged or not what it claims to be; the message names the file and the remedy."""
+    """Data is missing, damaged or not the published data; the message names the file and the remedy."""
 
 
 class ArtifactError(ModelsError):
-    """A trained version is missing, damaged or not fit for what is asked."""
+    """A trained version is missing, damaged or unsuitable for the command."""
 
 
 class ExportError(ModelsError):
-    """TorchScript and its network disagree; nothing is written."""
+    """TorchScript and its network give different answers; nothing is written."""
 
 
 class ArchiveError(ModelsError):

@@ -26,14 +26,14 @@ def evaluate(probabilities: Tensor, targets: Tensor, activation: str, labels: tu
     Returns:
         ``test_accuracy`` (share of right decisions, 0-1), ``expected_calibration_error`` (15 bins, L1),
         ``per_class`` precision, recall and F1 by label, and ``confusion_matrix``: rows are the truth, columns the
-        prediction; for independent labels one 2x2 matrix a label.
+        prediction; for independent labels one 2x2 matrix per label.
     """
     count = len(labels)
     softmax = activation == "softmax"
     kind = "multiclass" if softmax else "multilabel"
     task: dict[str, Any] = {"task": kind, "num_classes": count, "num_labels": count}
     targets = targets.long()
-    # For calibration each independent label is a decision of its own.
+    # For calibration, each independent label is a separate decision.
     calibration = calibration_error(
         probabilities if softmax else probabilities.flatten(),
         targets.flatten(),
@@ -57,7 +57,7 @@ def evaluate(probabilities: Tensor, targets: Tensor, activation: str, labels: tu
 
 
 def worst_mistakes(probabilities: Tensor, targets: Tensor, activation: str, count: int) -> tuple[Tensor, Tensor]:
-    """The wrong answers that the network was surest of, surest first.
+    """The wrong answers with the highest confidence, highest first.
 
     Returns:
         Indices int64 [K], K <= ``count``, and for each the probability (0-1) that the network gave to its wrong
@@ -65,10 +65,10 @@ def worst_mistakes(probabilities: Tensor, targets: Tensor, activation: str, coun
     """
     wrong = ~correct(probabilities, targets, activation)
     if activation == "softmax":
-        sureness = probabilities.amax(1)
+        confidence = probabilities.amax(1)
     else:
-        sureness = torch.where(wrong, torch.maximum(probabilities, 1 - probabilities), 0).amax(1)
+        confidence = torch.where(wrong, torch.maximum(probabilities, 1 - probabilities), 0).amax(1)
         wrong = wrong.any(1)
     indices = torch.nonzero(wrong).flatten()
-    indices = indices[sureness[indices].argsort(descending=True)][:count]
-    return indices, sureness[indices]
+    indices = indices[confidence[indices].argsort(descending=True)][:count]
+    return indices, confidence[indices]

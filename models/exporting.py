@@ -1,4 +1,4 @@
-"""Weights to TorchScript, checked against the network that they came from."""
+"""Export a network to TorchScript, and check that both give the same probabilities."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.errors import ExportError
 from models.training import forward, probabilities
 
+# Largest difference of a probability: above float32 rounding, far below any change of a weight that matters.
 TOLERANCE = 1e-5
 
 
@@ -19,7 +20,7 @@ def export(network: nn.Module, examples: Tensor, activation: str, path: Path) ->
     Args:
         network: in evaluation mode on the CPU.
         examples: prepared inputs, float32 [N, *network_shape], that the check uses.
-        activation: how scores become probabilities, which are what is compared.
+        activation: how scores become the probabilities that are compared.
         path: the TorchScript file.
 
     Raises:
@@ -27,14 +28,14 @@ def export(network: nn.Module, examples: Tensor, activation: str, path: Path) ->
     """
     scripted = torch.jit.script(network)
     expected = probabilities(forward(network, examples), activation)
-    answered = probabilities(forward(scripted, examples), activation)
-    difference = (expected - answered).abs().max().item()
+    actual = probabilities(forward(scripted, examples), activation)
+    difference = (expected - actual).abs().max().item()
     if difference > TOLERANCE:
         raise ExportError(
-            f"TorchScript and network differ by {difference:.2g} in a probability (at most {TOLERANCE:g})"
+            f"TorchScript's and the network's probabilities differ by {difference:.2g}; the limit is {TOLERANCE:g}"
         )
     for size in (1, 2, 7):
         shape = tuple(forward(scripted, examples[:size]).shape)
-        if shape != (size, expected.shape[1]):
-            raise ExportError(f"TorchScript answers a batch of {size} with shape {shape}")
+        if shape != (needed := (size, expected.shape[1])):
+            raise ExportError(f"TorchScript must answer a batch of {size} with shape {needed}, got {shape}")
     torch.jit.save(scripted, path)

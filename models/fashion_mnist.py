@@ -1,7 +1,7 @@
-"""FashionMNIST (Xiao, Rasul, Vollgraf 2017): ten kinds of clothing in four IDX files, and where they come from.
+"""FashionMNIST (Xiao, Rasul, Vollgraf 2017): find or fetch its four IDX files, and read them.
 
-The files are looked for in ``$FASHION_MNIST_DIR``, in the folder of Debian's package and in ``data/``. Where none has
-them they are fetched into ``data/``, from the first of ``SOURCES`` that gives files with the published SHA-256.
+``$FASHION_MNIST_DIR``, the folder of Debian's package and ``data/`` are searched in this order. If none has the files,
+they are fetched into ``data/`` from the first of ``SOURCES`` whose files have the published SHA-256.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models.sources import Mirror, Package, Source, display
 
 LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
-# SHA-256 of the unpacked files: the packed ones differ between distributors (gzip headers and levels).
+# SHA-256 of the unpacked files, because the packed ones differ between distributors (gzip headers and levels).
 FILES = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -31,20 +31,20 @@ FILES = {
 }
 DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
 DOWNLOAD_DIR = Path(__file__).parent.parent / "data" / "fashion-mnist"
-# In the order in which they are asked: the data set's home as its README gives it, the authors' repository, the copy
-# that Keras' fashion_mnist.load_data reads, and the archive of Debian or Ubuntu.
+# In the order in which they are tried: the address in the dataset's README, the authors' repository, the copy that
+# Keras' fashion_mnist.load_data reads, and the archive of Debian or Ubuntu.
 SOURCES: tuple[Source, ...] = (
     Mirror("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"),
     Mirror("https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion"),
     Mirror("https://storage.googleapis.com/tensorflow/tf-keras-datasets"),
     Package("dataset-fashion-mnist", DEBIAN_DIR),
 )
-# The largest real file is 47 MB unpacked; anything far beyond is not one of them.
+# The largest file is 47 MB unpacked; the limit keeps a decompression bomb out of memory.
 MAX_UNPACKED_BYTES = 64 * 1024 * 1024
 
 
 def folder() -> Path:
-    """The folder that holds the four files: the first that has them, or ``data/`` after they have been fetched.
+    """The first folder that has the four files, or ``data/`` after fetching them.
 
     Raises:
         DataError: ``$FASHION_MNIST_DIR`` is set but lacks a file, or no source has the files.
@@ -64,11 +64,11 @@ def fetch(target: Path, sources: Sequence[Source] = SOURCES) -> None:
     """Fetch the files that a folder lacks, from the first source that has the right ones.
 
     Args:
-        target: the folder; made when needed. Files that it has are kept.
-        sources: in the order in which they are asked.
+        target: the folder, created if missing. Files that it has are kept.
+        sources: in the order in which they are tried.
 
     Raises:
-        DataError: none has them; the message names each and what was wrong, and says what to do.
+        DataError: no source has them; the message gives each source's fault, and the remedy.
     """
     target.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -94,7 +94,7 @@ def _missing(place: Path) -> list[str]:
 
 
 def find(place: Path, name: str) -> Path | None:
-    """One of the four files in a folder, packed or plain; ``None`` if it is not there."""
+    """The path of one of the four files in a folder, packed or plain; ``None`` if it is missing."""
     return next((path for path in (place / f"{name}.gz", place / name) if path.is_file()), None)
 
 
@@ -102,7 +102,7 @@ def read(place: Path) -> dict[str, np.ndarray]:
     """The four files of a folder, by name: uint8 images [N, 28, 28] and labels [N].
 
     Raises:
-        DataError: a file is missing, altered, truncated or no IDX file; it is named.
+        DataError: a file is missing, altered, truncated or not in the IDX format; the message names it.
     """
     arrays = {}
     for name in FILES:
@@ -117,11 +117,11 @@ def check(source: str, content: bytes) -> bytes:
     """The unpacked contents of one of the four files.
 
     Args:
-        source: path or address, which ends with the file's name, and with ``.gz`` where it is packed.
-        content: what is there.
+        source: path or URL that ends with the file's name, plus ``.gz`` if the file is packed.
+        content: the file's bytes.
 
     Raises:
-        DataError: it cannot be unpacked, or its digest is not the published one.
+        DataError: the file cannot be unpacked, or its digest differs from the published one.
     """
     data = unpack(content, source) if source.endswith(".gz") else content
     published = FILES[source.removesuffix(".gz").split("/")[-1]]
@@ -138,7 +138,7 @@ def unpack(packed: bytes, source: str) -> bytes:
     """Unpack gzip, up to ``MAX_UNPACKED_BYTES``.
 
     Raises:
-        DataError: it is not gzip, cut off, or unpacks to more; ``source`` is named.
+        DataError: ``packed`` is not gzip, is cut off, or unpacks to more; the message names ``source``.
     """
     try:
         unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
@@ -176,6 +176,6 @@ def parse_idx(data: bytes, source: str) -> np.ndarray:
     expected = start + math.prod(shape)
     if len(data) != expected:
         difference = len(data) - expected
-        what = f"{difference} trailing bytes" if difference > 0 else f"{-difference} bytes missing"
-        raise DataError(f"{source}: {what} (header {shape} needs {expected} bytes, the file has {len(data)})")
+        mismatch = f"{difference} trailing bytes" if difference > 0 else f"{-difference} bytes missing"
+        raise DataError(f"{source}: {mismatch} (header {shape} needs {expected} bytes, the file has {len(data)})")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)

@@ -1,8 +1,8 @@
-"""``index.json`` of a model store: which archives belong there, and what each must be byte for byte.
+"""Write ``index.json`` of a model store: the archives that may be loaded, with the SHA-256 of each.
 
     {"fashion_mlp.mar": {"model": "fashion_mlp", "version": "1.0", "sha256": "…", "accuracy_floor": 0.895}}
 
-``serving/store/index.py`` reads it: an archive that is not listed, or is not what the index says, is never loaded.
+``serving/store/index.py`` reads it. An archive that is not listed or has another digest is never loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def digest(path: Path) -> str:
 
 
 def read(store: Path) -> dict[str, dict[str, Any]]:
-    """The index, file name to entry; empty where there is none yet or where it cannot be read."""
+    """The index as file name → entry; empty if it is missing or unreadable."""
     try:
         index = json.loads((store / NAME).read_text())
     except (OSError, ValueError):
@@ -32,27 +32,27 @@ def read(store: Path) -> dict[str, dict[str, Any]]:
 
 
 def lists(store: Path, path: Path) -> bool:
-    """Whether the index has this archive, with the bytes that it has now."""
+    """Whether the index lists this archive with its present digest."""
     entry = read(store).get(path.name)
     return isinstance(entry, dict) and entry.get("sha256") == digest(path)
 
 
 def record(store: Path, path: Path, model: str, version: str, accuracy_floor: float, fresh: Path | None = None) -> None:
-    """Enter an archive, in place of what the index said of its name.
+    """List an archive in the index, replacing an entry of the same file name.
 
     Args:
         store: the model store.
         path: the archive.
         model, version: as in its manifest.
-        accuracy_floor: the catalog's, under which the version may not go live.
-        fresh: what is to take the archive's place, on the same disk; it does so when the new index is written, so that
-            a full disk leaves archive and index as they were.
+        accuracy_floor: the catalog's lowest test accuracy for going live.
+        fresh: a new archive on the same disk that replaces ``path``. The new index is written first, so that a full
+            disk leaves archive and index unchanged.
 
     Raises:
-        OSError: the index cannot be written; it is as it was, and so is the archive.
+        OSError: the index cannot be written; index and archive are unchanged.
     """
     entry = {"model": model, "version": version, "sha256": digest(fresh or path), "accuracy_floor": accuracy_floor}
-    # One writer at a time: two archives that are packed at once must both be in the index.
+    # One writer at a time, so that the index lists both of two archives packed concurrently.
     with (store / _LOCK).open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         index = store / f".{NAME}.new"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from models.training import Epoch
 
-# A date in the file would make two equal pictures differ.
+# Leave out matplotlib's version, so that equal pictures are equal files.
 _METADATA = {"Software": None}
 _DPI = 110
 
@@ -43,7 +43,7 @@ def curves(history: list[Epoch], best_epoch: int, title: str, path: Path) -> Non
 
 
 def confusion_matrix(matrix: list[list[int]] | list[list[list[int]]], labels: tuple[str, ...], path: Path) -> None:
-    """One matrix for classes, or one 2x2 matrix a label for independent labels; counts, shaded by share of the row."""
+    """One matrix for classes, or one 2x2 matrix per independent label; counts, shaded by share of the row."""
     counts = np.array(matrix)
     if counts.ndim == 2:
         size = (2.5 + 0.55 * len(labels),) * 2
@@ -64,8 +64,8 @@ def confusion_matrix(matrix: list[list[int]] | list[list[list[int]]], labels: tu
     _save(figure, path)
 
 
-def errors(inputs: Tensor, truth: list[str], predicted: list[str], sureness: list[float], path: Path) -> None:
-    """A grid of inputs that were told wrong, each with both labels and the probability given to the wrong one.
+def errors(inputs: Tensor, truth: list[str], predicted: list[str], confidence: list[float], path: Path) -> None:
+    """A grid of misclassified inputs, each with both labels and the probability of the wrong one.
 
     Images uint8 [N, H, W] are shown as they are, vectors float32 [N, features] as bars.
     """
@@ -74,7 +74,7 @@ def errors(inputs: Tensor, truth: list[str], predicted: list[str], sureness: lis
     figure, grid = plt.subplots(rows, columns, figsize=(2 * columns, 2.4 * rows), layout="constrained", squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    for axes, values, true, guess, share in zip(grid.flat, inputs.numpy(), truth, predicted, sureness, strict=False):
+    for axes, values, true, guess, share in zip(grid.flat, inputs.numpy(), truth, predicted, confidence, strict=False):
         if values.ndim == 2:
             axes.imshow(values, cmap="gray", vmin=0, vmax=255)
         else:
@@ -83,6 +83,6 @@ def errors(inputs: Tensor, truth: list[str], predicted: list[str], sureness: lis
             axes.axhline(0, color="0.5", linewidth=0.8)
             axes.set_xticks([])
             axes.tick_params(labelsize=7)
-        axes.set_title(f"{true}\nseen as {guess} ({share:.2f})", fontsize=8)
+        axes.set_title(f"{true}\npredicted {guess} ({share:.2f})", fontsize=8)
     figure.suptitle("Worst mistakes on the test set")
     _save(figure, path)

@@ -1,6 +1,6 @@
-"""Where the files of a data set can be fetched from: an HTTP server, or a package of Debian's or Ubuntu's archive.
+"""Sources of a dataset's files: an HTTP server, or a package of Debian's or Ubuntu's archive.
 
-A source that cannot be reached gives up within seconds, so that the next one gets its turn.
+An unreachable source fails within seconds, so that the next one is tried soon.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import requests
@@ -30,26 +31,48 @@ from rich.progress import (
 
 from models.errors import DataError
 
-# Takes a file's name and its packed contents, and raises DataError where these are not what was published.
+# Takes a file's name and its packed contents, and raises DataError unless these are the published ones.
 Check = Callable[[str, bytes], object]
 
-# Seconds to resolve a name and connect, whatever number of addresses it has, and between two pieces of an answer.
+# Limit for resolving a name and connecting, however many addresses it has.
 _CONNECT_TIMEOUT_S = 5.0
+# Limit between two pieces of a response.
 _READ_TIMEOUT_S = 10.0
-# A transfer that is slower, after its first seconds, is given up.
+# A transfer whose average is slower than this, after a grace period, is abandoned.
 _SLOWEST_BYTES_PER_S = 20_000
 _GRACE_S = 15.0
-# Seconds before the one repetition of a transfer that broke off.
-_PAUSE_S = 1.0
-# Seconds that apt may take to read the archive's lists, and to download a package of 31 MB.
+# Delay before the only retry of an interrupted transfer.
+_RETRY_DELAY_S = 1.0
+# Limits for apt to update the archive's lists, and to download a package of 31 MB.
 _LISTS_TIMEOUT_S = 120.0
 _PACKAGE_TIMEOUT_S = 600.0
 
 
 def display(disable: bool) -> Progress:
-    """The progress of transfers, for a source's ``fetch``; ``disable`` where there is no terminal."""
+    """A progress display for a source's ``fetch``; ``disable`` it without a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, TimeRemainingColumn(), disable=disable, transient=True)
+
+
+class Source(Protocol):
+    """Where files can be fetched from."""
+
+    @property
+    def name(self) -> str:
+        """The source, as messages name it."""
+
+    def fetch(self, names: Iterable[str], folder: Path, check: Check, progress: Progress, /) -> None:
+        """Fetch files into a folder. A file appears there only when it has passed the check.
+
+        Args:
+            names: the files' names, without ``.gz``.
+            folder: an existing folder.
+            check: validates each file's contents.
+            progress: shows the transfers.
+
+        Raises:
+            DataError: the source is unreachable or does not have the right files.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,28 +80,18 @@ class Mirror:
     """An HTTP server with the packed files in one folder.
 
     Attributes:
-        url: of the folder, without a slash at the end.
+        url: the folder's URL, without a slash at the end.
     """
 
     url: str
 
     @property
     def name(self) -> str:
-        """Its host."""
+        """The server's host name."""
         return urlsplit(self.url).hostname or self.url
 
     def fetch(self, names: Iterable[str], folder: Path, check: Check, progress: Progress) -> None:
-        """Write these files into a folder; each gets its name when it has passed the check.
-
-        Args:
-            names: of the files, without ``.gz``.
-            folder: where to; it exists.
-            check: of each file's contents.
-            progress: shows what is going on.
-
-        Raises:
-            DataError: the source cannot be reached or does not have the right files; the message says why.
-        """
+        """See ``Source``."""
         if not requests.utils.get_environ_proxies(self.url):
             _reach(self.url)
         with requests.Session() as session:
@@ -94,26 +107,26 @@ class Mirror:
                 _place(packed, folder / f"{name}.gz")
 
     def _get(self, session: requests.Session, url: str, progress: Progress, task: TaskID) -> bytes:
-        """One file's contents; a transfer that breaks off is repeated once."""
+        """One file's contents; an interrupted transfer is retried once."""
         try:
             return self._transfer(session, url, progress, task)
         except requests.Timeout:
             raise
         except requests.RequestException:
-            time.sleep(_PAUSE_S)
+            time.sleep(_RETRY_DELAY_S)
             return self._transfer(session, url, progress, task)
 
     def _transfer(self, session: requests.Session, url: str, progress: Progress, task: TaskID) -> bytes:
-        begun, packed = time.monotonic(), bytearray()
-        with session.get(url, stream=True, timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S)) as answer:
-            answer.raise_for_status()
-            length = answer.headers.get("Content-Length")
+        begin, packed = time.monotonic(), bytearray()
+        with session.get(url, stream=True, timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S)) as response:
+            response.raise_for_status()
+            length = response.headers.get("Content-Length")
             progress.reset(task, total=int(length) if length else None)
-            for chunk in answer.iter_content(1 << 16):
+            for chunk in response.iter_content(1 << 16):
                 packed += chunk
                 progress.update(task, advance=len(chunk))
-                late = time.monotonic() - begun - _GRACE_S
-                if len(packed) < late * _SLOWEST_BYTES_PER_S:
+                counted_s = time.monotonic() - begin - _GRACE_S
+                if len(packed) < counted_s * _SLOWEST_BYTES_PER_S:
                     raise requests.Timeout
         if length and len(packed) != int(length):
             raise requests.ConnectionError(f"{url} broke off after {len(packed)} of {length} bytes")
@@ -121,10 +134,12 @@ class Mirror:
 
 
 def _reach(url: str) -> None:
-    """Connect to a server in a limited time: resolving a name knows no limit, and it may have many dead addresses.
+    """Connect to a server, or fail within ``_CONNECT_TIMEOUT_S``.
+
+    Name resolution has no timeout of its own, and a name may have many dead addresses.
 
     Raises:
-        DataError: it cannot be reached, or not in time.
+        DataError: the server is unreachable, or did not accept the connection in time.
     """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or {"https": 443}.get(parts.scheme, 80)
@@ -150,8 +165,8 @@ class Package:
     """A package of the archive that this machine's apt is set up for, fetched without root and not installed.
 
     Attributes:
-        package: its name.
-        folder: where the files are when it is installed.
+        package: the package's name.
+        folder: where an installed package has the files.
         options: further options of apt-get.
     """
 
@@ -161,14 +176,14 @@ class Package:
 
     @property
     def name(self) -> str:
-        """The package and where it comes from."""
+        """The package and its origin."""
         return f"the package {self.package} of apt's archive"
 
     def fetch(self, names: Iterable[str], folder: Path, check: Check, progress: Progress) -> None:
-        """As ``Mirror.fetch``."""
+        """See ``Source``."""
         for program in ("apt-get", "dpkg-deb"):
             if shutil.which(program) is None:
-                raise DataError(f"there is no {program} here")
+                raise DataError(f"{program} is not installed")
         with tempfile.TemporaryDirectory() as temporary:
             scratch = Path(temporary)
             progress.add_task("apt-get update", total=None)
@@ -177,7 +192,7 @@ class Package:
             self._apt(scratch, _PACKAGE_TIMEOUT_S, "download", self.package)
             archives = list(scratch.glob("*.deb"))
             if not archives:
-                raise DataError(f"apt-get downloaded no {self.package}")
+                raise DataError(f"apt-get left no package file of {self.package}")
             _run(["dpkg-deb", "-x", str(archives[0]), str(scratch / "unpacked")], scratch, _LISTS_TIMEOUT_S)
             unpacked = scratch / "unpacked" / self.folder.relative_to("/")
             for name in names:
@@ -189,7 +204,7 @@ class Package:
                 _place(packed, folder / path.name)
 
     def _apt(self, scratch: Path, timeout: float, *command: str) -> None:
-        """Run apt-get with lists and cache of its own, which needs no root."""
+        """Run apt-get with its own lists and cache, which needs no root."""
         for part in ("lists/partial", "archives/partial"):
             (scratch / part).mkdir(parents=True, exist_ok=True)
         settings = {
@@ -198,7 +213,7 @@ class Package:
             "Dir::Cache::Archives": scratch / "archives",
             "Dir::Cache::pkgcache": "",
             "Dir::Cache::srcpkgcache": "",
-            # As root, apt would become a user who may not write here.
+            # Started by root, apt would switch to a user that may not write here.
             "APT::Sandbox::User": "root",
             "Acquire::Languages": "none",
             "Acquire::Retries": 0,
@@ -209,23 +224,26 @@ class Package:
         _run(["apt-get", "-qq", *options, *self.options, *command], scratch, timeout)
 
 
-Source = Mirror | Package
-
-
 def _run(command: list[str], folder: Path, timeout: float) -> None:
     try:
-        ran = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=timeout, env={**os.environ, "LC_ALL": "C"}
+        result = subprocess.run(
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, "LC_ALL": "C"},
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise DataError(f"{command[0]} took longer than {timeout:g} s") from None
-    if ran.returncode:
-        lines = [line for line in ran.stderr.splitlines() if line.startswith("E:")] or ran.stderr.splitlines()
-        raise DataError(lines[-1] if lines else f"{command[0]} ended with {ran.returncode}")
+    if result.returncode:
+        lines = [line for line in result.stderr.splitlines() if line.startswith("E:")] or result.stderr.splitlines()
+        raise DataError(lines[-1] if lines else f"{command[0]} failed with status {result.returncode}")
 
 
 def _place(content: bytes, path: Path) -> None:
-    """Write a file that is whole or not there."""
+    """Write a file atomically."""
     with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as temporary:
         part = Path(temporary) / path.name
         part.write_bytes(content)

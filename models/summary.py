@@ -1,4 +1,4 @@
-"""What a network is made of, for people."""
+"""A readable summary of a network."""
 
 from __future__ import annotations
 

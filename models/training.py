@@ -1,7 +1,7 @@
 """The training loop, one for all networks.
 
 The dataset is held as tensors and augmented a batch at a time, so that no Python runs per example. A validation split
-picks the epoch and fits the temperature; the test set is not seen here.
+picks the epoch and fits the temperature; the test set is not used here.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from models.datasets import Dataset
 from models.errors import DataError
 from models.training_step import Batches, bfloat16_products, dropout
 
-# The most examples that one call of the network gets in evaluation; larger ones leave the processor's cache.
-CHUNK = 256
-# Small networks take microseconds a step: telling the progress bar each time would cost more than the step.
-STEPS_A_REFRESH = 16
-# Where there is no terminal, and so no progress bar.
-EPOCHS_A_LINE = 40
+# Examples per call of the network in evaluation; larger chunks do not fit into the processor's cache.
+CHUNK_SIZE = 256
+# Steps of small networks take microseconds; updating the progress bar each time would cost more than the step.
+STEPS_PER_REFRESH = 16
+# Without a terminal there is no progress bar. The FashionMNIST trainings (55 and 60 epochs) then print one line.
+EPOCHS_PER_LINE = 40
 
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-    """What one epoch showed: mean training loss, validation loss and accuracy (0-1), images per second of training."""
+    """Results of one epoch: mean training loss, validation loss and accuracy (0-1), training speed."""
 
     train_loss: float
     validation_loss: float
@@ -43,7 +43,7 @@ class Epoch:
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A trained network on the CPU in evaluation mode, the temperature fitted for it, and how it came about."""
+    """A trained network on the CPU in evaluation mode, its fitted temperature, and the history of its training."""
 
     network: nn.Module
     temperature: float
@@ -53,22 +53,22 @@ class Trained:
     device: str
 
 
-def scale(inputs: Tensor, given: Input) -> Tensor:
-    """Examples [N, *shape], padded and scaled: float32, images still [N, H, W], as augmentation needs them."""
-    if given.padding:
-        inputs = F.pad(inputs, (given.padding,) * 4)
-    return inputs.float() * given.gain + given.bias
+def scale(inputs: Tensor, spec: Input) -> Tensor:
+    """Pad and scale examples [N, *shape] to float32; images stay [N, H, W] for augmentation."""
+    if spec.padding:
+        inputs = F.pad(inputs, (spec.padding,) * 4)
+    return inputs.float() * spec.gain + spec.bias
 
 
-def prepare(inputs: Tensor, given: Input) -> Tensor:
-    """Examples [N, *shape] as the network takes them: float32 [N, *network_shape], padded, scaled and reshaped."""
-    return scale(inputs, given).reshape(-1, *given.network_shape)
+def prepare(inputs: Tensor, spec: Input) -> Tensor:
+    """Pad, scale and reshape examples [N, *shape] to the network's input, float32 [N, *network_shape]."""
+    return scale(inputs, spec).reshape(-1, *spec.network_shape)
 
 
 def forward(network: nn.Module, inputs: Tensor) -> Tensor:
     """Scores of any number of prepared inputs, computed in chunks, without gradients."""
     with torch.inference_mode():
-        return torch.cat([network(chunk) for chunk in torch.split(inputs, CHUNK)])
+        return torch.cat([network(chunk) for chunk in torch.split(inputs, CHUNK_SIZE)])
 
 
 def probabilities(scores: Tensor, activation: str, temperature: float = 1.0) -> Tensor:
@@ -128,11 +128,11 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
     """Train one network; the same seed on the same machine gives the same weights.
 
     Args:
-        entry: what to train.
+        entry: the model to train.
         dataset: its data.
         settings: usually ``entry.training``.
         seed: of the initial weights, the split, the order of examples, augmentation and dropout.
-        console: where progress is shown.
+        console: receives the progress bar, or lines without a terminal.
 
     Returns:
         The network of the epoch with the best validation accuracy.
@@ -197,7 +197,7 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
                     schedule.step()
                 average.update_parameters(network)
                 total += loss.detach()
-                if step % STEPS_A_REFRESH == 0:
+                if step % STEPS_PER_REFRESH == 0:
                     progress.update(task, completed=epoch * steps + step)
             rate = steps * size / (time.monotonic() - begin)
 
@@ -210,7 +210,7 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
                 best = accuracy, epoch, {name: value.clone() for name, value in candidate.state_dict().items()}
             shown = f"loss {history[-1].train_loss:.3f}  accuracy {accuracy:.4f}  {rate:,.0f} images/s"
             progress.update(task, completed=(epoch + 1) * steps, shown=shown)
-            if not console.is_terminal and (epoch + 1) % EPOCHS_A_LINE == 0 and epoch + 1 < settings.epochs:
+            if not console.is_terminal and (epoch + 1) % EPOCHS_PER_LINE == 0 and epoch + 1 < settings.epochs:
                 console.print(f"{entry.name} epoch {epoch + 1}/{settings.epochs}  {shown}", highlight=False)
 
     chosen_network = entry.network().to(device).eval()

@@ -1,6 +1,6 @@
-"""The parts of a training step that are quick and leave the algorithm as it is; docs/internals/performance-log.md has the figures.
+"""Faster parts of a training step: augmented batches, bfloat16 products, dropout.
 
-Batches of examples, mirrored and shifted at random; bfloat16 products; dropout.
+They leave the algorithm unchanged. docs/internals/performance-log.md has the figures.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from models.catalog import Training
 
 
 class Batches:
-    """Inputs by their numbers, mirrored and shifted as the settings say.
+    """Inputs by index, mirrored and shifted at random as the settings say.
 
-    The draws come from the CPU, the same for every device. Images lie there twice, as they are and mirrored, with their
-    edges repeated outwards, and every shift is a window into one of the two: choosing, mirroring and shifting are a
-    single copy.
+    Random numbers are drawn on the CPU, so that all devices use the same ones. Images are stored twice, plain and
+    mirrored, with their edges repeated outwards. Every shift is a window into one of the two, so that selecting,
+    mirroring and shifting are a single copy.
     """
 
     def __init__(self, inputs: Tensor, settings: Training, generator: torch.Generator) -> None:
-        """Take inputs float32 ``[N, ...]``, for mirroring and shifting ``[N, H, W]`` or ``[N, 1, H, W]``."""
+        """Store float32 inputs ``[N, ...]``; mirroring and shifting need ``[N, H, W]`` or ``[N, 1, H, W]``."""
         self._inputs = inputs
         self._flip, self._reach, self._generator = settings.flip, settings.shift, generator
         if settings.flip or settings.shift:
@@ -34,7 +34,7 @@ class Batches:
             self._windows = both.unfold(2, height, 1).unfold(3, width, 1)
 
     def __getitem__(self, chosen: Tensor) -> Tensor:
-        """Those that ``chosen``, int64 ``[M]``, names, anew: float32 ``[M, ...]``, images always ``[M, H, W]``."""
+        """The inputs at the indices int64 ``[M]``, augmented anew; float32 ``[M, ...]``, images ``[M, H, W]``."""
         if not (self._flip or self._reach):
             return self._inputs[chosen]
         count, device = len(chosen), chosen.device
@@ -49,9 +49,9 @@ class Batches:
 
 @contextmanager
 def bfloat16_products() -> Iterator[None]:
-    """Let products of float32 matrices be of numbers rounded to bfloat16, where the CPU has instructions for them.
+    """Round the factors of float32 matrix products to bfloat16, if the CPU has instructions for it; to TF32 on CUDA.
 
-    Sums, weights and all that is stored stay float32. On CUDA they are of TF32 numbers.
+    Sums, weights and all stored values stay float32.
     """
     usual = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
@@ -62,14 +62,14 @@ def bfloat16_products() -> Iterator[None]:
 
 
 def dropout(inputs: Tensor, rate: float) -> Tensor:
-    """Dropout (Srivastava et al. 2014) by 16 random bits an element, where ``F.dropout`` takes four times as long.
+    """Dropout (Srivastava et al. 2014) from 16 random bits per element, which is faster than ``F.dropout`` on a CPU.
 
     Args:
         inputs: float32 of any shape.
-        rate: the share of elements that become 0, from 0 up to below 1; taken to the nearest 65,536th.
+        rate: share of elements set to 0, at least 0 and below 1; rounded to a multiple of 1/65,536.
 
     Returns:
-        The inputs, with each of the others divided by the share that is kept, so that their mean stays.
+        The inputs, with the other elements divided by the kept share, so that the mean stays the same.
     """
     if inputs.device.type != "cpu":
         return F.dropout(inputs, rate)

@@ -18,6 +18,7 @@ class FashionMLP(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Scores of a batch."""
         x = self.flatten(x)
         scores: Tensor = self.linear_relu_stack(x)
         return scores

@@ -13,5 +13,6 @@ class SigmoidNet(nn.Module):
         self.lin2 = nn.Linear(5, 2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Probabilities of a batch."""
         x = torch.relu(self.lin1(x))
         return torch.sigmoid(self.lin2(x))

@@ -1,4 +1,4 @@
-"""Artifacts of a test's own, so that no test touches what `make train` made."""
+"""Artifacts in temporary folders, so that no test touches the ones of `make train`."""
 
 import dataclasses
 import io
@@ -11,7 +11,7 @@ from models import artifacts
 from models.building import build, quick
 from models.catalog import CATALOG
 
-# Settings of seconds for a small model.
+# Trains a small model in seconds.
 SHORT = dataclasses.replace(quick(CATALOG["blobs_mlp"].training), epochs=4)
 
 
@@ -42,6 +42,6 @@ def _built(tmp_path_factory):
 
 @pytest.fixture
 def blobs_artifact(_built, artifacts_dir):
-    """A trained ``blobs_mlp`` 1.0; gives its folder."""
+    """The folder of a trained ``blobs_mlp`` 1.0."""
     shutil.copytree(_built, artifacts_dir)
     return artifacts_dir / "blobs_mlp" / "1.0"

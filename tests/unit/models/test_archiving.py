@@ -59,7 +59,7 @@ def test_an_archive_holds_what_a_worker_needs(tmp_path):
 
 def test_equal_contents_give_equal_bytes(blobs_artifact, tmp_path):
     first, _ = archive(ENTRY, "1.0", tmp_path / "first")
-    # Later times on the files must not show in the archive.
+    # The files' times must not affect the archive.
     for file in blobs_artifact.iterdir():
         os.utime(file, (time.time() + 5000, time.time() + 5000))
     second, _ = archive(ENTRY, "1.0", tmp_path / "second")
@@ -103,7 +103,7 @@ def test_an_edited_handler_is_packed_again(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("blobs_artifact")
 @pytest.mark.parametrize("damaged", ["archive", "index"])
-def test_what_was_damaged_is_packed_again(tmp_path, damaged):
+def test_a_damaged_archive_or_index_is_rebuilt(tmp_path, damaged):
     path, _ = archive(ENTRY, "1.0", tmp_path)
     whole, index = path.read_bytes(), (tmp_path / "index.json").read_text()
     if damaged == "archive":
@@ -143,15 +143,18 @@ def test_a_missing_file_is_named(blobs_artifact, tmp_path):
         (("archive", "fashion_mlp"), "fashion_mlp 1.0 is not trained"),
         (("summary", "fashion_nothing"), "no model named 'fashion_nothing'"),
         (("evaluate", "fashion_mlp", "--version", "9.9"), "fashion_mlp 9.9 is not trained"),
-        (("train", "blobs_mlp", "--version", "../../etc"), "version '../../etc' is not digits"),
+        (
+            ("train", "blobs_mlp", "--version", "../../etc"),
+            "version must be digits separated by dots, such as 1.0, got '../../etc'",
+        ),
     ],
-    ids=["not trained", "unknown", "no such version", "no version"],
+    ids=["not trained", "unknown", "no such version", "malformed version"],
 )
 def test_the_command_line_refuses_in_one_line(arguments, message, capsys):
     assert main(arguments) == 1
-    refused = capsys.readouterr().err
-    assert message in refused
-    assert refused.count("\n") == 1, refused
+    output = capsys.readouterr().err
+    assert message in output
+    assert output.count("\n") == 1, output
 
 
 def test_the_summary_shows_structure_shapes_and_first_values(capsys):
@@ -167,7 +170,7 @@ def test_the_summary_shows_structure_shapes_and_first_values(capsys):
     assert shown.count("…]") == 10
 
 
-def test_evaluate_scores_what_the_metrics_say(blobs_artifact, capsys):
+def test_evaluate_reproduces_the_metrics(blobs_artifact, capsys):
     assert main(["evaluate", "blobs_mlp"]) == 0
     scored = json.loads(capsys.readouterr().out)
     metrics = json.loads((blobs_artifact / "metrics.json").read_text())
@@ -175,13 +178,13 @@ def test_evaluate_scores_what_the_metrics_say(blobs_artifact, capsys):
     assert scored["test_accuracy"] > 0.9
 
 
-def test_export_writes_a_torchscript_that_is_gone_again(blobs_artifact, capsys):
+def test_export_restores_a_deleted_torchscript_file(blobs_artifact, capsys):
     golden = np.load(blobs_artifact / "golden.npz")
-    wanted = torch.jit.load(blobs_artifact / "model.pt")(torch.from_numpy(golden["inputs"]))
+    expected = torch.jit.load(blobs_artifact / "model.pt")(torch.from_numpy(golden["inputs"]))
     (blobs_artifact / "model.pt").unlink()
     assert main(["export", "blobs_mlp"]) == 0
     assert capsys.readouterr().out == f"blobs_mlp 1.0: checked on 1000 examples → {blobs_artifact / 'model.pt'}\n"
-    assert torch.equal(torch.jit.load(blobs_artifact / "model.pt")(torch.from_numpy(golden["inputs"])), wanted)
+    assert torch.equal(torch.jit.load(blobs_artifact / "model.pt")(torch.from_numpy(golden["inputs"])), expected)
 
 
 def test_an_unchanged_archive_needs_no_torch(blobs_artifact, tmp_path):
@@ -195,9 +198,9 @@ def test_an_unchanged_archive_needs_no_torch(blobs_artifact, tmp_path):
         "FASHION_ARTIFACTS_DIR": str(blobs_artifact.parents[1]),
         "FASHION_MODEL_STORE": str(tmp_path / "store"),
     }
-    ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines() == [f"blobs_mlp 1.0: unchanged → {tmp_path}/store/blobs_mlp.mar", "False"]
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [f"blobs_mlp 1.0: unchanged → {tmp_path}/store/blobs_mlp.mar", "False"]
 
 
 def test_list_names_the_catalog(capsys):
@@ -206,7 +209,7 @@ def test_list_names_the_catalog(capsys):
 
 
 @pytest.mark.usefixtures("blobs_artifact")
-def test_the_realtime_profile_sends_each_request_to_a_worker_by_itself(tmp_path):
+def test_the_realtime_profile_turns_batching_off(tmp_path):
     def packed(profile):
         path, changed = archive(ENTRY, "1.0", tmp_path, profile)
         with zipfile.ZipFile(path) as opened:

@@ -1,4 +1,4 @@
-"""Augmented images are whole ones, moved and mirrored, every way as often as another."""
+"""Augmented images are whole, and every shift and mirroring is equally likely."""
 
 import dataclasses
 
@@ -22,14 +22,14 @@ def batches(images, **changes):
 
 
 def moved(image, down, across):
-    """The image seen through a window that lies lower and further right, its edges repeated outwards."""
+    """The image in a window that is moved down and right, with edges repeated outwards."""
     height, width = image.shape
     rows = (torch.arange(height) + down).clamp(0, height - 1)
     columns = (torch.arange(width) + across).clamp(0, width - 1)
     return image[rows][:, columns]
 
 
-def test_every_way_of_moving_and_mirroring_comes_equally_often(images):
+def test_every_shift_and_mirroring_is_equally_frequent(images):
     drawn = batches(images)[torch.full((COUNT,), 3)]
     ways = [
         moved(image, down, across)
@@ -43,22 +43,22 @@ def test_every_way_of_moving_and_mirroring_comes_equally_often(images):
     assert all(131 < count < 269 for count in counts)
 
 
-def test_each_number_gives_its_own_image(images):
+def test_each_index_returns_its_own_image(images):
     chosen = torch.tensor([4, 0, 0, 2])
     drawn = batches(images, flip=False)[chosen]
-    for number, image in zip(chosen, drawn, strict=True):
+    for index, image in zip(chosen, drawn, strict=True):
         assert any(
-            torch.equal(image, moved(images[number], down, across)) for down in (-1, 0, 1) for across in (-1, 0, 1)
+            torch.equal(image, moved(images[index], down, across)) for down in (-1, 0, 1) for across in (-1, 0, 1)
         )
 
 
-def test_mirroring_alone_moves_nothing(images):
+def test_mirroring_alone_does_not_shift(images):
     drawn = batches(images, shift=0)[torch.full((100,), 1)]
     mirrored = (drawn == images[1].flip(-1)).all(-1).all(-1)
     assert mirrored.any()
     assert torch.equal(drawn[~mirrored], images[1].expand(int((~mirrored).sum()), -1, -1))
 
 
-def test_without_augmentation_vectors_come_as_they_are():
+def test_without_augmentation_vectors_are_unchanged():
     vectors = torch.rand(5, 4)
     assert torch.equal(batches(vectors, flip=False, shift=0)[torch.tensor([2, 1])], vectors[[2, 1]])

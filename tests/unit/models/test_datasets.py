@@ -1,4 +1,4 @@
-"""The data sets as tensors."""
+"""The datasets as tensors."""
 
 import pytest
 import torch

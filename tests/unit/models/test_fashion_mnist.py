@@ -1,4 +1,4 @@
-"""FashionMNIST's files are read strictly, wherever they come from."""
+"""FashionMNIST's files are checked strictly, whatever their source."""
 
 import gzip
 import struct
@@ -23,6 +23,7 @@ def copied(tmp_path, monkeypatch):
     real = fashion_mnist.folder()
     for name in fashion_mnist.FILES:
         source = fashion_mnist.find(real, name)
+        assert source
         data = source.read_bytes()
         (tmp_path / name).write_bytes(gzip.decompress(data) if source.suffix == ".gz" else data)
     monkeypatch.setenv("FASHION_MNIST_DIR", str(tmp_path))
@@ -59,7 +60,7 @@ def test_a_damaged_idx_file_is_refused_by_name(data, message):
     assert "some-file" in str(caught.value)
 
 
-def test_a_folder_of_unpacked_files_serves(copied):
+def test_a_folder_of_unpacked_files_is_accepted(copied):
     assert fashion_mnist.folder() == copied
     assert fashion_mnist.read(copied)["t10k-images-idx3-ubyte"].shape == (10000, 28, 28)
 
@@ -89,7 +90,7 @@ def test_a_file_that_is_not_gzip_is_refused_by_name(copied):
         fashion_mnist.read(copied)
 
 
-def test_a_bomb_is_refused():
+def test_a_decompression_bomb_is_refused():
     with pytest.raises(DataError, match="unpacks to more than"):
         fashion_mnist.unpack(gzip.compress(bytes(fashion_mnist.MAX_UNPACKED_BYTES + 1), 1), "bomb")
 
@@ -105,26 +106,26 @@ class Scripted:
 
     def __init__(self, name, files=(), reason=None):
         self.name, self._files, self._reason = name, files, reason
-        self.asked = []
+        self.requested = []
 
     def fetch(self, names, folder, _check, _progress):
-        self.asked = list(names)
+        self.requested = list(names)
         for name in self._files:
             (folder / f"{name}.gz").write_bytes(b"")
         if self._reason:
             raise DataError(self._reason)
 
 
-def test_the_first_source_that_has_the_files_is_the_last_that_is_asked(tmp_path):
+def test_no_source_is_tried_after_the_first_that_has_the_files(tmp_path):
     first, second, third = Scripted("a", ["t10k-images-idx3-ubyte"], "broke off"), Scripted("b"), Scripted("c")
-    fashion_mnist.fetch(tmp_path / "made", [first, second, third])
-    assert first.asked == list(fashion_mnist.FILES)
-    # What the first gave is kept.
-    assert second.asked == [name for name in fashion_mnist.FILES if name != "t10k-images-idx3-ubyte"]
-    assert third.asked == []
+    fashion_mnist.fetch(tmp_path / "new", [first, second, third])
+    assert first.requested == list(fashion_mnist.FILES)
+    # The first source's file is kept.
+    assert second.requested == [name for name in fashion_mnist.FILES if name != "t10k-images-idx3-ubyte"]
+    assert third.requested == []
 
 
-def test_when_all_fail_each_is_named_with_its_reason_and_what_to_do(tmp_path):
+def test_if_all_sources_fail_the_error_gives_each_reason_and_the_remedy(tmp_path):
     with pytest.raises(DataError) as caught:
         fashion_mnist.fetch(tmp_path, [Scripted("a", reason="no answer"), Scripted("b", reason="no apt-get")])
     lines = str(caught.value).splitlines()

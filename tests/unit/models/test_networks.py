@@ -86,7 +86,7 @@ def test_structure_names_shapes_and_counts(name):
 
 @pytest.mark.parametrize("name", STRUCTURES)
 @pytest.mark.parametrize("batch", [1, 5])
-def test_a_network_takes_its_input_and_gives_a_score_for_each_label(name, batch):
+def test_a_network_returns_one_score_per_label(name, batch):
     entry = CATALOG[name]
     scores = entry.network()(torch.rand(batch, *entry.input.network_shape))
     assert scores.shape == (batch, len(entry.labels))
@@ -97,4 +97,4 @@ def test_a_network_takes_its_input_and_gives_a_score_for_each_label(name, batch)
 def test_get_training_model_takes_its_sizes():
     network = get_training_model(in_features=6, hidden_dim=11, nb_classes=2)
     assert network(torch.rand(3, 6)).shape == (3, 2)
-    assert network.hidden_layer_1.out_features == 11
+    assert network.state_dict()["hidden_layer_1.weight"].shape == (11, 6)

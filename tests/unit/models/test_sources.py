@@ -1,4 +1,4 @@
-"""Sources give the right files or say within seconds why not: real HTTP servers, and a real apt at a repository."""
+"""Sources fetch the right files or fail within seconds with a reason; with real HTTP servers and a real apt."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def written(folder: Path) -> dict[str, bytes]:
 
 
 class Server:
-    """Serves the files under any folder; the first answers are faults."""
+    """Serves the files under any folder; the first responses are the given faults."""
 
     def __init__(self, *faults: str) -> None:
         self.requests: list[str] = []
@@ -74,14 +74,14 @@ class Server:
 
 @pytest.fixture
 def serve(monkeypatch):
-    monkeypatch.setattr(sources, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(sources, "_RETRY_DELAY_S", 0.0)
     servers = []
 
-    def begin(*faults: str) -> Server:
+    def start(*faults: str) -> Server:
         servers.append(Server(*faults))
         return servers[-1]
 
-    yield begin
+    yield start
     for server in servers:
         server.close()
 
@@ -94,7 +94,7 @@ def test_a_mirror_gives_the_files(serve, tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["busy", "cut"])
-def test_a_transfer_that_broke_off_is_repeated_once(serve, tmp_path, fault):
+def test_an_interrupted_transfer_is_retried_once(serve, tmp_path, fault):
     server = serve(fault)
     fetch(server.mirror, tmp_path)
     assert written(tmp_path) == PACKED
@@ -106,13 +106,13 @@ def test_a_transfer_that_broke_off_is_repeated_once(serve, tmp_path, fault):
     [(["busy", "busy"], "503"), (["cut", "cut"], "broke|IncompleteRead"), (["altered"], "images.gz is altered")],
     ids=["busy", "cut", "altered"],
 )
-def test_a_mirror_that_stays_wrong_leaves_nothing(serve, tmp_path, faults, reason):
+def test_a_mirror_that_keeps_failing_leaves_no_files(serve, tmp_path, faults, reason):
     with pytest.raises(DataError, match=reason):
         fetch(serve(*faults).mirror, tmp_path)
     assert written(tmp_path) == {}
 
 
-def test_a_server_that_never_answers_costs_seconds(tmp_path, monkeypatch):
+def test_a_server_that_never_answers_fails_within_seconds(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_READ_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()
@@ -121,25 +121,25 @@ def test_a_server_that_never_answers_costs_seconds(tmp_path, monkeypatch):
     assert time.monotonic() - begun < 10
 
 
-def test_a_server_that_trickles_is_given_up(serve, tmp_path, monkeypatch):
+def test_a_transfer_that_trickles_is_abandoned(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_GRACE_S", 0.0)
     monkeypatch.setattr(sources, "_SLOWEST_BYTES_PER_S", 1e12)
     with pytest.raises(DataError, match="no answer within"):
         fetch(serve().mirror, tmp_path)
 
 
-def test_a_port_where_nothing_listens_is_told(tmp_path):
+def test_a_closed_port_is_reported(tmp_path):
     (port,) = free_ports.find(1)
     with pytest.raises(DataError, match=r"no connection to 127\.0\.0\.1 .*refused"):
         fetch(Mirror(f"http://127.0.0.1:{port}"), tmp_path)
 
 
-def test_a_name_that_does_not_resolve_is_told(tmp_path):
+def test_a_name_that_does_not_resolve_is_reported(tmp_path):
     with pytest.raises(DataError, match=r"no connection to nowhere\.invalid"):
         fetch(Mirror("https://nowhere.invalid/data"), tmp_path)
 
 
-def test_a_name_that_takes_for_ever_costs_seconds(tmp_path, monkeypatch):
+def test_a_name_that_resolves_forever_fails_within_seconds(tmp_path, monkeypatch):
     released = threading.Event()
 
     def resolve(*_: object, **__: object) -> socket.socket:
@@ -147,7 +147,7 @@ def test_a_name_that_takes_for_ever_costs_seconds(tmp_path, monkeypatch):
         raise OSError
 
     monkeypatch.setattr(sources, "_CONNECT_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(sources.socket, "create_connection", resolve)
+    monkeypatch.setattr(socket, "create_connection", resolve)
     begun = time.monotonic()
     try:
         with pytest.raises(DataError, match=r"no connection to slow\.invalid within 0\.2 s"):
@@ -159,11 +159,11 @@ def test_a_name_that_takes_for_ever_costs_seconds(tmp_path, monkeypatch):
 
 @pytest.fixture
 def repository(tmp_path):
-    """An apt repository with one package, served over HTTP; gives apt-get's options for it."""
+    """The options of apt-get for a repository with one package, which is served over HTTP."""
     if shutil.which("apt-get") is None:
         if os.environ.get("CI") == "true":
-            pytest.fail("there is no apt-get")
-        pytest.skip("there is no apt-get")
+            pytest.fail("apt-get is not installed")
+        pytest.skip("apt-get is not installed")
     folder, tree = tmp_path / "repository", tmp_path / "tree"
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "DEBIAN" / "control").write_text(
@@ -195,7 +195,7 @@ def repository(tmp_path):
     thread.join()
 
 
-def test_a_package_gives_the_files_and_is_not_installed(repository, tmp_path):
+def test_a_package_is_unpacked_and_not_installed(repository, tmp_path):
     target = tmp_path / "target"
     target.mkdir()
     fetch(Package("some-data", FOLDER, repository), target)
@@ -203,17 +203,17 @@ def test_a_package_gives_the_files_and_is_not_installed(repository, tmp_path):
     assert not FOLDER.exists()
 
 
-def test_a_package_that_the_archive_lacks_is_told(repository, tmp_path):
+def test_a_package_missing_from_the_archive_is_reported(repository, tmp_path):
     with pytest.raises(DataError, match="Unable to locate package other-data"):
         fetch(Package("other-data", FOLDER, repository), tmp_path)
 
 
-def test_a_package_without_the_files_is_told(repository, tmp_path):
+def test_a_package_without_the_files_is_reported(repository, tmp_path):
     with pytest.raises(DataError, match=r"some-data_1_all\.deb has no images\.gz"):
         fetch(Package("some-data", Path("/usr/share/other"), repository), tmp_path)
 
 
-def test_where_there_is_no_apt_it_says_so(tmp_path, monkeypatch):
+def test_a_missing_apt_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match="there is no apt-get here"):
+    with pytest.raises(DataError, match="apt-get is not installed"):
         fetch(Package("some-data", FOLDER), tmp_path)

@@ -90,7 +90,7 @@ def test_an_artifact_is_whole(blobs_artifact):
         assert picture in card
 
 
-def test_the_test_set_has_no_say_in_training(silent, short_training):
+def test_the_test_set_does_not_affect_training(silent, short_training):
     entry = CATALOG["blobs_mlp"]
     data = datasets.blobs()
     shuffled = dataclasses.replace(
@@ -112,7 +112,7 @@ def test_a_terminal_is_left_without_the_bar(short_training):
 
 
 def test_without_a_terminal_some_epochs_get_a_line_and_the_last_none(short_training, monkeypatch):
-    monkeypatch.setattr(training, "EPOCHS_A_LINE", 2)
+    monkeypatch.setattr(training, "EPOCHS_PER_LINE", 2)
     shown = io.StringIO()
     train(CATALOG["blobs_mlp"], datasets.blobs(), short_training, 0, Console(file=shown))
     (line,) = shown.getvalue().splitlines()
@@ -127,26 +127,26 @@ def test_independent_labels_train_by_sgd(silent):
     metrics = build(entry, "1.0", dataclasses.replace(entry.training, epochs=2), 0, silent)
     assert len(metrics["confusion_matrix"]) == 2
     assert artifacts.signature("sigmoid_net", "1.0").output.temperature == 1.0
-    assert load_network(entry, "1.0").lin2.out_features == 2
+    assert load_network(entry, "1.0").state_dict()["lin2.weight"].shape == (2, 5)
 
 
 def test_prepare_pads_then_scales():
-    given = CATALOG["fashion_convnet"].input
-    prepared = prepare(torch.full((1, 28, 28), 255, dtype=torch.uint8), given)
+    spec = CATALOG["fashion_convnet"].input
+    prepared = prepare(torch.full((1, 28, 28), 255, dtype=torch.uint8), spec)
     assert prepared.shape == (1, 1, 32, 32)
-    assert prepared[0, 0, 0, 0].item() == pytest.approx(given.bias)
-    assert prepared[0, 0, 2, 2].item() == pytest.approx(255 * given.gain + given.bias)
+    assert prepared[0, 0, 0, 0].item() == pytest.approx(spec.bias)
+    assert prepared[0, 0, 2, 2].item() == pytest.approx(255 * spec.gain + spec.bias)
 
 
 @pytest.mark.parametrize("true_temperature", [0.5, 1.0, 2.5])
-def test_the_temperature_that_made_the_labels_is_found(true_temperature):
+def test_the_fit_recovers_the_temperature_that_made_the_labels(true_temperature):
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(20000, 10, generator=generator) * 3
     targets = torch.multinomial((scores / true_temperature).softmax(1), 1, generator=generator).flatten()
     assert fit_temperature(scores, targets) == pytest.approx(true_temperature, rel=0.05)
 
 
-def test_an_artifact_that_fails_to_be_written_leaves_the_old_one(tmp_path):
+def test_a_failed_write_keeps_the_old_artifact(tmp_path):
     target = tmp_path / "model" / "1.0"
     with artifacts.writing(target) as folder:
         (folder / "weights.pt").write_text("old")
@@ -160,7 +160,7 @@ def test_an_artifact_that_fails_to_be_written_leaves_the_old_one(tmp_path):
     assert [path.name for path in target.parent.iterdir()] == ["1.0"]
 
 
-def test_ctrl_c_while_an_artifact_takes_its_place_leaves_the_old_one(tmp_path, monkeypatch):
+def test_ctrl_c_while_an_artifact_is_replaced_keeps_the_old_one(tmp_path, monkeypatch):
     target = tmp_path / "1.0"
     target.mkdir()
     (target / "file").write_text("old")
@@ -178,15 +178,16 @@ def test_ctrl_c_while_an_artifact_takes_its_place_leaves_the_old_one(tmp_path, m
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_ctrl_c_leaves_nothing_half_written(tmp_path):
+def test_ctrl_c_leaves_no_partial_files(tmp_path):
     environment = {"FASHION_ARTIFACTS_DIR": str(tmp_path), "PATH": "/usr/bin:/bin", "COLUMNS": "200"}
     process = subprocess.Popen(
-        [sys.executable, "-u", "-c", SHOW_PROGRESS, "train", "sigmoid_net"],
+        [sys.executable, "-u", "-c", WAIT_IN_FIRST_STEP, "train", "sigmoid_net"],
         cwd=ROOT,
         env=environment,
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert process.stderr
     try:
         assert process.stderr.readline() == "training\n"
         process.send_signal(signal.SIGINT)
@@ -194,20 +195,21 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "stopped: nothing half-written is left" in errors
+    assert "stopped; no partial files are left" in errors
     assert "Traceback" not in errors
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-# The command line as it is, but for a word on standard error once the loop runs.
-SHOW_PROGRESS = """
-import sys
+# The command line, except that the first training step waits for Ctrl-C. Processes started in the background of a shell
+# inherit an ignored SIGINT, so its handler is set here.
+WAIT_IN_FIRST_STEP = """
+import signal, sys, time
 from models import training, __main__
-optimizer = training._optimizer
-def told(*arguments):
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def wait(*arguments):
     print("training", file=sys.stderr, flush=True)
-    return optimizer(*arguments)
-training._optimizer = told
+    time.sleep(60)
+training.loss_of = wait
 sys.exit(__main__.main())
 """
 
