@@ -1,20 +1,20 @@
 """A request's bytes become examples.
 
-    parts, content types ──► format (named, or told by content) ──► array ──► handlers.inputs.validation ──► Decoded
+    parts, content types ──► format (named, or recognized) ──► array ──► handlers.inputs.validation ──► Decoded
 
-Formats, by content type; an image's parameters are read, never trusted:
+Formats, by content type:
 
     image/*                             one PNG, JPEG, WebP, GIF or BMP file
     application/octet-stream            raw values, one example after another: uint8 pixels, or little-endian float32
-                                        features; an image or .npy file is told by its first bytes
+                                        features; image and .npy files are recognized by their first bytes
     application/x-npy                   one array
     application/json, */*+json          a list of numbers, base64 images, {"instances": …} (KServe v1), or
                                         {"inputs": …} (Open Inference Protocol, handlers.inputs.open_inference)
     multipart/form-data                 parts of the formats above, in order
     text/*, application/x-www-form-urlencoded (curl -d), none
-                                        told by content
+                                        recognized by content
 
-What goes wrong is one of ``handlers.problems``, never another exception.
+Every error is one of ``handlers.problems``, never another exception.
 """
 
 from __future__ import annotations
@@ -44,13 +44,15 @@ ACCEPTED = {
 }
 FORM = "application/x-www-form-urlencoded"
 
-# The names under which people wrap one example in a JSON object: KServe v1, TensorFlow Serving, TorchServe's examples.
+# Member names that wrap one example in a JSON object, in KServe v1, TensorFlow Serving and TorchServe's examples.
 _WRAPPERS = ("b64", "image", "image_bytes", "data", "features")
-# How base64 of a PNG, JPEG, GIF, WebP or BMP starts, and a data: URL.
+# The first characters of a PNG, JPEG, GIF, WebP or BMP file in base64, and of a data: URL.
 _BASE64_STARTS = (b"iVBORw0K", b"/9j/", b"R0lGOD", b"UklGR", b"Qk", b"data:image/")
 _FILE_STARTS = image_headers.FIRST_BYTES | {npy.MAGIC[0]}
 _INSTANCES = re.compile(rb'\s*\{\s*"instances"\s*:')
-_WHOLE_INSTANCES = 'each member of "instances" must be one whole example'
+_ONE_AS_INSTANCES = '"instances" must be a list of examples, got one example; put it in a list'
+# White space of more than a kilobyte before or after a text does not occur in practice.
+_EDGE_BYTES = 1024
 _JSON_ENDS = {ord("["): ord("]"), ord("{"): ord("}"), ord('"'): ord('"')}
 
 
@@ -62,10 +64,10 @@ class Part(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What a request asks about, and the form in which it wants the answer.
+    """A request's examples, and the form of its answer.
 
     Attributes:
-        values: as ``examples.Examples`` has them.
+        values: as in ``validation.Examples``.
         single: answer with one object instead of a list.
         envelope: ``plain``, ``predictions`` (KServe v1), or the Open Inference Protocol's request.
     """
@@ -86,11 +88,11 @@ def decode(
     Args:
         parts: the request's body, or the parts of its multipart body, in order.
         signature: the model's contract.
-        prepare: what is done with pictures, see ``images.decode``.
-        json_length: the value of ``Inference-Header-Content-Length``, where the request has one.
+        prepare: how images are converted, see ``images.decode``.
+        json_length: the value of ``Inference-Header-Content-Length``, if the request has one.
 
     Raises:
-        problems.Problem: whatever is wrong with the request.
+        problems.Problem: the request cannot be decoded.
     """
     if len(parts) == 1 and kind_of(parts[0].content_type) != "multipart":
         if json_length is None:
@@ -98,13 +100,13 @@ def decode(
         return _inference(parts[0].body, json_length, signature, prepare)
     if json_length is not None:
         raise problems.Malformed(
-            f"{open_inference.JSON_LENGTH_HEADER} goes with one body and not with multipart/form-data"
+            f"{open_inference.JSON_LENGTH_HEADER} needs a single body, got multipart/form-data; remove the header"
         )
     return _parts(map(Part._make, multipart.split(*parts[0])) if len(parts) == 1 else parts, signature, prepare)
 
 
 def pictures(bodies: Sequence[Body], content_type: str, signature: Signature) -> NDArray[np.uint8] | None:
-    """Bodies of one content type, all at once.
+    """Decode plain images of one content type, all at once.
 
     Args:
         bodies: each the only part of its request.
@@ -112,27 +114,26 @@ def pictures(bodies: Sequence[Body], content_type: str, signature: Signature) ->
         signature: the model's contract.
 
     Returns:
-        uint8 ``[N, *shape]``, what ``decode`` has for each; ``None`` unless all are the pixels of one image, or all are
-        files that ``images.bare_png`` reads.
+        uint8 ``[N, *shape]``, the same values as ``decode`` returns for each body. ``None`` unless every body is the
+        raw pixels of one image, or every body is a file that ``images.bare_png`` reads.
     """
-    given = signature.input
-    if given.kind != "image":
+    if signature.input.kind != "image":
         return None
-    height, width = given.shape
+    height, width = signature.input.shape
     kind = kind_of(content_type)
-    if kind == "octets" and {given.example_bytes}.issuperset(map(len, bodies)):
-        # Most pixels are told from a file by their first one.
+    if kind == "octets" and {signature.input.example_bytes}.issuperset(map(len, bodies)):
+        # The first byte of most images cannot start a file, so that the full check is rarely needed.
         if not _FILE_STARTS.isdisjoint([body[0] for body in bodies]) and any(map(_is_file, bodies)):
             return None
         return np.frombuffer(bytearray().join(bodies), np.uint8).reshape(-1, height, width)
     if kind == "image":
-        found = []
+        decoded = []
         for body in bodies:
             pixels = images.bare_png(body, (height, width))
             if pixels is None:
                 return None
-            found.append(pixels)
-        return np.stack(found)
+            decoded.append(pixels)
+        return np.stack(decoded)
     return None
 
 
@@ -144,23 +145,27 @@ def _parts(parts: Iterable[Part], signature: Signature, prepare: images.Prepare)
         count += len(decoded[-1].values)
         validation.check_count(count)
     if not decoded:
-        raise problems.Malformed(f"the request has no content; send {ACCEPTED[signature.input.kind]}")
+        raise problems.Malformed(f"the request has no parts; send {ACCEPTED[signature.input.kind]}")
     if len(decoded) == 1:
         return decoded[0]
     if not all(part.envelope == "plain" for part in decoded):
-        raise problems.Unprocessable('{"instances": …} and {"inputs": …} cannot be one part of several')
+        raise problems.Unprocessable(
+            'a form of several parts cannot hold {"instances": …} or {"inputs": …}; send that JSON as the body'
+        )
     return Decoded(np.concatenate([part.values for part in decoded]), False)
 
 
 def _decode(part: Part, signature: Signature, prepare: images.Prepare) -> Decoded:
     body, content_type = part
     if not body:
-        raise problems.Malformed(f"the request has an empty body; send {ACCEPTED[signature.input.kind]}")
+        raise problems.Malformed(f"the body is empty; send {ACCEPTED[signature.input.kind]}")
     kind = kind_of(content_type)
     if kind == "json":
         return _json(body, signature, prepare)
     if kind in ("multipart", "unknown"):
-        raise problems.UnsupportedFormat(f"content type {content_type[:80]!r}; send {ACCEPTED[signature.input.kind]}")
+        raise problems.UnsupportedFormat(
+            f"content type {content_type[:80]!r} is not supported; send {ACCEPTED[signature.input.kind]}"
+        )
     if kind == "image" or (kind != "npy" and image_headers.sniff(body)):
         return _image(body, signature, prepare)
     if kind == "npy" or body.startswith(npy.MAGIC):
@@ -170,7 +175,7 @@ def _decode(part: Part, signature: Signature, prepare: images.Prepare) -> Decode
 
 @functools.lru_cache(maxsize=256)
 def kind_of(content_type: str) -> Kind:
-    """The way to read a body of this content type, which may have parameters."""
+    """The kind of body that a content type stands for, whatever parameters it has."""
     name = content_type.partition(";")[0].strip().lower()
     if name == "application/octet-stream":
         return "octets"
@@ -190,21 +195,21 @@ def kind_of(content_type: str) -> Kind:
 
 
 def _by_content(body: Body, kind: Kind, signature: Signature, prepare: images.Prepare) -> Decoded:
-    # Without a copy of what may be large; white space of more than a kilobyte around a text is none that people send.
-    head, tail = bytes(body[:1024]).lstrip(), bytes(body[-1024:]).rstrip()
-    # A first byte alone would take raw pixels that start with 91 for a list.
+    # The two ends only, because the whole body may be large.
+    head, tail = bytes(body[:_EDGE_BYTES]).lstrip(), bytes(body[-_EDGE_BYTES:]).rstrip()
+    # By the first byte alone, raw pixels that start with 91 would be a list.
     if head.startswith(json_numbers.BYTE_ORDER_MARK) or (head and tail and _JSON_ENDS.get(head[0]) == tail[-1]):
         return _json(body, signature, prepare)
     if head.startswith(_BASE64_STARTS):
         if len(body) > limits.JSON_BYTES:
             raise problems.TooLarge(
-                f"{len(body)} bytes of base64; the limit is {limits.JSON_BYTES}, so send the file itself"
+                f"the base64 text is too long ({len(body)} bytes, limit {limits.JSON_BYTES}); send the file itself"
             )
         return _base64(body.decode("latin-1"), signature, prepare)
     if kind == "none" and len(body) % signature.input.example_bytes == 0:
         return _octets(body, signature)
     hint = "; curl sends a file unchanged with --data-binary, not with -d" if kind == "form" else ""
-    raise problems.UnsupportedFormat(f"the content is none of the formats; send {ACCEPTED[signature.input.kind]}{hint}")
+    raise problems.UnsupportedFormat(f"unrecognized content; send {ACCEPTED[signature.input.kind]}{hint}")
 
 
 def _array(values: NDArray[Any], signature: Signature) -> Decoded:
@@ -216,18 +221,18 @@ def _is_file(body: Body) -> bool:
 
 
 def _octets(body: Body, signature: Signature) -> Decoded:
-    given = signature.input
-    datatype = np.dtype("<f4" if given.kind == "vector" else np.uint8)
-    count, rest = divmod(len(body), given.example_bytes)
+    expected = signature.input
+    datatype = np.dtype("<f4" if expected.kind == "vector" else np.uint8)
+    count, rest = divmod(len(body), expected.example_bytes)
     if rest:
         raise problems.Unprocessable(
-            f"{len(body)} bytes are not a multiple of {given.example_bytes}, the bytes of one example "
-            f"({'x'.join(map(str, given.shape))} {datatype})"
+            f"raw values must be a multiple of {expected.example_bytes} bytes "
+            f"({'x'.join(map(str, expected.shape))} {datatype}), got {len(body)} bytes"
         )
     validation.check_count(count)
-    values = np.frombuffer(body, datatype).reshape(count, *given.shape)
-    # Any byte is a pixel.
-    return Decoded(values if given.kind == "image" else validation.from_array(values, signature).values, count == 1)
+    values = np.frombuffer(body, datatype).reshape(count, *expected.shape)
+    # Pixels need no check of their values: every byte is one.
+    return Decoded(values if expected.kind == "image" else validation.from_array(values, signature).values, count == 1)
 
 
 def _image(body: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
@@ -242,11 +247,11 @@ def _base64(text: str, signature: Signature, prepare: images.Prepare) -> Decoded
         text = text.partition(",")[2]
     body = _from_base64(text)
     if body is None:
-        # A form turns + into a space; mail and shells break lines; URLs use - and _, and have no = at the end.
+        # A form turns + into a space, mail and shells break lines, and URLs use - and _ and drop the = at the end.
         text = "".join(text.replace(" ", "+").split()).replace("-", "+").replace("_", "/").rstrip("=")
         body = _from_base64(text + "=" * (-len(text) % 4))
     if body is None:
-        raise problems.Malformed("a string is not base64")
+        raise problems.Malformed("the string is not valid base64; send an image file in base64")
     return _image(body, signature, prepare)
 
 
@@ -255,14 +260,15 @@ def _from_base64(text: str) -> bytes | None:
         body = binascii.a2b_base64(text)
     except ValueError:
         return None
-    # a2b_base64 skips what is not base64, so the length tells whether there was any.
+    # a2b_base64 skips characters that are not base64; the length shows whether it did.
     return body if len(body) == len(text) * 3 // 4 - text.count("=", -2) else None
 
 
 def _inference(body: Body, json_length: int | None, signature: Signature, prepare: images.Prepare) -> Decoded:
     if json_length and json_length > limits.JSON_BYTES:
         raise problems.TooLarge(
-            f"{json_length} bytes of JSON in an inference request; the limit is {limits.JSON_BYTES}"
+            f"the inference request's JSON is too long ({json_length} bytes, limit {limits.JSON_BYTES}); "
+            "send the tensor in binary form"
         )
     values, request = open_inference.parse(body, json_length, signature, prepare)
     return Decoded(values, False, request)
@@ -273,8 +279,8 @@ def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
         return decoded
     json_numbers.check_size(text)
     text = text.removeprefix(json_numbers.BYTE_ORDER_MARK)
-    # The protocol's own reader parses the text itself; this test keeps most requests from being parsed twice. One byte
-    # is looked for many times faster than a word.
+    # open_inference parses the text itself; this test keeps most requests from being parsed twice. It starts with a
+    # single byte because finding a byte is many times faster than finding a word.
     if b'"' in text and b'"inputs"' in text and b'"instances"' not in text and text.lstrip()[:1] == b"{":
         return _inference(text, None, signature, prepare)
     document = json_numbers.load(text)
@@ -289,80 +295,86 @@ def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
 
 
 def _long_json(text: Body, signature: Signature) -> Decoded | None:
-    """A long text of nothing but numbers, bare or as ``{"instances": …}``; ``None`` for any other."""
+    """Decode a long text of only numbers, bare or in ``{"instances": …}``; ``None`` for any other text."""
     start = len(json_numbers.BYTE_ORDER_MARK) if text.startswith(json_numbers.BYTE_ORDER_MARK) else 0
     end = len(text)
     instances = _INSTANCES.match(text, start)
     if instances:
         start, end = instances.end(), text.rfind(b"}")
-        if end < len(text) - 1024 or text[end + 1 :].strip():
+        if end < len(text) - _EDGE_BYTES or text[end + 1 :].strip():
             return None
-    most = limits.EXAMPLES * math.prod(signature.input.shape)
-    values = json_numbers.from_text(text, start, end, signature.input.kind == "image", most)
+    limit = limits.EXAMPLES * math.prod(signature.input.shape)
+    values = json_numbers.from_text(text, start, end, signature.input.kind == "image", limit)
     if values is None:
         return None
-    found = validation.from_array(values, signature)
-    if instances and found.single:
-        raise problems.Unprocessable(_WHOLE_INSTANCES)
-    return Decoded(*found, "predictions" if instances else "plain")
+    examples = validation.from_array(values, signature)
+    if instances and examples.single:
+        raise problems.Unprocessable(_ONE_AS_INSTANCES)
+    return Decoded(*examples, "predictions" if instances else "plain")
 
 
 class _JsonReader(NamedTuple):
-    """Turns parsed JSON into examples; what stays the same throughout one document is kept here."""
+    """Turns one parsed JSON document into examples."""
 
     signature: Signature
     prepare: images.Prepare
     may_hold_booleans: bool
 
-    def instances(self, found: Any) -> NDArray[Any]:
-        """The value of ``instances``: a list, each member one example."""
-        if type(found) is not list:
-            raise problems.Unprocessable('"instances" must be a list with one member for each example')
-        validation.check_count(len(found))
-        if all(type(instance) is list for instance in found):
-            values = validation.from_array(self._numbers(found), self.signature)
-            if values.single:
-                raise problems.Unprocessable(_WHOLE_INSTANCES)
-            return values.values
-        return self._joined(found)
+    def instances(self, members: Any) -> NDArray[Any]:
+        """The examples in the value of ``instances``: a list, each member one example."""
+        if type(members) is not list:
+            raise problems.Unprocessable(
+                f'"instances" must be a list of examples, got {json_numbers.type_name(members)}'
+            )
+        validation.check_count(len(members))
+        if all(type(member) is list for member in members):
+            examples = validation.from_array(self._numbers(members), self.signature)
+            if examples.single:
+                raise problems.Unprocessable(_ONE_AS_INSTANCES)
+            return examples.values
+        return self._joined(members)
 
-    def examples(self, found: Any) -> Decoded:
+    def examples(self, value: Any) -> Decoded:
         """One example or a list of them: numbers, base64 strings or objects that hold one of these."""
-        if type(found) is list:
-            if found and type(found[0]) in (str, dict):
-                validation.check_count(len(found))
-                return Decoded(self._joined(found), False)
-            return _array(self._numbers(found), self.signature)
-        if type(found) is str:
-            return _base64(found, self.signature, self.prepare)
-        if type(found) is dict:
-            return self.examples(self._unwrapped(found))
-        raise problems.Unprocessable(f"JSON {json_numbers.type_name(found)} is no input; send {self._expected()}")
-
-    def _joined(self, found: list[Any]) -> NDArray[Any]:
-        read = [self.examples(member) for member in found]
-        if not all(one.single for one in read):
-            raise problems.Unprocessable("each member of the list must be one example")
-        return np.concatenate([one.values for one in read])
-
-    def _unwrapped(self, found: Mapping[str, Any]) -> Any:
-        for name in _WRAPPERS:
-            if name in found:
-                inner = found[name]
-                # {"image": {"b64": …}} is as deep as wrapping goes; more would only serve to exhaust the stack.
-                if type(inner) is dict:
-                    inner = inner.get("b64")
-                if type(inner) in (list, str):
-                    return inner
-                raise problems.Unprocessable(f'"{name}" must hold {self._expected()}')
+        if type(value) is list:
+            if value and type(value[0]) in (str, dict):
+                validation.check_count(len(value))
+                return Decoded(self._joined(value), False)
+            return _array(self._numbers(value), self.signature)
+        if type(value) is str:
+            return _base64(value, self.signature, self.prepare)
+        if type(value) is dict:
+            return self.examples(self._unwrapped(value))
         raise problems.Unprocessable(
-            f'a JSON object needs "instances", "inputs", or one of {", ".join(_WRAPPERS)}; it has '
-            f"{', '.join(map(repr, itertools.islice(found, 5)))[:120] or 'nothing'}"
+            f"an example in JSON must be {self._expected()}, got {json_numbers.type_name(value)}"
+        )
+
+    def _joined(self, members: list[Any]) -> NDArray[Any]:
+        decoded = [self.examples(member) for member in members]
+        if not all(member.single for member in decoded):
+            raise problems.Unprocessable("each member of the list must be one example, got several in one member")
+        return np.concatenate([member.values for member in decoded])
+
+    def _unwrapped(self, wrapper: Mapping[str, Any]) -> Any:
+        for name in _WRAPPERS:
+            if name in wrapper:
+                value = wrapper[name]
+                # {"image": {"b64": …}} is the deepest accepted wrapping; more depth could exhaust the stack.
+                if type(value) is dict:
+                    value = value.get("b64")
+                if type(value) in (list, str):
+                    return value
+                raise problems.Unprocessable(
+                    f'"{name}" must be {self._expected()}, got {json_numbers.type_name(wrapper[name])}'
+                )
+        names = ", ".join(map(repr, itertools.islice(wrapper, 5)))[:120]
+        raise problems.Unprocessable(
+            f'a JSON object needs "instances", "inputs" or one of {", ".join(_WRAPPERS)}, got {names or "none"}'
         )
 
     def _expected(self) -> str:
         shapes = validation.accepted_shapes(self.signature)
-        return f"numbers as {shapes}" + (", or base64 images" if self.signature.input.kind == "image" else "")
+        return f"numbers of shape {shapes}" + (", or base64 images" if self.signature.input.kind == "image" else "")
 
-    def _numbers(self, found: list[Any]) -> NDArray[Any]:
-        return json_numbers.from_list(found, self.signature.input.kind == "image", self.may_hold_booleans)
+    def _numbers(self, nested: list[Any]) -> NDArray[Any]:
+        return json_numbers.from_list(nested, self.signature.input.kind == "image", self.may_hold_booleans)

@@ -1,7 +1,7 @@
-"""What an image file declares about itself, judged before any of it is decoded.
+"""Checks of an image file's headers, before any of it is decoded.
 
-Pillow reads these files well but trusts them: a few bytes can declare gigabytes of pixels, and its Python loops over
-segments and chunks can be kept busy for minutes. So the outline of each file is walked here first, for nearly nothing.
+Pillow trusts these files. A few bytes can declare gigabytes of pixels, and its Python loops over segments and chunks
+can run for minutes. The walk through the headers here costs almost nothing.
 
 Sources: PNG (W3C Recommendation, third edition), JPEG (ITU-T T.81), GIF89a, WebP container (RFC 9649), BMP
 (BITMAPINFOHEADER and its relatives).
@@ -14,25 +14,26 @@ from collections.abc import Callable
 
 from handlers import limits, problems
 
-# Of the files of all formats.
+# The first bytes of files in the accepted formats.
 FIRST_BYTES = frozenset(b"\x89\xffRGB")
 
-# The lengths of the headers in use, from BITMAPCOREHEADER to BITMAPV5HEADER, as their first byte has them.
+# The first byte of each header in use, which is its length: BITMAPCOREHEADER to BITMAPV5HEADER.
 _BMP_HEADERS = [bytes([length]) for length in (12, 40, 52, 56, 64, 108, 124)]
 _BMP_UNCOMPRESSED = (0, 3)
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _JPEG_BASELINE = (0xC0, 0xC1)
-# Every SOFn but the three that mean something else: DHT, JPG and DAC.
+# Every SOFn marker. Three markers in that range mean something else: DHT, JPG and DAC.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_ALONE = frozenset((0x01, *range(0xD0, 0xD8)))
+# Markers without a length: TEM, RSTn and SOI.
+_JPEG_BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xD8)))
 
 
 def sniff(body: bytes | bytearray | memoryview) -> str | None:
-    """The format that the first bytes announce: PNG, JPEG, WEBP, GIF or BMP; ``None`` for anything else.
+    """The format that the first bytes declare: PNG, JPEG, WEBP, GIF or BMP; ``None`` for anything else.
 
-    Strict enough that raw pixels are not taken for an image: BMP's two letters alone would be too short a sign.
+    Raw pixels must not pass as a file, so BMP is recognized by more than its two letters.
     """
-    # Most raw pixels are told by their first one.
+    # The first byte rules out a file for most raw pixels.
     if not body or body[0] not in FIRST_BYTES:
         return None
     start = bytes(body[:18])
@@ -50,32 +51,34 @@ def sniff(body: bytes | bytearray | memoryview) -> str | None:
 
 
 def inspect(body: bytes) -> str:
-    """Read a file's outline and refuse what would cost too much to decode.
+    """Read a file's headers and refuse a file that would cost too much to decode.
 
     Returns:
-        The format, as Pillow names it.
+        Pillow's name of the format.
 
     Raises:
-        problems.UnsupportedFormat: none of the formats, or a rare form of one (run-length encoded BMP).
-        problems.Malformed: one of the formats, but cut short or contradictory.
+        problems.UnsupportedFormat: not an accepted format, or a rare form of one (compressed BMP).
+        problems.Malformed: an accepted format, but truncated or contradictory.
         problems.TooLarge: more pixels or segments than ``handlers.limits`` allows.
     """
     format_ = sniff(body)
     if format_ is None:
-        raise problems.UnsupportedFormat("not a PNG, JPEG, WebP, GIF or BMP image")
+        raise problems.UnsupportedFormat("unrecognized image format; send PNG, JPEG, WebP, GIF or BMP")
     try:
         width, height, limit = _READERS[format_](body)
     except (IndexError, struct.error):
-        raise problems.Malformed(f"the {format_} image is cut short") from None
+        raise problems.Malformed(f"the {format_} image is truncated") from None
     if width < 1 or height < 1:
-        raise problems.Malformed(f"the {format_} image declares {width}x{height} pixels")
+        raise problems.Malformed(f"the {format_} image must have at least 1x1 pixels, got {width}x{height}")
     if width * height > limit:
-        raise problems.TooLarge(f"the {format_} image has {width}x{height} pixels; the limit is {limit}")
+        raise problems.TooLarge(f"the {format_} image is too large ({width}x{height} pixels, limit {limit} pixels)")
     return format_
 
 
-def _busy(format_: str) -> problems.TooLarge:
-    return problems.TooLarge(f"the {format_} image has too many pieces beside its pixels; save it without metadata")
+def _too_many_pieces(format_: str) -> problems.TooLarge:
+    return problems.TooLarge(
+        f"the {format_} image has too many chunks, segments or scans; save it again without metadata"
+    )
 
 
 def _png(body: bytes) -> tuple[int, int, int]:
@@ -90,8 +93,8 @@ def _png(body: bytes) -> tuple[int, int, int]:
             place += 12 + struct.unpack_from(">I", body, place)[0]
             pieces += 1
             if pieces > limits.IMAGE_PIECES:
-                raise _busy("PNG")
-    # 16 bits a channel take twice the time and memory to unpack.
+                raise _too_many_pieces("PNG")
+    # With 16 bits per channel, unpacking takes twice the time and memory.
     return width, height, limits.PIXELS if channels * body[24] <= 32 else limits.PIXELS // 2
 
 
@@ -99,11 +102,11 @@ def _jpeg(body: bytes) -> tuple[int, int, int]:
     place, frame = 2, 0
     for _ in range(limits.IMAGE_PIECES):
         if body[place] != 0xFF:
-            raise problems.Malformed("the JPEG image is damaged: a segment does not start where the last one ends")
+            raise problems.Malformed("the JPEG image is damaged: a segment does not start where the previous one ends")
         marker = body[place + 1]
         if marker == 0xFF:
             place += 1
-        elif marker in _JPEG_ALONE:
+        elif marker in _JPEG_BARE_MARKERS:
             place += 2
         elif marker == 0xDA:
             break
@@ -112,25 +115,27 @@ def _jpeg(body: bytes) -> tuple[int, int, int]:
                 frame = place
             place += 2 + max(struct.unpack_from(">H", body, place + 2)[0], 2)
     else:
-        raise _busy("JPEG")
-    # Pillow takes these apart, thousands of resources in each; Photoshop writes one or two.
+        raise _too_many_pieces("JPEG")
+    # Pillow parses these segments, which can hold thousands of resources each. Photoshop writes one or two segments.
     if body.count(b"Photoshop 3.0\0", 0, place) > 8:
-        raise _busy("JPEG")
+        raise _too_many_pieces("JPEG")
     if not frame:
         raise problems.Malformed("the JPEG image has no frame header before its first scan")
     height, width = struct.unpack_from(">HH", body, frame + 5)
     if body[frame + 1] in _JPEG_BASELINE and body[place + 4] == body[frame + 9]:
         return width, height, limits.JPEG_PIXELS
-    # Pictures in several scans are held whole, as coefficients, and every scan visits all of them.
+    # The decoder keeps all coefficients of a picture in several scans, and each scan visits all of them.
     if body.count(b"\xff\xda") > limits.JPEG_SCANS:
-        raise _busy("JPEG")
+        raise _too_many_pieces("JPEG")
     return width, height, limits.PIXELS
 
 
 def _webp(body: bytes) -> tuple[int, int, int]:
     kind = body[12:16]
     if len(body) > limits.WEBP_LOSSY_BYTES and b"VP8L" not in body:
-        raise problems.TooLarge(f"the lossy WebP file has {len(body)} bytes; the limit is {limits.WEBP_LOSSY_BYTES}")
+        raise problems.TooLarge(
+            f"the lossy WebP file is too large ({len(body)} bytes, limit {limits.WEBP_LOSSY_BYTES}); send it as JPEG"
+        )
     if kind == b"VP8X":
         width, width_high, height, height_high = struct.unpack_from("<HBHB", body, 24)
         return 1 + width + (width_high << 16), 1 + height + (height_high << 16), limits.WEBP_PIXELS
@@ -159,10 +164,10 @@ def _gif(body: bytes) -> tuple[int, int, int]:
             left, top, across, down = struct.unpack_from("<HHHH", body, place + 1)
             return max(width, left + across), max(height, top + down), limits.PIXELS
         elif block == 0x3B:
-            raise problems.Malformed("the GIF image holds no picture")
+            raise problems.Malformed("the GIF image contains no picture")
         else:
             place += 1
-    raise _busy("GIF")
+    raise _too_many_pieces("GIF")
 
 
 def _bmp(body: bytes) -> tuple[int, int, int]:
@@ -170,7 +175,9 @@ def _bmp(body: bytes) -> tuple[int, int, int]:
         return (*struct.unpack_from("<HH", body, 18), limits.PIXELS)
     width, height, _, compression = struct.unpack_from("<IIII", body, 18)
     if compression not in _BMP_UNCOMPRESSED:
-        raise problems.UnsupportedFormat("compressed BMP images are not read; save it uncompressed, or as PNG")
+        raise problems.UnsupportedFormat(
+            "compressed BMP images are not supported; save the image uncompressed, or as PNG"
+        )
     # A negative height means that the rows run from top to bottom.
     return width, min(height, 2**32 - height), limits.PIXELS
 

@@ -3,7 +3,7 @@
 Steps::
 
     bytes ──► image_headers: format and size ──► Pillow, at reduced size if large ──► 8 bits, upright, on white
-          ──► grey, opaque and of the model's size: as it is
+          ──► gray, opaque and of the model's size: unchanged
           ──► anything else: photographs, or with ``prepare=none`` resized only
 """
 
@@ -27,23 +27,24 @@ from handlers.inputs import image_headers, photographs
 Body = bytes | bytearray | memoryview
 Prepare = Literal["auto", "none", "photo"]
 
-# Large pictures are brought near this longest edge first, so that all further steps cost the same for any picture.
-WORKING_EDGE = 280
+# Large pictures are first reduced to about this longest edge, so that the further steps cost the same for any picture.
+# It is 10 times the edge of the data set's pictures.
+_WORKING_EDGE_PX = 280
 
-# Pillow unpacks up to 64 MB of text chunks by default.
+# Pillow's default, 64 MB of unpacked text chunks, is all the memory that one request may take (handlers.limits).
 PngImagePlugin.MAX_TEXT_MEMORY = 4 * 1024 * 1024
-# Pillow warns about oddities in files; the log is the operator's, and the file is the caller's.
+# Pillow warns about oddities in callers' files, which would fill the operator's log.
 warnings.filterwarnings("ignore", module="PIL")
 
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
-    """A JPEG whose Exif data Pillow does not parse: it would, for a resolution in dots per inch."""
+    """A JPEG reader that does not parse Exif data; Pillow's own parses it to find the dots per inch."""
 
     def _read_dpi_from_exif(self) -> None:
         pass
 
 
-# Image.open would try these itself, at a tenth of the cost of decoding a small PNG.
+# Image.open tries each format in turn, which costs a tenth of decoding a small PNG.
 _READERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
     "PNG": PngImagePlugin.PngImageFile,
     "JPEG": _JpegFile,
@@ -70,19 +71,19 @@ def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDA
     Args:
         body: a PNG, JPEG, WebP, GIF (its first picture) or BMP file, of any mode and size within ``handlers.limits``.
         shape: height and width of the result.
-        prepare: ``auto`` takes a grey, opaque image of exactly ``shape`` as it is and converts any other as
-            Fashion-MNIST's authors did; ``none`` resizes only; ``photo`` converts always.
+        prepare: ``auto`` leaves a gray, opaque image of exactly ``shape`` unchanged, and converts any other as
+            Fashion-MNIST's authors did; ``none`` only resizes; ``photo`` always converts.
 
     Returns:
-        uint8 ``[height, width]``; after a conversion the ground is black.
+        uint8 ``[height, width]``; after a conversion the background is black.
 
     Raises:
-        problems.UnsupportedFormat: not one of the formats.
-        problems.Malformed: one of them, but damaged or cut short.
+        problems.UnsupportedFormat: not an accepted format.
+        problems.Malformed: an accepted format, but damaged or truncated.
         problems.TooLarge: more bytes or pixels than ``handlers.limits`` allows.
     """
     if len(body) > limits.IMAGE_BYTES:
-        raise problems.TooLarge(f"the image file has {len(body)} bytes; the limit is {limits.IMAGE_BYTES}")
+        raise problems.TooLarge(f"the image file is too large ({len(body)} bytes, limit {limits.IMAGE_BYTES})")
     body = bytes(body)
     if prepare != "photo" and (pixels := bare_png(body, shape)) is not None:
         return pixels
@@ -95,30 +96,31 @@ def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDA
         picture, opaque = _normal(image)
     except MemoryError:
         raise
-    # Pillow raises nearly any type for a damaged file.
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (Pillow raises nearly any type for a damaged file)
         raise problems.Malformed(f"the {format_} image is damaged: {str(error)[:200]}") from None
     if prepare == "none":
-        # An average over areas gives back a picture that was enlarged by a whole factor.
+        # Averaging areas restores a picture that was enlarged by a whole factor.
         return np.asarray(picture.convert("L").resize(shape[::-1], Image.Resampling.BOX))
-    if prepare == "auto" and opaque and picture.size == shape[::-1] and _is_grey(picture):
+    if prepare == "auto" and opaque and picture.size == shape[::-1] and _is_gray(picture):
         return np.asarray(picture.convert("L"))
     return photographs.convert(picture.convert("RGB"), shape)
 
 
 def encode(picture: NDArray[np.uint8]) -> bytes:
-    """A picture, uint8 ``[height, width]`` or ``[height, width, 3]``, as a PNG file."""
+    """Write a picture, uint8 ``[height, width]`` or ``[height, width, 3]``, as a PNG file."""
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, "PNG")
     return stream.getvalue()
 
 
 def bare_png(body: bytes | bytearray, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
-    """The pixels of a PNG file that holds a grey picture of ``shape`` and nothing else; ``None`` for any other file.
+    """Read a PNG file of one header, one data chunk and one end, with a gray picture of ``shape``.
 
-    A file beyond ``limits.IMAGE_BYTES`` is another, too, however little of its data the picture needs.
-    Most encoders write such a picture so: one header, one run of data, one end. To read the chunks of a small file
-    takes Pillow as long as to decode it.
+    Most encoders write such a picture this way. Pillow's reader takes as long for a small file's chunks as for its
+    pixels.
+
+    Returns:
+        The pixels; ``None`` for any other file, and for one beyond ``limits.IMAGE_BYTES``.
     """
     if len(body) > limits.IMAGE_BYTES:
         return None
@@ -126,74 +128,75 @@ def bare_png(body: bytes | bytearray, shape: tuple[int, int]) -> NDArray[np.uint
     data = len(start) + 8
     if not body.startswith(start) or not body.endswith(_PNG_END) or body[data - 4 : data] != b"IDAT":
         return None
-    # A length that leads to the end leaves no room for a second chunk.
+    # A data chunk that reaches to the end leaves no room for another chunk.
     if int.from_bytes(body[data - 8 : data - 4], "big") != end - 4 - data:
         return None
     try:
         picture = Image.frombytes("L", shape[::-1], body[data : end - 4], "zip", "L", 0)
     except (ValueError, OSError):
-        # Damaged, which the reader of whole files says better.
+        # The file is damaged; ``decode`` reports that better.
         return None
     return np.frombuffer(picture.tobytes(), np.uint8).reshape(shape)
 
 
 @functools.cache
 def _png_header(shape: tuple[int, int]) -> bytes:
-    """Signature and header of a PNG file with a picture of ``shape``: 8 bits, grey, not interlaced."""
+    """Signature and header of a PNG file with a picture of ``shape``: 8 bits, gray, not interlaced."""
     chunk = b"IHDR" + struct.pack(">IIBBBBB", shape[1], shape[0], 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
 
 
 def _normal(image: Image.Image) -> tuple[Image.Image, bool]:
-    """The picture as 8-bit L or RGB, upright, on white, near the working size; and whether it was opaque."""
+    """Convert to 8-bit L or RGB, upright, on white, near the working size; also return whether it was opaque."""
     orientation = _orientation(image.info.get("exif", b""))
-    factor = max(image.size) // WORKING_EDGE
+    factor = max(image.size) // _WORKING_EDGE_PX
     if factor > 1:
-        # A JPEG is decoded at 1/2, 1/4 or 1/8, any other file whole. The size asked for keeps the proportions, so that
-        # long thin pictures shrink too.
+        # Only a JPEG can be decoded at 1/2, 1/4 or 1/8. The requested size keeps the proportions, so that long thin
+        # pictures shrink too.
         image.draft(None, (max(image.width // factor, 1), max(image.height // factor, 1)))
     image = _eight_bits(image)
-    factor = max(image.size) // WORKING_EDGE
+    factor = max(image.size) // _WORKING_EDGE_PX
     if factor > 1:
         image = image.reduce(factor)
     opaque = True
     if image.mode in ("LA", "RGBA"):
         alpha = image.getchannel("A")
         opaque = alpha.getextrema()[0] == 255
-        colours = image.convert(image.mode[:-1])
+        flat = image.convert(image.mode[:-1])
         if not opaque:
-            ground = Image.new(colours.mode, image.size, "white")
-            ground.paste(colours, mask=alpha)
-            colours = ground
-        image = colours
+            background = Image.new(flat.mode, image.size, "white")
+            background.paste(flat, mask=alpha)
+            flat = background
+        image = flat
     if orientation in _TRANSPOSITIONS:
         image = image.transpose(_TRANSPOSITIONS[orientation])
     return image, opaque
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """The picture in one of the modes L, LA, RGB and RGBA."""
+    """Convert to one of the modes L, LA, RGB and RGBA."""
     image.load()
     if image.mode.startswith("I"):
         values = np.asarray(image)
         shallow = Image.fromarray((values >> 8).clip(0, 255).astype(np.uint8))
-        clear = image.info.get("transparency")
-        if isinstance(clear, int):
-            shallow.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+        transparent = image.info.get("transparency")
+        if isinstance(transparent, int):
+            shallow.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
         return shallow
-    grey = image.mode in ("L", "LA", "1")
-    wanted = ("LA" if grey else "RGBA") if image.has_transparency_data else ("L" if grey else "RGB")
-    # Pillow would copy a picture that has the mode already, and a large one counts.
-    return image if image.mode == wanted else image.convert(wanted)
+    mode = "L" if image.mode in ("L", "LA", "1") else "RGB"
+    if image.has_transparency_data:
+        mode += "A"
+    # Pillow copies a picture even if it has the mode already, which is slow for a large one.
+    return image if image.mode == mode else image.convert(mode)
 
 
-def _is_grey(picture: Image.Image) -> bool:
+def _is_gray(picture: Image.Image) -> bool:
     values = np.atleast_3d(np.asarray(picture))
     return bool((values == values[:, :, :1]).all())
 
 
 def _orientation(exif: bytes) -> int:
-    """The orientation tag of Exif data (1 to 8; 1 if there is none), read without Pillow's parser of whole files."""
+    """The orientation tag of Exif data, 1 to 8; 1 if there is none. Pillow's parser would read all of the data."""
     data = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     if order is None:

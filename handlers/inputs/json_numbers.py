@@ -1,9 +1,9 @@
-"""JSON text becomes Python values, within limits that hold before anything is parsed, and its numbers become arrays.
+"""JSON text becomes Python values, and its numbers become arrays; limits apply before anything is parsed.
 
-Lists become arrays when they are parsed already, or piece by piece where the text is too long to parse at once.
+``from_list`` converts a parsed list. ``from_text`` converts a text too long to parse at once, piece by piece.
 
-Numbers of an image are pixels, and become uint8, if every one of them is written as an integer; one with a point or an
-exponent makes fractions of all.
+An image's numbers are pixels (uint8) if all of them are integers. A single one with a point or an exponent makes all of
+them fractions.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from numpy.typing import NDArray
 from handlers import limits, problems
 from handlers.inputs import validation
 
-# Some programs write it before UTF-8.
+# Some programs write it at the start of UTF-8 text.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-# As Python's and JavaScript's writers spell them.
+# As Python and JavaScript write them.
 _NOT_FINITE = re.compile(rb"[\[,:\s-](NaN|Infinity)\b")
 
-# Lists in a list, and lists of lists in a list: where a member of the outermost list ends.
+# By nesting depth: the end of a member of the outermost list, in a list of lists and in a list of lists of lists.
 _BORDERS = {2: re.compile(rb"\]\s*,"), 3: re.compile(rb"\]\s*\]\s*,")}
 _OPENING = re.compile(rb"\s*((?:\[\s*)+)")
-# A member of another type, or what cannot be told from one without parsing.
-_OTHERS = (b'"', b"{", b"true", b"false", b"null")
+# A text with one of these may hold members other than numbers and lists.
+_NOT_NUMBERS = (b'"', b"{", b"true", b"false", b"null")
 
 
 def check_size(text: bytes | bytearray) -> None:
     """Refuse a text that would take too much memory once parsed.
 
     Raises:
-        problems.TooLarge: more than ``limits.JSON_BYTES``, or than ``limits.JSON_VALUES`` stands for.
+        problems.TooLarge: more bytes than ``limits.JSON_BYTES``, or more values than ``limits.JSON_VALUES``.
     """
     if len(text) > limits.JSON_BYTES:
         raise problems.TooLarge(
-            f"{len(text)} bytes of JSON; the limit is {limits.JSON_BYTES}, but for lists of nothing but numbers. "
-            "Send image files as multipart/form-data, tensors in binary form."
+            f"the JSON is too long ({len(text)} bytes, limit {limits.JSON_BYTES} except for lists of only numbers); "
+            "send image files as multipart/form-data, and tensors in binary form"
         )
-    # The text of a value and its separator has at least 2 bytes, and no value counts for more than 5.
+    # A value with its separator has at least 2 bytes, and no value counts as more than 5 numbers.
     if len(text) <= limits.JSON_VALUES // 5:
         return
-    # In halves of what a number takes. Marks within strings count too; the strings sent here hardly have any.
+    # In half numbers, weighted as limits.JSON_VALUES says. Marks inside strings count too, but base64 has none.
     halves = 2 * text.count(b",") + 3 * text.count(b"[") + 10 * text.count(b"{") + text.count(b'"')
     if halves > 2 * limits.JSON_VALUES:
         raise problems.TooLarge(
-            f"the JSON holds the like of {halves // 2} numbers; the limit is {limits.JSON_VALUES}. "
-            "Send many examples as application/octet-stream or application/x-npy."
+            f"the JSON is too large (about {halves // 2} numbers, limit {limits.JSON_VALUES}); "
+            "send many examples as application/octet-stream or application/x-npy"
         )
 
 
@@ -60,23 +60,23 @@ def load(text: bytes | bytearray) -> Any:
     """Parse JSON in UTF-8.
 
     Raises:
-        problems.Malformed: not JSON, nested too deeply, or not UTF-8.
-        problems.Unprocessable: it would be JSON, but for NaN, Infinity or a number beyond float64's range.
-        problems.TooLarge: as ``check_size``.
+        problems.Malformed: the text is not JSON, is nested too deeply, or is not UTF-8.
+        problems.Unprocessable: the text holds NaN, Infinity or a number beyond float64's range.
+        problems.TooLarge: as in ``check_size``.
     """
     check_size(text)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        # The plain search is a hundred times faster, which counts where megabytes of something else are sent as JSON.
-        written = (b"NaN" in text or b"Infinity" in text) and _NOT_FINITE.search(text)
-        if written or "infinity" in str(error):
+        # The plain search comes first: it is a hundred times faster, and the body may be megabytes of other data.
+        not_finite = (b"NaN" in text or b"Infinity" in text) and _NOT_FINITE.search(text)
+        if not_finite or "infinity" in str(error):
             raise problems.Unprocessable("the JSON holds NaN or Infinity; send finite numbers") from None
-        raise problems.Malformed(f"not JSON: {error}") from None
+        raise problems.Malformed(f"invalid JSON: {error}") from None
 
 
 def type_name(value: Any) -> str:
-    """What a parsed value is called in messages."""
+    """The name of a parsed value's type in messages."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
 
@@ -86,71 +86,75 @@ def from_list(nested: list[Any], pixels: bool, may_hold_booleans: bool, datatype
 
     Args:
         nested: as ``load`` parsed it.
-        pixels: integers are pixels; without it, they are converted like all numbers.
-        may_hold_booleans: false where the text holds neither ``true`` nor ``false``, which saves a look at each number.
+        pixels: read a list of integers as pixels; otherwise all numbers become floats.
+        may_hold_booleans: false if the text holds neither ``true`` nor ``false``, which saves a check of each number.
         datatype: of the floats.
 
     Raises:
-        problems.Unprocessable: not rectangular, not only numbers, or an integer that is no pixel.
+        problems.Unprocessable: not rectangular, not only numbers, or an integer that is not a pixel.
     """
     shape, flat = _flattened(nested)
     if pixels:
         try:
-            found = bytes(flat)
+            values = bytes(flat)
         except ValueError:
-            raise problems.Unprocessable(f"integer pixels must be from 0 to {validation.PIXEL_MAX}") from None
+            # bytes() converts in order, so only integers come before the wrong one.
+            wrong = next(value for value in flat if not 0 <= value <= validation.PIXEL_MAX)
+            raise problems.Unprocessable(
+                f"integer pixels must be from 0 to {validation.PIXEL_MAX}, got {wrong}"
+            ) from None
         except TypeError:
             pass
         else:
             if not (may_hold_booleans and bool in map(type, flat)):
-                return np.frombuffer(found, np.uint8).reshape(shape)
+                return np.frombuffer(values, np.uint8).reshape(shape)
     return _converted(flat, datatype, may_hold_booleans).reshape(shape)
 
 
-def from_text(text: bytes | bytearray, start: int, end: int, pixels: bool, most: int) -> NDArray[Any] | None:
-    """A list of lists of numbers, parsed piece by piece, so that it takes little more memory than its text.
+def from_text(text: bytes | bytearray, start: int, end: int, pixels: bool, limit: int) -> NDArray[Any] | None:
+    """Parse a list of lists of numbers piece by piece, so that it takes little more memory than its text.
 
     Args:
         text: JSON between ``start`` and ``end``.
-        start: where the list starts, or white space before it.
-        end: where it ends, or white space behind it.
+        start: position where the list starts, or of white space before it.
+        end: position where the list ends, or of white space after it.
         pixels: as in ``from_list``.
-        most: the most numbers that are accepted.
+        limit: the largest accepted count of numbers.
 
     Returns:
-        uint8 pixels or float32; ``None`` if the text is, or may hold, anything else.
+        uint8 pixels or float32; ``None`` if the text may hold anything but lists and numbers.
 
     Raises:
-        problems.Problem: as ``from_list`` and ``load``; TooLarge for more than ``most`` numbers.
+        problems.Problem: as in ``from_list`` and ``load``; TooLarge for more than ``limit`` numbers.
     """
     opening = _OPENING.match(text, start, end)
     depth = opening[1].count(b"[") if opening else 0
-    if depth not in _BORDERS or any(text.find(other, start, end) >= 0 for other in _OTHERS):
+    if depth not in _BORDERS or any(text.find(mark, start, end) >= 0 for mark in _NOT_NUMBERS):
         return None
     fractions = not pixels or any(text.find(mark, start, end) >= 0 for mark in (b".", b"e", b"E"))
-    found: list[NDArray[Any]] = []
+    arrays: list[NDArray[Any]] = []
     count = 0
     for piece in _pieces(text, start, end, _BORDERS[depth]):
         values = from_list(load(piece), not fractions, False, np.float32)
-        if found and values.shape[1:] != found[0].shape[1:]:
+        if arrays and values.shape[1:] != arrays[0].shape[1:]:
             raise problems.Unprocessable("the lists have different lengths; send a rectangular array")
-        found.append(values)
+        arrays.append(values)
         count += values.size
-        if count > most:
-            raise problems.TooLarge(f"more than {most} numbers in one request, or {limits.EXAMPLES} examples")
-    return np.concatenate(found)
+        if count > limit:
+            raise problems.TooLarge(f"the request holds more than {limit} numbers ({limits.EXAMPLES} examples)")
+    return np.concatenate(arrays)
 
 
 def _pieces(text: bytes | bytearray, start: int, end: int, border: re.Pattern[bytes]) -> Iterator[bytes]:
-    """JSON lists that together hold the members of the list ``text[start:end]``, in order."""
+    """Split the list ``text[start:end]`` into shorter JSON lists that hold its members in order."""
     start = text.index(b"[", start) + 1
     while end - start > limits.JSON_PIECE_BYTES:
-        found = border.search(text, start + limits.JSON_PIECE_BYTES // 2, end)
-        if found is None:
+        match = border.search(text, start + limits.JSON_PIECE_BYTES // 2, end)
+        if match is None:
             break
-        yield b"[" + text[start : found.end() - 1] + b"]"
-        start = found.end()
-    # The list's own end is part of the last piece.
+        yield b"[" + text[start : match.end() - 1] + b"]"
+        start = match.end()
+    # The last piece includes the end of the list.
     yield b"[" + text[start:end]
 
 
@@ -170,14 +174,14 @@ def _flattened(nested: list[Any]) -> tuple[list[int], list[Any]]:
 
 def _converted(flat: list[Any], datatype: type, may_hold_booleans: bool) -> NDArray[Any]:
     try:
-        # fromiter would read a string as a number and null as NaN, which a sum does not.
+        # sum() refuses strings and null; fromiter would read a string as a number and null as NaN.
         sum(flat)
-        # A number beyond float32 becomes infinite and is refused with the others that are not finite.
+        # A number beyond float32 becomes infinite, which validation refuses.
         with np.errstate(over="ignore"):
             numbers: NDArray[Any] | None = np.fromiter(flat, datatype, len(flat))
     except TypeError:
         numbers = None
     if numbers is None or (may_hold_booleans and bool in map(type, flat)):
         wrong = next(value for value in flat if type(value) not in (int, float))
-        raise problems.Unprocessable(f"a list holds {type_name(wrong)} in the place of a number")
+        raise problems.Unprocessable(f"a list of numbers must hold only numbers, got {type_name(wrong)}")
     return numbers

@@ -3,21 +3,18 @@
 Sources: the protocol's REST specification (kserve/open-inference-protocol, ``inference_rest.md``) and the binary tensor
 data extension (triton-inference-server/server, ``extension_binary_data.md``).
 
-A request body is a JSON header, followed by the raw bytes of its tensor if the header says so::
+A request body is a JSON header, followed by the raw bytes of its tensor if the header declares them::
 
     body ──► header (JSON) ──► tensor: shape, datatype ──► values, from JSON or raw bytes ──► examples [N, *shape]
 
-The models served here take one tensor and give up to three:
-
-    probabilities  FP32   [N, labels]
-    class          INT64  [N]          softmax models only: the index of the largest probability
-    label          BYTES  [N]          softmax models only: that class's name
-
-What a request may hold, and which ``handlers.problems`` class says no:
+Models take one tensor. Errors, by class of ``handlers.problems``:
 
     Malformed      the header is not JSON or lacks a field, or the lengths contradict each other
     Unprocessable  a shape, datatype, value, or name of an output that the model does not have
     TooLarge       more examples than ``handlers.limits`` allows
+
+Images in a BYTES tensor raise the problems of ``handlers.inputs.images``. ``handlers.outputs.open_inference`` writes
+the response.
 """
 
 from __future__ import annotations
@@ -39,7 +36,7 @@ from handlers.signature import Signature
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
-# The binary form is little-endian whatever the machine is.
+# The binary form is little-endian on every machine.
 DATATYPES: dict[str, np.dtype[Any]] = {
     f"{name}{8 * size}": np.dtype(f"<{name[0].lower()}{size}")
     for name, sizes in {"UINT": (1, 2, 4, 8), "INT": (1, 2, 4, 8), "FP": (2, 4, 8)}.items()
@@ -47,8 +44,9 @@ DATATYPES: dict[str, np.dtype[Any]] = {
 }
 OUTPUT_NAMES = {"softmax": ("probabilities", "class", "label"), "sigmoid": ("probabilities",)}
 _MAX_AXES = 4
-# Triton's extensions that would change what an output holds or where it goes: better refused than ignored.
-_FOREIGN_PARAMETERS = ("classification", "shared_memory_region")
+# Triton's extensions that change what an output holds or where it goes. They are refused because ignoring them would
+# give the caller another answer than requested.
+_UNSUPPORTED_PARAMETERS = ("classification", "shared_memory_region")
 
 
 class Output(NamedTuple):
@@ -59,12 +57,12 @@ class Output(NamedTuple):
 
 
 class Request(NamedTuple):
-    """What a response has to repeat or obey.
+    """The parts of a request that shape its response.
 
     Attributes:
-        id: the caller's identifier, empty if none was given.
+        id: the caller's identifier, or empty.
         parameters: the caller's parameters, without those that the protocol itself defines.
-        outputs: the tensors to return, in the order to return them.
+        outputs: the tensors to return, in this order.
     """
 
     id: str
@@ -73,16 +71,16 @@ class Request(NamedTuple):
 
 
 def read_json_length(header: str | None) -> int | None:
-    """Read the value of the ``Inference-Header-Content-Length`` header; ``None`` where the request has none.
+    """Read the value of the ``Inference-Header-Content-Length`` header; ``None`` if the request has none.
 
     Raises:
         problems.Malformed: the value is not a number of bytes.
     """
     if header is None:
         return None
-    # isdecimal() alone lets digits of other scripts through.
+    # isdecimal() alone accepts digits of other scripts.
     if not (header.isascii() and header.isdecimal() and len(header) < 16):
-        raise problems.Malformed(f"{JSON_LENGTH_HEADER} takes a number of bytes, got {header[:40]!r}")
+        raise problems.Malformed(f"{JSON_LENGTH_HEADER} must be a number of bytes, got {header[:40]!r}")
     return int(header)
 
 
@@ -93,14 +91,13 @@ def parse(
 
     Args:
         body: the whole HTTP body.
-        json_length: bytes of JSON at its start; ``None`` if all of it is JSON; 0 if all of it is the tensor in the
-            datatype and shape that ``metadata`` gives (Triton's raw binary request), which makes every output binary.
+        json_length: bytes of JSON at the body's start. ``None``: all of the body is JSON. 0: all of it is the tensor in
+            the datatype and shape of the model's metadata (Triton's raw binary request), and every output is binary.
         signature: the model's contract.
-        prepare: what to do with images that come as PNG, JPEG and so on in a BYTES tensor, see ``images.decode``.
+        prepare: how image files in a BYTES tensor are converted, see ``images.decode``.
 
     Returns:
-        The examples, as ``examples.Examples.values`` describes them and perhaps in the body's own memory, and what the
-        answer needs.
+        The examples, as in ``validation.Examples.values``, possibly sharing the body's memory; and the request.
 
     Raises:
         problems.Problem: as in the module's table.
@@ -108,14 +105,14 @@ def parse(
     if json_length == 0:
         return _raw(body, signature)
     if json_length is not None and json_length > len(body):
-        raise problems.Malformed(f"{JSON_LENGTH_HEADER} says {json_length} bytes, the body has {len(body)}")
+        raise problems.Malformed(f"{JSON_LENGTH_HEADER} is {json_length}, but the body has only {len(body)} bytes")
     view = memoryview(body)
     json_length = len(body) if json_length is None else json_length
-    # bytes() of bytes is no copy, and the whole of a JSON body can be large.
+    # bytes() of bytes makes no copy, which matters for a body that is all JSON and large.
     header = bytes(body if json_length == len(body) else view[:json_length])
     binary = view[json_length:]
-    describe = _describe_again if json_length <= _REMEMBERED_BYTES else _describe
-    tensor, request = describe(header, signature.output.activation)
+    parse_header = _cached_header if json_length <= _CACHED_HEADER_BYTES else _header
+    tensor, request = parse_header(header, signature.output.activation)
     datatype, shape = _field(tensor, "datatype", str), _field(tensor, "shape", list)
     size = _parameters(tensor).get("binary_data_size")
     if size is None:
@@ -125,55 +122,58 @@ def parse(
             )
         return _from_json(_field(tensor, "data", list), datatype, shape, signature, prepare), request
     if type(size) is not int or size != len(binary):
-        raise problems.Malformed(f"binary_data_size is {brief(size)}, and {len(binary)} bytes follow the JSON")
+        raise problems.Malformed(f"binary_data_size is {brief(size)}, but {len(binary)} bytes follow the JSON")
     if "data" in tensor:
-        raise problems.Malformed("the input has both data and binary_data_size; it takes one of them")
+        raise problems.Malformed("the input has both data and binary_data_size; send only one of them")
     return _from_binary(binary, datatype, shape, signature, prepare), request
 
 
 # --- The JSON header ---
 
 
-def _describe(header: bytes, activation: str) -> tuple[dict[str, Any], Request]:
-    """The only input of a request's JSON, and what the answer needs."""
+def _header(header: bytes, activation: str) -> tuple[dict[str, Any], Request]:
+    """Parse a request's JSON into its only input and the request."""
     document = json_numbers.load(header)
     if type(document) is not dict:
-        raise problems.Malformed('the inference request takes a JSON object {"inputs": [...]}')
+        got = json_numbers.type_name(document)
+        raise problems.Malformed(f'an inference request must be a JSON object {{"inputs": [...]}}, got {got}')
     inputs = document.get("inputs")
     if type(inputs) is not list:
-        raise problems.Malformed("the inference request takes a list of tensors as its inputs")
+        raise problems.Malformed(
+            f"the request's inputs must be a list of tensors, got {json_numbers.type_name(inputs)}"
+        )
     if len(inputs) != 1:
         raise problems.Unprocessable(f"the model takes one input tensor, got {len(inputs)}")
     tensor = inputs[0]
     if type(tensor) is not dict:
-        raise problems.Malformed(f"an input takes an object, got {brief(tensor)}")
+        raise problems.Malformed(f"an input must be an object, got {brief(tensor)}")
     _field(tensor, "name", str)
     return tensor, _request(document, activation)
 
 
-# A program that sends one binary request after another sends the same JSON each time, unless it numbers them. Longer
-# texts hold tensors, and would fill the memory.
-_REMEMBERED_BYTES = 512
-_describe_again = functools.lru_cache(maxsize=256)(_describe)
+# Clients that send binary tensors mostly repeat the same JSON, so its parsed form is cached. Longer texts hold tensors
+# themselves, and would fill the memory.
+_CACHED_HEADER_BYTES = 512
+_cached_header = functools.lru_cache(maxsize=256)(_header)
 
 
 def _field(tensor: dict[str, Any], name: str, kind: type) -> Any:
     value = tensor.get(name)
     if type(value) is not kind:
-        got = f"got {brief(value)}" if name in tensor else "it has none"
-        raise problems.Malformed(f"the input's {name} takes a {'string' if kind is str else 'list'}, {got}")
+        got = brief(value) if name in tensor else "none"
+        raise problems.Malformed(f"the input's {name} must be a {'string' if kind is str else 'list'}, got {got}")
     return value
 
 
-def _parameters(thing: dict[str, Any]) -> dict[str, Any]:
-    parameters = thing.get("parameters")
+def _parameters(owner: dict[str, Any]) -> dict[str, Any]:
+    parameters = owner.get("parameters")
     if parameters is None:
         return {}
     if type(parameters) is not dict:
-        raise problems.Malformed("parameters takes an object")
+        raise problems.Malformed(f"parameters must be an object, got {brief(parameters)}")
     for value in parameters.values():
         if not isinstance(value, (str, int, float)):
-            raise problems.Malformed("parameters takes strings, numbers and booleans as its values")
+            raise problems.Malformed(f"values of parameters must be strings, numbers or booleans, got {brief(value)}")
     return parameters
 
 
@@ -182,30 +182,30 @@ def _request(document: dict[str, Any], activation: str) -> Request:
     if identifier is None:
         identifier = ""
     if type(identifier) is not str:
-        raise problems.Malformed(f"id takes a string, got {brief(identifier)}")
+        raise problems.Malformed(f"id must be a string, got {brief(identifier)}")
     parameters = _parameters(document)
     binary = _flag(parameters, "binary_data_output", False)
     parameters = {name: value for name, value in parameters.items() if name != "binary_data_output"}
-    asked = document.get("outputs")
+    requested = document.get("outputs")
     # Triton's clients send an empty list for "all".
-    if not asked and (asked is None or asked == []):
+    if not requested and (requested is None or requested == []):
         return Request(identifier, parameters, _all_outputs(activation, binary))
-    if type(asked) is not list:
-        raise problems.Malformed("outputs takes a list of objects with a name")
+    if type(requested) is not list:
+        raise problems.Malformed(f"outputs must be a list of objects with a name, got {brief(requested)}")
     known = OUTPUT_NAMES[activation]
     outputs: dict[str, Output] = {}
-    for output in asked:
+    for output in requested:
         name = output.get("name") if type(output) is dict else None
         if type(name) is not str:
-            raise problems.Malformed(f"a requested output takes an object with a name, got {brief(output)}")
+            raise problems.Malformed(f"a requested output must be an object with a name, got {brief(output)}")
         if name not in known:
-            raise problems.Unprocessable(f"there is no output {name[:40]!r}; the model has {', '.join(known)}")
+            raise problems.Unprocessable(f"unknown output {name[:40]!r}; the model has {', '.join(known)}")
         if name in outputs:
             raise problems.Unprocessable(f"output {brief(name)} is requested twice")
         options = _parameters(output)
-        for foreign in _FOREIGN_PARAMETERS:
-            if foreign in options:
-                raise problems.Unprocessable(f"output {brief(name)}: the parameter {foreign} is not supported")
+        for unsupported in _UNSUPPORTED_PARAMETERS:
+            if unsupported in options:
+                raise problems.Unprocessable(f"output {brief(name)}: the parameter {unsupported} is not supported")
         outputs[name] = Output(name, _flag(options, "binary_data", binary))
     return Request(identifier, parameters, tuple(outputs.values()))
 
@@ -213,7 +213,7 @@ def _request(document: dict[str, Any], activation: str) -> Request:
 def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
     value = parameters.get(name, default)
     if type(value) is not bool:
-        raise problems.Malformed(f"the parameter {name} takes true or false, got {brief(value)}")
+        raise problems.Malformed(f"the parameter {name} must be true or false, got {brief(value)}")
     return value
 
 
@@ -235,7 +235,7 @@ def _raw(body: images.Body, signature: Signature) -> tuple[NDArray[Any], Request
     size = signature.input.example_bytes
     count, rest = divmod(len(body), size)
     if rest or not count:
-        raise problems.Malformed(f"a raw binary request takes a multiple of {size} bytes, got {len(body)}")
+        raise problems.Malformed(f"a raw binary request must be a multiple of {size} bytes, got {len(body)}")
     values = np.frombuffer(body, dtype).reshape(count, *signature.input.shape)
     request = Request("", {}, _all_outputs(signature.output.activation, True))
     return validation.from_array(values, signature).values, request
@@ -250,7 +250,7 @@ def _from_binary(
         return _pictures(_elements(binary, count), count, signature, prepare)
     dtype = _numeric(datatype, signature)
     if count * dtype.itemsize != len(binary):
-        raise problems.Malformed(f"shape {shape} of {datatype} takes {count * dtype.itemsize} bytes, got {len(binary)}")
+        raise problems.Malformed(f"shape {shape} of {datatype} needs {count * dtype.itemsize} bytes, got {len(binary)}")
     return _shaped(np.frombuffer(binary, dtype), shape, signature)
 
 
@@ -260,22 +260,24 @@ def _from_json(
     count = _count(shape)
     flat = _flatten(data, shape)
     if count != len(flat):
-        raise problems.Malformed(f"shape {shape} takes {count} values, data has {len(flat)}")
+        raise problems.Malformed(f"shape {shape} needs {count} values, but data has {len(flat)}")
     kinds = set(map(type, flat))
     if datatype == "BYTES" and signature.input.kind == "image":
         if kinds != {str}:
-            raise problems.Unprocessable("data of BYTES takes images as base64 strings")
+            raise problems.Unprocessable("data of BYTES must hold images as base64 strings")
         _check_pictures(shape)
         return _pictures(map(_base64, flat), count, signature, prepare)
     dtype = _numeric(datatype, signature)
     if not kinds <= ({int, float} if dtype.kind == "f" else {int}):
-        raise problems.Unprocessable(f"data of {datatype} takes {'' if dtype.kind == 'f' else 'whole '}numbers alone")
+        raise problems.Unprocessable(
+            f"data of {datatype} must hold only {'' if dtype.kind == 'f' else 'whole '}numbers"
+        )
     try:
-        # What overflows a float datatype becomes infinite and is refused as such, so numpy need not warn.
+        # A number beyond a float datatype becomes infinite and is refused later, so numpy's warning is not needed.
         with np.errstate(over="ignore"):
             values = np.array(flat, dtype)
     except OverflowError:
-        raise problems.Unprocessable(f"data has a number that {datatype} cannot hold") from None
+        raise problems.Unprocessable(f"data holds a number beyond the range of {datatype}") from None
     return _shaped(values, shape, signature)
 
 
@@ -283,18 +285,18 @@ def _numeric(datatype: str, signature: Signature) -> np.dtype[Any]:
     dtype = DATATYPES.get(datatype)
     if dtype is None:
         accepted = [*DATATYPES, *(["BYTES"] if signature.input.kind == "image" else [])]
-        raise problems.Unprocessable(f"datatype {datatype[:40]!r} cannot be used; send one of {', '.join(accepted)}")
+        raise problems.Unprocessable(f"datatype {datatype[:40]!r} is not supported; send one of {', '.join(accepted)}")
     return dtype
 
 
 def _count(shape: list[Any]) -> int:
-    """The number of elements in a tensor of ``shape``, whose entries are checked."""
+    """Check the entries of a tensor's ``shape``, and return its number of elements."""
     # The product of a long list of large numbers would take minutes.
     if len(shape) > _MAX_AXES:
-        raise problems.Unprocessable(f"a tensor of {len(shape)} axes does not fit this model")
+        raise problems.Unprocessable(f"shape must have at most {_MAX_AXES} axes, got {len(shape)}")
     for length in shape:
         if type(length) is not int or length < 0:
-            raise problems.Unprocessable(f"shape takes whole numbers from 0 up, got {brief(shape)}")
+            raise problems.Unprocessable(f"shape must hold whole numbers of at least 0, got {brief(shape)}")
     return math.prod(shape)
 
 
@@ -302,7 +304,7 @@ def _shaped(flat: NDArray[Any], shape: list[int], signature: Signature) -> NDArr
     example = signature.input.shape
     if len(example) == 2 and len(shape) == 4 and shape[1] == 1:
         shape = [shape[0], *shape[2:]]
-    # An empty array of huge axes is more than numpy takes.
+    # numpy cannot reshape to an empty array with huge axes.
     if not flat.size:
         raise problems.Unprocessable(
             f"shape {brief(shape)} does not fit this model; send {validation.accepted_shapes(signature)}"
@@ -311,14 +313,14 @@ def _shaped(flat: NDArray[Any], shape: list[int], signature: Signature) -> NDArr
 
 
 def _flatten(data: list[Any], shape: list[int]) -> list[Any]:
-    """The values of ``data``, which is flat or nested exactly as ``shape`` says."""
+    """The values of ``data``, which must be flat, or nested exactly as ``shape`` declares."""
     if not data or type(data[0]) is not list:
         return data
     level = [data]
     for length in shape:
         for row in level:
             if type(row) is not list or len(row) != length:
-                raise problems.Malformed(f"data is neither flat nor nested as its shape {brief(shape)} says")
+                raise problems.Malformed(f"data must be flat or nested as its shape {brief(shape)} declares")
         level = list(chain.from_iterable(level))
     return level
 
@@ -327,7 +329,7 @@ def _flatten(data: list[Any], shape: list[int]) -> list[Any]:
 
 
 def _check_pictures(shape: list[int]) -> None:
-    """Accept the shape of a BYTES tensor of images, [N] or [N, 1]."""
+    """Refuse a BYTES tensor of images unless its shape is [N] or [N, 1]."""
     if len(shape) not in (1, 2) or shape[1:] not in ([], [1]):
         raise problems.Unprocessable(f"shape {brief(shape)} does not fit images as BYTES; send [N] or [N, 1]")
     validation.check_count(shape[0])
@@ -336,7 +338,7 @@ def _check_pictures(shape: list[int]) -> None:
 def _pictures(
     files: Iterable[images.Body], count: int, signature: Signature, prepare: images.Prepare
 ) -> NDArray[np.uint8]:
-    """Decode one file after the other, so that there is never more than one in its decoded form."""
+    """Decode files in turn, so that only one at a time is in memory at its full size."""
     height, width = signature.input.shape
     pictures = np.empty((count, height, width), np.uint8)
     for index, file in enumerate(files):
@@ -345,17 +347,19 @@ def _pictures(
 
 
 def _elements(binary: memoryview, count: int) -> list[memoryview]:
-    """The elements of a binary BYTES tensor: each is its length as 4 bytes, then that many bytes."""
+    """Split a binary BYTES tensor into its elements; each is its length as 4 bytes, then that many bytes."""
     elements: list[memoryview] = []
     at, end = 0, len(binary)
     while at < end and len(elements) < count:
         start = at + 4
         at = start + int.from_bytes(binary[at:start], "little")
         if at > end:
-            raise problems.Malformed(f"element {len(elements)} of the BYTES tensor ends after the body")
+            raise problems.Malformed(f"element {len(elements)} of the BYTES tensor ends beyond the body")
         elements.append(binary[start:at])
     if at != end or len(elements) != count:
-        raise problems.Malformed(f"the BYTES tensor takes {count} elements of a 4-byte length and that many bytes")
+        raise problems.Malformed(
+            f"the BYTES tensor must hold {count} elements, each a 4-byte length and that many bytes"
+        )
     return elements
 
 
@@ -363,4 +367,4 @@ def _base64(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:
-        raise problems.Malformed("data of BYTES has a string that is not base64") from None
+        raise problems.Malformed("data of BYTES holds a string that is not valid base64") from None

@@ -1,12 +1,12 @@
-"""What a caller may ask for in the query string.
+"""Options of a request, from its query string.
 
-TorchServe gives its handlers no query string, so the gateway copies it into the request header ``X-Query``, and a
-program that calls the inference port directly sends that header itself.
+TorchServe gives its handlers no query string, so the gateway copies it into the request header ``X-Query``. A program
+that calls the inference port directly sends that header itself.
 
     top_k    1 to the number of labels    only the most probable labels in "probabilities"
-    target   a label, or its index        the class to explain; the most probable one without it
-    prepare  auto, none or photo          what is done with pictures, see handlers.inputs.images
-    picture  true or false                adds "picture", the pixels that the network saw, as a base64 PNG
+    target   a label, or its index        the class to explain; by default the most probable one
+    prepare  auto, none or photo          how images are converted, see handlers.inputs.images
+    picture  true or false                adds "picture", the pixels given to the network, as a base64 PNG
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ DEFAULT = Options()
 
 
 def parse(query: str | None, labels: Sequence[str]) -> Options:
-    """Read a query string; names that are no option are ignored, as TorchServe's own paths do.
+    """Read a query string; unknown names are ignored, as in TorchServe's own paths.
 
     Raises:
-        problems.Unprocessable: an option has a value that it cannot have, or is given twice.
+        problems.Unprocessable: an option has an invalid value or appears twice.
     """
     if not query:
         return DEFAULT
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=100)
     except ValueError as error:
         raise problems.Unprocessable(f"the query string cannot be read: {error}") from None
     for name, value in pairs:
-        if name in given and name in _READERS:
-            raise problems.Unprocessable(f"the option {name!r} is given twice")
-        given[name] = value
-    return Options(**{name: read(given[name], labels) for name, read in _READERS.items() if name in given})
+        if name in values and name in _READERS:
+            raise problems.Unprocessable(f"option {name} appears twice; send it once")
+        values[name] = value
+    return Options(**{name: read(values[name], labels) for name, read in _READERS.items() if name in values})
 
 
 def _number(text: str) -> int | None:

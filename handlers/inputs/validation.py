@@ -1,4 +1,4 @@
-"""Numbers from any format become examples: the one place that judges shape, datatype, range and count."""
+"""Numbers from any format become examples: the one place that checks shape, datatype, range and count."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Examples(NamedTuple):
     """Checked input of one request.
 
     Attributes:
-        values: ``[N, *signature.input.shape]``, N >= 1. Images: uint8, or float32 where the caller sent fractions; both
-            in pixel units, 0 to 255. Vectors: float32, finite.
+        values: ``[N, *signature.input.shape]``, N >= 1. Images: uint8, or float32 if the caller sent fractions; both in
+            pixel units, 0 to 255. Vectors: float32, finite.
         single: whether the caller sent one example without a batch axis, and so expects one answer and not a list.
     """
 
@@ -28,10 +28,10 @@ class Examples(NamedTuple):
 
 
 def from_array(values: NDArray[Any], signature: Signature) -> Examples:
-    """Check an array of any real datatype, byte order and memory order, and give it the model's form.
+    """Check an array of any real datatype, byte order and memory order, and convert it to the model's form.
 
     The shape is that of one example or ``[N, *shape]``; an image's rows may also be joined: ``[H*W]``, ``[N, H*W]``.
-    Image integers are pixels from 0 to 255, image floats are fractions from 0 to 1: the datatype alone decides.
+    The datatype alone decides how an image is read: integers are pixels, 0 to 255, and floats are fractions, 0 to 1.
 
     Raises:
         problems.Unprocessable: wrong shape or datatype, no example, a value out of range, NaN or infinity.
@@ -39,27 +39,27 @@ def from_array(values: NDArray[Any], signature: Signature) -> Examples:
     """
     shaped, single = _shaped(values, signature)
     if shaped.dtype.kind not in "iuf":
-        raise problems.Unprocessable(f"values of type {shaped.dtype} cannot be used; send integers or floats")
+        raise problems.Unprocessable(f"values must be integers or floats, got {shaped.dtype}")
     if signature.input.kind == "vector":
         return Examples(_features(shaped), single)
     return Examples(_fractions(shaped) if shaped.dtype.kind == "f" else _pixels(shaped), single)
 
 
 def check_count(count: int) -> None:
-    """Refuse a request of no example, or of too many.
+    """Refuse a request with no examples or too many.
 
     Raises:
-        problems.Unprocessable: there is none.
-        problems.TooLarge: there are more than ``limits.EXAMPLES``.
+        problems.Unprocessable: no examples.
+        problems.TooLarge: more than ``limits.EXAMPLES``.
     """
     if count == 0:
-        raise problems.Unprocessable("the request holds no example; send at least one")
+        raise problems.Unprocessable("the request holds no examples; send at least one")
     if count > limits.EXAMPLES:
-        raise problems.TooLarge(f"{count} examples in one request; the limit is {limits.EXAMPLES}")
+        raise problems.TooLarge(f"too many examples in one request ({count}, limit {limits.EXAMPLES})")
 
 
 def accepted_shapes(signature: Signature) -> str:
-    """The shapes that ``from_array`` takes, for messages: ``28x28, Nx28x28 or Nx784``."""
+    """The shapes that ``from_array`` accepts, for messages: ``28x28, Nx28x28 or Nx784``."""
     shape = signature.input.shape
     one = "x".join(map(str, shape))
     if len(shape) == 1:
@@ -82,19 +82,19 @@ def _pixels(values: NDArray[Any]) -> NDArray[np.uint8]:
     if values.dtype != np.uint8:
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > PIXEL_MAX:
-            found = low if low < 0 else high
-            raise problems.Unprocessable(f"integer pixels must be from 0 to {PIXEL_MAX}, got {found}")
+            wrong = low if low < 0 else high
+            raise problems.Unprocessable(f"integer pixels must be from 0 to {PIXEL_MAX}, got {wrong}")
     return np.ascontiguousarray(values, dtype=np.uint8)
 
 
 def _fractions(values: NDArray[Any]) -> NDArray[np.float32]:
     low, high = float(values.min()), float(values.max())
-    # NaN makes both comparisons false, so that it is caught here too.
+    # NaN makes both comparisons false, so this catches it too.
     if not (low >= 0 and high <= 1):
         _refuse_not_finite(low, high)
-        found = low if low < 0 else high
+        wrong = low if low < 0 else high
         raise problems.Unprocessable(
-            f"float pixels must be from 0 to 1, got {found:g}; pixels from 0 to {PIXEL_MAX} are sent as integers"
+            f"float pixels must be from 0 to 1, got {wrong:g}; send pixels from 0 to {PIXEL_MAX} as integers"
         )
     scaled = values.astype(np.float32, order="C")
     scaled *= PIXEL_MAX
@@ -102,7 +102,7 @@ def _fractions(values: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _features(values: NDArray[Any]) -> NDArray[np.float32]:
-    # A float64 beyond float32's range becomes infinite here and is refused below, so numpy need not warn.
+    # A float64 beyond float32's range becomes infinite here and is refused below, so numpy's warning is not needed.
     with np.errstate(over="ignore"):
         features = values.astype(np.float32, order="C")
     _refuse_not_finite(float(features.min()), float(features.max()))
@@ -113,4 +113,4 @@ def _refuse_not_finite(low: float, high: float) -> None:
     for value in (low, high):
         if not math.isfinite(value):
             name = "NaN" if math.isnan(value) else "infinity"
-            raise problems.Unprocessable(f"the values contain {name} as float32; every value must be finite")
+            raise problems.Unprocessable(f"every value must be finite as float32, got {name}")

@@ -5,8 +5,8 @@
     application/x-npy             float32 [N, labels]
     application/octet-stream      the same, raw and little-endian
 
-A JSON answer is one object for one example sent without a batch axis, else a list in the order of the examples, or
-``{"predictions": [...]}`` for KServe v1.
+A JSON answer is one object if the request held one example without a batch axis. Otherwise it is a list in the order of
+the examples, or ``{"predictions": [...]}`` for KServe v1.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ OCTETS = "application/octet-stream"
 PNG = "image/png"
 FORMS = (JSON, npy.CONTENT_TYPE, OCTETS)
 
-# A label of a sigmoid model applies from this probability on.
+# Smallest probability at which a label of a sigmoid model applies: more likely than not.
 THRESHOLD = 0.5
 
 
@@ -38,7 +38,7 @@ def negotiate(accept: str, forms: Sequence[str] = FORMS) -> str:
     """The member of ``forms`` that an ``Accept`` header prefers; earlier members win ties (RFC 9110, 12.5.1).
 
     Raises:
-        problems.NotAcceptable: it allows none of them.
+        problems.NotAcceptable: the header allows none of them.
     """
     ranges: dict[str, float] = {}
     for entry in accept.split(","):
@@ -49,13 +49,13 @@ def negotiate(accept: str, forms: Sequence[str] = FORMS) -> str:
         return forms[0]
 
     def quality(form: str) -> float:
-        # The most specific range that matches decides.
+        # The most specific matching range decides.
         names = (form, form.partition("/")[0] + "/*", "*/*")
         return next((ranges[name] for name in names if name in ranges), 0.0)
 
     best = max(forms, key=quality)
     if quality(best) <= 0:
-        raise problems.NotAcceptable(f"Accept is {accept[:200]!r}; the answer can be {', '.join(forms)}")
+        raise problems.NotAcceptable(f"Accept must allow one of {', '.join(forms)}, got {accept[:200]!r}")
     return best
 
 
@@ -71,7 +71,7 @@ def _quality(parameters: Sequence[str]) -> float:
 
 
 class Encoder:
-    """Writes a model's answers; the labels are turned into JSON once, when the model is loaded."""
+    """Writes a model's answers; each label is converted to JSON once, when the model is loaded."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -91,25 +91,25 @@ class Encoder:
         top_k: int | None = None,
         pictures: Sequence[bytes] = (),
     ) -> bytes:
-        """The JSON answer to a prediction.
+        """Write the JSON answer to a prediction.
 
         Args:
             probabilities: float32 ``[N, labels]``.
             single: one object instead of a list of one.
             wrapped: a list in ``{"predictions": …}``.
-            top_k: how many labels ``probabilities`` names, the most probable ones in falling order; all without it.
+            top_k: the number of labels in ``probabilities``, most probable first; ``None``: all labels in their order.
             pictures: one PNG file for each example, added as ``picture`` in base64.
         """
         objects = self.objects(probabilities, top_k)
         if pictures:
             objects = [
-                b'%b,"picture":"%b"}' % (one[:-1], base64.b64encode(picture))
-                for one, picture in zip(objects, pictures, strict=True)
+                b'%b,"picture":"%b"}' % (answer[:-1], base64.b64encode(picture))
+                for answer, picture in zip(objects, pictures, strict=True)
             ]
         return _enclosed(objects, single, b"predictions" if wrapped else b"")
 
     def objects(self, probabilities: NDArray[np.float32], top_k: int | None = None) -> list[bytes]:
-        """A JSON object for each row of ``probabilities``; the arguments are those of ``json``."""
+        """One JSON object for each row of ``probabilities``; arguments as in ``json``."""
         rows, bests = _texts(probabilities), probabilities.argmax(1).tolist()
         if top_k is None and self._output.activation == "softmax":
             return [self._whole[best] % (texts[best], *texts) for texts, best in zip(rows, bests, strict=True)]
@@ -124,9 +124,9 @@ class Encoder:
         single: bool,
         wrapped: bool = False,
     ) -> bytes:
-        """The JSON answer to a request for explanations: class, label and probability, ``target``, ``attributions``.
+        """Write the JSON answer to an explanation: class, label, probability, ``target`` and ``attributions``.
 
-        For sigmoid models, which decide for no class, the first three are those of the target.
+        Sigmoid models predict no class; their first three members are those of the target.
 
         Args:
             probabilities: float32 ``[N, labels]``.
@@ -157,7 +157,7 @@ class Encoder:
 
 
 def _texts(probabilities: NDArray[np.float32]) -> list[list[bytes]]:
-    """Each row's numbers in float32's shortest form, such as 0.1 instead of float64's 0.10000000149011612."""
+    """Each row's numbers in float32's shortest form: 0.1 and not float64's 0.10000000149011612."""
     rows = orjson.dumps(probabilities, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
     return [row.split(b",") for row in rows]
 
@@ -169,6 +169,6 @@ def _enclosed(objects: list[bytes], single: bool, name: bytes) -> bytes:
 
 
 def array(probabilities: NDArray[np.float32], form: str) -> bytes:
-    """The answer as a ``.npy`` file or as raw little-endian float32."""
+    """Write the answer as a ``.npy`` file or as raw little-endian float32."""
     values: NDArray[Any] = np.ascontiguousarray(probabilities, "<f4")
     return npy.write(values) if form == npy.CONTENT_TYPE else values.tobytes()

@@ -1,6 +1,10 @@
-"""Open Inference Protocol (KServe v2): the inference response and the model's metadata.
+"""Open Inference Protocol (KServe v2): writes inference responses and the model's metadata.
 
-The request, and the sources of the protocol, are in ``handlers.inputs.open_inference``.
+    probabilities  FP32   [N, labels]
+    class          INT64  [N]          softmax models only: the index of the largest probability
+    label          BYTES  [N]          softmax models only: that class's name
+
+``handlers.inputs.open_inference`` reads the requests, and names the protocol's sources.
 """
 
 from __future__ import annotations
@@ -23,16 +27,16 @@ def encode(request: Request, probabilities: NDArray[np.float32], signature: Sign
     """Write an inference response.
 
     Args:
-        request: what ``parse`` returned.
+        request: as ``handlers.inputs.open_inference.parse`` returned it.
         probabilities: float32 [N, labels], in the order of the inputs.
         signature: the model's contract.
 
     Returns:
-        The body, its content type, and the value of the ``Inference-Header-Content-Length`` header, which is ``None``
-        where the body is JSON alone.
+        The body, its content type, and the value of the ``Inference-Header-Content-Length`` header. The value is
+        ``None`` if the body is only JSON.
     """
     outputs = [_output(output, probabilities, signature) for output in request.outputs]
-    # TorchServe's own gRPC service takes these four members for granted and loses a worker over a missing one.
+    # TorchServe's own gRPC service requires these four members: a worker dies if one is missing.
     answer: dict[str, Any] = {
         "model_name": signature.model,
         "model_version": signature.version,
@@ -52,7 +56,7 @@ def metadata(signature: Signature, versions: Sequence[str]) -> dict[str, Any]:
 
     Args:
         signature: the model's contract.
-        versions: the versions that are registered under the model's name.
+        versions: all versions that are registered under the model's name.
     """
 
     def tensor(name: str, datatype: str, *shape: int) -> dict[str, Any]:
@@ -76,7 +80,7 @@ def _label_elements(labels: tuple[str, ...]) -> tuple[bytes, ...]:
 
 
 def _output(output: Output, probabilities: NDArray[np.float32], signature: Signature) -> tuple[dict[str, Any], bytes]:
-    """One tensor of the response, and the raw bytes that it adds after the JSON."""
+    """One tensor of the response, and the raw bytes that follow the JSON for it."""
     name, binary = output
     labels, datatype = signature.output.labels, _OUTPUT_DATATYPES[name]
     values: NDArray[Any] = probabilities if name == "probabilities" else probabilities.argmax(axis=1)

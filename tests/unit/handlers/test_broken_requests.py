@@ -1,4 +1,4 @@
-"""A few thousand broken requests of every format; ``python -m tests.fuzz.decoders`` tries as many as one likes."""
+"""A few thousand broken requests of every format; ``python -m tests.fuzz.decoders --count N`` tries more."""
 
 import collections
 
@@ -11,16 +11,16 @@ COUNT = 4000
 
 
 @pytest.mark.parametrize("request_", CORPUS, ids=lambda request: request.name)
-def test_the_corpus_is_right(request_):
+def test_every_request_of_the_corpus_has_the_expected_outcome(request_):
     name, _ = decoders.outcome(request_)
     assert name == ("Unprocessable" if "objects" in request_.name else "decoded")
 
 
-def test_nothing_but_problems():
+def test_broken_requests_raise_only_problems():
     names = collections.Counter(decoders.outcome(request)[0] for request in mutations.mutated(0, COUNT, CORPUS))
-    # The mutations are of use only if they lead into every kind of trouble, and leave some requests right.
+    # Useful mutations cause every kind of problem, and leave some requests right.
     assert {"decoded", "Malformed", "Unprocessable", "UnsupportedFormat", "TooLarge"} <= set(names)
 
 
-def test_the_same_seed_breaks_the_same_requests():
+def test_the_same_seed_gives_the_same_requests():
     assert list(mutations.mutated(7, 50, CORPUS)) == list(mutations.mutated(7, 50, CORPUS))

@@ -1,4 +1,4 @@
-"""Answers: JSON, arrays, and which of them a client gets."""
+"""Answers in JSON and as arrays, and the choice between them by ``Accept``."""
 
 import base64
 import contextlib
@@ -21,7 +21,7 @@ PROBABILITIES[0, 9] = PROBABILITIES[1, 0] = PROBABILITIES[2, 4] = 0.91
 ENCODER = encoding.Encoder(FASHION.output)
 
 
-def test_one_answer():
+def test_one_answer_is_an_object():
     answer = json.loads(ENCODER.json(PROBABILITIES[:1], single=True))
     assert list(answer) == ["class", "label", "probability", "probabilities"]
     assert (answer["class"], answer["label"], answer["probability"]) == (9, "Ankle boot", 0.91)
@@ -29,7 +29,7 @@ def test_one_answer():
     assert answer["probabilities"]["Bag"] == 0.01
 
 
-def test_many_answers_keep_their_order():
+def test_several_answers_are_a_list_in_order():
     answers = json.loads(ENCODER.json(PROBABILITIES, single=False))
     assert [answer["label"] for answer in answers] == ["Ankle boot", "T-shirt/top", "Coat"]
     assert len(json.loads(ENCODER.json(PROBABILITIES[:1], single=False))) == 1
@@ -40,13 +40,13 @@ def test_many_answers_keep_their_order():
 @given(npst.arrays(np.float32, (2, 10), elements=st.floats(0, 1, width=32)))
 def test_json_holds_every_float32_exactly(values):
     for answer, row in zip(json.loads(ENCODER.json(values, single=False)), values, strict=True):
-        np.testing.assert_array_equal(np.float32(list(answer["probabilities"].values())), row)
+        np.testing.assert_array_equal(np.array(list(answer["probabilities"].values()), np.float32), row)
         assert answer["class"] == row.argmax()
         assert np.float32(answer["probability"]) == row.max()
 
 
 @pytest.mark.parametrize("top_k", [1, 3, 10])
-def test_top_k_names_the_most_probable_first(top_k):
+def test_top_k_lists_the_most_probable_first(top_k):
     values = np.linspace(0.02, 0.18, 10, dtype=np.float32)[None]
     answer = json.loads(ENCODER.json(values, single=True, top_k=top_k))
     assert list(answer["probabilities"]) == list(LABELS[::-1][:top_k])
@@ -63,40 +63,40 @@ def test_independent_labels_have_no_class():
     assert shortened == {"probabilities": {"100%": 0.9}, "labels": ["left", "100%"]}
 
 
-def test_labels_of_any_text():
+def test_labels_may_hold_any_text():
     labels = ("%s", 'a "quoted" %d', "ß\n", "%%")
     answer = json.loads(encoding.Encoder(Output("softmax", labels)).json(np.full((1, 4), 0.25, np.float32), True))
     assert list(answer["probabilities"]) == list(labels)
 
 
-def test_pictures_are_added():
+def test_pictures_are_added_in_base64():
     answers = json.loads(ENCODER.json(PROBABILITIES[:2], single=False, pictures=[b"one", b"two"]))
     assert [base64.b64decode(answer["picture"]) for answer in answers] == [b"one", b"two"]
 
 
-def test_explanations():
+def test_explanations_have_a_target_and_attributions():
     attributions = np.arange(8, dtype=np.float32).reshape(2, 2, 2)
-    found = json.loads(ENCODER.explanations(PROBABILITIES[:2], [9, 3], attributions, single=False))
-    assert [list(one) for one in found] == [["class", "label", "probability", "target", "attributions"]] * 2
-    assert [one["target"] for one in found] == [9, 3]
-    assert [one["class"] for one in found] == [9, 0]
-    np.testing.assert_array_equal([one["attributions"] for one in found], attributions)
-    assert json.loads(ENCODER.explanations(PROBABILITIES[:1], [9], attributions[:1], single=True)) == found[0]
+    answers = json.loads(ENCODER.explanations(PROBABILITIES[:2], [9, 3], attributions, single=False))
+    assert [list(answer) for answer in answers] == [["class", "label", "probability", "target", "attributions"]] * 2
+    assert [answer["target"] for answer in answers] == [9, 3]
+    assert [answer["class"] for answer in answers] == [9, 0]
+    np.testing.assert_array_equal([answer["attributions"] for answer in answers], attributions)
+    assert json.loads(ENCODER.explanations(PROBABILITIES[:1], [9], attributions[:1], single=True)) == answers[0]
     wrapped = json.loads(ENCODER.explanations(PROBABILITIES[:2], [9, 3], attributions, single=False, wrapped=True))
-    assert wrapped == {"explanations": found}
+    assert wrapped == {"explanations": answers}
 
 
 def test_explanations_of_independent_labels_are_of_the_target():
     encoder = encoding.Encoder(SIGMOID.output)
     values = np.array([[0.25, 0.75]], np.float32)
-    found = json.loads(encoder.explanations(values, [0], np.zeros((1, 3), np.float32), single=True))
-    assert (found["label"], found["probability"], found["target"]) == ("left", 0.25, 0)
+    answer = json.loads(encoder.explanations(values, [0], np.zeros((1, 3), np.float32), single=True))
+    assert (answer["label"], answer["probability"], answer["target"]) == ("left", 0.25, 0)
 
 
-def test_arrays():
-    found = np.load(io.BytesIO(encoding.array(PROBABILITIES, "application/x-npy")))
-    np.testing.assert_array_equal(found, PROBABILITIES)
-    assert found.dtype == np.float32
+def test_arrays_are_npy_or_raw_float32():
+    array = np.load(io.BytesIO(encoding.array(PROBABILITIES, "application/x-npy")))
+    np.testing.assert_array_equal(array, PROBABILITIES)
+    assert array.dtype == np.float32
     raw = encoding.array(PROBABILITIES[1:2], "application/octet-stream")
     np.testing.assert_array_equal(np.frombuffer(raw, "<f4"), PROBABILITIES[1])
 
@@ -130,7 +130,7 @@ def test_accept_decides_the_form(accept, expected):
 @pytest.mark.parametrize(
     "accept", ["text/html", "text/*", "application/json;q=0", "image/png", "*/*;q=0", "application/json;q=x", "json"]
 )
-def test_what_cannot_be_met_is_not_acceptable(accept):
+def test_an_accept_header_that_no_form_meets_is_not_acceptable(accept):
     with pytest.raises(problems.NotAcceptable, match="application/x-npy"):
         encoding.negotiate(accept)
 

@@ -1,4 +1,4 @@
-"""Attributions and heat maps; the networks are those that training exports, with seeded random weights."""
+"""Attributions and heat maps, of the catalog's networks with seeded random weights."""
 
 import io
 import subprocess
@@ -30,12 +30,12 @@ CASES = {
 
 
 def inputs_for(signature, count):
-    """Random examples as the classifier prepares them, and the baseline that stands for black."""
-    given = signature.input
-    values = torch.rand(count, *given.shape, generator=torch.Generator().manual_seed(1))
-    if given.kind == "image":
-        values = torch.nn.functional.pad((values * 255).round(), (given.padding,) * 4)
-    return (values * given.gain + given.bias).reshape(-1, *given.network_shape)
+    """Random examples as the classifier prepares them."""
+    contract = signature.input
+    values = torch.rand(count, *contract.shape, generator=torch.Generator().manual_seed(1))
+    if contract.kind == "image":
+        values = torch.nn.functional.pad((values * 255).round(), (contract.padding,) * 4)
+    return (values * contract.gain + contract.bias).reshape(-1, *contract.network_shape)
 
 
 @pytest.fixture(params=CASES)
@@ -51,23 +51,23 @@ def test_attributions_add_up_to_the_difference_of_the_scores(case, form):
     if form == "frozen":
         network = torch.jit.freeze(network)
     count = explanations.CHUNK + 2
-    with torch.inference_mode():  # as the classifier calls it
+    with torch.inference_mode():  # as in the classifier
         inputs = inputs_for(signature, count)
         targets = [index % len(signature.output.labels) for index in range(count)]
-        found = explanations.explain(network, inputs, targets, signature)
+        attributions = explanations.explain(network, inputs, targets, signature)
         black = torch.full_like(inputs[:1], signature.input.bias)
         expected = (network(inputs) - network(black))[range(count), targets]
-    assert found.shape == (count, *signature.input.shape)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found.reshape(count, -1).sum(1), expected.numpy(), atol=1.5e-3, rtol=0.01)
+    assert attributions.shape == (count, *signature.input.shape)
+    assert attributions.dtype == np.float32
+    np.testing.assert_allclose(attributions.reshape(count, -1).sum(1), expected.numpy(), atol=1.5e-3, rtol=0.01)
 
 
 def test_attributions_of_a_linear_network_are_weight_times_value():
     signature = Signature("l", "1", "", Input("vector", "features", (3,), (3,)), Output("softmax", ("a", "b")))
     network = torch.nn.Linear(3, 2)
     inputs = torch.tensor([[1.0, -2.0, 3.0], [0.0, 5.0, 1.0]])
-    found = explanations.explain(torch.jit.script(network), inputs, [0, 1], signature)
-    np.testing.assert_allclose(found, (network.weight * inputs).detach().numpy(), rtol=1e-4, atol=1e-6)
+    attributions = explanations.explain(torch.jit.script(network), inputs, [0, 1], signature)
+    np.testing.assert_allclose(attributions, (network.weight * inputs).detach().numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_every_example_is_explained_as_it_would_be_alone(case):
@@ -78,7 +78,7 @@ def test_every_example_is_explained_as_it_would_be_alone(case):
     np.testing.assert_allclose(together[-1:], alone, atol=1e-6)
 
 
-def test_explaining_leaves_the_inputs_and_the_network_alone(case):
+def test_explaining_changes_neither_inputs_nor_network(case):
     network, signature = case
     inputs = inputs_for(signature, 1)
     before, scores = inputs.clone(), network(inputs)
@@ -95,7 +95,7 @@ def read(file):
         return np.asarray(picture)
 
 
-def test_the_heat_map_shows_what_speaks_for_and_against():
+def test_the_heat_map_colors_pixels_for_and_against_the_label():
     image = np.full((28, 28), 200, np.uint8)
     attribution = np.zeros((28, 28), np.float32)
     attribution[3, 4], attribution[20, 21] = 0.5, -0.5
@@ -110,12 +110,12 @@ def test_the_heat_map_shows_what_speaks_for_and_against():
     assert (picture == 100).all()
 
 
-def test_an_attribution_of_nothing_shows_the_image():
+def test_the_heat_map_of_zero_attributions_is_the_image():
     image = np.arange(784, dtype=np.uint32).reshape(28, 28).astype(np.uint8)
     picture = read(explanations.heat_map_png(image, np.zeros((28, 28), np.float32)))
     np.testing.assert_allclose(picture[5::10, 5::10, 0], image / 2, atol=0.5)
 
 
-def test_predictions_do_without_captum():
+def test_predictions_do_not_import_captum():
     command = "import sys; import handlers.classifier, handlers.image_classifier; sys.exit('captum' in sys.modules)"
     subprocess.run([sys.executable, "-c", command], check=True)

@@ -1,4 +1,4 @@
-"""The .npy format: what numpy writes is read, and nothing else."""
+"""The .npy format: arrays of numbers are read, and everything else is refused."""
 
 import io
 import pickle
@@ -33,26 +33,26 @@ def with_header(text: str, data: bytes = b"") -> bytes:
     st.sampled_from("CF"),
     st.sampled_from([(1, 0), (2, 0), (3, 0)]),
 )
-def test_what_numpy_writes_is_read(values, order, version):
-    found = npy.read(save(np.asarray(values, order=order), version))
-    np.testing.assert_array_equal(found, values)
-    assert found.dtype == values.dtype
+def test_arrays_written_by_numpy_are_read(values, order, version):
+    array = npy.read(save(np.asarray(values, order=order), version))
+    np.testing.assert_array_equal(array, values)
+    assert array.dtype == values.dtype
 
 
-def test_what_is_written_numpy_reads():
+def test_numpy_reads_written_arrays():
     values = np.arange(30, dtype=np.float32).reshape(3, 10)
     np.testing.assert_array_equal(np.load(io.BytesIO(npy.write(values))), values)
 
 
 class Trap:
-    """Unpickling this would be noticed."""
+    """Fails the test if it is unpickled."""
 
     def __reduce__(self):
         return (pytest.fail, ("a pickle was loaded",))
 
 
 def test_a_pickle_is_never_loaded():
-    with pytest.raises(problems.Unprocessable, match="not accepted"):
+    with pytest.raises(problems.Unprocessable, match="not supported"):
         npy.read(save(np.array([Trap()], dtype=object)))
     with pytest.raises(problems.Malformed):
         npy.read(pickle.dumps(Trap()))
@@ -119,6 +119,6 @@ def test_a_wrong_start_is_malformed(body):
         npy.read(body)
 
 
-def test_a_long_but_true_header_is_malformed():
+def test_a_valid_header_beyond_the_limit_is_malformed():
     with pytest.raises(problems.Malformed, match=str(limits.NPY_HEADER_BYTES)):
         npy.read(with_header(GOOD + " " * limits.NPY_HEADER_BYTES, bytes(8)))

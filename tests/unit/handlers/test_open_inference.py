@@ -1,4 +1,4 @@
-"""The Open Inference Protocol, byte for byte, without a server."""
+"""The Open Inference Protocol: requests, responses and metadata, byte for byte, without a server."""
 
 import base64
 import io
@@ -91,7 +91,7 @@ def test_vectors_keep_their_values():
     np.testing.assert_array_equal(values, [[1, 2.5, -3]])
 
 
-def test_a_raw_request_is_the_tensor_alone_and_answers_in_binary():
+def test_a_raw_request_is_only_the_tensor_and_is_answered_in_binary():
     values, request = open_inference.parse(PIXELS.tobytes(), 0, IMAGE)
     np.testing.assert_array_equal(values, PIXELS)
     assert request == open_inference.Request(
@@ -109,7 +109,7 @@ def png(pixels):
 
 @pytest.mark.parametrize("shape", [(2,), (2, 1)], ids=str)
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])
-def test_encoded_images_travel_as_bytes(shape, binary):
+def test_image_files_are_elements_of_bytes(shape, binary):
     files = [png(image) for image in PIXELS]
     if binary:
         raw = b"".join(struct.pack("<I", len(file)) + file for file in files)
@@ -226,7 +226,7 @@ BAD_BINARY = {
     "nothing": (*binary_with(0, b"", (0, 784)), problems.Unprocessable),
     "overflowing": (*binary_with(784, bytes(784), (2**64 - 1, 784)), problems.Malformed),
     "data too": (*binary_with(784, bytes(784), data=ONE), problems.Malformed),
-    "bytes that nothing describes": (as_json(GOOD) + b"\0", len(as_json(GOOD)), problems.Malformed),
+    "undeclared bytes": (as_json(GOOD) + b"\0", len(as_json(GOOD)), problems.Malformed),
     "other shape": (*binary_with(64, bytes(64), (1, 8, 8)), problems.Unprocessable),
     "NaN": (*as_binary(np.full((1, 784), np.nan, "<f4"), datatype="FP32"), problems.Unprocessable),
     "infinity": (*as_binary(np.full((1, 784), np.inf, "<f2"), datatype="FP16"), problems.Unprocessable),
@@ -281,7 +281,7 @@ def answer(request, **kwargs):
     return inference_response.encode(parsed, kwargs.get("probabilities", PROBABILITIES), kwargs.get("signature", IMAGE))
 
 
-def test_the_answer_in_json_has_every_output_by_default():
+def test_a_json_answer_has_every_output_by_default():
     body, content_type, length = answer(as_json(GOOD))
     assert (content_type, length) == ("application/json", None)
     probabilities, classes, labels = (decoded := json.loads(body)).pop("outputs")
@@ -300,11 +300,11 @@ def test_json_probabilities_are_the_same_float32():
 
 
 @pytest.mark.parametrize("more", [{}, {"id": None}, {"outputs": []}], ids=str)
-def test_what_is_left_out_may_be_null_or_empty(more):
+def test_optional_members_may_be_null_or_empty(more):
     assert json.loads(answer(as_json(GOOD, **more))[0])["id"] == ""
 
 
-def test_the_id_and_own_parameters_come_back():
+def test_the_id_and_own_parameters_are_returned():
     request = as_json(GOOD, id="42", parameters={"mine": "x", "n": 1, "binary_data_output": False})
     decoded = json.loads(answer(request)[0])
     assert decoded["id"] == "42"
@@ -313,44 +313,44 @@ def test_the_id_and_own_parameters_come_back():
 
 def binary_outputs(body, length):
     """The raw bytes of each output, by name, as the extension lays them out."""
-    header, at, found = json.loads(body[:length]), length, {}
+    header, at, raw = json.loads(body[:length]), length, {}
     for output in header["outputs"]:
         if "data" not in output:
             size = output["parameters"]["binary_data_size"]
-            found[output["name"]] = body[at : at + size]
+            raw[output["name"]] = body[at : at + size]
             at += size
     assert at == len(body)
-    return header, found
+    return header, raw
 
 
-def test_the_answer_in_binary():
+def test_a_binary_answer():
     body, content_type, length = answer(as_json(GOOD, parameters={"binary_data_output": True}))
     assert content_type == "application/octet-stream"
-    header, found = binary_outputs(body, length)
+    header, raw = binary_outputs(body, length)
     assert [output["name"] for output in header["outputs"]] == ["probabilities", "class", "label"]
-    assert found["probabilities"] == PROBABILITIES.astype("<f4").tobytes()
-    assert found["class"] == struct.pack("<qq", 1, 2)
-    assert found["label"] == struct.pack("<I7sI6s", 7, b"Trouser", 6, "Žabot".encode())
+    assert raw["probabilities"] == PROBABILITIES.astype("<f4").tobytes()
+    assert raw["class"] == struct.pack("<qq", 1, 2)
+    assert raw["label"] == struct.pack("<I7sI6s", 7, b"Trouser", 6, "Žabot".encode())
     assert "parameters" not in header
 
 
-def test_outputs_keep_the_order_and_form_that_was_asked():
+def test_outputs_have_the_requested_order_and_form():
     outputs = [{"name": "label"}, {"name": "probabilities", "parameters": {"binary_data": True}}]
-    header, found = binary_outputs(*answer(as_json(GOOD, outputs=outputs))[::2])
+    header, raw = binary_outputs(*answer(as_json(GOOD, outputs=outputs))[::2])
     assert [output["name"] for output in header["outputs"]] == ["label", "probabilities"]
     assert header["outputs"][0]["data"] == ["Trouser", "Žabot"]
-    assert found == {"probabilities": PROBABILITIES.tobytes()}
+    assert raw == {"probabilities": PROBABILITIES.tobytes()}
 
 
-def test_one_output_can_be_kept_out_of_binary():
+def test_one_output_can_stay_in_json():
     outputs = [{"name": "class", "parameters": {"binary_data": False}}, {"name": "probabilities"}]
     request = as_json(GOOD, outputs=outputs, parameters={"binary_data_output": True})
-    header, found = binary_outputs(*answer(request)[::2])
+    header, raw = binary_outputs(*answer(request)[::2])
     assert header["outputs"][0]["data"] == [1, 2]
-    assert set(found) == {"probabilities"}
+    assert set(raw) == {"probabilities"}
 
 
-def test_independent_labels_have_probabilities_alone():
+def test_independent_labels_have_only_probabilities():
     probabilities = np.array([[0.9, 0.8]], np.float32)
     body, _, _ = answer(as_json(tensor([1, 2, 3], (3,), "FP32")), signature=VECTOR, probabilities=probabilities)
     assert [output["name"] for output in json.loads(body)["outputs"]] == ["probabilities"]
@@ -409,7 +409,7 @@ HEADERS = st.fixed_dictionaries(
 
 
 @given(header=HEADERS, raw=st.binary(max_size=16), cut=st.integers(-2, 2), signature=st.sampled_from([IMAGE, VECTOR]))
-def test_whatever_comes_is_read_or_refused(header, raw, cut, signature):
+def test_any_request_is_read_or_refused(header, raw, cut, signature):
     text = json.dumps(header).encode()
     for length in (None, len(text), max(0, len(text) + cut)):
         try:

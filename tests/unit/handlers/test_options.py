@@ -1,4 +1,4 @@
-"""Options of the query string."""
+"""Options in the query string."""
 
 import contextlib
 
@@ -12,7 +12,7 @@ from tests.support.signatures import LABELS
 
 
 @pytest.mark.parametrize("query", [None, "", "unknown=1", "a&b=&=c", "%ff%00", "top_k2=0", "_=1&_=2"])
-def test_no_option_is_the_default(query):
+def test_without_options_the_defaults_hold(query):
     assert options.parse(query, LABELS) == options.DEFAULT
 
 
@@ -34,7 +34,7 @@ def test_options_are_read(query, expected):
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "x", "", "11", "1.0", "+1", " 1", "٣", "1e0", "9" * 5000])
-def test_top_k_must_be_a_number_of_labels(value):
+def test_top_k_must_be_from_1_to_the_number_of_labels(value):
     with pytest.raises(problems.Unprocessable, match="top_k must be a whole number from 1 to 10"):
         options.parse(f"top_k={value.replace('+', '%2B')}", LABELS)
 
@@ -42,12 +42,12 @@ def test_top_k_must_be_a_number_of_labels(value):
 @pytest.mark.parametrize(
     "query", ["target=10", "target=-1", "target=shoe", "target=", "prepare=", "prepare=PHOTO", "picture=maybe"]
 )
-def test_a_wrong_value_says_what_is_right(query):
+def test_the_message_about_a_wrong_value_names_the_right_ones(query):
     with pytest.raises(problems.Unprocessable, match=query.partition("=")[0] + " must be"):
         options.parse(query, LABELS)
 
 
-def test_an_option_given_twice_is_refused():
+def test_an_option_that_appears_twice_is_refused():
     with pytest.raises(problems.Unprocessable, match="twice"):
         options.parse("top_k=1&top_k=2", LABELS)
 
@@ -62,6 +62,6 @@ def test_too_many_fields_are_refused():
 
 
 @given(st.text() | st.from_regex(r"(top_k|target|prepare|picture)=.*", fullmatch=True))
-def test_any_text_is_options_or_a_problem(query):
+def test_any_text_gives_options_or_a_problem(query):
     with contextlib.suppress(problems.Unprocessable):
         assert isinstance(options.parse(query, LABELS), options.Options)
