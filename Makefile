@@ -104,7 +104,7 @@ BAKE ?=
 MONITORING ?=
 ON_DEVICE = FASHION_DEVICE=$(DEVICE) $(if $(filter gpu,$(DEVICE)),COMPOSE_FILE=docker-compose.yml:docker-compose.gpu.yml)
 COMPOSE = $(ON_DEVICE) docker compose
-LABELS = FASHION_VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) FASHION_REVISION=$$(git rev-parse --short HEAD 2>/dev/null)
+LABELS = FASHION_VERSION=$$(sed -n 's/^VERSION = "\(.*\)"/\1/p' serving/__init__.py) FASHION_REVISION=$$(git rev-parse --short HEAD 2>/dev/null)
 
 .PHONY: engine wheels image up down logs ps
 # First of all, as the rest takes minutes.

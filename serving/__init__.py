@@ -6,7 +6,8 @@
 from collections.abc import Callable
 
 NAME = "fashion-serve"
-VERSION = "0.1.0"
+# The one source of the version. tests/unit/project/test_version.py checks the files that repeat it.
+VERSION = "0.2.0"
 
 # Told what is going on, whenever that changes.
 Report = Callable[[str], None]

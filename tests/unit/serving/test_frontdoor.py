@@ -16,7 +16,7 @@ import pytest
 import requests
 from aiohttp import web
 
-from serving import settings
+from serving import VERSION, settings
 from serving.polling import wait_until
 from serving.ports import listens
 from serving.settings import HOST, ROOT
@@ -94,7 +94,7 @@ def assert_problem(found, status, told):
 
 def test_what_there_is(ask):
     assert ask("/v1/models") == (200, "application/json", {"models": ["fashion", "together"]})
-    assert ask("/v2")[2] == {"name": "fashion-serve", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
+    assert ask("/v2")[2] == {"name": "fashion-serve", "version": VERSION, "extensions": ["binary_tensor_data"]}
     for path in ("/v2/models/fashion", "/v2/models/fashion/versions/2.0"):
         status, _, found = ask(path)
         assert (status, found["name"], found["versions"]) == (200, "fashion", ["1.0", "2.0"])
