@@ -196,10 +196,21 @@ test-monitoring: archive ## alerts and dashboard with a real Prometheus; needs D
 test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## the service in a container; needs docker
 	@$(ON_DEVICE) $(PYTEST) tests/containers
 
-lint: $(STAMP) lint-web ## ruff, mypy, the types of the pages' JavaScript, and the figures of README.md and docs/
+# Debian's on Linux arm64, which has no wheel of it.
+SHELLCHECK := $(if $(wildcard $(BIN)/shellcheck),$(BIN)/,)shellcheck
+SHELL_SCRIPTS := .ci/run docker/wheels.sh serving/gateway/certs.sh serving/torchserve/forking/python
+SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
+lint: $(STAMP) lint-web ## style, types, layers, spelling, shell scripts, workflows, and the figures of README.md and docs/
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@PYTHONPATH=client $(BIN)/lint-imports --no-logo
+	@$(BIN)/codespell
+	@if command -v $(SHELLCHECK) >/dev/null; then $(SHELLCHECK) $(SHELL_SCRIPTS); \
+		else echo "shellcheck is not installed and was skipped; on Debian: sudo apt-get install shellcheck"; fi
+	@$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	@$(SCHEMA) vendor.renovate renovate.json
+	@$(SCHEMA) vendor.compose-spec docker-compose.yml docker-compose.gpu.yml
 	@$(BIN)/python -m bench.render --check
 
 # Node.js and npm come from a wheel, and the compiler from npm, as web/package-lock.json pins it.
@@ -241,7 +252,7 @@ figures: $(STAMP) ## write the figures of bench/results/ and the defaults of the
 .PHONY: clean distclean
 clean: ## stop the service; remove archives, logs and caches, keep what was trained
 	@test ! -x $(BIN)/python || $(BIN)/python -m serving stop 2>/dev/null || true
-	@rm -rf model_store/*.mar model_store/index.json model_store/.index.lock logs run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf model_store/*.mar model_store/index.json model_store/.index.lock logs run .pytest_cache .mypy_cache .ruff_cache .grimp_cache .hypothesis
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the virtual environment, downloaded data and everything trained
