@@ -200,7 +200,7 @@ test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.contain
 SHELLCHECK := $(if $(wildcard $(BIN)/shellcheck),$(BIN)/,)shellcheck
 SHELL_SCRIPTS := .ci/run docker/wheels.sh serving/gateway/certs.sh serving/torchserve/forking/python
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
-lint: $(STAMP) lint-web ## style, types, layers, spelling, shell scripts, workflows, and the figures of README.md and docs/
+lint: $(VENV)/.lint-installed lint-web ## style, types, layers, spelling, shell scripts, workflows, and the figures of README.md and docs/
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
