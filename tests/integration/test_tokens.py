@@ -1,8 +1,9 @@
-"""TorchServe's own tokens, end to end: made by a start, used by every part, made anew with the frontend."""
+"""TorchServe's own tokens, end to end: made at each start of the frontend and used by every part."""
 
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import grpc
 import pytest
@@ -20,7 +21,7 @@ VECTOR = [1, 2, 3]
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory):
-    """A service that asks for tokens, with ``tiny`` 1.0 live and 1.1 in its model store."""
+    """A service with tokens, with ``tiny`` 1.0 live and 1.1 in its model store."""
     folder = tmp_path_factory.mktemp("tokens")
     place = make_place(folder, folder / "model_store", FASHION_TOKENS="1")
     packing.pack(place.settings.model_store)
@@ -36,11 +37,11 @@ def guarded(tmp_path_factory):
 
 @pytest.fixture
 def keys(guarded):
-    """The key of one API as it is now."""
+    """Returns the current key of one API."""
     return lambda kind: tokens.key(guarded.settings.key_file, kind)
 
 
-def _status(url: str, token: str | None = None, **request: object) -> int:
+def _status(url: str, token: str | None = None, **request: Any) -> int:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     method = "POST" if request else "GET"
     return requests.request(method, url, headers=headers, timeout=10, **request).status_code
@@ -57,7 +58,7 @@ def test_nobody_without_the_right_token_is_answered(guarded, keys):
         f"{guarded.management}/models": keys("management"),
     }
     for url, token in right.items():
-        request = {"json": VECTOR} if "predictions" in url else {}
+        request: dict[str, Any] = {"json": VECTOR} if "predictions" in url else {}
         assert _status(url, token, **request) == 200
         for wrong in (None, "x", token[:-1], *(set(right.values()) - {token})):
             assert _status(url, wrong, **request) == 400, wrong
@@ -72,15 +73,15 @@ def test_only_the_owner_may_read_the_keys(guarded):
 
 def test_callers_of_the_gateway_need_no_token(guarded):
     assert _predicts(guarded)
-    # What a client sends as its own key is not passed on.
+    # The gateway does not pass a client's own key on.
     assert _status(f"{guarded.gateway}/predictions/tiny", "mine", json=VECTOR) == 200
-    chunks = requests.post(
+    chunked = requests.post(
         f"{guarded.gateway}/predictions/tiny",
         data=iter([b"[1, 2,", b" 3]"]),
         headers={"Content-Type": "application/json"},
         timeout=10,
     )
-    assert chunks.status_code == 200
+    assert chunked.status_code == 200
     for path in ("/readyz", "/v1/models", "/v2/models/tiny", "/v2/models/tiny/ready"):
         assert _status(guarded.gateway + path) == 200, path
 
@@ -100,18 +101,18 @@ def test_callers_over_grpc_need_no_token(guarded):
 
 def test_rollouts_use_the_tokens(guarded):
     for command in (("deploy", "tiny", "1.1"), ("rollback", "tiny")):
-        ran = guarded.run(*command, "--grace", "0.5")
-        assert ran.returncode == 0, ran.stderr
+        result = guarded.run(*command, "--grace", "0.5")
+        assert result.returncode == 0, result.stderr
 
 
-def test_frontend_that_starts_again_has_new_keys_and_all_know_them(guarded, keys):
+def test_all_parts_use_the_new_keys_of_a_restarted_frontend(guarded, keys):
     before = keys("inference")
     guarded.process(parts.FRONTEND).kill()
 
-    def whole() -> bool:
+    def recovered() -> bool:
         with contextlib.suppress(Exception):
             return keys("inference") != before and _predicts(guarded) and guarded.run("status").returncode == 0
         return False
 
-    assert wait_until(whole, 60)
+    assert wait_until(recovered, 60)
     assert wait_until(lambda: _status(f"{guarded.gateway}/v1/models") == 200, 10)

@@ -1,4 +1,4 @@
-"""TorchServe's own gRPC ports, which only this machine reaches: no request, right or wrong, brings a worker down."""
+"""TorchServe's own gRPC ports, reachable from this machine only: no request, valid or not, ends a worker."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from serving.sidecars.grpc.proto import open_inference_pb2 as oip
 from serving.torchserve.management import Management
 
 SERVICE = "/org.pytorch.serve.grpc.inference.InferenceAPIsService"
-RIGHT = b"[0.5, -0.25, 1.0]"
+VALID = b"[0.5, -0.25, 1.0]"
 
 
 def _messages():
-    """TorchServe's request and answer, by their field numbers: its stubs are no part of its package."""
+    """TorchServe's request and answer, built from field numbers, because its package contains no stubs."""
     file = descriptor_pb2.FileDescriptorProto(name="predictions.proto", package="predictions", syntax="proto3")
     field = descriptor_pb2.FieldDescriptorProto
     request = file.message_type.add(name="Request")
@@ -49,17 +49,17 @@ def _messages():
 
 Request, Answer = _messages()
 
-# What a program may put into a PredictionsRequest, and a word of the answer.
+# Inputs of a PredictionsRequest, and "probabilities" or the first digits of the problem's status.
 CASES = {
-    "JSON": ({"data": RIGHT}, "probabilities"),
-    "body": ({"body": RIGHT}, "probabilities"),
+    "JSON": ({"data": VALID}, "probabilities"),
+    "body": ({"body": VALID}, "probabilities"),
     "broken JSON": ({"data": b"[1, 2"}, "415"),
     "wrong shape": ({"data": b"[1, 2]"}, "422"),
     "NaN": ({"data": b"[NaN, 1, 2]"}, "422"),
     "no input": ({}, "400"),
     "empty input": ({"data": b""}, "400"),
     "bytes": ({"data": bytes(range(255))}, "415"),
-    "a name of control characters": ({"\x00\n\x7f": RIGHT}, "probabilities"),
+    "a name of control characters": ({"\x00\n\x7f": VALID}, "probabilities"),
     "a header's name": ({"describe": b"True"}, "4"),
     "explain as input": ({"explain": b"True"}, "4"),
     "a megabyte": ({"data": b"[" * 1_000_000}, "4"),
@@ -75,7 +75,7 @@ def channel(tiny_service):
 
 @pytest.fixture(autouse=True)
 def _worker_survives(tiny_service):
-    """The same worker process is there and right after the test."""
+    """After the test, the same worker process answers correctly."""
 
     def worker() -> int:
         (model,) = Management(tiny_service.management).models()
@@ -85,7 +85,7 @@ def _worker_survives(tiny_service):
     before = worker()
     yield
     assert worker() == before
-    answered = requests.post(f"{tiny_service.inference}/predictions/tiny", json=json.loads(RIGHT), timeout=30)
+    answered = requests.post(f"{tiny_service.inference}/predictions/tiny", json=json.loads(VALID), timeout=30)
     assert answered.status_code == 200
     assert answered.json()["label"] == "left"
 
@@ -118,19 +118,19 @@ def test_predictions_are_answered(channel, method, case):
 def test_an_unknown_model_is_refused(channel, model, version):
     call = channel.unary_unary(f"{SERVICE}/Predictions", Request.SerializeToString, Answer.FromString)
     with pytest.raises(grpc.RpcError):
-        call(_request({"data": RIGHT}, model, model_version=version), timeout=30)
+        call(_request({"data": VALID}, model, model_version=version), timeout=30)
 
 
 @pytest.mark.parametrize("sequence", [None, "one"])
-def test_a_stream_of_requests_harms_nothing(channel, sequence):
+def test_a_stream_of_requests_does_no_harm(channel, sequence):
     call = channel.stream_stream(f"{SERVICE}/StreamPredictions2", Request.SerializeToString, Answer.FromString)
     fields = {} if sequence is None else {"sequence_id": sequence}
-    # Sequences are for models that are registered so; what counts here is what it does to the worker.
+    # The model is not registered for sequences. The test checks only that the worker survives.
     with suppress(grpc.RpcError):
-        list(call(iter([_request({"data": RIGHT}, **fields)] * 3), timeout=5))
+        list(call(iter([_request({"data": VALID}, **fields)] * 3), timeout=5))
 
 
-def test_bytes_that_are_no_message_harm_nothing(channel):
+def test_bytes_that_are_not_a_message_do_no_harm(channel):
     call = channel.unary_unary(f"{SERVICE}/Predictions", lambda message: message, Answer.FromString)
     with pytest.raises(grpc.RpcError):
         call(b"\xff" * 100, timeout=30)
@@ -151,10 +151,10 @@ def _inference(**changes):
         _inference(model_version="1.0"),
         _inference(model_name="unknown"),
     ],
-    ids=["right", "no inputs", "raw contents", "version", "unknown model"],
+    ids=["valid", "no inputs", "raw contents", "version", "unknown model"],
 )
 @pytest.mark.parametrize("package", ["inference", "org.pytorch.serve.grpc.openinference"])
-def test_its_own_open_inference_service_stays_off(channel, package, message):
+def test_torchserves_own_open_inference_service_is_off(channel, package, message):
     call = channel.unary_unary(
         f"/{package}.GRPCInferenceService/ModelInfer",
         oip.ModelInferRequest.SerializeToString,

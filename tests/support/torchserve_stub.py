@@ -1,7 +1,7 @@
-"""A small HTTP server that answers as TorchServe does, for what the gRPC bridge asks of it.
+"""A stand-in for TorchServe: the paths of its HTTP APIs that the gRPC bridge and the front door use.
 
-Predictions are real ones of the protocol: requests are read and answers written by
-``handlers.inputs.open_inference``; the "network" gives each example the probabilities of its own first three values.
+The handlers' own modules for the Open Inference Protocol parse requests and write answers. The "network" computes each
+example's probabilities from its first three values.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from aiohttp import web
 
 from handlers import problems
 from handlers.inputs import open_inference
+from handlers.outputs import open_inference as open_inference_outputs
 from handlers.signature import Input, Output, Signature
 
 SIGNATURE = Signature(
@@ -20,38 +21,39 @@ SIGNATURE = Signature(
 
 
 def predict(values):
-    """float32 [N, 3] that follows from the examples alone."""
+    """Probabilities, float32 [N, 3], that depend on the examples only."""
     scores = values.reshape(len(values), -1)[:, :3].astype(np.float32) + 1
     return scores / scores.sum(1, keepdims=True)
 
 
 class TorchServeStub:
-    """Serves on a free port, in a thread of its own, while it is a context manager.
+    """A context manager that serves on a free port, in its own thread.
 
-    Models: ``fashion`` (versions 1.0 and 2.0); ``http-NNN`` answers with that status, ``drop`` breaks the connection,
-    ``nonsense`` answers without a protocol, ``together`` answers nobody before ``crowd`` requests have come, ``held``
-    answers when ``release`` is called.
+    Models: ``fashion`` (versions 1.0 and 2.0); ``http-NNN`` answers with that status; ``drop`` aborts the connection;
+    ``nonsense`` answers with other JSON than the protocol's; ``together`` answers only after ``crowd`` requests have
+    arrived; ``held`` answers after ``release`` is called.
 
     Attributes:
-        environment: the variables by which a bridge or a front door finds it.
-        worker_status: what the management API says of every worker.
-        error_body: what ``http-NNN`` answers with.
-        paths: the path of each prediction asked for.
-        held, cancelled: set when a request for ``held`` has come, and when its caller has gone away.
+        environment: the variables that point a bridge or a front door to this server.
+        worker_status: the status of every worker in the management API.
+        error_body: the body of ``http-NNN``'s answers.
+        crowd: how many requests ``together`` waits for.
+        paths: the path of each received prediction request.
+        held, cancelled: set when a request for ``held`` arrives, and when its caller disconnects.
     """
 
     def __init__(self):
         self.reset()
 
     def reset(self):
-        """Be as new; no request may be waiting."""
+        """Return to the initial state; no request may be waiting."""
         self.worker_status = "READY"
         self.error_body = b""
         self.crowd = 1
         self.paths = []
         self.held = threading.Event()
         self.cancelled = threading.Event()
-        self._waiting, self._everyone, self._released = 0, asyncio.Event(), asyncio.Event()
+        self._waiting, self._complete, self._released = 0, asyncio.Event(), asyncio.Event()
 
     def __enter__(self):
         self._loop = asyncio.new_event_loop()
@@ -67,7 +69,7 @@ class TorchServeStub:
         self._loop.close()
 
     def release(self):
-        """Let the requests for ``held`` be answered."""
+        """Answer the requests for ``held``."""
         self._loop.call_soon_threadsafe(self._released.set)
 
     async def _start(self):
@@ -80,7 +82,7 @@ class TorchServeStub:
         application.router.add_post("/predictions/{name}/{version}", self._predict)
         self._runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=1)
         await self._runner.setup()
-        # All APIs are on both ports: settings have two.
+        # Two ports with all APIs, because the settings have a port for each API.
         for _ in range(2):
             await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         numbers = [str(address[1]) for address in self._runner.addresses]
@@ -90,7 +92,7 @@ class TorchServeStub:
         return web.json_response({"status": "Healthy"})
 
     async def _list(self, request):
-        # Two pages, as TorchServe gives when there are more models than asked for.
+        # Two pages, as from TorchServe with more models than the limit of the request.
         if "next_page_token" in request.query:
             return web.json_response({"models": [{"modelName": "together", "modelUrl": "together.mar"}]})
         return web.json_response({"nextPageToken": "1", "models": [{"modelName": "fashion", "modelUrl": "f.mar"}]})
@@ -132,8 +134,8 @@ class TorchServeStub:
         elif name == "together":
             self._waiting += 1
             if self._waiting == self.crowd:
-                self._everyone.set()
-            await self._everyone.wait()
+                self._complete.set()
+            await self._complete.wait()
         elif name == "held":
             self.held.set()
             try:
@@ -144,13 +146,13 @@ class TorchServeStub:
         elif name != "fashion" or request.match_info.get("version") not in (None, "1.0", "2.0"):
             return self._missing(name)
         if request.headers.get("describe") == "True":
-            return web.json_response({**open_inference.metadata(SIGNATURE, ["1.0"]), "signature": {}})
+            return web.json_response({**open_inference_outputs.metadata(SIGNATURE, ["1.0"]), "signature": {}})
         try:
             length = open_inference.read_json_length(request.headers.get(open_inference.JSON_LENGTH_HEADER))
-            values, asked = open_inference.parse(await request.read(), length, SIGNATURE)
+            values, parsed = open_inference.parse(await request.read(), length, SIGNATURE)
         except problems.Problem as problem:
             return web.Response(status=problem.status, body=problem.body("7"), content_type=problems.CONTENT_TYPE)
-        body, content_type, length = open_inference.encode(asked, predict(values), SIGNATURE)
+        body, content_type, length = open_inference_outputs.encode(parsed, predict(values), SIGNATURE)
         return web.Response(
             body=body, content_type=content_type, headers={open_inference.JSON_LENGTH_HEADER: str(length)}
         )

@@ -1,10 +1,11 @@
-"""Workers in a tenth of the time: forked from one process that has imported torch, in place of importing it each.
+"""Start workers in a tenth of the time: fork them from one process that has already imported torch.
 
-    frontend ──runs──► python (launcher.py) ──asks──► server.py ──forks──► worker
-                                └─ nobody there ─► becomes a plain Python with the same arguments
+    frontend ──runs──► python (launcher.py) ──request──► server.py ──forks──► worker
+                                └─ no fork server ─► becomes a plain Python with the same arguments
 
-TorchServe starts a worker by running the program that ``--python`` names, so nothing of it has to be changed. Zygote is
-Android's and Chrome's name for the same; ``multiprocessing.forkserver`` forks only for a Python that started it.
+TorchServe starts a worker by running the program that its option ``--python`` names, so TorchServe itself needs no
+change. Android and Chrome call such a process a zygote; ``multiprocessing.forkserver`` only serves the Python process
+that started it.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from pathlib import Path
 
 from serving.settings import Settings
 
-# What TorchServe runs in place of Python.
+# TorchServe runs this instead of Python.
 LAUNCHER = Path(__file__).with_name("python")
 SERVER = Path(__file__).with_name("server.py")
 
-# The variables that tell the launcher where the server listens, and which Python to become if it does not. launcher.py
-# and python have their names once more, as they import nothing of this package.
-ADDRESS = "FASHION_FORK_SERVER"
-PYTHON = "FASHION_PYTHON"
-# Asks the server for any answer; server.py has it once more.
+# The launcher's variables: the fork server's socket, and the Python to become without a fork server. launcher.py and
+# python repeat these names, because they import nothing of this package.
+ADDRESS_VARIABLE = "FASHION_FORK_SERVER"
+PYTHON_VARIABLE = "FASHION_PYTHON"
+# The server echoes this message; server.py repeats it.
 _PING = b"ping"
 
 
 def available(settings: Settings) -> bool:
-    """Whether workers are forked: unless told not to, on Linux 5.3 or newer, where any process can be waited for."""
+    """Whether workers are forked: by default, on Linux 5.3 or newer, which can wait for any process (pidfd)."""
     if not settings.fork_server:
         return False
     try:
@@ -39,21 +40,21 @@ def available(settings: Settings) -> bool:
 
 
 def address(scratch: Path) -> Path:
-    """The socket of the service whose private folder for temporary files is ``scratch``."""
+    """The fork server's socket, in the service's private folder for temporary files."""
     return scratch / "fork-server"
 
 
 def listens(scratch: Path) -> bool:
-    """Whether the fork server of that service takes launchers, which then wait until it has imported everything."""
+    """Whether the fork server accepts launchers; they wait until its imports are done."""
     return answers(scratch, None)
 
 
 def answers(scratch: Path, timeout: float | None) -> bool:
-    """Whether it answers within ``timeout`` seconds; with ``None``, whether it listens."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
-        asking.settimeout(timeout)
+    """Whether the fork server answers a ping within ``timeout`` seconds; with ``None``, whether it listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.settimeout(timeout)
         try:
-            asking.connect(str(address(scratch)))
-            return timeout is None or asking.send(_PING) == len(asking.recv(len(_PING)))
+            connection.connect(str(address(scratch)))
+            return timeout is None or connection.send(_PING) == len(connection.recv(len(_PING)))
         except OSError:
             return False

@@ -1,7 +1,8 @@
-"""Stands for one worker in the frontend's eyes: lives as long as it and ends as it did.
+"""Proxy process for a forked worker: same lifetime, same exit code.
 
-Run by ``python`` beside this file, with the arguments of a worker. The fork server kills the worker when this process
-is gone, as TorchServe kills what it has started and knows nothing of the worker. Imports little, to be up at once.
+TorchServe starts and kills this process as if it were the worker. The fork server kills the worker when this process
+has ended. The script ``python`` beside this file runs it, with the arguments of a worker. It imports little, so that it
+starts fast.
 """
 
 import json
@@ -10,34 +11,34 @@ import select
 import socket
 import sys
 
-# Seconds for the fork server, which may still be importing torch, to fork.
-_PATIENCE = 30.0
-# Seconds for it to say how a worker ended that has ended.
-_SAYS = 1.0
+# For the fork server to fork; it may still be importing torch.
+_FORK_TIMEOUT_S = 30.0
+# For the fork server to send the exit code of a worker that has ended.
+_EXIT_CODE_TIMEOUT_S = 1.0
 
 
-def _ask(server: socket.socket) -> int | None:
-    """Ask for a worker; its pid, or ``None`` where nobody forks one."""
-    wanted = {"arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109
-    server.settimeout(_PATIENCE)
+def _request_worker(server: socket.socket) -> int | None:
+    """Request a worker from the fork server; returns its pid, or ``None`` without a fork server."""
+    request = {"arguments": sys.argv[1:], "folder": os.getcwd(), "environment": dict(os.environ)}  # noqa: PTH109
+    server.settimeout(_FORK_TIMEOUT_S)
     try:
         server.connect(os.environ["FASHION_FORK_SERVER"])
-        socket.send_fds(server, [json.dumps(wanted).encode()], [0, 1, 2])
+        socket.send_fds(server, [json.dumps(request).encode()], [0, 1, 2])
         return int(server.recv(64))
     except (OSError, KeyError, ValueError):
         return None
 
 
-def _await(server: socket.socket, pid: int) -> int:
-    """Wait until the worker ends; its exit code, negative for a signal."""
+def _wait_for_end(server: socket.socket, pid: int) -> int:
+    """Wait until the worker ends; returns its exit code, negative for a signal."""
     try:
         worker = os.pidfd_open(pid)
     except ProcessLookupError:
         pass
     else:
-        # The fork server may end before the worker does.
+        # Wait for the worker and not for the server's message, because the fork server may end first.
         select.select([worker], [], [])
-    server.settimeout(_SAYS)
+    server.settimeout(_EXIT_CODE_TIMEOUT_S)
     try:
         return int(server.recv(64))
     except (OSError, ValueError):
@@ -45,11 +46,11 @@ def _await(server: socket.socket, pid: int) -> int:
 
 
 def main() -> None:
-    """Have a worker forked and end as it does, or become one."""
+    """Request a worker and exit with its code, or become a worker."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
-        if pid := _ask(server):
-            code = _await(server, pid)
-            # As a shell says it, and Java.
+        if pid := _request_worker(server):
+            code = _wait_for_end(server, pid)
+            # 128 + the signal's number, as shells and Java report it.
             sys.exit(code if code >= 0 else 128 - code)
     python = os.environ["FASHION_PYTHON"]
     os.execv(python, [python, *sys.argv[1:]])

