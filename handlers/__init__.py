@@ -1,1 +1,1 @@
-"""What runs inside a TorchServe worker. Travels in every archive; imports nothing from ``models``."""
+"""The code that runs in a TorchServe worker. Every archive contains it; it imports nothing from ``models``."""

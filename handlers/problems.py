@@ -1,19 +1,19 @@
-"""What can be wrong with a request, and how the caller is told (RFC 9457, ``application/problem+json``).
+"""The errors of a request, and the body that reports them to the caller (RFC 9457, ``application/problem+json``).
 
-One exception hierarchy. Decoding and encoding raise its members and nothing else; the handler turns each into the
-answer of the one request that caused it::
+Decoding and encoding raise only these exceptions. The handler turns each into the answer of the request that caused
+it::
 
     Problem
     ├── Malformed            400  the bytes are not what they claim to be (truncated PNG, broken JSON, bad npy header)
-    ├── NotAcceptable        406  no form of answer that ``Accept`` allows
+    ├── NotAcceptable        406  ``Accept`` allows none of the answer's formats
     ├── TooLarge             413  more bytes, pixels, images or nesting than ``handlers.limits`` allows
     ├── UnsupportedFormat    415  a format or content type that the model does not take
     ├── Unprocessable        422  well formed, but of the wrong shape, range or value
-    ├── Internal             500  a fault of this service, met while answering one request
+    ├── Internal             500  an error of this service, while answering one request
     └── Unavailable          503  the GPU is out of memory; the same request may succeed in a moment
 
-``type`` is a URN and not an address, so that a deployment needs no public page to go with it. What each member means
-is documented in ``docs/api.md`` under the last part of its ``type``.
+``type`` is a URN and not a URL, so that a deployment needs no public page for it. ``docs/api.md`` documents each
+exception under the last part of its ``type``.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ TYPE_PREFIX = "urn:problem-type:fashion-serve:"
 
 
 class Problem(Exception):  # noqa: N818 (RFC 9457 calls it a problem)
-    """One request cannot be answered as asked; ``detail`` says what was received and what is accepted.
+    """An error that a request gets as its answer; ``detail`` says what was received and what is accepted.
 
     Attributes:
         status: HTTP status code.
-        phrase: reason phrase that goes with the status.
-        title: the same short sentence for every occurrence of this type.
+        phrase: reason phrase of the status.
+        title: a short sentence, the same for every problem of this type.
         type: the type's URI.
-        detail: what was wrong this time, in one or two sentences.
+        detail: what was wrong with this request, in one or two sentences.
     """
 
     status: ClassVar[int]
@@ -49,13 +49,13 @@ class Problem(Exception):  # noqa: N818 (RFC 9457 calls it a problem)
     def body(self, request_id: str) -> bytes:
         """The RFC 9457 body.
 
-        ``instance`` names the request by the id that its ``x-request-id`` answer header has. ``error`` repeats
-        ``detail`` for clients of the Open Inference Protocol, who look for the reason there.
+        ``instance`` holds the request id, as the answer's ``x-request-id`` header does. ``error`` repeats ``detail``
+        for clients of the Open Inference Protocol, which read the reason there.
         """
-        # Lone surrogates reach a detail when it quotes what was received; JSON in UTF-8 cannot hold them.
+        # A detail that quotes the request may contain lone surrogates, which JSON in UTF-8 cannot hold.
         detail = self.detail.encode("utf-8", "backslashreplace").decode()
-        told = {"type": self.type, "title": self.title, "status": self.status, "detail": detail}
-        return orjson.dumps({**told, "instance": "urn:uuid:" + request_id, "error": detail})
+        content = {"type": self.type, "title": self.title, "status": self.status, "detail": detail}
+        return orjson.dumps({**content, "instance": "urn:uuid:" + request_id, "error": detail})
 
 
 class Malformed(Problem):
@@ -68,16 +68,16 @@ class Malformed(Problem):
 
 
 class NotAcceptable(Problem):
-    """``Accept`` rules out every form of answer that this request can have."""
+    """``Accept`` excludes every format that the answer can have."""
 
     status = 406
     phrase = "Not Acceptable"
-    title = "The answer cannot have the form that was asked for"
+    title = "The answer is not available in an accepted format"
     type = TYPE_PREFIX + "not-acceptable"
 
 
 class TooLarge(Problem):
-    """More than one request may hold; ``handlers.limits`` has the limits."""
+    """The request exceeds one of ``handlers.limits``."""
 
     status = 413
     phrase = "Content Too Large"
@@ -104,7 +104,7 @@ class Unprocessable(Problem):
 
 
 class Internal(Problem):
-    """A fault of this service, not of the request; its traceback is in the worker's log."""
+    """An error of this service, not of the request; its traceback is in the worker's log."""
 
     status = 500
     phrase = "Internal Server Error"
@@ -113,7 +113,7 @@ class Internal(Problem):
 
 
 class Unavailable(Problem):
-    """The worker has no room for this request now; repeating it is safe."""
+    """The worker has no memory for this request now; repeating it is safe."""
 
     status = 503
     phrase = "Service Unavailable"
@@ -121,5 +121,5 @@ class Unavailable(Problem):
     type = TYPE_PREFIX + "unavailable"
 
 
-# Taken here, before other programs add kinds of their own.
+# Collected here, before other modules define subclasses.
 KINDS = tuple(Problem.__subclasses__())

@@ -1,7 +1,7 @@
-"""The signature: the one contract between training and serving.
+"""The signature: the contract between training and serving.
 
-Training writes it as ``signature.json`` beside the weights, archiving packs it, and a handler reads it when it
-loads. Everything that a handler must know about a network stands here, so that no handler names a model.
+Training writes it as ``signature.json`` beside the weights, archiving packs it, and a handler reads it at load time.
+It holds everything that a handler must know about a network, so no handler names a model.
 """
 
 from __future__ import annotations
@@ -10,27 +10,29 @@ import dataclasses
 import functools
 import json
 import math
+import operator
 from pathlib import Path
 from typing import Any, Literal
 
 FILE_NAME = "signature.json"
-# Raise it when older code would misread a file: a new member is ignored there, a member with a default may be missing.
+# Increment it when older code would misread a file. Adding a member does not need that, because older code ignores it;
+# nor does omitting a member with a default.
 FORMAT = 1
 
 
 class SignatureError(ValueError):
-    """A signature that is missing, unreadable or contradicts itself; the message names the file and the field."""
+    """A signature is missing, unreadable or inconsistent; the message names the file and the field."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-    """What one example looks like to a caller, and how it becomes the network's input.
+    """The form of one example in a request, and how it becomes the network's input.
 
     An example of ``shape`` is padded by ``padding`` zeros on each side of its last two axes, mapped by
     ``value * gain + bias`` and reshaped to ``network_shape``.
 
     Attributes:
-        kind: ``image`` (uint8 pixels 0-255, black ground) or ``vector`` (float32 features).
+        kind: ``image`` (uint8 pixels 0-255, black background) or ``vector`` (float32 features).
         name: the tensor's name in the Open Inference Protocol.
         shape: one example as callers send it, without the batch axis: ``(28, 28)`` or ``(features,)``.
         network_shape: one example as the network takes it, without the batch axis.
@@ -49,18 +51,18 @@ class Input:
 
     @functools.cached_property
     def example_bytes(self) -> int:
-        """The bytes of one example as a raw body has it."""
+        """The length of one example in a raw body."""
         return math.prod(self.shape) * (4 if self.kind == "vector" else 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """How what the network returns becomes probabilities.
+    """How the network's output becomes probabilities.
 
     Attributes:
-        activation: ``softmax``: the network returns scores of one class of several, the handler applies softmax and
-            argmax; ``sigmoid``: the network ends in a sigmoid and returns the probabilities of independent labels.
-        labels: the name of each value that the network returns, in order.
+        activation: ``softmax``: the network returns scores of exclusive classes, and the handler applies softmax and
+            argmax. ``sigmoid``: the network ends in a sigmoid and returns the probabilities of independent labels.
+        labels: the name of each value of the output, in order.
         temperature: scores are divided by this before softmax (Guo et al. 2017, temperature scaling); > 0.
     """
 
@@ -77,10 +79,10 @@ class Signature:
         model: the catalog's name.
         version: the version, digits and dots (``1.0``).
         description: one sentence for people.
-        input: what goes in.
-        output: what comes out.
+        input: the network's input.
+        output: the network's output.
         trained_on: dataset name and the SHA-256 of its parts.
-        scored: the headline figures of ``metrics.json`` (``test_accuracy`` and so on).
+        scored: the main figures of ``metrics.json``, such as ``test_accuracy``.
     """
 
     model: str
@@ -97,32 +99,39 @@ class Signature:
 
 
 def _check(signature: Signature, source: str) -> None:
-    given, taken, out = signature.input, signature.input.network_shape, signature.output
-
-    if given.padding and (given.kind != "image" or len(given.shape) != 2):
-        raise SignatureError(f"{source}: input.padding needs an image of two axes, got shape {given.shape}")
-    padded = [length + 2 * given.padding for length in given.shape]
-    problems = {
-        "input.kind": given.kind in ("image", "vector"),
-        "input.shape": len(given.shape) == (2 if given.kind == "image" else 1) and all(n > 0 for n in given.shape),
-        "input.network_shape": math.prod(padded) == math.prod(taken),
-        "output.activation": out.activation in ("softmax", "sigmoid"),
-        "output.labels": len(out.labels) > 0 and len(set(out.labels)) == len(out.labels),
-        "output.temperature": out.temperature > 0,
+    input_, output = signature.input, signature.output
+    if input_.padding and (input_.kind != "image" or len(input_.shape) != 2):
+        raise SignatureError(f"{source}: input.padding needs an image of two axes, got shape {input_.shape}")
+    axes = 2 if input_.kind == "image" else 1
+    values = math.prod(length + 2 * input_.padding for length in input_.shape)
+    requirements = {
+        "input.kind": ("image or vector", input_.kind in ("image", "vector")),
+        "input.shape": (
+            f"{axes} positive lengths",
+            len(input_.shape) == axes and all(length > 0 for length in input_.shape),
+        ),
+        "input.network_shape": (f"{values} values in all", math.prod(input_.network_shape) == values),
+        "output.activation": ("softmax or sigmoid", output.activation in ("softmax", "sigmoid")),
+        "output.labels": ("one or more distinct names", 0 < len(set(output.labels)) == len(output.labels)),
+        "output.temperature": ("above 0", output.temperature > 0),
     }
-    for field, holds in problems.items():
+    for field, (requirement, holds) in requirements.items():
         if not holds:
-            raise SignatureError(f"{source}: {field} is not valid")
+            value = operator.attrgetter(field)(signature)
+            raise SignatureError(f"{source}: {field} must be {requirement}, got {value!r}")
 
 
-def _parsed(raw: dict[str, Any]) -> Signature:
-    given, out = _known(Input, raw["input"]), _known(Output, raw["output"])
-    shapes = {name: tuple(given[name]) for name in ("shape", "network_shape")}
-    parts = {"input": Input(**{**given, **shapes}), "output": Output(**{**out, "labels": tuple(out["labels"])})}
-    return Signature(**{**_known(Signature, raw), **parts})
+def _parse(raw: dict[str, Any]) -> Signature:
+    input_, output = _known_fields(Input, raw["input"]), _known_fields(Output, raw["output"])
+    shapes = {name: tuple(input_[name]) for name in ("shape", "network_shape")}
+    parts = {
+        "input": Input(**{**input_, **shapes}),
+        "output": Output(**{**output, "labels": tuple(output["labels"])}),
+    }
+    return Signature(**{**_known_fields(Signature, raw), **parts})
 
 
-def _known(kind: type[Input | Output | Signature], raw: dict[str, Any]) -> dict[str, Any]:
+def _known_fields(kind: type[Input | Output | Signature], raw: dict[str, Any]) -> dict[str, Any]:
     return {field.name: raw[field.name] for field in dataclasses.fields(kind) if field.name in raw}
 
 
@@ -130,17 +139,17 @@ def read(path: Path) -> Signature:
     """Read and check ``signature.json``; a file without a format number is of format 1.
 
     Raises:
-        SignatureError: the file is missing, is not JSON, has another format, lacks a field or contradicts itself.
+        SignatureError: the file is missing, not JSON, of another format, incomplete or inconsistent.
     """
     try:
         raw = json.loads(path.read_text())
         number = raw.get("format", 1)
-        signature = _parsed(raw) if number == FORMAT else None
+        signature = _parse(raw) if number == FORMAT else None
     except OSError as error:
         raise SignatureError(f"{path}: {error.strerror or error}") from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise SignatureError(f"{path}: not a signature ({error})") from error
+        raise SignatureError(f"{path} cannot be read as a signature: {error!r}") from error
     if signature is None:
-        raise SignatureError(f"{path} has format {number!r}, this code reads {FORMAT}; use the release that wrote it")
+        raise SignatureError(f"{path}: format must be {FORMAT}, got {number!r}; use the release that wrote the file")
     _check(signature, str(path))
     return signature

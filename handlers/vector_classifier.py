@@ -1,6 +1,6 @@
 """The handler of models whose input is a vector: ``--handler`` of torch-model-archiver.
 
-TorchServe wants exactly one class in this module; everything it does is in ``handlers.classifier``.
+TorchServe requires exactly one class in this module. ``handlers.classifier`` does all the work.
 """
 
 from __future__ import annotations

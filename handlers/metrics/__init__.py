@@ -1,1 +1,1 @@
-"""What a worker counts, and the file in which the front door reads it."""
+"""A worker's metrics, and the file from which the front door reads them."""

@@ -1,8 +1,8 @@
-"""The file in which a worker counts, so that another process can read the numbers while it does.
+"""The file that a worker counts in, mapped into memory so that another process can read the numbers at any time.
 
-It begins with one line of JSON, padded with spaces to a multiple of eight bytes, which says what the float64 numbers
-after it are. A worker locks the first file of its model and version that nobody holds and counts on from the numbers
-in it: so a worker's death, whatever its cause, loses no counts and leaves no file behind that nobody goes on with.
+It starts with one line of JSON, padded with spaces to a multiple of eight bytes, that describes the float64 numbers
+after it. A worker locks the first unlocked file of its model and version, and adds to the numbers in it. So a new
+worker continues the counts of a dead one.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SUFFIX = ".counts"
 
 
 class Family(NamedTuple):
-    """What one metric is, as the first line of a file has it.
+    """The definition of one metric, as in the first line of a file.
 
     Attributes:
-        name, kind, help: as Prometheus names them.
-        labels: names of the labels, beside model and version.
-        series: the labels' values, one entry for each series.
-        bounds: upper bounds of a histogram's buckets, rising; one more bucket takes the rest.
+        name, kind, help: the name, type and help text in Prometheus.
+        labels: names of the labels besides model and version.
+        series: the labels' values, one entry per series.
+        bounds: upper bounds of a histogram's buckets, ascending; one more bucket holds all larger values.
     """
 
     name: str
@@ -42,20 +42,20 @@ class Family(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows: one for each series. Columns: its value, or the buckets' counts and the sum of what was observed."""
+        """Rows: one per series. Columns: its value, or a histogram's bucket counts and the sum of its observations."""
         return len(self.series), len(self.bounds) + 2 if self.kind == "histogram" else 1
 
 
 def claim(folder: Path, model: str, version: str, families: Sequence[Family]) -> dict[str, NDArray[np.float64]]:
-    """Lock the first file that no worker holds, for as long as its numbers are in use.
+    """Lock the first unlocked file, until the returned arrays are deleted.
 
     Args:
-        folder: of the files; made when needed.
-        model, version: what the worker serves.
-        families: what it counts.
+        folder: of the files; created if missing.
+        model, version: that the worker serves.
+        families: the metrics to count.
 
     Returns:
-        Arrays of each family's shape, by its name; what is written to them is in the file.
+        Arrays of each family's shape, by name, mapped to the file.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -63,16 +63,16 @@ def claim(folder: Path, model: str, version: str, families: Sequence[Family]) ->
     sizes = [math.prod(family.shape) for family in families]
     header = _header(model, version, families)
     folder.mkdir(parents=True, exist_ok=True)
-    for place in itertools.count():
-        # The mapping keeps a descriptor of its own, and the lock with it.
-        with (folder / f"{model}-{version}-{place}{SUFFIX}").open("a+b") as file:
+    for number in itertools.count():
+        # The mapping duplicates the descriptor, and so keeps the lock.
+        with (folder / f"{model}-{version}-{number}{SUFFIX}").open("a+b") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
             file.seek(0)
             if file.read(len(header)) != header or os.fstat(file.fileno()).st_size != len(header) + 8 * sum(sizes):
-                # Of an archive that was packed anew under the same version, or cut short.
+                # From another build of the same version, or truncated: start from zero.
                 file.truncate(0)
                 file.write(header + bytes(8 * sum(sizes)))
                 file.flush()

@@ -1,4 +1,4 @@
-"""``docs/api.md`` and ``config.properties`` hold what the handlers hold."""
+"""``docs/api.md`` and ``config.properties`` agree with the handlers."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_every_limit_is_documented(name):
     assert int(value.replace(",", "")) == LIMITS[name]
 
 
-def test_the_frontend_takes_as_many_bytes_as_the_handlers():
+def test_the_frontend_and_the_handlers_accept_the_same_size():
     (size,) = re.findall(r"^max_request_size=(\d+)$", (ROOT / "config.properties").read_text(), re.MULTILINE)
     assert int(size) == limits.REQUEST_BYTES
 
@@ -33,9 +33,9 @@ def test_every_problem_is_documented(problem):
 def test_every_problem_of_the_gateway_is_documented():
     gateway = (ROOT / "serving" / "gateway" / "nginx" / "problems.conf.template").read_text()
     (types,) = re.findall(r"map \$status \$problem_type \{(.*?)\}", gateway, re.DOTALL)
-    found = re.findall(r"([a-z-]+);", types)
-    assert "not-found" in found
-    assert all(f"| `{name}` |" in DOCUMENT for name in found)
+    names = re.findall(r"([a-z-]+);", types)
+    assert "not-found" in names
+    assert all(f"| `{name}` |" in DOCUMENT for name in names)
 
 
 @pytest.mark.parametrize("name", options.Options.__dataclass_fields__)
@@ -43,7 +43,7 @@ def test_every_option_is_documented(name):
     assert f"| `{name}` |" in DOCUMENT
 
 
-def test_the_example_is_what_a_problem_says():
+def test_the_example_is_a_real_problem():
     body = problems.Unprocessable("shape 2x2 does not fit this model; send 28x28, Nx28x28 or Nx784").body("x").decode()
     for name in ("type", "title", "detail", "error"):
         (value,) = re.findall(rf'"{name}":"([^"]*)"', body)

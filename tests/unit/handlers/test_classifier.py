@@ -1,4 +1,4 @@
-"""A whole handler, fed as TorchServe's worker feeds it, with TorchServe's own context."""
+"""A whole handler, called as TorchServe's worker calls it, with TorchServe's own context."""
 
 import base64
 import dataclasses
@@ -18,6 +18,7 @@ import torch
 from ts.context import Context, RequestProcessor
 
 from handlers import classifier, limits, problems
+from handlers.classifier import Classifier
 from handlers.image_classifier import ImageClassifier
 from handlers.signature import FILE_NAME, Signature, SignatureError
 from handlers.transport.request_patterns import Bodies, Pattern, Processors
@@ -30,7 +31,7 @@ PROBLEM = "application/problem+json"
 
 
 class Network(torch.nn.Module):
-    """One linear layer, after flattening, and a sigmoid where the signature says so."""
+    """Flattens, applies one linear layer, and a sigmoid if the signature has one."""
 
     def __init__(self, signature: Signature):
         super().__init__()
@@ -42,22 +43,23 @@ class Network(torch.nn.Module):
         self.layers = torch.nn.Sequential(*layers)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        return self.layers(values)
+        scores: torch.Tensor = self.layers(values)
+        return scores
 
 
 def expected(signature: Signature, values: np.ndarray) -> np.ndarray:
-    """Probabilities by the signature's words: pad, scale, network, temperature, activation."""
-    given, output = signature.input, signature.output
-    if given.padding:
-        values = np.pad(values, ((0, 0), (given.padding,) * 2, (given.padding,) * 2))
-    inputs = torch.from_numpy(values.astype(np.float32) * given.gain + given.bias).reshape(-1, *given.network_shape)
+    """Probabilities computed as the signature documents: pad, scale, network, temperature, activation."""
+    spec, output = signature.input, signature.output
+    if spec.padding:
+        values = np.pad(values, ((0, 0), (spec.padding,) * 2, (spec.padding,) * 2))
+    inputs = torch.from_numpy(values.astype(np.float32) * spec.gain + spec.bias).reshape(-1, *spec.network_shape)
     with torch.inference_mode():
         scores = Network(signature)(inputs)
-    return (scores / output.temperature).softmax(1).numpy() if output.activation == "softmax" else scores.numpy()
+        return np.asarray((scores / output.temperature).softmax(1) if output.activation == "softmax" else scores)
 
 
 class Served:
-    """A handler with an archive's folder, and the part of a worker that calls it."""
+    """A handler with an archive's folder, and the code of a worker that calls it."""
 
     def __init__(self, signature: Signature, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,35 +69,34 @@ class Served:
             torch.jit.script(Network(signature).eval()).save(str(folder / "model.pt"))
         manifest = {"model": {"serializedFile": "model.pt"}}
         self.context = Context(signature.model, str(folder), manifest, 8, None, "0.12.0")
-        self.handler = ImageClassifier() if signature.input.kind == "image" else VectorClassifier()
+        self.handler: Classifier = ImageClassifier() if signature.input.kind == "image" else VectorClassifier()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             self.handler.initialize(self.context)
 
     def batch(self, *requests):
-        """Each request's status, content type, headers and body; a request is a body or parts, and headers."""
+        """Each answer's status, content type, headers and body; a request is its body or its parts, and its headers."""
         data, processors = [], []
         for body, headers in requests:
             parts = body if isinstance(body, dict) else {"body": bytearray(body)}
             described = {name: {"content-type": ""} for name in parts}
             data.append(parts)
             processors.append(RequestProcessor({**described, **headers}))
-        return self._handled(data, processors)
+        return self._handle(data, processors)
 
-    def alike(self, bodies, content_type, **headers):
-        """The same of requests with the same headers, given as ``handlers.transport.wire`` gives them."""
+    def batch_of_one_pattern(self, bodies, content_type, **headers):
+        """Whether the fast path answered requests with the same headers, and the answers as from ``batch``."""
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
         properties = {"body": {"content-type": ""}, "Host": "x", "explain": "False", "Content-Type": content_type}
         pattern = Pattern([], ["X-Request-Id"], "body", {**properties, **headers})
         fields = [[bytearray(b"own-%d" % place), bytearray(body)] for place, body in enumerate(bodies)]
         processors = Processors(pattern, fields)
-        answers = self._handled(Bodies(pattern, fields), processors)
-        at_once = processors.headers is not None
-        if at_once:
-            answers = [(200, processors.headers["content-type"], processors.headers, body) for *_, body in answers]
-        return at_once, answers
+        answers = self._handle(Bodies(pattern, fields), processors)
+        if processors.headers is None:
+            return False, answers
+        return True, [(200, processors.headers["content-type"], processors.headers, body) for *_, body in answers]
 
-    def _handled(self, data, processors):
+    def _handle(self, data, processors):
         self.context.request_processor = processors
         self.context.request_ids = {place: f"id-{place}" for place in range(len(processors))}
         bodies = self.handler.handle(data, self.context)
@@ -124,7 +125,7 @@ class Served:
 
 @pytest.fixture(autouse=True)
 def _log_levels():
-    """A handler quietens the process that it lives in, which is the worker's and not the tests'."""
+    """Restore the log levels, which a handler raises in its process."""
     loggers = [logging.getLogger(), logging.getLogger("ts")]
     levels = [logger.level for logger in loggers]
     yield
@@ -179,7 +180,7 @@ def test_fractions_and_pixels_mix_in_a_batch(served):
     )
 
 
-def test_one_bad_request_disturbs_no_other(served):
+def test_one_bad_request_does_not_affect_the_others(served):
     http = {"Host": "x", "explain": "False"}
     requests = []
     for place, picture in enumerate(PICTURES[:15]):
@@ -207,22 +208,22 @@ def test_one_bad_request_disturbs_no_other(served):
         assert problem["status"] == status
         assert problem["instance"] == f"urn:uuid:id-{place}"
         assert {answer[0] for answer in answers} == {200}
-        found = values([json.loads(answer[3]) for answer in answers])
-        np.testing.assert_allclose(found, expected(FASHION, PICTURES[:15]), atol=1e-6)
+        probabilities = values([json.loads(answer[3]) for answer in answers])
+        np.testing.assert_allclose(probabilities, expected(FASHION, PICTURES[:15]), atol=1e-6)
 
 
-def test_a_batch_of_bad_requests_alone(served):
+def test_a_batch_may_hold_only_bad_requests(served):
     answers = served(FASHION).batch((b"", {"host": "x"}), (b"x", {"host": "x"}))
     assert [answer[0] for answer in answers] == [400, 415]
 
 
-def test_forms_of_answers(served):
+def test_answers_may_be_arrays(served):
     body, octets = PICTURES[:3].tobytes(), "application/octet-stream"
     for accept in ("application/x-npy", octets):
         status, kind, _, answer = served(FASHION).one(body, octets, Accept=accept)
         assert (status, kind) == (200, accept)
-        found = np.load(io.BytesIO(answer)) if accept != octets else np.frombuffer(answer, "<f4").reshape(3, 10)
-        np.testing.assert_allclose(found, expected(FASHION, PICTURES[:3]), atol=1e-6)
+        array = np.load(io.BytesIO(answer)) if accept != octets else np.frombuffer(answer, "<f4").reshape(3, 10)
+        np.testing.assert_allclose(array, expected(FASHION, PICTURES[:3]), atol=1e-6)
 
 
 def test_top_k_and_picture(served):
@@ -247,8 +248,8 @@ def test_kserve_v1(served):
 
 
 def test_binary_tensors_of_the_open_inference_protocol(served):
-    described = {"name": "image", "shape": [2, 28, 28], "datatype": "UINT8", "parameters": {"binary_data_size": 1568}}
-    header = json.dumps({"inputs": [described], "parameters": {"binary_data_output": True}}).encode()
+    tensor = {"name": "image", "shape": [2, 28, 28], "datatype": "UINT8", "parameters": {"binary_data_size": 1568}}
+    header = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
     body = header + PICTURES[:2].tobytes()
     status, kind, headers, answer = served(FASHION).one(
         body, "application/octet-stream", Inference_Header_Content_Length=str(len(header))
@@ -256,8 +257,8 @@ def test_binary_tensors_of_the_open_inference_protocol(served):
     assert (status, kind) == (200, "application/octet-stream")
     length = int(headers["Inference-Header-Content-Length"])
     assert json.loads(answer[:length])["outputs"][0]["shape"] == [2, 10]
-    found = np.frombuffer(answer[length : length + 80], "<f4").reshape(2, 10)
-    np.testing.assert_allclose(found, expected(FASHION, PICTURES[:2]), atol=1e-6)
+    array = np.frombuffer(answer[length : length + 80], "<f4").reshape(2, 10)
+    np.testing.assert_allclose(array, expected(FASHION, PICTURES[:2]), atol=1e-6)
 
 
 def test_explanations(served):
@@ -276,15 +277,15 @@ def test_explanations_as_pictures(served):
     body, octets = PICTURES[0].tobytes(), "application/octet-stream"
     status, kind, _, answer = served(FASHION).one(body, octets, explain="True", Accept="image/png")
     assert (status, kind, answer[:4]) == (200, "image/png", b"\x89PNG")
-    for handler, sent, accept in [
+    for signature, sent, accept in [
         (FASHION, PICTURES[:2].tobytes(), "image/png"),
         (FASHION, body, "application/x-npy"),
         (VECTOR, bytes(16), "image/png"),
     ]:
-        assert served(handler).one(sent, octets, explain="True", Accept=accept)[0] == 406
+        assert served(signature).one(sent, octets, explain="True", Accept=accept)[0] == 406
 
 
-def test_too_many_explanations(served):
+def test_too_many_explanations_are_refused(served):
     body = np.zeros((limits.EXPLAINED + 1, 784), np.uint8).tobytes()
     assert served(FASHION).one(body, "application/octet-stream", explain="True")[0] == 413
 
@@ -299,7 +300,7 @@ def test_a_description_holds_metadata_and_signature(served):
 
 
 def test_more_images_than_a_chunk_keep_their_order(served, monkeypatch):
-    monkeypatch.setattr(classifier, "_CHUNK", 7)
+    monkeypatch.setattr(classifier, "_CHUNK_EXAMPLES", 7)
     answers = served(FASHION).json(PICTURES.tobytes(), "application/octet-stream")
     np.testing.assert_allclose(values(answers), expected(FASHION, PICTURES), atol=1e-6)
 
@@ -316,7 +317,7 @@ def test_the_rows_of_a_batch_that_overflow_are_refused_alone(served):
     )
 
 
-# --- requests that are alike ---
+# --- requests of one pattern ---
 
 RAW = [picture.tobytes() for picture in PICTURES]
 PNG = [image_files.save(picture) for picture in PICTURES]
@@ -324,99 +325,97 @@ OCTETS = "application/octet-stream"
 
 
 @pytest.mark.parametrize(
-    ("bodies", "content_type", "headers", "expected_at_once"),
+    ("bodies", "content_type", "headers", "fast"),
     [
         pytest.param(RAW, OCTETS, {}, True, id="raw"),
         pytest.param(RAW[:1], OCTETS, {}, True, id="one"),
         pytest.param(PNG, "image/png", {}, True, id="PNG"),
-        pytest.param([b"\xff" + RAW[0][1:], RAW[1]], OCTETS, {}, True, id="a first pixel like that of a file"),
+        pytest.param([b"\xff" + RAW[0][1:], RAW[1]], OCTETS, {}, True, id="the first byte of a JPEG"),
         pytest.param([*RAW[:2], b"\xff\xd8\xff" + RAW[0][3:]], OCTETS, {}, False, id="pixels that look like a JPEG"),
         pytest.param([*RAW[:2], b"\x93NUMPY" + RAW[0][6:]], OCTETS, {}, False, id="pixels that look like an array"),
-        pytest.param([RAW[0], RAW[1][:-1], RAW[2]], OCTETS, {}, False, id="a byte too few"),
-        pytest.param([RAW[0], RAW[1] * 2, b""], OCTETS, {}, False, id="two images, and none"),
+        pytest.param([RAW[0], RAW[1][:-1], RAW[2]], OCTETS, {}, False, id="a missing byte"),
+        pytest.param([RAW[0], RAW[1] * 2, b""], OCTETS, {}, False, id="two images, and an empty body"),
         pytest.param([PNG[0], PNG[1]], OCTETS, {}, False, id="files without a type"),
         pytest.param([PNG[0], PNG[1][:-20], PNG[2]], "image/png", {}, False, id="a damaged PNG"),
         pytest.param([PNG[0], image_files.save(PICTURES[0], "JPEG")], "image/png", {}, False, id="a JPEG among PNGs"),
         pytest.param([b"[0]", b"{"], "application/json", {}, False, id="JSON"),
         pytest.param(RAW, OCTETS, {"X_Query": "top_k=2"}, False, id="options"),
         pytest.param(RAW, OCTETS, {"X_Query": "top_k=x"}, False, id="bad options"),
-        pytest.param(RAW, OCTETS, {"Accept": "application/x-npy"}, False, id="another form"),
-        pytest.param(RAW, OCTETS, {"Accept": "text/html"}, False, id="an impossible form"),
+        pytest.param(RAW, OCTETS, {"Accept": "application/x-npy"}, False, id="another format"),
+        pytest.param(RAW, OCTETS, {"Accept": "text/html"}, False, id="an unavailable format"),
         pytest.param(RAW, OCTETS, {"explain": "True"}, False, id="explanations"),
         pytest.param(RAW, OCTETS, {"describe": "True"}, False, id="descriptions"),
-        pytest.param(RAW, OCTETS, {"Inference_Header_Content_Length": "9"}, False, id="a header for a protocol"),
-        pytest.param(PNG, OCTETS, {"X_Content_Type": "image/png"}, True, id="a type that the gateway has kept"),
+        pytest.param(RAW, OCTETS, {"Inference_Header_Content_Length": "9"}, False, id="the header of a protocol"),
+        pytest.param(PNG, OCTETS, {"X_Content_Type": "image/png"}, True, id="a content type from the gateway"),
     ],
 )
 @pytest.mark.parametrize("signature", [FASHION, PADDED], ids=lambda signature: signature.model)
-def test_requests_that_are_alike_are_answered_as_each_alone(
-    served, signature, bodies, content_type, headers, expected_at_once
-):
+def test_requests_of_one_pattern_are_answered_as_one_by_one(served, signature, bodies, content_type, headers, fast):
     one_by_one = [
         served(signature).one(body, content_type, **headers, X_Request_Id=f"own-{place}")
         for place, body in enumerate(bodies)
     ]
-    at_once, together = served(signature).alike(bodies, content_type, **headers)
-    assert at_once == expected_at_once
+    is_fast, together = served(signature).batch_of_one_pattern(bodies, content_type, **headers)
+    assert is_fast == fast
     assert [answer[:3] for answer in together] == [answer[:3] for answer in one_by_one]
-    for answer, wanted in zip(together, one_by_one, strict=True):
+    for answer, single in zip(together, one_by_one, strict=True):
         # The last digit of a probability may depend on the batch's size.
-        assert told(answer[3])[0] == told(wanted[3])[0]
-        np.testing.assert_allclose(told(answer[3])[1], told(wanted[3])[1], atol=1e-6)
+        assert text_and_numbers(answer[3])[0] == text_and_numbers(single[3])[0]
+        np.testing.assert_allclose(text_and_numbers(answer[3])[1], text_and_numbers(single[3])[1], atol=1e-6)
 
 
-def told(body):
-    """What a body says without its numbers, and these."""
+def text_and_numbers(body):
+    """The text of a body without its numbers, and the numbers."""
     if body.startswith(b"\x93NUMPY"):
         return "", np.load(io.BytesIO(body)).ravel().tolist()
     number = r"-?\d+(?:\.\d+)?(?:[Ee]-?\d+)?"
     return re.sub(number, "", body.decode()), list(map(float, re.findall(number, body.decode())))
 
 
-def test_vectors_that_are_alike_are_answered(served):
+def test_vectors_of_one_pattern_are_answered(served):
     rows = np.arange(8, dtype="<f4").reshape(2, 4)
-    _, answers = served(VECTOR).alike([row.tobytes() for row in rows], OCTETS)
+    _, answers = served(VECTOR).batch_of_one_pattern([row.tobytes() for row in rows], OCTETS)
     np.testing.assert_allclose(values([json.loads(answer[3]) for answer in answers]), expected(VECTOR, rows), atol=1e-6)
 
 
-def test_pictures_that_are_alike_and_too_much_for_the_network_are_refused_alone(served):
+def test_pictures_of_one_pattern_that_overflow_are_refused_alone(served):
     steep = dataclasses.replace(FASHION, model="steep-pictures", input=dataclasses.replace(FASHION.input, gain=1e38))
-    at_once, answers = served(steep).alike([bytes(784), bytes([255] * 784), bytes(784)], OCTETS)
-    assert not at_once
+    is_fast, answers = served(steep).batch_of_one_pattern([bytes(784), bytes([255] * 784), bytes(784)], OCTETS)
+    assert not is_fast
     assert [answer[0] for answer in answers] == [200, 422, 200]
 
 
-def test_requests_that_are_alike_and_a_network_that_fails(served, monkeypatch, caplog):
+def test_requests_of_one_pattern_get_the_error_of_a_failing_network(served, monkeypatch, caplog):
     def fail(_):
-        raise RuntimeError("out of order")
+        raise RuntimeError("a failure")
 
     monkeypatch.setattr(served(FASHION).handler, "_network", fail)
     with caplog.at_level(logging.ERROR):
-        at_once, answers = served(FASHION).alike(RAW[:2], OCTETS)
-    assert not at_once
+        is_fast, answers = served(FASHION).batch_of_one_pattern(RAW[:2], OCTETS)
+    assert not is_fast
     assert [answer[0] for answer in answers] == [500, 500]
-    assert caplog.text.count("RuntimeError: out of order") == 2
+    assert caplog.text.count("RuntimeError: a failure") == 2
 
 
-# --- gRPC, where one answer of a wrong form costs TorchServe a worker ---
+# --- gRPC, where an answer in the wrong format costs TorchServe a worker ---
 
 
 def oip_answer(served, body):
     (answer,) = served(FASHION).batch(({"body": body}, {"body": {"content-type": "application/json"}}))
-    found = json.loads(answer[3])
-    assert {"id", "model_name", "model_version", "outputs"} <= set(found)
+    response = json.loads(answer[3])
+    assert {"id", "model_name", "model_version", "outputs"} <= set(response)
     for name in ("id", "model_name", "model_version"):
-        assert type(found[name]) is str
-    for output in found["outputs"]:
+        assert type(response[name]) is str
+    for output in response["outputs"]:
         assert type(output["name"]) is type(output["datatype"]) is str
         assert np.prod(output["shape"]) == len(output["data"])
-    return found
+    return response
 
 
 def test_an_answer_over_grpc_has_what_torchserve_reads(served):
     tensor = {"name": "image", "shape": [1, 784], "datatype": "UINT8", "data": PICTURES[0].ravel().tolist()}
-    found = oip_answer(served, json.dumps({"id": "", "model_name": "fashion", "inputs": [tensor]}).encode())
-    assert [output["name"] for output in found["outputs"]] == ["probabilities", "class", "label"]
+    response = oip_answer(served, json.dumps({"id": "", "model_name": "fashion", "inputs": [tensor]}).encode())
+    assert [output["name"] for output in response["outputs"]] == ["probabilities", "class", "label"]
 
 
 @pytest.mark.parametrize(
@@ -435,8 +434,7 @@ def test_an_answer_over_grpc_has_what_torchserve_reads(served):
     ],
 )
 def test_a_refusal_over_grpc_has_what_torchserve_reads(served, body):
-    found = oip_answer(served, body)
-    (error,) = found["outputs"]
+    (error,) = oip_answer(served, body)["outputs"]
     assert error["name"] == "error"
     assert error["data"][0].startswith("4")
 
@@ -448,7 +446,7 @@ def test_answers_to_torchserves_own_grpc_service_end_the_stream(served):
         assert json.loads(body)
 
 
-def test_one_picture_without_options_is_answered_in_each_form(served):
+def test_one_picture_without_options_is_answered_in_each_format(served):
     body, octets = PICTURES[0].tobytes(), "application/octet-stream"
     plain = served(FASHION).json(body, octets)
     status, kind, _, answer = served(FASHION).one(body, octets, Accept=octets)
@@ -459,10 +457,10 @@ def test_one_picture_without_options_is_answered_in_each_form(served):
     assert np.shape(explained["attributions"]) == (28, 28)
 
 
-# --- faults ---
+# --- errors of the service ---
 
 
-def test_a_fault_of_the_service_is_a_500_of_its_request_alone(served, monkeypatch, caplog):
+def test_an_error_of_the_service_is_a_500_for_its_request_only(served, monkeypatch, caplog):
     handler = served(FASHION).handler
     encode = handler._encoder.json
 
@@ -482,13 +480,13 @@ def test_a_fault_of_the_service_is_a_500_of_its_request_alone(served, monkeypatc
 
 
 @pytest.mark.parametrize(
-    "said", ["could not create a primitive", "can't allocate memory: you tried to allocate 9 bytes"]
+    "message", ["could not create a primitive", "can't allocate memory: you tried to allocate 9 bytes"]
 )
-def test_a_network_that_fails_answers_every_request(served, monkeypatch, caplog, said):
+def test_when_the_network_runs_out_of_memory_every_request_is_answered(served, monkeypatch, caplog, message):
     handler = served(FASHION).handler
 
     def fail(_):
-        raise RuntimeError(said)
+        raise RuntimeError(message)
 
     monkeypatch.setattr(handler, "_network", fail)
     http = {"Host": "x", "Content-Type": "application/octet-stream"}
@@ -500,7 +498,7 @@ def test_a_network_that_fails_answers_every_request(served, monkeypatch, caplog,
 
 @pytest.fixture
 def failing_network(served, monkeypatch):
-    """Has the network of FASHION raise an error; returns the handler's worker."""
+    """Returns a function that has the network of FASHION raise an error, and returns its ``Served``."""
 
     def fail_with(error):
         def fail(_):
@@ -513,7 +511,7 @@ def failing_network(served, monkeypatch):
 
 
 def in_torchscript(message):
-    """A RuntimeError as TorchScript raises it in the place of any other error."""
+    """A RuntimeError as TorchScript raises it instead of any other error."""
     return RuntimeError(
         "The following operation failed in the TorchScript interpreter.\n"
         "Traceback of TorchScript (most recent call last):\n"
@@ -528,7 +526,7 @@ NO_GPU_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a tot
 LOST = "CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA`"
 
 
-def test_torchscript_raises_what_these_tests_take_it_to_raise():
+def test_torchscript_raises_errors_as_these_tests_assume():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         network = torch.jit.script(Network(FASHION))
@@ -543,7 +541,7 @@ def test_torchscript_raises_what_these_tests_take_it_to_raise():
     [torch.cuda.OutOfMemoryError(NO_GPU_MEMORY), in_torchscript(NO_GPU_MEMORY)],
     ids=["outside of TorchScript", "in TorchScript"],
 )
-def test_a_gpu_out_of_memory_is_a_503_and_the_worker_goes_on(failing_network, monkeypatch, caplog, error):
+def test_a_gpu_out_of_memory_is_a_503_and_the_worker_continues(failing_network, monkeypatch, caplog, error):
     emptied = []
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(True))
     with caplog.at_level(logging.ERROR):
@@ -567,13 +565,13 @@ def test_a_lost_gpu_ends_the_process(failing_network, monkeypatch, caplog, error
     monkeypatch.setattr(logging, "shutdown", lambda: None)
     with pytest.raises(SystemExit, match="1"):
         failing_network(error).one(PICTURES[0].tobytes(), OCTETS)
-    assert "CUDA failed; this worker ends" in caplog.text
+    assert "CUDA failed; ending this worker" in caplog.text
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        ValueError("CUDA error: is what a caller's label says"),
+        ValueError("CUDA error: is part of a caller's label"),
         RuntimeError("the label 'CUDA error: x' is unknown"),
         in_torchscript("shapes [CUDA error:]"),
     ],
@@ -583,28 +581,28 @@ def test_an_error_that_mentions_cuda_does_not_end_the_process(failing_network, e
     assert failing_network(error).one(PICTURES[0].tobytes(), OCTETS)[0] == 500
 
 
-def test_the_end_of_a_process_is_a_failure_with_its_reason():
+def test_a_lost_gpu_ends_the_process_with_a_failure_and_a_log_line():
     program = "from handlers import classifier; classifier._problem(RuntimeError('CUDA error: no kernel image'))"
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert ended.returncode == 1
-    assert "CUDA failed" in ended.stderr
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert process.returncode == 1
+    assert "CUDA failed" in process.stderr
 
 
 def test_a_signature_of_another_kind_is_refused(tmp_path):
     (tmp_path / FILE_NAME).write_text(VECTOR.to_json())
     context = Context("x", str(tmp_path), {"model": {"serializedFile": "model.pt"}}, 1, None, "0.12.0")
-    with pytest.raises(SignatureError, match="this handler takes image"):
+    with pytest.raises(SignatureError, match=r"input\.kind must be image for this handler, got vector"):
         ImageClassifier().initialize(context)
 
 
-def test_the_time_of_a_batch_is_no_metric_of_torchserves():
+def test_torchserve_gets_no_metric_of_a_batchs_time():
     added = []
-    add_time = classifier._without_prediction_time(lambda name, *values, **more: added.append((name, values, more)))
+    add_time = classifier._without_prediction_time(lambda name, *values, **rest: added.append((name, values, rest)))
     add_time("PredictionTime", 1.5)
     add_time("Own", 2.5, idx=0)
     assert added == [("Own", (2.5,), {"idx": 0})]
 
 
-def test_a_loaded_handler_keeps_the_log_quiet(tmp_path):
+def test_a_loaded_handler_logs_only_warnings(tmp_path):
     Served(VECTOR, tmp_path)
     assert logging.getLogger().level == logging.getLogger("ts").level == logging.WARNING

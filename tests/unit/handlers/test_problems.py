@@ -1,4 +1,4 @@
-"""What a caller is told when something is wrong."""
+"""The body that reports an error to a caller."""
 
 import json
 
@@ -23,8 +23,8 @@ def test_the_body_is_that_of_rfc_9457(type_):
     }
 
 
-def test_each_problem_has_a_type_title_and_status_of_its_own():
-    # Other modules have problems of their own.
+def test_the_types_titles_and_statuses_of_problems_are_distinct():
+    # Other modules define more subclasses.
     own = {type_ for type_ in problems.Problem.__subclasses__() if type_.__module__ == problems.__name__}
     assert own == set(TYPES)
     for name in ("type", "title", "status", "phrase"):
@@ -32,6 +32,6 @@ def test_each_problem_has_a_type_title_and_status_of_its_own():
 
 
 @pytest.mark.parametrize("detail", ["Žabot 'ß' \"quoted\" \n", "lone surrogate \ud800", ""], ids=ascii)
-def test_any_detail_can_be_written(detail):
+def test_a_detail_may_contain_any_text(detail):
     body = json.loads(problems.Malformed(detail).body("1"))
     assert body["detail"] == detail.encode("utf-8", "backslashreplace").decode()

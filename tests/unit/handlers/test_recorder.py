@@ -1,4 +1,4 @@
-"""A whole handler tells its recorder what it did with each request."""
+"""A whole handler, and what its recorder counts of each request."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from tests.unit.handlers.test_classifier import Served, _log_levels  # noqa: F40
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-    """Serves a signature's model; returns the handler's worker and what its counts are."""
+    """Returns a function that serves a signature's model: its result is a ``Served``, and a function that counts."""
     monkeypatch.setenv(recorder.VARIABLE, str(tmp_path / "counts"))
 
     def serve(signature: Signature):
         worker = Served(signature, tmp_path / "model")
 
         def count():
-            worker.handler._recorder.add_up()
+            assert worker.handler._recorder
+            worker.handler._recorder.flush()
             return {
                 (sample.name, *(value for name, value in sample.labels.items() if name not in ("model", "version"))): (
                     sample.value
@@ -61,8 +62,8 @@ def test_counts_a_mixed_batch(served):
     ]
     statuses = [answer[0] for answer in worker.batch(*requests)]
     assert statuses == [200, 200, 200, 200, 200, 400, 422, 415]
-    found = count()
-    assert {key[1:]: value for key, value in found.items() if key[0] == "fashion_requests_total" and value} == {
+    counts = count()
+    assert {key[1:]: value for key, value in counts.items() if key[0] == "fashion_requests_total" and value} == {
         ("png", "200"): 1,
         ("raw", "200"): 2,
         ("kserve_v1", "200"): 1,
@@ -71,34 +72,34 @@ def test_counts_a_mixed_batch(served):
         ("raw", "422"): 1,
         ("unknown", "415"): 1,
     }
-    assert {key[1]: value for key, value in found.items() if key[0] == "fashion_rejected_total" and value} == {
+    assert {key[1]: value for key, value in counts.items() if key[0] == "fashion_rejected_total" and value} == {
         "malformed": 1,
         "unprocessable": 1,
         "unsupported-format": 1,
     }
-    assert found["fashion_examples_total",] == 7
-    assert sum(value for key, value in found.items() if key[0] == "fashion_predictions_total") == 7
-    assert found["fashion_batch_requests_sum",] == 8
+    assert counts["fashion_examples_total",] == 7
+    assert sum(value for key, value in counts.items() if key[0] == "fashion_predictions_total") == 7
+    assert counts["fashion_batch_requests_sum",] == 8
     for stage in recorder.STAGES:
-        assert found["fashion_stage_seconds_count", stage] == 8
-        assert 0 < found["fashion_stage_seconds_sum", stage] < 60
+        assert counts["fashion_stage_seconds_count", stage] == 8
+        assert 0 < counts["fashion_stage_seconds_sum", stage] < 60
 
 
-def test_counts_requests_that_are_alike(served):
+def test_counts_requests_answered_by_the_fast_path(served):
     worker, count = served(FASHION)
     pictures = [image_files.texture(seed=seed) for seed in range(3)]
-    assert worker.alike([picture.tobytes() for picture in pictures], "application/octet-stream")[0]
-    assert worker.alike([image_files.save(picture) for picture in pictures], "image/png")[0]
-    found = count()
-    assert {key[1:]: value for key, value in found.items() if key[0] == "fashion_requests_total" and value} == {
+    assert worker.batch_of_one_pattern([picture.tobytes() for picture in pictures], "application/octet-stream")[0]
+    assert worker.batch_of_one_pattern([image_files.save(picture) for picture in pictures], "image/png")[0]
+    counts = count()
+    assert {key[1:]: value for key, value in counts.items() if key[0] == "fashion_requests_total" and value} == {
         ("png", "200"): 3,
         ("raw", "200"): 3,
     }
-    assert (found["fashion_fast_path_total", "answered"], found["fashion_fast_path_total", "failed"]) == (2, 0)
-    assert found["fashion_examples_total",] == 6
-    assert found["fashion_batch_requests_sum",] == 6
+    assert (counts["fashion_fast_path_total", "answered"], counts["fashion_fast_path_total", "failed"]) == (2, 0)
+    assert counts["fashion_examples_total",] == 6
+    assert counts["fashion_batch_requests_sum",] == 6
     for stage in recorder.STAGES:
-        assert found["fashion_stage_seconds_count", stage] == 6
+        assert counts["fashion_stage_seconds_count", stage] == 6
 
 
 def test_counts_and_logs_once_that_the_fast_path_fails(served, monkeypatch, caplog):
@@ -109,11 +110,11 @@ def test_counts_and_logs_once_that_the_fast_path_fails(served, monkeypatch, capl
 
     monkeypatch.setattr(decoding, "pictures", fail)
     for _ in range(3):
-        at_once, answers = worker.alike([bytes(784)] * 2, "application/octet-stream")
-        assert (at_once, [answer[0] for answer in answers]) == (False, [200, 200])
-    found = count()
-    assert (found["fashion_fast_path_total", "answered"], found["fashion_fast_path_total", "failed"]) == (0, 3)
-    assert found["fashion_requests_total", "raw", "200"] == 6
+        is_fast, answers = worker.batch_of_one_pattern([bytes(784)] * 2, "application/octet-stream")
+        assert (is_fast, [answer[0] for answer in answers]) == (False, [200, 200])
+    counts = count()
+    assert (counts["fashion_fast_path_total", "answered"], counts["fashion_fast_path_total", "failed"]) == (0, 3)
+    assert counts["fashion_requests_total", "raw", "200"] == 6
     (record,) = caplog.records
     assert (record.levelname, record.message.partition(";")[0]) == ("WARNING", "The fast path failed")
     assert "TypeError: another numpy" in caplog.text
@@ -127,16 +128,16 @@ def test_counts_a_fault_of_the_service(served, monkeypatch):
 
     monkeypatch.setattr(worker.handler, "_probabilities", fail)
     assert worker.one(np.zeros(4, "<f4").tobytes(), "application/octet-stream")[0] == 500
-    found = count()
-    assert found["fashion_requests_total", "raw", "500"] == 1
-    assert found["fashion_examples_total",] == 0
-    assert found["fashion_stage_seconds_count", "decode"] == 0
+    counts = count()
+    assert counts["fashion_requests_total", "raw", "500"] == 1
+    assert counts["fashion_examples_total",] == 0
+    assert counts["fashion_stage_seconds_count", "decode"] == 0
 
 
-def test_counts_by_itself_within_a_moment(served):
+def test_the_recorder_flushes_by_itself(served):
     worker, count = served(VECTOR)
     recorder = worker.handler._recorder
     worker.one(np.zeros(4, "<f4").tobytes(), "application/octet-stream")
-    # The thread that adds up is the only one that empties the queue here.
+    # The recorder's own thread empties the queue, because ``count`` was not called yet.
     assert wait_until(lambda: not recorder._batches, 10)
     assert wait_until(lambda: count()["fashion_requests_total", "raw", "200"] == 1, 10)

@@ -66,7 +66,6 @@ def test_onednn_computes_several_examples_but_not_a_single_one(network, replaced
 
 def test_on_a_gpu_the_network_is_only_frozen():
     # The passes for the CPU would pack the weights. The graph shows that without a GPU.
-
     optimized = OptimizedNetwork(torch.jit.script(FashionConvNet().eval()), torch.device("cuda:0"))
     assert optimized.several is optimized.single
     assert "aten::conv2d" in kinds(optimized.single)

@@ -408,6 +408,5 @@ def test_stopping_criteria_still_apply():
 
 def test_the_length_of_a_content_type_is_in_bytes():
     # TorchServe counts characters, so the frontend would misread the rest of the answer.
-
     written = wire.create_predict_response([b"x"], {0: "a"}, "", 200, context_of([(b"x", None, {"content-type": "ž"})]))
     assert field("a") + field("ž") in written

@@ -184,7 +184,6 @@ def test_a_message_is_answered_in_parts_with_continuous_batching(tmp_path):
         assert answered() == ["d"]
         worker.send(batch(requests[4]))
         # Before the last answer, the worker polls the frontend's queue once more.
-
         assert answered() == []
         worker.send(batch(requests[4]))
         assert answered() == ["e"]

@@ -61,7 +61,7 @@ def test_counts_requests_by_format_and_status(tmp_path):
     before = counted(tmp_path)
     recorder.add(batch("image/png", "image/png", "application/octet-stream"))
     recorder.add(batch("image/png", refused=[("text/csv", problems.UnsupportedFormat), ("", problems.Internal)]))
-    recorder.add_up()
+    recorder.flush()
     found = differing(before, counted(tmp_path))
     requests = {key: value for key, value in found.items() if key.startswith("fashion_re")}
     assert requests == {
@@ -78,7 +78,7 @@ def test_observes_stages_once_for_each_request(tmp_path):
     recorder = Recorder(tmp_path, MLP)
     recorder.add(batch("image/png", "image/png", seconds=(0.0001, 0.02, 20.0)))
     recorder.add(batch("image/png", seconds=(0.0001, 0.02, 0.001)))
-    recorder.add_up()
+    recorder.flush()
     found = counted(tmp_path)
 
     def bucket(stage, bound):
@@ -100,7 +100,7 @@ def test_observes_batches(tmp_path):
     recorder.add(batch(*["image/png"] * 16))
     recorder.add(batch("image/png", refused=[("image/png", problems.Malformed)] * 2))
     recorder.add(Batch())
-    recorder.add_up()
+    recorder.flush()
     found = counted(tmp_path)
     bounds = ("2.0", "4.0", "8.0", "16.0", "+Inf")
     buckets = [found[f"fashion_batch_requests_bucket{{le={bound},model=fashion,version=1.0}}"] for bound in bounds]
@@ -112,7 +112,7 @@ def test_counts_decisions_and_confidence(tmp_path):
     recorder = Recorder(tmp_path, VECTOR)
     recorder.add(batch("", probabilities=confident([0.25, 0.5, 0.25], [1.0, 0.0, 0.0])))
     recorder.add(batch("", probabilities=confident([np.nan] * 3, [0.875, 0.125, 0.0])))
-    recorder.add_up()
+    recorder.flush()
     found = counted(tmp_path)
     decided = [
         found[f"fashion_predictions_total{{label={label},model=blobs,version=1.0}}"]
@@ -129,7 +129,7 @@ def test_counts_decisions_and_confidence(tmp_path):
 def test_counts_each_label_of_a_sigmoid_model(tmp_path):
     recorder = Recorder(tmp_path, SIGMOID)
     recorder.add(batch("", probabilities=confident([0.5, 0.75], [0.25, 0.25])))
-    recorder.add_up()
+    recorder.flush()
     found = counted(tmp_path)
     decided = [
         found[f"fashion_predictions_total{{label={label},model=switches,version=2.0}}"]
@@ -147,7 +147,7 @@ def test_adds_up_the_workers_of_a_model(tmp_path):
     other.add(batch("image/png", "image/png"))
     stranger.add(batch("application/json"))
     for each in (one, other, stranger):
-        each.add_up()
+        each.flush()
     found = counted(tmp_path)
     assert found["fashion_requests_total{format=png,model=fashion,status=200,version=1.0}"] == 3
     assert found["fashion_requests_total{format=json,model=blobs,status=200,version=1.0}"] == 1
@@ -162,7 +162,7 @@ def test_a_killed_worker_loses_no_counts_and_its_successor_goes_on(tmp_path):
         from tests.unit.serving.test_metrics_workers import MLP, Recorder, batch
         recorder = Recorder(Path({str(tmp_path)!r}), MLP)
         recorder.add(batch("image/png"))
-        recorder.add_up()
+        recorder.flush()
         print("counted", flush=True)
         sys.stdin.read()
         """
@@ -183,7 +183,7 @@ def test_a_killed_worker_loses_no_counts_and_its_successor_goes_on(tmp_path):
 def test_another_archive_of_the_same_version_begins_anew(tmp_path):
     recorder = Recorder(tmp_path, VECTOR)
     recorder.add(batch("application/json"))
-    recorder.add_up()
+    recorder.flush()
     del recorder
     labels = dataclasses.replace(VECTOR.output, labels=("a", "b"))
     Recorder(tmp_path, dataclasses.replace(VECTOR, output=labels))
