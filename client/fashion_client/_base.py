@@ -1,4 +1,4 @@
-"""What both clients share: where the service is and how to call it, from arguments, the environment or defaults."""
+"""The settings that both clients share, from arguments, the environment or defaults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEY_VARIABLE = "FASHION_API_KEY"
 
 
 class PredictOptions(TypedDict, total=False):
-    """The options of ``predict`` that every form of its images takes."""
+    """The options of ``predict``, the same for every form of its images."""
 
     model: str
     version: str | None
@@ -24,7 +24,7 @@ class PredictOptions(TypedDict, total=False):
 
 
 class BaseClient(abc.ABC):
-    """The checked settings of a client, and what it has learned of the models."""
+    """A client's validated settings, and a cache of the models' example shapes."""
 
     def __init__(
         self,
@@ -34,25 +34,23 @@ class BaseClient(abc.ABC):
         # An image takes milliseconds; a piece of a thousand arrays behind a full queue may take seconds.
         timeout: float = 30.0,
         retries: int = 3,
-        # Enough to keep two workers busy while the next pieces travel; more only queue up in the service.
+        # Keeps two workers busy while the next pieces are sent; more requests would only queue in the service.
         in_flight: int = 4,
     ) -> None:
         source = URL_VARIABLE if url is None else "url"
         address = (os.environ.get(URL_VARIABLE) or DEFAULT_URL) if url is None else url
         key = os.environ.get(KEY_VARIABLE) if api_key is None else api_key
         if not _is_address(address):
-            raise InputError(f"{source} has to be an address such as {DEFAULT_URL}, got {address!r}")
+            raise InputError(f"{source} must be an address such as {DEFAULT_URL}, got {address!r}")
         if key and not (key.isascii() and key.isprintable() and " " not in key):
-            # Not quoted: error messages end up in logs.
-            raise InputError(
-                f"the API key (api_key or {KEY_VARIABLE}) holds a blank, a line break or a non-ASCII character"
-            )
+            # The message does not quote the key, because error messages end up in logs.
+            raise InputError(f"the API key (api_key or {KEY_VARIABLE}) must be printable ASCII without spaces")
         if not timeout > 0:
-            raise InputError(f"timeout has to be more than 0 seconds, got {timeout}")
+            raise InputError(f"timeout must be above 0 seconds, got {timeout}")
         if retries < 0:
-            raise InputError(f"retries has to be 0 or more, got {retries}")
+            raise InputError(f"retries must be 0 or more, got {retries}")
         if in_flight < 1:
-            raise InputError(f"in_flight has to be 1 or more, got {in_flight}")
+            raise InputError(f"in_flight must be 1 or more, got {in_flight}")
         self._url = address.rstrip("/")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._timeout = timeout
@@ -63,13 +61,13 @@ class BaseClient(abc.ABC):
 
     @abc.abstractmethod
     def _open(self) -> None:
-        """Make the connection pool."""
+        """Create the connection pool."""
 
 
 def _is_address(text: str) -> bool:
     try:
         parts = urlsplit(text)
-        # Reading the port checks it.
+        # `port` raises ValueError for an invalid port.
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not parts.query
     except ValueError:
         return False

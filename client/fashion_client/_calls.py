@@ -1,7 +1,7 @@
-"""The calls that the service understands, as data: the request of each, and how its answer is read.
+"""The service's calls as data: the request of each, and the function that reads its answer.
 
-Both clients send these requests and read with these functions. A reader raises :class:`ProblemError` for an answer that
-is a problem, and :class:`AnswerError` for one that is not what was asked for.
+Both clients use them. A reader raises :class:`ProblemError` if the answer is a problem, and :class:`AnswerError` if it
+does not have the expected form.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Answer:
     """One HTTP response.
 
     Attributes:
-        url: the address that answered, for messages.
+        url: the request's URL, for messages.
         status: the status code.
-        headers: looked up without regard to case.
+        headers: a case-insensitive mapping.
         body: the whole content.
     """
 
@@ -53,15 +53,15 @@ class Answer:
 
 @dataclasses.dataclass(frozen=True)
 class Call(Generic[T]):
-    """One HTTP request, and what its answer means.
+    """One HTTP request, and the reader of its answer.
 
     Attributes:
         method: ``GET`` or ``POST``.
-        path: quoted, from ``/``.
-        read: reads and checks the answer.
-        headers: those that this request needs besides the client's own.
+        path: quoted, starting with ``/``.
+        read: checks the answer and converts it to the result.
+        headers: headers of this request, in addition to the client's.
         params: the query string's parameters.
-        body: its content, None for a request without.
+        body: the content; None for a request without content.
     """
 
     method: str
@@ -73,25 +73,25 @@ class Call(Generic[T]):
 
 
 def models() -> Call[tuple[str, ...]]:
-    """Ask for the names of all models."""
+    """Request the names of all models."""
     return _get("/v1/models", _models)
 
 
 def model(name: str) -> Call[Model]:
-    """Ask for a model's metadata, as the Open Inference Protocol defines it."""
+    """Request a model's metadata, as the Open Inference Protocol defines it."""
     return _get(_path("/v2/models", name), _model)
 
 
 def ready() -> Call[bool]:
-    """Ask whether predictions are answered now."""
+    """Request whether the service is ready for predictions."""
     return _get("/readyz", _ready)
 
 
 def prediction(model: str, version: str | None, top_k: int | None, example: Example) -> Call[Prediction]:
-    """Ask for the prediction for one example.
+    """Request the prediction for one example.
 
     Raises:
-        InputError: an argument cannot be sent, or, from the reader, the example was several.
+        InputError: an argument cannot be sent. The reader raises it too, if the body held several examples.
     """
     if top_k is not None and top_k < 1:
         raise _top_k_error(top_k, "the number of labels")
@@ -99,53 +99,53 @@ def prediction(model: str, version: str | None, top_k: int | None, example: Exam
 
 
 def probabilities(model: str, version: str | None, labels: tuple[str, ...], batch: Array) -> Call[NDArray[np.float32]]:
-    """Ask for the probabilities for a batch: float32 [N, len(labels)]."""
+    """Request the probabilities for a batch: float32 [N, len(labels)]."""
     read = functools.partial(_probabilities, shape=(len(batch), len(labels)))
     return _post(_path("/predictions", model, version), read, NPY, *encode(batch))
 
 
 def explanation(example: Example, model: str, target: int | str | None) -> Call[Explanation]:
-    """Ask for the attributions for one example; raises InputError as :func:`prediction` does."""
+    """Request the attributions for one example; raises InputError as :func:`prediction` does."""
     return _post(_path("/explanations", model), _explanation, JSON, *encode(example), target=target)
 
 
 def heat_map(example: Example, model: str, target: int | str | None) -> Call[bytes]:
-    """Ask for the explanation as a picture: the bytes of a PNG file."""
+    """Request the explanation as a picture: the bytes of a PNG file."""
     return _post(_path("/explanations", model), _png, PNG, *encode(example), target=target)
 
 
 def or_raise(outcome: T | FashionError) -> T:
-    """The outcome itself, if it is no error."""
+    """Return the outcome, or raise it if it is an error."""
     if isinstance(outcome, FashionError):
         raise outcome
     return outcome
 
 
 def labels(first: Prediction, top_k: int | None) -> tuple[str, ...]:
-    """The model's labels in order, from a prediction that names them all, before a batch's pieces are sent.
+    """The model's labels in order, from the JSON prediction for a batch's first example.
 
-    Pieces are answered in ``.npy``, which holds no labels; a first request in JSON, for one example, tells them and
-    meets a wrong key or model before anything large is sent.
+    The pieces of a batch are answered as ``.npy``, which has no labels. The first example is therefore sent alone. A
+    wrong key or model then fails before anything large is sent.
 
     Raises:
-        AnswerError: they are not in the model's order.
-        InputError: there are no ``top_k`` labels.
+        AnswerError: the labels are not in the model's order.
+        InputError: ``top_k`` is not from 1 to the number of labels.
     """
     names = tuple(first.probabilities)
     if first.class_index is not None and names.index(first.label) != first.class_index:
-        raise AnswerError(f"class {first.class_index} is {first.label!r}, but another label stands there: {names}")
+        raise AnswerError(f"the labels must have {first.label!r} at index {first.class_index}, got {names}")
     if top_k is not None and not 1 <= top_k <= len(names):
         raise _top_k_error(top_k, len(names))
     return names
 
 
-def nothing(top_k: int | None) -> Predictions:
-    """The result for no examples: it needs no service, and knows no labels."""
+def empty_predictions(top_k: int | None) -> Predictions:
+    """The result for an empty batch, which needs no request and has no labels."""
     return Predictions((), np.zeros((0, 0), np.float32), top_k=top_k)
 
 
 def _top_k_error(top_k: int, highest: object) -> InputError:
-    return InputError(f"top_k has to be from 1 to {highest}, got {top_k}")
+    return InputError(f"top_k must be from 1 to {highest}, got {top_k}")
 
 
 def _get(path: str, read: Callable[[Answer], T]) -> Call[T]:
@@ -166,40 +166,40 @@ def _present(values: Mapping[str, object]) -> dict[str, str]:
 def _path(route: str, *names: str | None) -> str:
     present = [name for name in names if name is not None]
     for name in present:
-        # Dots alone would be taken for a step in the path.
+        # Proxies resolve a path segment of dots alone.
         if not name.strip("."):
-            raise InputError(f"{name!r} is no name of a model or version")
+            raise InputError(f"the name of a model or version must not be empty or dots alone, got {name!r}")
     return "/".join((route, *(quote(name, safe="") for name in present)))
 
 
 def _models(answer: Answer) -> tuple[str, ...]:
     names = _json(answer, dict).get("models")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise _bad(answer, "holds no list of models")
+        raise _bad(answer, "has no list of models")
     return tuple(names)
 
 
 def _model(answer: Answer) -> Model:
-    found = _json(answer, dict)
+    metadata = _json(answer, dict)
     try:
-        inputs = tuple(_tensor(each) for each in found["inputs"])
-        outputs = tuple(_tensor(each) for each in found["outputs"])
+        inputs = tuple(_tensor(each) for each in metadata["inputs"])
+        outputs = tuple(_tensor(each) for each in metadata["outputs"])
         if not inputs or len(inputs[0].shape) < 2:
             raise ValueError("no input with a batch axis")
-        return Model(str(found["name"]), tuple(map(str, found.get("versions", ()))), inputs, outputs)
+        return Model(str(metadata["name"]), tuple(map(str, metadata.get("versions", ()))), inputs, outputs)
     except (KeyError, TypeError, ValueError) as error:
-        raise _bad(answer, f"is no model metadata ({error!r})") from error
+        raise _bad(answer, f"is not a model's metadata ({error!r})") from error
 
 
 def _prediction(answer: Answer) -> Prediction:
-    found = _one(answer)
+    prediction = _one(answer)
     try:
-        named = {str(label): float(probability) for label, probability in found["probabilities"].items()}
-        index, label = _class(found)
-        likeliest = max(named, key=named.__getitem__) if label is None else label
-        return Prediction(index, likeliest, named[likeliest], named)
+        probabilities = {str(label): float(probability) for label, probability in prediction["probabilities"].items()}
+        index, label = _class(prediction)
+        likeliest = max(probabilities, key=probabilities.__getitem__) if label is None else label
+        return Prediction(index, likeliest, probabilities[likeliest], probabilities)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _bad(answer, f"is no prediction ({error!r})") from error
+        raise _bad(answer, f"is not a prediction ({error!r})") from error
 
 
 def _probabilities(answer: Answer, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -207,25 +207,25 @@ def _probabilities(answer: Answer, shape: tuple[int, int]) -> NDArray[np.float32
         with NPY_LOCK:
             probabilities = np.load(io.BytesIO(_checked(answer).body), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
-        raise _bad(answer, "is no .npy array") from error
+        raise _bad(answer, "is not a .npy array") from error
     floats = isinstance(probabilities, np.ndarray) and probabilities.dtype.kind == "f"
     if not floats or probabilities.shape != shape:
-        raise _bad(answer, f"is no array of {shape[0]}x{shape[1]} probabilities")
+        raise _bad(answer, f"is not an array of {shape[0]}x{shape[1]} probabilities")
     return np.asarray(probabilities, np.float32)
 
 
 def _explanation(answer: Answer) -> Explanation:
-    found = _one(answer)
+    explanation = _one(answer)
     try:
-        attributions = np.asarray(found["attributions"], np.float32)
-        return Explanation(int(found["target"]), attributions, *_class(found))
+        attributions = np.asarray(explanation["attributions"], np.float32)
+        return Explanation(int(explanation["target"]), attributions, *_class(explanation))
     except (KeyError, TypeError, ValueError) as error:
-        raise _bad(answer, f"is no explanation ({error!r})") from error
+        raise _bad(answer, f"is not an explanation ({error!r})") from error
 
 
 def _png(answer: Answer) -> bytes:
     if not _checked(answer).body.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise _bad(answer, "is no PNG picture")
+        raise _bad(answer, "is not a PNG picture")
     return answer.body
 
 
@@ -240,41 +240,43 @@ def _checked(answer: Answer) -> Answer:
     if 200 <= answer.status < 300:
         return answer
     if answer.status < 400:
-        elsewhere = answer.headers.get("Location", "another address")
-        raise AnswerError(f"{answer.url} redirects to {elsewhere}; use that as the service's address")
+        location = answer.headers.get("Location", "another address")
+        raise AnswerError(f"{answer.url} redirects to {location}; use that as the service's address")
     raise problem_error(_problem(answer), retrying.parse_retry_after(answer.headers.get("Retry-After")))
 
 
 def _one(answer: Answer) -> Any:
-    found = _json(answer, (dict, list))
-    if not isinstance(found, list):
-        return found
-    if len(found) != 1:
-        raise InputError(f"the body holds {len(found)} examples; pass several to predict, as an array or a list")
-    return found[0]
+    content = _json(answer, (dict, list))
+    if not isinstance(content, list):
+        return content
+    if len(content) != 1:
+        raise InputError(
+            f"the file must hold one example, got {len(content)}; pass several to predict, as an array or a list"
+        )
+    return content[0]
 
 
-def _class(found: Mapping[str, Any]) -> tuple[int | None, str | None]:
-    # Models with independent labels name no class.
-    return (int(found["class"]), str(found["label"])) if "class" in found else (None, None)
+def _class(result: Mapping[str, Any]) -> tuple[int | None, str | None]:
+    # Models with independent labels have no class.
+    return (int(result["class"]), str(result["label"])) if "class" in result else (None, None)
 
 
-def _tensor(described: Mapping[str, Any]) -> Tensor:
-    return Tensor(str(described["name"]), str(described["datatype"]), tuple(map(int, described["shape"])))
+def _tensor(metadata: Mapping[str, Any]) -> Tensor:
+    return Tensor(str(metadata["name"]), str(metadata["datatype"]), tuple(map(int, metadata["shape"])))
 
 
 def _json(answer: Answer, kind: type | tuple[type, ...]) -> Any:
     try:
-        found = json.loads(_checked(answer).body)
+        content = json.loads(_checked(answer).body)
     except ValueError as error:
         raise _bad(answer, "is not JSON") from error
-    if not isinstance(found, kind):
-        raise _bad(answer, f"is a JSON {type(found).__name__}")
-    return found
+    if not isinstance(content, kind):
+        raise _bad(answer, f"is JSON of the wrong type ({type(content).__name__})")
+    return content
 
 
-def _bad(answer: Answer, complaint: str) -> AnswerError:
-    return AnswerError(f"the answer from {answer.url} {complaint}; is it fashion-serve, of the same version?")
+def _bad(answer: Answer, fault: str) -> AnswerError:
+    return AnswerError(f"the answer from {answer.url} {fault}; is it fashion-serve, of the same version?")
 
 
 def _problem(answer: Answer) -> Problem:
@@ -286,7 +288,7 @@ def _problem(answer: Answer) -> Problem:
     return Problem(
         status=answer.status,
         title=texts.get("title", http.client.responses.get(answer.status, "Unknown status")),
-        # TorchServe's own errors say ``message``.
+        # TorchServe's own errors have a ``message``.
         detail=texts.get("detail", texts.get("message", "")),
         type=texts.get("type", "about:blank"),
         instance=texts.get("instance", ""),

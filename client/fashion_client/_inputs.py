@@ -1,8 +1,8 @@
-"""What callers pass, as the bytes that the service takes.
+"""Convert examples to request bodies.
 
-path, bytes      sent as they are; the service finds out what they are
-picture          anything with Pillow's ``save``: sent as PNG
-numpy array      sent as ``.npy``, which tells the service its shape and type
+path, bytes      sent unchanged; the service detects the format
+picture          any object with Pillow's ``save``; sent as PNG
+numpy array      sent as ``.npy``, which holds shape and type
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from fashion_client.errors import InputError
 
 NPY = "application/x-npy"
 
-# One request's share of an array. 1024 images of 28x28 (0.8 MB) are where a service is fastest; the limit in bytes is
-# for wide types and stays under the 6,553,500 bytes that TorchServe takes where its configuration says nothing.
+# Arrays are sent in pieces of at most this size. A service is fastest with 1024 images of 28x28 (0.8 MB) per request.
+# The limit in bytes matters for wide types; it is below TorchServe's default limit of 6,553,500 bytes.
 PIECE_EXAMPLES = 1024
 PIECE_BYTES = 6_000_000
 
 
 @runtime_checkable
 class Picture(Protocol):
-    """What a ``PIL.Image.Image`` has; a protocol, so that Pillow is needed by those alone who pass its images."""
+    """The part of ``PIL.Image.Image`` used here; a protocol, so that this package does not depend on Pillow."""
 
     def save(self, fp: Any, format: str | None = None, /, **params: Any) -> None:
         """Write the picture to a binary file object."""
@@ -41,10 +41,10 @@ Example: TypeAlias = Encoded | Array
 
 
 def encode(example: Example) -> tuple[bytes, str | None]:
-    """The body of a request for one example, and its content type; None leaves it to the service to look.
+    """The body of a request for one example, and its content type; with None the service detects the format.
 
     Raises:
-        InputError: a file that cannot be read, or something that is no example.
+        InputError: the file cannot be read, or the object is not an example.
     """
     if isinstance(example, np.ndarray):
         return npy(example), NPY
@@ -63,17 +63,18 @@ def encode(example: Example) -> tuple[bytes, str | None]:
         except (OSError, ValueError) as error:
             raise InputError(f"the picture cannot be written as PNG ({error}); convert it to RGB first") from error
         return file.getvalue(), "image/png"
-    raise InputError(f"an example is a path, bytes, a numpy array or a Pillow image, not {type(example).__name__}")
+    kind = type(example).__name__
+    raise InputError(f"an example must be a path, bytes, a numpy array or a Pillow image, got {kind}")
 
 
 def npy(array: Array) -> bytes:
     """An array of numbers as the bytes of a ``.npy`` file.
 
     Raises:
-        InputError: the array holds something else than numbers.
+        InputError: the array does not hold integers or floats.
     """
     if array.dtype.kind not in "uif":
-        raise InputError(f"an array has to hold integers or floats, got {array.dtype}")
+        raise InputError(f"an array must hold integers or floats, got {array.dtype}")
     values = np.ascontiguousarray(array)
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
@@ -93,11 +94,11 @@ def are_arrays(images: Any) -> TypeGuard[Array | Sequence[Array]]:
 
 
 def as_batch(arrays: Array | Sequence[Array], example_shape: tuple[int, ...]) -> tuple[Array, bool]:
-    """An array of one or many examples, or a list of such that are one example each, as a batch.
+    """Make a batch of an array of one or many examples, or of a list of arrays of one example each.
 
     Args:
         arrays: one example or many, each of ``example_shape`` or flattened.
-        example_shape: one example as the model takes it.
+        example_shape: the shape of one example.
 
     Returns:
         The batch ``[N, *example_shape]`` and whether ``arrays`` is a single example.
@@ -112,7 +113,7 @@ def as_batch(arrays: Array | Sequence[Array], example_shape: tuple[int, ...]) ->
         shape = ", ".join(map(str, example_shape))
         raise InputError(f"the model takes arrays of shape [{shape}] or [N, {shape}], got {list(first.shape)}")
     if first is not arrays and not single:
-        raise InputError(f"each array of a list has to be one example, got {list(first.shape)}")
+        raise InputError(f"each array of a list must be one example, got {list(first.shape)}")
     return np.asarray(arrays).reshape(-1, *example_shape), single and first is arrays
 
 

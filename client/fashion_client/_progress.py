@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
-    """Show how many of ``total`` examples are done, how many a second, and the time left.
+    """Show the number of examples done out of ``total``, the rate and the time left.
 
     Yields:
         A function to call with the number of examples done since the last call.
@@ -16,7 +16,7 @@ def progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
     if not shown:
         yield lambda _: None
         return
-    # Programs that ask for no bar need not load it.
+    # Imported here, so that programs without a progress bar do not load rich.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
     from rich.text import Text

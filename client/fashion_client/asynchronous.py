@@ -41,7 +41,7 @@ class AsyncFashionClient(BaseClient):
         self._http = httpx.AsyncClient(
             headers=self._headers,
             timeout=self._timeout,
-            # Callers may run many calls side by side; each bounds its own requests.
+            # Callers may run many calls concurrently; each call limits its own requests.
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=self._in_flight),
         )
 
@@ -70,7 +70,7 @@ class AsyncFashionClient(BaseClient):
         version: str | None = None,
         top_k: int | None = None,
     ) -> Prediction | Sequence[Prediction]:
-        """As :meth:`fashion_client.FashionClient.predict`."""
+        """See :meth:`fashion_client.FashionClient.predict`."""
         call = partial(_calls.prediction, model, version, top_k)
         if _inputs.are_arrays(images):
             batch, single = _inputs.as_batch(images, await self._example_shape(model))
@@ -78,8 +78,8 @@ class AsyncFashionClient(BaseClient):
                 return await self._predict_batch(batch, model, version, top_k)
             images = batch[0]
         if isinstance(images, Sequence) and not isinstance(images, (str, bytes)):
-            return await self._ask_all(call, images)
-        return await self._ask(call(images))
+            return await self._request_all(call, images)
+        return await self._request(call(images))
 
     def predict_each(
         self,
@@ -89,29 +89,29 @@ class AsyncFashionClient(BaseClient):
         version: str | None = None,
         top_k: int | None = None,
     ) -> AsyncGenerator[Prediction | FashionError, None]:
-        """As :meth:`fashion_client.FashionClient.predict_each`."""
-        return self._ask_each(partial(_calls.prediction, model, version, top_k), images)
+        """See :meth:`fashion_client.FashionClient.predict_each`."""
+        return self._request_each(partial(_calls.prediction, model, version, top_k), images)
 
     async def explain(
         self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None
     ) -> Explanation:
-        """As :meth:`fashion_client.FashionClient.explain`."""
-        return await self._ask(_calls.explanation(image, model, target))
+        """See :meth:`fashion_client.FashionClient.explain`."""
+        return await self._request(_calls.explanation(image, model, target))
 
     async def heat_map(self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None) -> bytes:
-        """As :meth:`fashion_client.FashionClient.heat_map`."""
-        return await self._ask(_calls.heat_map(image, model, target))
+        """See :meth:`fashion_client.FashionClient.heat_map`."""
+        return await self._request(_calls.heat_map(image, model, target))
 
     async def models(self) -> tuple[str, ...]:
-        """As :meth:`fashion_client.FashionClient.models`."""
-        return await self._ask(_calls.models())
+        """See :meth:`fashion_client.FashionClient.models`."""
+        return await self._request(_calls.models())
 
     async def model(self, name: str) -> Model:
-        """As :meth:`fashion_client.FashionClient.model`."""
-        return await self._ask(_calls.model(name))
+        """See :meth:`fashion_client.FashionClient.model`."""
+        return await self._request(_calls.model(name))
 
     async def ready(self) -> bool:
-        """As :meth:`fashion_client.FashionClient.ready`."""
+        """See :meth:`fashion_client.FashionClient.ready`."""
         try:
             return await self._send(_calls.ready())
         except (ConnectError, AnswerTimeoutError):
@@ -119,10 +119,10 @@ class AsyncFashionClient(BaseClient):
 
     async def _predict_batch(self, batch: Array, model: str, version: str | None, top_k: int | None) -> Predictions:
         if not len(batch):
-            return _calls.nothing(top_k)
-        first = await self._ask(_calls.prediction(model, version, None, batch[0]))
+            return _calls.empty_predictions(top_k)
+        first = await self._request(_calls.prediction(model, version, None, batch[0]))
         labels = _calls.labels(first, top_k)
-        rows = await self._ask_all(partial(_calls.probabilities, model, version, labels), _inputs.pieces(batch))
+        rows = await self._request_all(partial(_calls.probabilities, model, version, labels), _inputs.pieces(batch))
         return Predictions(labels, np.concatenate(rows), independent=first.class_index is None, top_k=top_k)
 
     async def _example_shape(self, model: str) -> tuple[int, ...]:
@@ -130,15 +130,15 @@ class AsyncFashionClient(BaseClient):
             self._example_shapes[model] = (await self.model(model)).inputs[0].shape[1:]
         return self._example_shapes[model]
 
-    async def _ask_all(self, call: Callable[[T], Call[R]], items: Iterable[T]) -> list[R]:
-        each = self._ask_each(call, items)
+    async def _request_all(self, call: Callable[[T], Call[R]], items: Iterable[T]) -> list[R]:
+        each = self._request_each(call, items)
         async with contextlib.aclosing(each) as outcomes:
             return [or_raise(outcome) async for outcome in outcomes]
 
-    def _ask_each(self, call: Callable[[T], Call[R]], items: Iterable[T]) -> AsyncGenerator[R | FashionError, None]:
-        return _in_order(lambda item: self._ask(call(item)), items, self._in_flight)
+    def _request_each(self, call: Callable[[T], Call[R]], items: Iterable[T]) -> AsyncGenerator[R | FashionError, None]:
+        return _in_order(lambda item: self._request(call(item)), items, self._in_flight)
 
-    async def _ask(self, call: Call[T]) -> T:
+    async def _request(self, call: Call[T]) -> T:
         failed = 0
         while True:
             try:
@@ -168,27 +168,27 @@ class AsyncFashionClient(BaseClient):
 
 
 async def _in_order(
-    work: Callable[[T], Awaitable[R]], items: Iterable[T], at_most: int
+    work: Callable[[T], Awaitable[R]], items: Iterable[T], limit: int
 ) -> AsyncGenerator[R | FashionError, None]:
-    """The same as :func:`fashion_client.client._in_order`, with tasks instead of threads."""
-    places = asyncio.Semaphore(at_most)
+    """Like :func:`fashion_client.client._in_order`, with tasks instead of threads."""
+    slots = asyncio.Semaphore(limit)
 
     async def outcome(item: T) -> R | FashionError:
-        async with places:
+        async with slots:
             try:
                 return await work(item)
             except FashionError as error:
                 return error
 
-    begun: deque[asyncio.Task[R | FashionError]] = deque()
+    started: deque[asyncio.Task[R | FashionError]] = deque()
     try:
         for item in items:
-            begun.append(asyncio.create_task(outcome(item)))
-            if len(begun) == 2 * at_most:
-                yield await begun.popleft()
-        while begun:
-            yield await begun.popleft()
+            started.append(asyncio.create_task(outcome(item)))
+            if len(started) == 2 * limit:
+                yield await started.popleft()
+        while started:
+            yield await started.popleft()
     finally:
-        for task in begun:
+        for task in started:
             task.cancel()
-        await asyncio.gather(*begun, return_exceptions=True)
+        await asyncio.gather(*started, return_exceptions=True)

@@ -1,6 +1,6 @@
 """The client: calls to a fashion-serve service over HTTP, on requests.
 
-images ──► _inputs: bytes ──► _calls: HTTP request ──► (send, repeat if that may help) ──► _calls: typed result
+images ──► _inputs: bytes ──► _calls: HTTP request ──► (send, retry if that may help) ──► _calls: typed result
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ class _PredictOptions(PredictOptions, total=False):
 class FashionClient(BaseClient):
     """A connection to a fashion-serve service; open it once and use it from any number of threads.
 
-    Calls raise a :class:`~fashion_client.errors.FashionError`. Connection errors, 429 and 503 are repeated up to
-    ``retries`` times, after the time that the service names in ``Retry-After`` or a growing, random one.
+    Calls raise a :class:`~fashion_client.errors.FashionError`. A call that fails with a connection error, 429 or 503 is
+    retried up to ``retries`` times, after the service's ``Retry-After`` plus a growing random delay.
 
     Args:
-        url: the service's address; ``$FASHION_URL`` or ``http://127.0.0.1:8000`` if left out.
-        api_key: the key, where the service asks for one; ``$FASHION_API_KEY`` if left out.
-        timeout: seconds to wait for a connection, and again for each part of an answer, more than 0.
-        retries: how often a failed call is repeated, 0 or more.
-        in_flight: requests under way at once in a call with many examples, 1 or more.
+        url: the service's address; by default ``$FASHION_URL``, else ``http://127.0.0.1:8000``.
+        api_key: the API key, if the service requires one; by default ``$FASHION_API_KEY``.
+        timeout: seconds to wait for a connection, and again for each part of an answer; above 0.
+        retries: the most retries of a failed call, 0 or more.
+        in_flight: concurrent requests of one call with many examples, 1 or more.
 
     Raises:
-        InputError: an argument cannot be used.
+        InputError: an argument is invalid.
     """
 
     def _open(self) -> None:
         self._session = requests.Session()
-        # Proxies and authorities come from the environment once: for each request it would take as long as the rest of
-        # the request, and an entry for this host in ~/.netrc would displace the key.
+        # Read proxies and certificate authorities from the environment once. For each request this would take as long
+        # as the request itself, and an entry for this host in ~/.netrc would replace the API key.
         environment = self._session.merge_environment_settings(self._url, {}, None, None, None)
         self._session.trust_env = False
         self._session.proxies.update(environment["proxies"])
@@ -97,17 +97,17 @@ class FashionClient(BaseClient):
         Args:
             images: a path, the bytes of a file, a Pillow image, a numpy array, or a list of them. An array is one
                 example or a batch of them (for images [28, 28], [784], [N, 28, 28] or [N, 784]; integers 0-255 or
-                floats 0-1). A batch travels in pieces of at most 1024 examples and 6 MB.
-            model: the model's name, as :meth:`models` gives it.
-            version: the model's version; the service's current one if left out.
-            top_k: name the likeliest k labels only, 1 or more.
-            progress: show a bar on standard error while many examples are predicted.
+                floats 0-1). A batch is sent in pieces of at most 1024 examples and 6 MB.
+            model: the model's name, as :meth:`models` returns it.
+            version: the model's version; by default the service's live one.
+            top_k: return only the k likeliest labels, 1 or more.
+            progress: show a progress bar for many examples on standard error.
 
         Returns:
             A :class:`Prediction` for one example, :class:`Predictions` for a batch, a sequence for a list.
 
         Raises:
-            FashionError: the call failed; of a list or batch, the first example in order whose call failed.
+            FashionError: the call failed. For a list or batch, the error of the first failed example in order.
         """
         call = partial(_calls.prediction, model, version, top_k)
         if _inputs.are_arrays(images):
@@ -116,8 +116,8 @@ class FashionClient(BaseClient):
                 return self._predict_batch(batch, model, version, top_k, progress)
             images = batch[0]
         if isinstance(images, Sequence) and not isinstance(images, (str, bytes)):
-            return self._ask_all(call, images, len(images), progress)
-        return self._ask(call(images))
+            return self._request_all(call, images, len(images), progress)
+        return self._request(call(images))
 
     def predict_each(
         self,
@@ -127,49 +127,49 @@ class FashionClient(BaseClient):
         version: str | None = None,
         top_k: int | None = None,
     ) -> Generator[Prediction | FashionError, None, None]:
-        """Predict examples one by one, several requests under way at a time, and go on where one fails.
+        """Predict examples one by one with concurrent requests, and continue after an error.
 
         Args:
-            images: single examples, as for :meth:`predict`; taken only as they are needed.
+            images: single examples, as for :meth:`predict`; consumed only as needed.
             model: the model's name.
-            version: the model's version; the service's current one if left out.
-            top_k: name the likeliest k labels only, 1 or more.
+            version: the model's version; by default the service's live one.
+            top_k: return only the k likeliest labels, 1 or more.
 
         Yields:
-            For each example, in order, its prediction or the error that its call ended with.
+            For each example, in order, its prediction or the error of its call.
         """
-        return self._ask_each(partial(_calls.prediction, model, version, top_k), images)
+        return self._request_each(partial(_calls.prediction, model, version, top_k), images)
 
     def explain(self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None) -> Explanation:
-        """Ask which parts of an example spoke for a label.
+        """Explain how much each part of an example supports a label.
 
         Args:
             image: a single example, as for :meth:`predict`.
             model: the model's name.
-            target: a label, or its index; the likeliest label if left out.
+            target: a label or its index; by default the likeliest label.
         """
-        return self._ask(_calls.explanation(image, model, target))
+        return self._request(_calls.explanation(image, model, target))
 
     def heat_map(self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None) -> bytes:
         """The explanation of an image as a picture: the bytes of a PNG file. Arguments as for :meth:`explain`."""
-        return self._ask(_calls.heat_map(image, model, target))
+        return self._request(_calls.heat_map(image, model, target))
 
     def models(self) -> tuple[str, ...]:
-        """The names of the models that the service answers for."""
-        return self._ask(_calls.models())
+        """The names of the service's models."""
+        return self._request(_calls.models())
 
     def model(self, name: str) -> Model:
-        """What a model takes and returns."""
-        return self._ask(_calls.model(name))
+        """A model's versions, inputs and outputs."""
+        return self._request(_calls.model(name))
 
     def ready(self) -> bool:
-        """Whether the service answers predictions now; asked once, without repetition, so it suits a waiting loop.
+        """Whether the service is ready for predictions. One request without retries, so that it suits a polling loop.
 
         Returns:
-            False if it says no, does not answer in time, or cannot be connected to.
+            False if the service is not ready, does not answer in time, or is unreachable.
 
         Raises:
-            FashionError: something answers that is not this service.
+            FashionError: another program answers at this address.
         """
         try:
             return self._send(_calls.ready())
@@ -180,11 +180,11 @@ class FashionClient(BaseClient):
         self, batch: Array, model: str, version: str | None, top_k: int | None, progress: bool
     ) -> Predictions:
         if not len(batch):
-            return _calls.nothing(top_k)
-        first = self._ask(_calls.prediction(model, version, None, batch[0]))
+            return _calls.empty_predictions(top_k)
+        first = self._request(_calls.prediction(model, version, None, batch[0]))
         labels = _calls.labels(first, top_k)
         call = partial(_calls.probabilities, model, version, labels)
-        rows = self._ask_all(call, _inputs.pieces(batch), len(batch), progress)
+        rows = self._request_all(call, _inputs.pieces(batch), len(batch), progress)
         return Predictions(labels, np.concatenate(rows), independent=first.class_index is None, top_k=top_k)
 
     def _example_shape(self, model: str) -> tuple[int, ...]:
@@ -192,19 +192,21 @@ class FashionClient(BaseClient):
             self._example_shapes[model] = self.model(model).inputs[0].shape[1:]
         return self._example_shapes[model]
 
-    def _ask_all(self, call: Callable[[T], Call[R]], items: Iterable[T], total: int, progress: bool) -> list[R]:
+    def _request_all(self, call: Callable[[T], Call[R]], items: Iterable[T], total: int, progress: bool) -> list[R]:
         results = []
-        each = self._ask_each(call, items)
+        each = self._request_each(call, items)
         with progress_bar(total, shown=progress) as advance, contextlib.closing(each) as outcomes:
             for outcome in outcomes:
                 results.append(or_raise(outcome))
                 advance(len(outcome) if isinstance(outcome, np.ndarray) else 1)
         return results
 
-    def _ask_each(self, call: Callable[[T], Call[R]], items: Iterable[T]) -> Generator[R | FashionError, None, None]:
-        return _in_order(lambda item, abandoned: self._ask(call(item), abandoned), items, self._in_flight)
+    def _request_each(
+        self, call: Callable[[T], Call[R]], items: Iterable[T]
+    ) -> Generator[R | FashionError, None, None]:
+        return _in_order(lambda item, abandoned: self._request(call(item), abandoned), items, self._in_flight)
 
-    def _ask(self, call: Call[T], abandoned: threading.Event | None = None) -> T:
+    def _request(self, call: Call[T], abandoned: threading.Event | None = None) -> T:
         failed = 0
         while True:
             try:
@@ -231,7 +233,7 @@ class FashionClient(BaseClient):
             raise errors.tls_error(url, error, "REQUESTS_CA_BUNDLE") from error
         except (exceptions.Timeout, exceptions.ConnectionError, exceptions.ChunkedEncodingError) as error:
             *_, cause = errors.causes(error)
-            # Only at an answer's first byte does requests call a time-out by that name.
+            # requests raises a Timeout only until an answer's first byte; a later one is a ConnectionError.
             if isinstance(cause, TimeoutError) and not isinstance(error, exceptions.ConnectTimeout):
                 raise errors.timeout_error(url, self._timeout) from error
             raise errors.connect_error(url, error) from error
@@ -241,13 +243,13 @@ class FashionClient(BaseClient):
 
 
 def _in_order(
-    work: Callable[[T, threading.Event], R], items: Iterable[T], at_most: int
+    work: Callable[[T, threading.Event], R], items: Iterable[T], limit: int
 ) -> Generator[R | FashionError, None, None]:
-    """Do ``work`` for every item on ``at_most`` threads and give the outcomes in the items' order.
+    """Run ``work`` for each item on ``limit`` threads, and yield the outcomes in the items' order.
 
-    Items are taken as they are needed, at most ``2 * at_most`` ahead of what the caller has read, so that neither a
-    long iterable nor its results fill the memory. If the caller stops early, what has not begun is dropped, and the
-    event that ``work`` is given is set, which asks it to end soon.
+    At most ``2 * limit`` items are consumed ahead of the caller, so that neither a long iterable nor its results fill
+    the memory. If the caller stops early, waiting items are dropped, and the event passed to ``work`` is set so that it
+    ends soon.
 
     Yields:
         What ``work`` returned, or the :class:`FashionError` that it raised.
@@ -260,15 +262,15 @@ def _in_order(
         except FashionError as error:
             return error
 
-    begun: deque[Future[R | FashionError]] = deque()
-    pool = ThreadPoolExecutor(at_most, thread_name_prefix="fashion")
+    started: deque[Future[R | FashionError]] = deque()
+    pool = ThreadPoolExecutor(limit, thread_name_prefix="fashion")
     try:
         for item in items:
-            begun.append(pool.submit(outcome, item))
-            if len(begun) == 2 * at_most:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+            started.append(pool.submit(outcome, item))
+            if len(started) == 2 * limit:
+                yield started.popleft().result()
+        while started:
+            yield started.popleft().result()
     finally:
         abandoned.set()
         pool.shutdown(cancel_futures=True)

@@ -50,31 +50,31 @@ EXIT_BROKEN_PIPE = 141
 EPILOG = f"""\
 environment:
   {URL_VARIABLE}      the service's address, if --url is not given ({DEFAULT_URL})
-  {KEY_VARIABLE}  the API key, where the service asks for one
+  {KEY_VARIABLE}  the API key, if the service requires one
 
 exit codes:
   0    done
-  {EXIT_PARTLY}    several images were given and some have no prediction; the output says why
+  {EXIT_PARTLY}    some of several images have no prediction; the output has each error
   {EXIT_USAGE}    wrong arguments, or a file that cannot be read or written
-  {EXIT_NO_ANSWER}    no connection, no secure one, or no answer in time
-  {EXIT_REFUSED}    the service refuses the request: no such model, a wrong API key, not an image
+  {EXIT_NO_ANSWER}    no connection, no secure connection, or no answer in time
+  {EXIT_REFUSED}    the service refused the request: no such model, a wrong API key, not an image
   {EXIT_BUSY}    the service is busy or not ready; try again later
-  {EXIT_FAILED}    the service failed, or gave an answer that cannot be understood
+  {EXIT_FAILED}    the service failed, or its answer is invalid
   {EXIT_INTERRUPTED}  interrupted
-  {EXIT_BROKEN_PIPE}  whatever read the output has stopped reading
+  {EXIT_BROKEN_PIPE}  the program that reads the output has closed it
 """
 
 _BAR_WIDTH = 40
 
-# What the service reads; a file that is named by itself may be called anything.
+# Suffixes of the images in a folder. A file named on the command line may have any suffix.
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
 
-# With these, every further image would fail the same way.
-_ENDS_A_SET = (ConnectError, TlsError, AnswerTimeoutError, AnswerError, BusyError, NotAllowedError, NotFoundError)
+# Errors that every further image would cause too.
+_FATAL_ERRORS = (ConnectError, TlsError, AnswerTimeoutError, AnswerError, BusyError, NotAllowedError, NotFoundError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; wrong arguments leave by SystemExit(2), as argparse does it."""
+    """Run the command line and return its exit code; argparse raises SystemExit(2) for wrong arguments."""
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace, FashionClient], int] = arguments.run
     try:
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fashion: {error}", file=sys.stderr)
         return _exit_code(error)
     except BrokenPipeError:
-        # Python flushes standard output once more at the end, and would complain.
+        # Python flushes standard output again at exit, which would print an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except KeyboardInterrupt:
@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="fashion",
-        description="Ask a fashion-serve service what is on a picture.",
+        description="Classify images with a fashion-serve service.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -109,20 +109,20 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser(
         "predict",
         parents=[shared, model],
-        help="predict one image, or many",
-        description="One file: its probabilities as bars. A folder, a glob or several files: one CSV line each.",
+        help="predict one image or many",
+        description="One file: its probabilities as bars. A folder, a glob or several files: one CSV line per image.",
     )
     predict.add_argument("images", nargs="+", metavar="image", help="an image file, a folder of images, or a glob")
-    predict.add_argument("--top-k", type=_count, metavar="K", help="only the likeliest K labels")
-    predict.add_argument("--json", action="store_true", help="one JSON object for each image, one a line")
+    predict.add_argument("--top-k", type=_count, metavar="K", help="show only the K likeliest labels")
+    predict.add_argument("--json", action="store_true", help="print one line of JSON per image")
     predict.add_argument("-o", "--output", type=Path, metavar="FILE", help="write CSV or JSON lines to a file")
     predict.set_defaults(run=_predict)
 
     explain = commands.add_parser(
         "explain",
         parents=[shared, model],
-        help="show which parts of an image spoke for a label",
-        description="Write a heat map over the image: which parts spoke for a label, and which against it.",
+        help="show which parts of an image support a label",
+        description="Write a heat map over the image, of the parts that support a label and those that oppose it.",
     )
     explain.add_argument("image", help="an image file")
     explain.add_argument("-o", "--output", type=Path, metavar="FILE", required=True, help="the PNG file to write")
@@ -133,22 +133,22 @@ def _parser() -> argparse.ArgumentParser:
         "models",
         parents=[shared],
         help="list the models",
-        description="List the models with what they take and return.",
+        description="List the models with their inputs and outputs.",
     )
-    models.add_argument("--json", action="store_true", help="one JSON object for each model, one a line")
+    models.add_argument("--json", action="store_true", help="print one line of JSON per model")
     models.set_defaults(run=_models)
     return parser
 
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"takes a number from 1 up, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a whole number of 1 or more, got {text!r}")
     return int(text)
 
 
 def _predict(arguments: argparse.Namespace, client: FashionClient) -> int:
     paths = [path for image in arguments.images for path in _image_files(image)]
-    # A folder or a glob is a set even if it holds a single file.
+    # Folders and globs give one line per image, even for a single image.
     if paths != [Path(arguments.images[0])]:
         return _predict_set(paths, arguments, client)
     prediction = client.predict(paths[0], model=arguments.model, top_k=arguments.top_k)
@@ -161,7 +161,7 @@ def _predict(arguments: argparse.Namespace, client: FashionClient) -> int:
 
 
 def _predict_set(paths: Sequence[Path], arguments: argparse.Namespace, client: FashionClient) -> int:
-    # Where rows go to the same terminal, they are the progress.
+    # Rows that are printed to the terminal show the progress already.
     bar = sys.stderr.isatty() and (arguments.output is not None or not sys.stdout.isatty())
     each = client.predict_each(paths, model=arguments.model, top_k=arguments.top_k)
     failed = 0
@@ -172,7 +172,7 @@ def _predict_set(paths: Sequence[Path], arguments: argparse.Namespace, client: F
     ):
         write = _writer(file, arguments)
         for path, outcome in zip(paths, outcomes, strict=True):
-            if isinstance(outcome, _ENDS_A_SET):
+            if isinstance(outcome, _FATAL_ERRORS):
                 raise outcome
             write(path, outcome)
             failed += isinstance(outcome, FashionError)
@@ -202,16 +202,16 @@ def _models(arguments: argparse.Namespace, client: FashionClient) -> int:
 
 
 def _image_files(argument: str) -> list[Path]:
-    """A file as it is; the images of a folder, or the files that a glob matches, sorted by name.
+    """The file itself, or the images in a folder or the files that match a glob, sorted by name.
 
     Raises:
-        InputError: a folder without images, or a glob that matches nothing.
+        InputError: the folder has no images, or no file matches the glob.
     """
     path = Path(argument)
     if path.is_dir():
         images = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and file.is_file())
         if not images:
-            raise InputError(f"{argument}: this folder holds no images ({', '.join(sorted(_SUFFIXES))})")
+            raise InputError(f"{argument}: the folder has no images ({', '.join(sorted(_SUFFIXES))})")
         return images
     if any(character in argument for character in "*?[") and not path.exists():
         pattern = str(path.relative_to(path.anchor))
@@ -223,7 +223,7 @@ def _image_files(argument: str) -> list[Path]:
 
 
 def _show_prediction(prediction: Prediction) -> None:
-    """The label, and a bar for each probability, the likeliest first."""
+    """Print the label, and a bar for each probability, the likeliest first."""
     console = Console()
     console.print(f"[bold]{escape(prediction.label)}[/bold]", highlight=False)
     table = Table.grid(Column(), Column(), Column(justify="right"), padding=(0, 1))
@@ -234,8 +234,8 @@ def _show_prediction(prediction: Prediction) -> None:
 
 
 def _show_models(models: Iterable[Model]) -> None:
-    """A table of models: what each takes and returns."""
-    table = Table("Model", "Versions", "Takes", "Returns", box=None)
+    """Print a table of the models with their inputs and outputs."""
+    table = Table("Model", "Versions", "Inputs", "Outputs", box=None)
     for model in models:
         cells = (model.name, ", ".join(model.versions), _tensors(model.inputs), _tensors(model.outputs))
         table.add_row(*map(escape, cells))
@@ -253,7 +253,7 @@ def _output(path: Path | None) -> contextlib.AbstractContextManager[TextIO]:
     if path is None:
         return contextlib.nullcontext(sys.stdout)
     try:
-        # The csv module ends lines itself.
+        # newline="", because the csv module writes line ends itself.
         return path.open("w", encoding="utf-8", newline="")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error

@@ -1,22 +1,22 @@
-"""What can go wrong with a call, and whether to make it again.
+"""The errors of a call, and whether to retry it.
 
-One base class; ``retry`` says whether the same call, unchanged, may succeed a little later. The clients repeat exactly
-those calls by themselves, so an error that arrives with ``retry`` set has outlasted all its tries::
+``retry`` is true if the same call may succeed a little later. The clients already retry those calls, so a caller gets
+such an error only when all attempts have failed::
 
     FashionError
-    ├── InputError              an argument is at fault: no such file, a wrong shape or type
-    ├── ConnectError            no connection, or it broke before the answer was whole                     (retry)
+    ├── InputError              an argument is wrong: no such file, a wrong shape or type
+    ├── ConnectError            no connection, or it broke before the answer was complete                  (retry)
     ├── TlsError                no secure connection: most often a certificate that this machine does not trust
     ├── AnswerTimeoutError      connected, but no answer in time
-    ├── AnswerError             an answer that is not what this service promises
-    └── ProblemError            the service answered with a problem; carries its body
-        ├── RefusedError        4xx: the request is at fault
+    ├── AnswerError             the answer is not fashion-serve's
+    └── ProblemError            the service answered with a problem; holds its body
+        ├── RefusedError        4xx: the request is wrong
         │   ├── NotAllowedError 401, 403: no API key, or a wrong one
         │   └── NotFoundError   404: no such model or version
         ├── BusyError           429, 503: too many requests, or no worker ready                            (retry)
         └── ServiceError        any other 5xx
 
-``AnswerTimeoutError`` is not repeated because a second try would wait as long again, at a service that is already late.
+``AnswerTimeoutError`` is not retried, because a second attempt would wait as long again for a service that is late.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from typing import ClassVar
 
 
 class FashionError(Exception):
-    """Base of everything that this package raises on purpose; its text is one line for people."""
+    """Base class of this package's errors; the text is one line for people."""
 
     retry: ClassVar[bool] = False
 
 
 class InputError(FashionError, ValueError):
-    """An argument at fault."""
+    """An argument is wrong."""
 
 
 class ConnectError(FashionError):
-    """No connection to the service, or a connection that broke; predictions change nothing, so it is safe to repeat."""
+    """No connection to the service, or it broke. Safe to retry, because predictions change nothing."""
 
     retry = True
 
 
 class TlsError(FashionError):
-    """TLS failed, most often over the certificate."""
+    """TLS failed, most often because of the certificate."""
 
 
 class AnswerTimeoutError(FashionError):
@@ -51,19 +51,19 @@ class AnswerTimeoutError(FashionError):
 
 
 class AnswerError(FashionError):
-    """An answer that is not what fashion-serve promises: something else is listening, or versions do not match."""
+    """The answer is not fashion-serve's: another program listens there, or the versions do not match."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """An RFC 9457 problem body; a member that the service left out is empty.
+    """An RFC 9457 problem body; missing members are empty.
 
     Attributes:
         status: the HTTP status code of the answer.
-        title: what kind of problem it is, the same sentence each time.
+        title: the kind of problem, always in the same words.
         detail: what was wrong this time, and what is accepted.
-        type: a URI for programs that tell problems apart.
-        instance: names the request in the service's log.
+        type: a URI that identifies the kind of problem.
+        instance: identifies the request in the service's log.
     """
 
     status: int
@@ -78,11 +78,11 @@ class Problem:
 
 
 class ProblemError(FashionError):
-    """The service answered, but with a problem.
+    """The service answered with a problem.
 
     Attributes:
         problem: the problem's body.
-        retry_after: seconds that the service asked to wait, None if it named no time.
+        retry_after: seconds of the service's ``Retry-After``, None without one.
     """
 
     def __init__(self, problem: Problem, retry_after: float | None = None) -> None:
@@ -92,15 +92,15 @@ class ProblemError(FashionError):
 
 
 class RefusedError(ProblemError):
-    """4xx: the request is at fault and would be refused again."""
+    """4xx: the request is wrong and would be refused again."""
 
 
 class NotAllowedError(RefusedError):
-    """401 or 403: the service wants an API key, or another one."""
+    """401 or 403: the API key is missing or wrong."""
 
 
 class NotFoundError(RefusedError):
-    """404: there is no such model, version or path."""
+    """404: no such model, version or path."""
 
 
 class BusyError(ProblemError):
@@ -114,30 +114,30 @@ class ServiceError(ProblemError):
 
 
 def connect_error(url: str, error: Exception) -> ConnectError:
-    """No connection, or one that broke."""
+    """The error for a connection that failed or broke."""
     return ConnectError(f"no answer from {url} ({_reason(error)}); is the service running there?")
 
 
 def tls_error(url: str, error: Exception, variable: str) -> TlsError:
-    """No secure connection; ``variable`` names the file of trusted authorities."""
+    """The error for a failed TLS connection; ``variable`` holds the path of the file of trusted authorities."""
     return TlsError(
         f"no secure connection to {url} ({_reason(error)}); "
-        f"if its certificate comes from an authority of your own, name that authority's file in {variable}"
+        f"if its certificate is from a private authority, set {variable} to that authority's file"
     )
 
 
 def timeout_error(url: str, seconds: float) -> AnswerTimeoutError:
-    """No answer within ``seconds``."""
+    """The error for an answer that did not arrive within ``seconds``."""
     return AnswerTimeoutError(f"no answer from {url} within {seconds:g} s")
 
 
 def request_error(url: str, error: Exception) -> InputError:
-    """Nothing that could be sent."""
-    return InputError(f"no request can be made to {url} ({_reason(error)})")
+    """The error for a request that cannot be sent."""
+    return InputError(f"cannot send a request to {url} ({_reason(error)})")
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it came from, the first cause last: the others repeat the address and name library classes."""
+    """The error and its causes, the root cause last. The others' messages only repeat the address and class names."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -150,7 +150,7 @@ def _reason(error: Exception) -> str:
 
 
 def problem_error(problem: Problem, retry_after: float | None = None) -> ProblemError:
-    """The error that goes with a problem's status."""
+    """The error for a problem's status."""
     by_status = {401: NotAllowedError, 403: NotAllowedError, 404: NotFoundError, 429: BusyError, 503: BusyError}
-    otherwise = RefusedError if problem.status < 500 else ServiceError
-    return by_status.get(problem.status, otherwise)(problem, retry_after)
+    default = RefusedError if problem.status < 500 else ServiceError
+    return by_status.get(problem.status, default)(problem, retry_after)

@@ -1,4 +1,4 @@
-"""What the calls return."""
+"""The results of the calls."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a model says about one example.
+    """A model's answer for one example.
 
     Attributes:
-        class_index: the likeliest label's place among the model's labels, from 0; None where the labels are
-            independent of each other, so that no single one is the class.
+        class_index: the likeliest label's index among the model's labels; None if the labels are independent of each
+            other, because then no single label is the class.
         label: the likeliest label.
         probability: its probability, 0 to 1.
-        probabilities: label to probability; all labels in the model's order, or the ``top_k`` likeliest first.
+        probabilities: probability by label; all labels in the model's order, or the ``top_k`` likeliest first.
     """
 
     class_index: int | None
@@ -30,13 +30,13 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictions(Sequence[Prediction]):
-    """What a model says about many examples, in their order: one array, read as a sequence of :class:`Prediction`.
+    """A model's answers for many examples, in order: one array that is a sequence of :class:`Prediction`.
 
     Attributes:
         labels: the model's labels, in order.
         probabilities: float32 [N, len(labels)], 0 to 1.
-        independent: each label is likely or not by itself, so that a row need not sum to 1.
-        top_k: how many labels each single :class:`Prediction` names, None for all.
+        independent: whether the labels are independent of each other, so that a row need not sum to 1.
+        top_k: the number of labels in each :class:`Prediction`, None for all.
     """
 
     labels: tuple[str, ...]
@@ -64,20 +64,20 @@ class Predictions(Sequence[Prediction]):
         row = self.probabilities[index]
         best = int(row.argmax())
         shown = range(len(row)) if self.top_k is None else np.argsort(-row, kind="stable")[: self.top_k]
-        named = {self.labels[place]: float(row[place]) for place in shown}
-        return Prediction(None if self.independent else best, self.labels[best], float(row[best]), named)
+        probabilities = {self.labels[place]: float(row[place]) for place in shown}
+        return Prediction(None if self.independent else best, self.labels[best], float(row[best]), probabilities)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Explanation:
-    """Which parts of an example spoke for a label, and which against it.
+    """How much each part of an example supports or opposes a label.
 
     Attributes:
-        target: the explained label's place among the model's labels, from 0.
-        attributions: float32, shaped like the example as the model takes it ([28, 28] for an image); above 0 for,
-            below 0 against the label.
-        class_index: what the model predicts; None where the labels are independent of each other.
-        label: that class's label, None likewise.
+        target: the explained label's index among the model's labels.
+        attributions: float32 in the example's shape ([28, 28] for an image); positive values support the label,
+            negative values oppose it.
+        class_index: the predicted class; None if the labels are independent of each other.
+        label: the predicted class's label; None if the labels are independent of each other.
     """
 
     target: int
@@ -93,7 +93,7 @@ class Tensor:
     Attributes:
         name: the tensor's name.
         datatype: the protocol's name of the element type, such as ``UINT8`` or ``FP32``.
-        shape: its axes; -1 where any length will do.
+        shape: the length of each axis; -1 for any length.
     """
 
     name: str
@@ -103,12 +103,12 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model that the service answers for.
+    """A model of the service.
 
     Attributes:
-        name: what ``model=`` takes.
-        versions: what ``version=`` takes.
-        inputs: its inputs; the first one's shape without the first axis is one example.
+        name: a value for ``model=``.
+        versions: the values for ``version=``.
+        inputs: its inputs; an example has the first input's shape without the first axis.
         outputs: its outputs.
     """
 

@@ -1,8 +1,8 @@
-"""When to make a failed call again.
+"""When to retry a failed call.
 
-The wait before try n + 1 is drawn evenly from 0 to ``min(LONGEST_BACKOFF, FIRST_BACKOFF * 2**n)`` seconds ("full
-jitter": M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015), so that clients turned away together
-do not come back together. A ``Retry-After`` of the service comes first, and the drawn time after it.
+The wait after attempt n is drawn evenly from 0 to ``min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2**(n - 1))`` seconds
+("full jitter": M. Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015), so that clients refused
+together do not retry together. The service's ``Retry-After`` is added to it.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ import time
 
 from fashion_client.errors import FashionError, ProblemError
 
-FIRST_BACKOFF = 0.2
-LONGEST_BACKOFF = 5.0
-# A service that asks for more than this is not coming back soon: the caller had better know now.
-LONGEST_RETRY_AFTER = 60.0
+FIRST_BACKOFF_S = 0.2
+LONGEST_BACKOFF_S = 5.0
+# A service that requests a longer wait will not be back soon, so the caller gets the error at once.
+LONGEST_RETRY_AFTER_S = 60.0
 
 
 def wait_before_retry(error: FashionError, failed: int, retries: int) -> float | None:
-    """How long to wait before the next try.
+    """How long to wait before the next attempt.
 
     Args:
-        error: what the last try ended with.
-        failed: tries that have failed so far, at least 1.
-        retries: how many repetitions are allowed.
+        error: the last attempt's error.
+        failed: the number of failed attempts, at least 1.
+        retries: the number of retries allowed.
 
     Returns:
-        Seconds, or None if the call is not to be repeated.
+        Seconds, or None if the call must not be retried.
     """
     if not error.retry or failed > retries:
         return None
-    asked = error.retry_after if isinstance(error, ProblemError) else None
-    if asked is not None and asked > LONGEST_RETRY_AFTER:
+    retry_after = error.retry_after if isinstance(error, ProblemError) else None
+    if retry_after is not None and retry_after > LONGEST_RETRY_AFTER_S:
         return None
-    # Not a secret: the standard generator will do.
-    return (asked or 0.0) + random.uniform(0.0, min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** (failed - 1)))
+    longest = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (failed - 1))
+    return (retry_after or 0.0) + random.uniform(0.0, longest)  # noqa: S311 (a delay is not a secret)
 
 
 def parse_retry_after(value: str | None) -> float | None:

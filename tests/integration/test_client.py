@@ -1,4 +1,4 @@
-"""The Python client and its command line at the real gateway, in front of the real service."""
+"""The Python client and its command line with the real service."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fashion_client import FashionClient, NotFoundError, Predictions, RefusedErr
 from fashion_client.asynchronous import AsyncFashionClient
 from PIL import Image
 
-# A batch of another size takes another path through the network's arithmetic.
+# Another batch size changes the order of the network's float32 sums.
 TOLERANCE = 1e-5
 
 
@@ -28,7 +28,7 @@ def image_archives(served):
     return [archive for archive in served if archive.signature.input.kind == "image"]
 
 
-def test_the_models_are_those_that_are_served(client, served):
+def test_the_client_lists_the_served_models(client, served):
     assert client.ready()
     assert set(client.models()) == {archive.model for archive in served}
     for archive in served:
@@ -38,7 +38,7 @@ def test_the_models_are_those_that_are_served(client, served):
         assert model.inputs[0].shape == (-1, *archive.signature.input.shape)
 
 
-def test_every_model_answers_its_known_examples(client, served):
+def test_every_model_gives_its_golden_answers(client, served):
     for archive in served:
         predictions = client.predict(archive.golden.inputs, model=archive.model)
         assert isinstance(predictions, Predictions)
@@ -53,12 +53,12 @@ def test_every_model_answers_its_known_examples(client, served):
         )
 
 
-def test_many_pieces_come_back_in_order(client, image_archives):
+def test_the_predictions_of_many_pieces_are_in_order(client, image_archives):
     for archive in image_archives:
-        known = archive.golden
-        order = np.random.default_rng(0).integers(len(known.inputs), size=5000)
-        predictions = client.predict(known.inputs[order], model=archive.model)
-        np.testing.assert_allclose(predictions.probabilities, known.probabilities[order], atol=TOLERANCE)
+        golden = archive.golden
+        order = np.random.default_rng(0).integers(len(golden.inputs), size=5000)
+        predictions = client.predict(golden.inputs[order], model=archive.model)
+        np.testing.assert_allclose(predictions.probabilities, golden.probabilities[order], atol=TOLERANCE)
 
 
 def test_each_form_of_an_image(client, image_archives, tmp_path):
@@ -84,7 +84,7 @@ def test_explanations(client, image_archives):
     assert Image.open(io.BytesIO(client.heat_map(pixels, model=archive.model))).format == "PNG"
 
 
-def test_problems_arrive_as_errors(client, image_archives):
+def test_problems_are_raised_as_errors(client, image_archives):
     model = image_archives[0].model
     with pytest.raises(RefusedError) as caught:
         client.predict(b"%PDF-1.7 nothing", model=model)
@@ -99,29 +99,29 @@ def test_problems_arrive_as_errors(client, image_archives):
 
 
 def test_the_asynchronous_client_answers_the_same(gateway, client, image_archives):
-    known, model = image_archives[0].golden, image_archives[0].model
+    golden, model = image_archives[0].golden, image_archives[0].model
 
-    async def ask():
-        async with AsyncFashionClient(gateway.url) as twin:
-            return await twin.models(), await twin.predict(known.inputs, model=model)
+    async def call():
+        async with AsyncFashionClient(gateway.url) as asynchronous:
+            return await asynchronous.models(), await asynchronous.predict(golden.inputs, model=model)
 
-    models, predictions = asyncio.run(ask())
+    models, predictions = asyncio.run(call())
     assert models == client.models()
-    np.testing.assert_allclose(predictions.probabilities, known.probabilities, atol=TOLERANCE)
+    np.testing.assert_allclose(predictions.probabilities, golden.probabilities, atol=TOLERANCE)
 
 
 def test_the_command_line(gateway, image_archives, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FASHION_URL", gateway.url)
-    known, model = image_archives[0].golden, image_archives[0].model
+    golden, model = image_archives[0].golden, image_archives[0].model
     labels = image_archives[0].signature.output.labels
-    wanted = [labels[index] for index in known.probabilities[:5].argmax(axis=1)]
-    for index, pixels in enumerate(known.inputs[:5]):
+    expected = [labels[index] for index in golden.probabilities[:5].argmax(axis=1)]
+    for index, pixels in enumerate(golden.inputs[:5]):
         Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{index}.png")
 
     assert command.main(["predict", str(tmp_path / "0.png"), "--model", model, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["label"] == wanted[0]
+    assert json.loads(capsys.readouterr().out)["label"] == expected[0]
     assert command.main(["predict", str(tmp_path), "--model", model]) == 0
-    assert [row["label"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == wanted
+    assert [row["label"] for row in csv.DictReader(io.StringIO(capsys.readouterr().out))] == expected
     assert command.main(["explain", str(tmp_path / "0.png"), "--model", model, "-o", str(tmp_path / "heat.png")]) == 0
     with Image.open(tmp_path / "heat.png") as heat_map:
         assert heat_map.format == "PNG"

@@ -1,4 +1,4 @@
-"""A small HTTP server that answers as the service's contract says, and fails where a test's script says so."""
+"""A small HTTP server that answers like the service, except where a test scripts other replies or faults."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -51,7 +52,7 @@ class Drop:
 
 
 class Cut:
-    """Promise more bytes than are sent, then close."""
+    """Announce more bytes than are sent, then close."""
 
 
 class Stall:
@@ -59,17 +60,17 @@ class Stall:
 
 
 class StallInBody:
-    """Send half of the body, and the rest never."""
+    """Send half of the body, and nothing more until the test is over."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """A request that came in."""
+    """A received request."""
 
     method: str
     path: str
     query: Mapping[str, list[str]]
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
 
 
@@ -85,7 +86,7 @@ def problem(status: int, title: str, detail: str, **headers: str) -> Reply:
 
 
 def expected(array: np.ndarray, labels: tuple[str, ...] = LABELS) -> np.ndarray:
-    """What the service answers for a batch: the mean value decides the likeliest label. float32 [N, labels]."""
+    """The service's answer for a batch, float32 [N, labels]. An example's mean value decides its likeliest label."""
     likeliest = array.reshape(len(array), -1).astype(np.float64).mean(axis=1).astype(int) % len(labels)
     probabilities = np.full((len(array), len(labels)), 0.25 / (len(labels) - 1), np.float32)
     probabilities[np.arange(len(array)), likeliest] = 0.75
@@ -93,14 +94,14 @@ def expected(array: np.ndarray, labels: tuple[str, ...] = LABELS) -> np.ndarray:
 
 
 def png(gray: int) -> bytes:
-    """A 28x28 grey PNG of one value."""
+    """A 28x28 gray PNG of one value."""
     file = io.BytesIO()
     Image.new("L", (28, 28), gray).save(file, "PNG")
     return file.getvalue()
 
 
 class ScriptedService:
-    """The server: ``script`` holds what the next requests get instead of the answer of the contract."""
+    """The server; ``script`` holds the replies to the next requests in place of the service's answers."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.script: deque[Any] = deque()
@@ -109,7 +110,7 @@ class ScriptedService:
         self.connections = 0
         self.in_flight = 0
         self.most_in_flight = 0
-        # Requests for arrays wait here for each other, so that a test sees how many come at once.
+        # Requests for arrays wait here for each other, so that a test can count the concurrent ones.
         self.meeting: threading.Barrier | None = None
         self.over = threading.Event()
         self.lock = threading.Lock()
@@ -156,7 +157,7 @@ class ScriptedService:
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # Clients that give up or do not trust the certificate break their connections.
+        # A client breaks its connection at a timeout, or if it does not trust the certificate.
         if not isinstance(sys.exc_info()[1], (ConnectionError, ssl.SSLError)):
             super().handle_error(request, client_address)
 
@@ -232,10 +233,10 @@ def _answer(service: ScriptedService, seen: Seen) -> Reply:
     if steps[0] == "explanations":
         if seen.headers.get("Accept") == "image/png":
             return Reply(200, png(1), {"Content-Type": "image/png"})
-        found = _object(expected(array)[0], LABELS, None, independent=False)
-        target = LABELS.index(seen.query["target"][0]) if "target" in seen.query else found["class"]
-        explained = {name: found[name] for name in ("class", "label", "probability")}
-        return _json({**explained, "target": target, "attributions": np.eye(28).tolist()})
+        prediction = _object(expected(array)[0], LABELS, None, independent=False)
+        target = LABELS.index(seen.query["target"][0]) if "target" in seen.query else prediction["class"]
+        del prediction["probabilities"]
+        return _json({**prediction, "target": target, "attributions": np.eye(28).tolist()})
     probabilities = expected(array, model["labels"])
     if seen.headers.get("Accept") == NPY:
         file = io.BytesIO()
@@ -257,10 +258,11 @@ def _decode(body: bytes, shape: list[int]) -> tuple[np.ndarray, bool]:
 def _object(row: np.ndarray, labels: tuple[str, ...], top_k: int | None, independent: bool) -> dict[str, Any]:
     best = int(row.argmax())
     shown = range(len(row)) if top_k is None else np.argsort(-row, kind="stable")[:top_k]
-    named = {labels[index]: float(row[index]) for index in shown}
+    probabilities = {labels[index]: float(row[index]) for index in shown}
     if independent:
-        return {"probabilities": named, "labels": [label for label, value in named.items() if value >= 0.5]}
-    return {"class": best, "label": labels[best], "probability": float(row[best]), "probabilities": named}
+        likely = [label for label, value in probabilities.items() if value >= 0.5]
+        return {"probabilities": probabilities, "labels": likely}
+    return {"class": best, "label": labels[best], "probability": float(row[best]), "probabilities": probabilities}
 
 
 def _metadata(name: str) -> dict[str, Any]:

@@ -1,19 +1,14 @@
-"""The client from its folder, a scripted service, and both clients with the same calls."""
+"""A scripted service, and both clients with the same calls."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import socket
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[3] / "client"))
-
 from fashion_client import FashionClient, retrying
 from fashion_client.asynchronous import AsyncFashionClient
 
@@ -21,7 +16,7 @@ from tests.support.scripted_service import ScriptedService
 
 
 class Blocking:
-    """An AsyncFashionClient whose calls wait for their result, so that one test serves both clients."""
+    """An AsyncFashionClient with blocking calls, so that one test covers both clients."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._client = AsyncFashionClient(*args, **options)
@@ -61,13 +56,13 @@ def service() -> Iterator[ScriptedService]:
 
 @pytest.fixture
 def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No random wait between tries; what the service asks for stays."""
-    monkeypatch.setattr(retrying, "FIRST_BACKOFF", 0.0)
+    """No random wait between attempts; ``Retry-After`` still counts."""
+    monkeypatch.setattr(retrying, "FIRST_BACKOFF_S", 0.0)
 
 
 @pytest.fixture(params=["requests", "httpx"])
 def connect(request: pytest.FixtureRequest, service: ScriptedService) -> Iterator[Callable[..., Any]]:
-    """Opens either client at the scripted service."""
+    """Opens either client for the scripted service."""
     opened: list[Any] = []
 
     def open_client(url: str | None = None, **options: Any) -> Any:
@@ -82,7 +77,7 @@ def connect(request: pytest.FixtureRequest, service: ScriptedService) -> Iterato
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """A port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -24,6 +24,8 @@ from fashion_client import (
     NotAllowedError,
     NotFoundError,
     Prediction,
+    Problem,
+    ProblemError,
     RefusedError,
     ServiceError,
     TlsError,
@@ -54,7 +56,7 @@ def test_each_form_of_an_image_gives_the_same_prediction(connect: Any, form: str
     assert tuple(prediction.probabilities) == LABELS
 
 
-def test_the_request_is_the_one_of_the_contract(connect: Any, service: ScriptedService) -> None:
+def test_a_request_has_the_specified_path_query_and_headers(connect: Any, service: ScriptedService) -> None:
     connect(api_key="k3y").predict(png(3), model="fashion_convnet", version="1.1", top_k=3)
     (seen,) = service.seen
     assert (seen.method, seen.path, seen.query) == ("POST", "/predictions/fashion_convnet/1.1", {"top_k": ["3"]})
@@ -64,13 +66,13 @@ def test_the_request_is_the_one_of_the_contract(connect: Any, service: ScriptedS
     assert seen.body == png(3)
 
 
-def test_top_k_names_the_likeliest_first(connect: Any) -> None:
+def test_top_k_returns_the_likeliest_first(connect: Any) -> None:
     prediction = connect().predict(png(4), top_k=2)
     assert list(prediction.probabilities) == ["Coat", "T-shirt/top"]
 
 
 def test_independent_labels_have_no_class(connect: Any) -> None:
-    prediction = connect().predict(np.float32([1, 1, 1]), model="sigmoid_net")
+    prediction = connect().predict(np.ones(3, np.float32), model="sigmoid_net")
     assert prediction.class_index is None
     assert (prediction.label, prediction.probability) == ("b", pytest.approx(0.75))
 
@@ -81,7 +83,7 @@ def test_model_names_are_quoted(connect: Any, service: ScriptedService) -> None:
     assert service.seen[0].path == "/predictions/a%2Fb"
 
 
-def test_settings_come_from_the_environment(
+def test_settings_are_read_from_the_environment(
     connect: Any, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.api_key = "from-environment"
@@ -89,7 +91,7 @@ def test_settings_come_from_the_environment(
     assert connect().predict(png(1)).label == "Trouser"
 
 
-def test_a_netrc_entry_does_not_displace_the_key(
+def test_a_netrc_entry_does_not_replace_the_key(
     connect: Any, service: ScriptedService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password secret\n")
@@ -120,7 +122,7 @@ def test_models(connect: Any) -> None:
     assert model.outputs[0].shape == (-1, 10)
 
 
-def test_ready_asks_once(connect: Any, service: ScriptedService) -> None:
+def test_ready_is_a_single_request(connect: Any, service: ScriptedService) -> None:
     client = connect()
     assert client.ready()
     service.script += [BUSY, Drop()]
@@ -132,7 +134,7 @@ def test_ready_asks_once(connect: Any, service: ScriptedService) -> None:
         client.ready()
 
 
-def test_one_connection_serves_many_calls(connect: Any, service: ScriptedService) -> None:
+def test_many_calls_use_one_connection(connect: Any, service: ScriptedService) -> None:
     client = connect()
     for gray in range(20):
         client.predict(png(gray))
@@ -154,7 +156,7 @@ def test_one_connection_serves_many_calls(connect: Any, service: ScriptedService
         pytest.param(problem(503, "Busy", "…", **{"Retry-After": "soon"}), id="503 with nonsense"),
     ],
 )
-def test_passing_failures_are_repeated(connect: Any, service: ScriptedService, failure: Any) -> None:
+def test_temporary_failures_are_retried(connect: Any, service: ScriptedService, failure: Any) -> None:
     service.script += [failure, failure]
     assert connect(retries=2).predict(png(2)).label == "Pullover"
     assert len(service.seen) == 3
@@ -163,7 +165,7 @@ def test_passing_failures_are_repeated(connect: Any, service: ScriptedService, f
 
 @pytest.mark.usefixtures("quick_backoff")
 @pytest.mark.parametrize(("failure", "error"), [(Drop(), ConnectError), (BUSY, BusyError)], ids=["drop", "503"])
-def test_retries_end(connect: Any, service: ScriptedService, failure: Any, error: type[FashionError]) -> None:
+def test_retries_are_limited(connect: Any, service: ScriptedService, failure: Any, error: type[FashionError]) -> None:
     service.script += [failure] * 10
     with pytest.raises(error) as caught:
         connect(retries=2).predict(png(2))
@@ -187,7 +189,7 @@ def test_retries_end(connect: Any, service: ScriptedService, failure: Any, error
         (507, ServiceError),
     ],
 )
-def test_lasting_failures_are_not_repeated(
+def test_permanent_failures_are_not_retried(
     connect: Any, service: ScriptedService, status: int, error: type[FashionError]
 ) -> None:
     service.script += [problem(status, "A title", "Some\ndetail", **{"Retry-After": "0"})]
@@ -196,9 +198,10 @@ def test_lasting_failures_are_not_repeated(
     assert type(caught.value) is error
     assert not caught.value.retry
     assert str(caught.value) == f"A title: Some detail (HTTP {status})"
-    found = caught.value.problem  # type: ignore[attr-defined]
-    assert (found.status, found.title, found.detail) == (status, "A title", "Some\ndetail")
-    assert (found.type, found.instance) == ("urn:problem-type:fashion-serve:test", "urn:uuid:7")
+    assert isinstance(caught.value, ProblemError)
+    assert caught.value.problem == Problem(
+        status, "A title", "Some\ndetail", "urn:problem-type:fashion-serve:test", "urn:uuid:7"
+    )
     assert len(service.seen) == 1
 
 
@@ -212,7 +215,7 @@ def test_lasting_failures_are_not_repeated(
     ],
     ids=["TorchServe", "proxy", "odd members", "odd status"],
 )
-def test_an_error_without_a_problem_body_still_says_something(
+def test_an_error_without_a_problem_body_still_has_a_message(
     connect: Any, service: ScriptedService, reply: Reply, text: str
 ) -> None:
     service.script += [reply]
@@ -222,7 +225,7 @@ def test_an_error_without_a_problem_body_still_says_something(
 
 
 @pytest.mark.parametrize("stall", [Stall(), StallInBody()], ids=["no answer", "half an answer"])
-def test_a_late_answer_is_not_asked_for_again(connect: Any, service: ScriptedService, stall: Any) -> None:
+def test_a_timeout_is_not_retried(connect: Any, service: ScriptedService, stall: Any) -> None:
     service.script += [stall]
     with pytest.raises(AnswerTimeoutError, match=r"within 0\.3 s") as caught:
         connect(timeout=0.3).predict(png(2))
@@ -230,29 +233,29 @@ def test_a_late_answer_is_not_asked_for_again(connect: Any, service: ScriptedSer
     assert len(service.seen) == 1
 
 
-def test_a_request_that_nobody_reads(connect: Any) -> None:
+def test_a_request_that_the_server_does_not_read_times_out(connect: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = connect(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.3)
-        # More than the buffers of both ends hold.
+        # More than the socket buffers of both ends hold.
         with pytest.raises(AnswerTimeoutError):
             client.predict(bytes(50_000_000))
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_no_service_at_the_address(connect: Any, free_port: int) -> None:
+def test_a_closed_port_is_a_connect_error(connect: Any, free_port: int) -> None:
     client = connect(f"http://127.0.0.1:{free_port}", retries=1)
     with pytest.raises(ConnectError, match=rf"127\.0\.0\.1:{free_port}.*(refused|failed).*is the service running"):
         client.predict(png(2))
     assert not client.ready()
 
 
-def test_tls_where_there_is_none(connect: Any, service: ScriptedService) -> None:
+def test_tls_to_a_plain_server_is_a_tls_error(connect: Any, service: ScriptedService) -> None:
     with pytest.raises(TlsError, match=r"no secure connection.*(REQUESTS_CA_BUNDLE|SSL_CERT_FILE)"):
         connect(service.url.replace("http:", "https:")).predict(png(2))
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
-def test_tls_with_an_authority_of_ones_own(connect: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_tls_with_a_private_authority(connect: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
     command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
     subprocess.run([*command.split(), "-out", certificate, "-keyout", key], check=True, capture_output=True)
@@ -267,7 +270,9 @@ def test_tls_with_an_authority_of_ones_own(connect: Any, monkeypatch: pytest.Mon
         assert connect(service.url).predict(png(2)).label == "Pullover"
 
 
-def test_a_proxy_from_the_environment(connect: Any, service: ScriptedService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_of_the_environment_is_used(
+    connect: Any, service: ScriptedService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("http_proxy", service.url)
     assert connect("http://behind.invalid").predict(png(2)).label == "Pullover"
     assert service.seen[0].headers["Host"] == "behind.invalid"
@@ -284,7 +289,7 @@ def test_a_proxy_from_the_environment(connect: Any, service: ScriptedService, mo
     ],
     ids=["HTML", "a JSON string", "no probabilities", "label without probability", "redirection"],
 )
-def test_an_answer_of_something_else(connect: Any, service: ScriptedService, reply: Reply) -> None:
+def test_an_answer_of_another_program_is_an_answer_error(connect: Any, service: ScriptedService, reply: Reply) -> None:
     service.script += [reply]
     with pytest.raises(AnswerError, match=r"127\.0\.0\.1") as caught:
         connect().predict(png(2))
@@ -294,19 +299,19 @@ def test_an_answer_of_something_else(connect: Any, service: ScriptedService, rep
 
 def test_an_explanation_of_independent_labels_has_no_class(connect: Any, service: ScriptedService) -> None:
     service.script += [Reply(200, b'{"target": 1, "attributions": [0.5, -0.5, 0.0]}')]
-    explanation = connect().explain(np.float32([1, 2, 3]), model="sigmoid_net")
+    explanation = connect().explain(np.ones(3, np.float32), model="sigmoid_net")
     assert (explanation.target, explanation.class_index, explanation.label) == (1, None, None)
     assert explanation.attributions.tolist() == [0.5, -0.5, 0.0]
 
 
-def test_an_explanation_that_is_none(connect: Any, service: ScriptedService) -> None:
+def test_an_invalid_explanation_is_an_answer_error(connect: Any, service: ScriptedService) -> None:
     service.script += [Reply(200, b'{"target": 1, "attributions": "many"}')]
-    with pytest.raises(AnswerError, match="no explanation"):
+    with pytest.raises(AnswerError, match="is not an explanation"):
         connect().explain(png(1))
 
 
 @pytest.mark.parametrize("body", [{"models": None}, {"models": [1]}, {}, []], ids=str)
-def test_a_list_of_models_that_is_none(connect: Any, service: ScriptedService, body: Any) -> None:
+def test_an_invalid_list_of_models_is_an_answer_error(connect: Any, service: ScriptedService, body: Any) -> None:
     service.script += [Reply(200, json.dumps(body).encode())]
     with pytest.raises(AnswerError):
         connect().models()
@@ -315,23 +320,23 @@ def test_a_list_of_models_that_is_none(connect: Any, service: ScriptedService, b
 @pytest.mark.parametrize(
     "change", [{"inputs": []}, {"inputs": [{"name": "x"}]}, {"outputs": None}, {"name": None, "inputs": 3}], ids=str
 )
-def test_metadata_that_is_none(connect: Any, service: ScriptedService, change: Any) -> None:
+def test_invalid_metadata_is_an_answer_error(connect: Any, service: ScriptedService, change: Any) -> None:
     whole = {"name": "m", "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}], "outputs": []}
     service.script += [Reply(200, json.dumps({**whole, **change}).encode())]
-    with pytest.raises(AnswerError, match="no model metadata"):
+    with pytest.raises(AnswerError, match="is not a model's metadata"):
         connect().model("m")
 
 
-def test_a_heat_map_that_is_no_picture(connect: Any, service: ScriptedService) -> None:
+def test_an_invalid_heat_map_is_an_answer_error(connect: Any, service: ScriptedService) -> None:
     service.script += [Reply(200, b"{}")]
-    with pytest.raises(AnswerError, match="no PNG"):
+    with pytest.raises(AnswerError, match="is not a PNG picture"):
         connect().heat_map(png(2))
 
 
 def test_bytes_with_several_examples_are_an_input_error(connect: Any) -> None:
     file = io.BytesIO()
     np.save(file, np.zeros((3, 28, 28), np.uint8))
-    with pytest.raises(InputError, match="holds 3 examples"):
+    with pytest.raises(InputError, match="must hold one example, got 3"):
         connect().predict(file.getvalue())
 
 
@@ -346,14 +351,14 @@ def test_bytes_with_a_batch_of_one_are_one_example(connect: Any) -> None:
     [
         ("nowhere.png", "nowhere.png: No such file or directory"),
         ("nul\0byte", "null"),
-        (7, "not int"),
+        (7, "got int"),
         (np.zeros((28, 28), complex), "integers or floats, got complex128"),
         (np.zeros((27, 28)), r"\[28, 28\] or \[N, 28, 28\], got \[27, 28\]"),
         (Image.new("F", (28, 28)), "convert it to RGB"),
     ],
-    ids=["no file", "no path", "no image", "no numbers", "wrong shape", "not for PNG"],
+    ids=["missing file", "invalid path", "not an image", "not numbers", "wrong shape", "no PNG mode"],
 )
-def test_what_cannot_be_sent_is_not_sent(connect: Any, service: ScriptedService, image: Any, text: str) -> None:
+def test_an_invalid_image_is_not_sent(connect: Any, service: ScriptedService, image: Any, text: str) -> None:
     with pytest.raises(InputError, match=text):
         connect().predict(image)
     assert not service.predictions
@@ -362,10 +367,10 @@ def test_what_cannot_be_sent_is_not_sent(connect: Any, service: ScriptedService,
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"top_k": 0}, "top_k has to be from 1"),
-        ({"model": ""}, "'' is no name of a model"),
-        ({"model": ".."}, "'..' is no name of a model"),
-        ({"version": "."}, "'.' is no name of a model or version"),
+        ({"top_k": 0}, "top_k must be from 1"),
+        ({"model": ""}, "must not be empty or dots alone, got ''"),
+        ({"model": ".."}, r"must not be empty or dots alone, got '\.\.'"),
+        ({"version": "."}, r"the name of a model or version must not be empty or dots alone, got '\.'"),
     ],
     ids=str,
 )
@@ -380,23 +385,23 @@ def test_options_are_checked_before_sending(
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"url": "localhost:8000"}, "url has to be an address such as http://127.0.0.1:8000, got 'localhost:8000'"),
-        ({"url": "ftp://host"}, "url has to be"),
-        ({"url": "http://host:port"}, "url has to be"),
-        ({"url": "http://host?x=1"}, "url has to be"),
-        ({"timeout": 0}, "timeout has to be more than 0"),
-        ({"timeout": float("nan")}, "timeout has to be more than 0"),
-        ({"retries": -1}, "retries has to be 0 or more"),
-        ({"in_flight": 0}, "in_flight has to be 1 or more"),
+        ({"url": "localhost:8000"}, "url must be an address such as http://127.0.0.1:8000, got 'localhost:8000'"),
+        ({"url": "ftp://host"}, "url must be"),
+        ({"url": "http://host:port"}, "url must be"),
+        ({"url": "http://host?x=1"}, "url must be"),
+        ({"timeout": 0}, "timeout must be above 0"),
+        ({"timeout": float("nan")}, "timeout must be above 0"),
+        ({"retries": -1}, "retries must be 0 or more"),
+        ({"in_flight": 0}, "in_flight must be 1 or more"),
     ],
     ids=str,
 )
-def test_settings_are_checked_at_the_start(connect: Any, options: dict[str, Any], text: str) -> None:
+def test_settings_are_checked_when_the_client_is_created(connect: Any, options: dict[str, Any], text: str) -> None:
     with pytest.raises(InputError, match=text):
         connect(**options)
 
 
-def test_a_key_that_no_header_can_hold_is_not_shown(connect: Any) -> None:
+def test_an_invalid_key_is_refused_without_quoting_it(connect: Any) -> None:
     with pytest.raises(InputError, match="FASHION_API_KEY") as caught:
         connect(api_key="secret\nX-Other: 1")
     assert "secret" not in str(caught.value)
@@ -406,11 +411,11 @@ def test_a_wrong_address_in_the_environment_is_named(monkeypatch: pytest.MonkeyP
     from fashion_client import FashionClient
 
     monkeypatch.setenv("FASHION_URL", "nonsense")
-    with pytest.raises(InputError, match="FASHION_URL has to be"):
+    with pytest.raises(InputError, match="FASHION_URL must be"):
         FashionClient()
 
 
-def test_a_path_before_the_routes_is_kept(connect: Any, service: ScriptedService) -> None:
+def test_the_address_may_have_a_path(connect: Any, service: ScriptedService) -> None:
     with pytest.raises(NotFoundError):
         connect(service.url + "/fashion/").models()
     assert service.seen[0].path == "/fashion/v1/models"

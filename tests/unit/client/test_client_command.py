@@ -1,4 +1,4 @@
-"""The command line: what it prints and how it ends."""
+"""The command line: output and exit codes."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def shoe(tmp_path: Path) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> str:
-    """Three images and a file that is none; two formats of the suffix."""
+    """A folder of three images with suffixes in both cases, another file and a subfolder."""
     images = tmp_path / "images"
     (images / "sub").mkdir(parents=True)
-    for name, content in {"b.PNG": png(1), "a.png": png(8), "c.jpg": png(9), "notes.txt": b"no image"}.items():
+    for name, content in {"b.PNG": png(1), "a.png": png(8), "c.jpg": png(9), "notes.txt": b"not an image"}.items():
         (images / name).write_bytes(content)
     (images / "sub" / "d.png").write_bytes(png(2))
     return "images"
@@ -75,7 +75,7 @@ def test_top_k(capsys: pytest.CaptureFixture[str], shoe: str, service: ScriptedS
     assert service.seen[0].query == {"top_k": ["3"]}
 
 
-def test_labels_are_no_markup(capsys: pytest.CaptureFixture[str], shoe: str, service: ScriptedService) -> None:
+def test_labels_are_not_read_as_markup(capsys: pytest.CaptureFixture[str], shoe: str, service: ScriptedService) -> None:
     service.script += [Reply(200, b'{"class": 0, "label": "[red]x", "probabilities": {"[red]x": 1.0}}')]
     _, out, _ = run(capsys, "predict", shoe)
     assert out.startswith("[red]x\n[red]x ")
@@ -83,14 +83,14 @@ def test_labels_are_no_markup(capsys: pytest.CaptureFixture[str], shoe: str, ser
 
 def test_json_of_one(capsys: pytest.CaptureFixture[str], shoe: str) -> None:
     code, out, _ = run(capsys, "predict", shoe, "--json")
-    found = json.loads(out)
+    record = json.loads(out)
     assert code == 0
     assert out.count("\n") == 1
-    assert (found["file"], found["class"], found["label"]) == ("shoe.png", 9, "Ankle boot")
-    assert found["probability"] == found["probabilities"]["Ankle boot"] == pytest.approx(0.75)
+    assert (record["file"], record["class"], record["label"]) == ("shoe.png", 9, "Ankle boot")
+    assert record["probability"] == record["probabilities"]["Ankle boot"] == pytest.approx(0.75)
 
 
-def test_the_model_is_the_one_asked_for(capsys: pytest.CaptureFixture[str], shoe: str) -> None:
+def test_the_model_option_selects_the_model(capsys: pytest.CaptureFixture[str], shoe: str) -> None:
     code, out, err = run(capsys, "predict", shoe, "--model", "none")
     assert (code, out, err) == (4, "", "fashion: Not found: there is no model 'none' (HTTP 404)\n")
 
@@ -128,12 +128,12 @@ def test_csv_with_more_than_one_label(capsys: pytest.CaptureFixture[str], folder
 
 def test_json_lines_of_many(capsys: pytest.CaptureFixture[str], folder: str) -> None:
     code, out, _ = run(capsys, "predict", folder, "images/notes.txt", "--json")
-    found = [json.loads(line) for line in out.splitlines()]
+    records = [json.loads(line) for line in out.splitlines()]
     assert code == 1
-    assert [each["file"] for each in found] == ["images/a.png", "images/b.PNG", "images/c.jpg", "images/notes.txt"]
-    assert found[0]["label"] == "Bag"
-    assert found[3] == {"file": "images/notes.txt", "error": found[3]["error"]}
-    assert found[3]["error"].endswith("not an image (HTTP 422)")
+    assert [each["file"] for each in records] == ["images/a.png", "images/b.PNG", "images/c.jpg", "images/notes.txt"]
+    assert records[0]["label"] == "Bag"
+    assert records[3] == {"file": "images/notes.txt", "error": records[3]["error"]}
+    assert records[3]["error"].endswith("not an image (HTTP 422)")
 
 
 @pytest.mark.usefixtures("folder")
@@ -175,7 +175,7 @@ def test_models(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "models")
     assert code == 0
     header, *rows = [" ".join(line.split()) for line in out.splitlines()]
-    assert header == "Model Versions Takes Returns"
+    assert header == "Model Versions Inputs Outputs"
     assert rows[0] == "fashion_convnet 1.0, 1.1 image UINT8 [N, 28, 28] probabilities FP32 [N, 10]"
     assert rows[1] == "sigmoid_net 1.0 features FP32 [N, 3] probabilities FP32 [N, 2]"
 
@@ -205,8 +205,8 @@ def test_exit_codes(
     capsys: pytest.CaptureFixture[str], shoe: str, service: ScriptedService, script: list[Any], code: int, text: str
 ) -> None:
     service.script += script
-    found, out, err = run(capsys, "predict", shoe)
-    assert (found, out) == (code, "")
+    actual, out, err = run(capsys, "predict", shoe)
+    assert (actual, out) == (code, "")
     assert err.startswith("fashion: ")
     assert text in err
     assert err.count("\n") == 1
@@ -218,7 +218,7 @@ def test_exit_codes(
     [problem(401, "No key", "…"), problem(404, "No model", "…"), Reply(200, b"hello")],
     ids=["401", "404", "other"],
 )
-def test_a_set_ends_where_every_image_would_fail(
+def test_an_error_that_every_image_would_cause_ends_the_run(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, service: ScriptedService, reply: Reply
 ) -> None:
     for number in range(100):
@@ -236,9 +236,9 @@ def test_a_set_ends_where_every_image_would_fail(
     [
         (["predict", "gone.png"], "gone.png: No such file or directory"),
         (["predict", "*.webp"], "*.webp: no file matches"),
-        (["predict", "."], ".: this folder holds no images (.bmp, .gif, .jpeg, .jpg, .png, .webp)"),
+        (["predict", "."], ".: the folder has no images (.bmp, .gif, .jpeg, .jpg, .png, .webp)"),
         (["explain", "gone.png", "-o", "x.png"], "gone.png: No such file or directory"),
-        (["models", "--url", "nowhere"], "url has to be an address such as http://127.0.0.1:8000, got 'nowhere'"),
+        (["models", "--url", "nowhere"], "url must be an address such as http://127.0.0.1:8000, got 'nowhere'"),
     ],
     ids=["file", "glob", "folder", "explain", "address"],
 )
@@ -263,7 +263,7 @@ def test_usage_errors_are_argparse_s(capsys: pytest.CaptureFixture[str], argumen
     assert "usage: fashion" in capsys.readouterr().err
 
 
-def test_help_names_every_exit_code_and_variable(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_exit_code_and_variable(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         command.main(["--help"])
     assert caught.value.code == 0
@@ -287,12 +287,12 @@ def _from_its_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_from_its_folder")
 def test_as_a_process(service: ScriptedService, shoe: str) -> None:
     line = [*FASHION, "predict", shoe, "--json"]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["label"] == "Ankle boot"
+    result = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["label"] == "Ankle boot"
     service.script += [problem(422, "Wrong", "too odd")]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (4, "", "fashion: Wrong: too odd (HTTP 422)\n")
+    result = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (4, "", "fashion: Wrong: too odd (HTTP 422)\n")
 
 
 @pytest.mark.usefixtures("_from_its_folder")
@@ -309,11 +309,11 @@ def test_interruption(service: ScriptedService, shoe: str) -> None:
 
 
 @pytest.mark.usefixtures("_from_its_folder", "folder")
-def test_a_reader_that_stops_reading(tmp_path: Path) -> None:
-    # More rows than a pipe holds.
+def test_a_closed_pipe_ends_the_run_quietly(tmp_path: Path) -> None:
+    # More rows than fit into a pipe's buffer.
     for number in range(2000):
         (tmp_path / "images" / f"{number}.png").symlink_to(tmp_path / "images" / "a.png")
     line = f"{shlex.join(FASHION)} predict images | head -1; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)
-    assert done.stderr == ""
-    assert done.stdout.splitlines()[1] == str(command.EXIT_BROKEN_PIPE)
+    result = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+    assert result.stderr == ""
+    assert result.stdout.splitlines()[1] == str(command.EXIT_BROKEN_PIPE)

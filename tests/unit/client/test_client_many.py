@@ -1,4 +1,4 @@
-"""Many examples in one call: pieces, order, requests under way at once, progress."""
+"""Many examples in one call: pieces, order, concurrent requests, progress."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from fashion_client.client import _in_order
 
 from tests.support.scripted_service import LABELS, NPY, Drop, Reply, ScriptedService, expected, png, problem
 
-REFUSAL = problem(422, "Wrong", "no image")
+REFUSAL = problem(422, "Wrong", "not an image")
 
 
 def images(count: int) -> np.ndarray:
-    """Images that are all different and whose labels repeat with no period of a piece's length: uint8 [N, 28, 28]."""
+    """Images uint8 [N, 28, 28] whose labels repeat with another period than a piece's length."""
     batch = np.empty((count, 28, 28), np.uint8)
     batch[:] = (np.arange(count) * 7 % 251)[:, None, None]
     return batch
 
 
-def test_an_array_comes_back_in_order(connect: Any, service: ScriptedService) -> None:
+def test_the_predictions_of_an_array_are_in_order(connect: Any, service: ScriptedService) -> None:
     batch = images(2500)
     predictions = connect(in_flight=3).predict(batch)
     assert isinstance(predictions, Predictions)
@@ -82,21 +82,21 @@ def test_arrays_of_every_layout(connect: Any, batch: Any) -> None:
 
 
 def test_vectors(connect: Any) -> None:
-    batch = np.float32([[0, 0, 0], [1, 1, 1], [0, 0, 0]])
+    batch = np.array([[0, 0, 0], [1, 1, 1], [0, 0, 0]], np.float32)
     predictions = connect().predict(batch, model="sigmoid_net")
     assert predictions.independent
     assert [prediction.label for prediction in predictions] == ["a", "b", "a"]
     assert predictions[1].class_index is None
 
 
-def test_metadata_is_asked_for_once(connect: Any, service: ScriptedService) -> None:
+def test_metadata_is_requested_once(connect: Any, service: ScriptedService) -> None:
     client = connect()
     for _ in range(3):
         client.predict(images(2))
     assert [seen.path for seen in service.seen].count("/v2/models/fashion_convnet") == 1
 
 
-def test_the_version_is_asked_for_in_every_piece(connect: Any, service: ScriptedService) -> None:
+def test_every_piece_has_the_version(connect: Any, service: ScriptedService) -> None:
     connect().predict(images(2), version="1.1")
     assert {seen.path for seen in service.predictions} == {"/predictions/fashion_convnet/1.1"}
 
@@ -119,15 +119,15 @@ def test_an_array_and_single_calls_agree(connect: Any) -> None:
         assert list(client.predict(batch, top_k=top_k)) == [client.predict(image, top_k=top_k) for image in batch]
 
 
-@pytest.mark.parametrize("nothing", [[], (), np.empty((0, 28, 28), np.uint8)], ids=["list", "tuple", "array"])
-def test_nothing_gives_nothing(connect: Any, service: ScriptedService, nothing: Any) -> None:
-    predictions = connect().predict(nothing)
+@pytest.mark.parametrize("empty", [[], (), np.empty((0, 28, 28), np.uint8)], ids=["list", "tuple", "array"])
+def test_no_examples_give_no_predictions(connect: Any, service: ScriptedService, empty: Any) -> None:
+    predictions = connect().predict(empty)
     assert len(predictions) == 0
     assert list(predictions) == []
     assert not service.predictions
 
 
-def test_no_example_has_no_class() -> None:
+def test_empty_predictions_have_no_classes() -> None:
     assert Predictions((), np.zeros((0, 0), np.float32)).classes.shape == (0,)
 
 
@@ -135,21 +135,23 @@ def test_no_example_has_no_class() -> None:
     ("batch", "options", "text"),
     [
         (np.zeros((2, 27, 28)), {}, r"\[2, 27, 28\]"),
-        ([np.zeros((2, 28, 28)), np.zeros((2, 28, 28))], {}, "each array of a list has to be one example"),
-        (images(2), {"top_k": 11}, "top_k has to be from 1 to 10, got 11"),
-        (images(2), {"top_k": 0}, "top_k has to be from 1 to 10, got 0"),
+        ([np.zeros((2, 28, 28)), np.zeros((2, 28, 28))], {}, "each array of a list must be one example"),
+        (images(2), {"top_k": 11}, "top_k must be from 1 to 10, got 11"),
+        (images(2), {"top_k": 0}, "top_k must be from 1 to 10, got 0"),
         (np.full((2, 28, 28), "x"), {}, "integers or floats"),
     ],
     ids=["shape", "batches in a list", "top_k too large", "top_k too small", "type"],
 )
-def test_what_cannot_be_sent(connect: Any, service: ScriptedService, batch: Any, options: Any, text: str) -> None:
+def test_an_invalid_batch_is_not_sent(
+    connect: Any, service: ScriptedService, batch: Any, options: Any, text: str
+) -> None:
     with pytest.raises(InputError, match=text):
         connect().predict(batch, **options)
     assert not service.pieces
 
 
 @pytest.mark.usefixtures("quick_backoff")
-def test_a_piece_is_repeated_and_keeps_its_place(connect: Any, service: ScriptedService) -> None:
+def test_a_retried_piece_keeps_its_place(connect: Any, service: ScriptedService) -> None:
     batch, client = images(4000), connect(in_flight=2)
     client.predict(batch[:1])
     # The single example first, then two of the four pieces.
@@ -162,42 +164,42 @@ def test_the_first_failing_piece_ends_the_call(connect: Any, service: ScriptedSe
     client = connect(in_flight=1)
     client.predict(images(1))
     service.script += [None, None, REFUSAL]
-    with pytest.raises(RefusedError, match="no image"):
+    with pytest.raises(RefusedError, match="not an image"):
         client.predict(images(20 * _inputs.PIECE_EXAMPLES))
-    # What had begun may have been sent as well; the rest was dropped.
+    # Pieces that had started may have been sent too; the rest was dropped.
     assert len(service.pieces) < 10
 
 
 @pytest.mark.parametrize("body", [b"", b"\x93NUMPY", b"{}"], ids=["empty", "cut", "JSON"])
-def test_an_answer_that_is_no_array(connect: Any, service: ScriptedService, body: bytes) -> None:
+def test_an_answer_that_is_not_an_array_is_an_answer_error(connect: Any, service: ScriptedService, body: bytes) -> None:
     client = connect()
     client.predict(images(1))
     service.script += [None, Reply(200, body)]
-    with pytest.raises(AnswerError, match=r"no \.npy array"):
+    with pytest.raises(AnswerError, match=r"is not a \.npy array"):
         client.predict(images(2))
 
 
-def test_an_answer_for_other_examples(connect: Any, service: ScriptedService) -> None:
+def test_an_array_of_another_shape_is_an_answer_error(connect: Any, service: ScriptedService) -> None:
     client = connect()
     client.predict(images(1))
     file = io.BytesIO()
     np.save(file, np.zeros((3, 10), np.float32))
     service.script += [None, Reply(200, file.getvalue())]
-    with pytest.raises(AnswerError, match="no array of 2x10 probabilities"):
+    with pytest.raises(AnswerError, match="is not an array of 2x10 probabilities"):
         client.predict(images(2))
 
 
-def test_labels_in_another_order(connect: Any, service: ScriptedService) -> None:
+def test_labels_in_another_order_are_an_answer_error(connect: Any, service: ScriptedService) -> None:
     client = connect()
     client.predict(images(1))
     service.script += [Reply(200, b'{"class": 0, "label": "Bag", "probabilities": {"Coat": 0.1, "Bag": 0.9}}')]
-    with pytest.raises(AnswerError, match="class 0 is 'Bag'"):
+    with pytest.raises(AnswerError, match="the labels must have 'Bag' at index 0, got"):
         client.predict(images(2))
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_a_bounded_number_is_in_flight(connect: Any, service: ScriptedService, limit: int) -> None:
-    # Each piece waits until as many as the limit are there: fewer would break the barrier, more would be counted.
+def test_the_number_of_concurrent_requests_is_the_limit(connect: Any, service: ScriptedService, limit: int) -> None:
+    # Each piece waits for `limit` pieces. Fewer would break the barrier; more would show in `most_in_flight`.
     service.meeting = threading.Barrier(limit)
     batch = images(6 * _inputs.PIECE_EXAMPLES)
     predictions = connect(in_flight=limit, retries=0).predict(batch)
@@ -206,7 +208,7 @@ def test_a_bounded_number_is_in_flight(connect: Any, service: ScriptedService, l
     assert service.connections <= limit
 
 
-def test_a_mixed_list(connect: Any, tmp_path: Path) -> None:
+def test_a_list_may_mix_forms(connect: Any, tmp_path: Path) -> None:
     (tmp_path / "bag.png").write_bytes(png(8))
     mixed = [png(1), tmp_path / "bag.png", np.full((28, 28), 9, np.uint8), np.full(784, 4.0, np.float32)]
     predictions = connect().predict(mixed, top_k=1)
@@ -224,13 +226,13 @@ def test_a_list_raises_its_first_error(connect: Any, tmp_path: Path) -> None:
         connect().predict([png(0), tmp_path / "a.png", png(1), tmp_path / "b.png"])
 
 
-def test_each_goes_on_after_an_error(connect: Any, tmp_path: Path) -> None:
-    outcomes = list(connect(in_flight=2).predict_each([png(1), b"no image", tmp_path / "gone", png(2)] * 5))
+def test_predict_each_continues_after_an_error(connect: Any, tmp_path: Path) -> None:
+    outcomes = list(connect(in_flight=2).predict_each([png(1), b"not an image", tmp_path / "gone", png(2)] * 5))
     kinds = [type(outcome) for outcome in outcomes]
     assert kinds == [Prediction, RefusedError, InputError, Prediction] * 5
 
 
-def test_each_takes_examples_only_as_they_are_needed(service: ScriptedService) -> None:
+def test_predict_each_consumes_examples_only_as_needed(service: ScriptedService) -> None:
     taken = 0
 
     def endless() -> Any:
@@ -250,8 +252,8 @@ def test_each_takes_examples_only_as_they_are_needed(service: ScriptedService) -
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("fashion")]
 
 
-def test_giving_up_ends_the_waiting_for_a_repetition() -> None:
-    """A worker that waits for its next try must not hold up a caller who no longer wants the result."""
+def test_closing_the_results_ends_the_wait_before_a_retry() -> None:
+    """A thread that waits before a retry must not delay a caller that has stopped early."""
     waiting, woken = threading.Event(), threading.Event()
 
     def work(item: int, abandoned: threading.Event) -> int:
@@ -280,7 +282,7 @@ def test_progress_is_shown_on_request(service: ScriptedService, capsys: pytest.C
         assert "2/2" in capsys.readouterr().err
 
 
-def test_one_client_serves_many_threads(service: ScriptedService) -> None:
+def test_threads_may_share_a_client(service: ScriptedService) -> None:
     batch = images(40)
     with FashionClient(service.url, in_flight=8) as client:
         results: list[Any] = [None] * 8
@@ -315,7 +317,7 @@ def test_cancelling_an_asynchronous_call_cancels_its_requests(service: ScriptedS
     assert len(service.pieces) == 2
 
 
-def test_the_service_is_left_alone_for_as_long_as_it_asks(connect: Any, service: ScriptedService) -> None:
+def test_a_long_retry_after_is_raised_at_once(connect: Any, service: ScriptedService) -> None:
     service.script += [problem(503, "Busy", "…", **{"Retry-After": "3600"})]
     with pytest.raises(BusyError) as caught:
         connect().predict(png(1))

@@ -1,4 +1,4 @@
-"""The README tells the truth: its code runs, and its tables are those of the program."""
+"""The README is correct: its code runs, and its tables match the program."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_commands_run(capsys: pytest.CaptureFixture[str]) -> None:
-    # The service of this test has one of the two image models.
+    # The scripted service has only one of the two image models.
     lines = [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ fashion ")]
     assert len(lines) == 8
     for line in lines:
@@ -55,20 +55,20 @@ def test_the_commands_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_exit_codes_are_those_of_the_help() -> None:
-    told = dict(re.findall(r"^  (\d+) +(.+)$", command.EPILOG, re.MULTILINE))
-    assert len(told) == 9
-    assert dict(re.findall(r"^\| (\d+) \| (.+) \|$", README, re.MULTILINE)) == told
+    codes = dict(re.findall(r"^  (\d+) +(.+)$", command.EPILOG, re.MULTILINE))
+    assert len(codes) == 9
+    assert dict(re.findall(r"^\| (\d+) \| (.+) \|$", README, re.MULTILINE)) == codes
 
 
-def test_every_error_stands_there_with_whether_to_retry() -> None:
+def test_every_error_is_listed_with_its_retry_flag() -> None:
     kinds = {name for name in fashion_client.__all__ if name.endswith("Error")} - {"FashionError", "ProblemError"}
     rows = re.findall(r"^\| (`\w+Error`.*) \| (yes|no) \|$", README, re.MULTILINE)
-    found = {name: retry == "yes" for text, retry in rows for name in re.findall(r"`(\w+Error)`", text)}
-    assert found == {name: getattr(fashion_client, name).retry for name in kinds}
+    flags = {name: retry == "yes" for text, retry in rows for name in re.findall(r"`(\w+Error)`", text)}
+    assert flags == {name: getattr(fashion_client, name).retry for name in kinds}
     assert all(issubclass(getattr(errors, name), FashionError) for name in kinds)
 
 
-def test_every_argument_stands_there_with_its_default() -> None:
+def test_every_argument_is_listed_with_its_default() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (.+?) \| .+ \|$", README, re.MULTILINE))
     parameters = dict(inspect.signature(FashionClient).parameters)
     assert list(rows)[: len(parameters)] == list(parameters)

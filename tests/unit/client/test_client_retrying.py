@@ -1,4 +1,4 @@
-"""How long the clients wait between tries."""
+"""How long the clients wait between attempts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from email.utils import formatdate
 import pytest
 from fashion_client import BusyError, ConnectError, FashionError, InputError, Problem, RefusedError
 from fashion_client.errors import problem_error
-from fashion_client.retrying import LONGEST_BACKOFF, parse_retry_after, wait_before_retry
+from fashion_client.retrying import LONGEST_BACKOFF_S, parse_retry_after, wait_before_retry
 
 
 def busy(retry_after: float | None) -> BusyError:
@@ -16,7 +16,7 @@ def busy(retry_after: float | None) -> BusyError:
 
 
 @pytest.mark.parametrize(
-    ("failed", "longest"), [(1, 0.2), (2, 0.4), (3, 0.8), (6, LONGEST_BACKOFF), (50, LONGEST_BACKOFF)]
+    ("failed", "longest"), [(1, 0.2), (2, 0.4), (3, 0.8), (6, LONGEST_BACKOFF_S), (50, LONGEST_BACKOFF_S)]
 )
 def test_the_wait_grows_to_a_limit_and_is_random(failed: int, longest: float) -> None:
     waits = [wait_before_retry(ConnectError("…"), failed, 100) for _ in range(400)]
@@ -26,18 +26,18 @@ def test_the_wait_grows_to_a_limit_and_is_random(failed: int, longest: float) ->
     assert min(wait or 0 for wait in waits) < 0.1 * longest
 
 
-def test_what_the_service_asks_for_comes_before_the_random_wait() -> None:
+def test_the_random_wait_is_added_to_retry_after() -> None:
     waits = [wait_before_retry(busy(7.0), 1, 3) for _ in range(100)]
     assert all(wait is not None and 7.0 <= wait <= 7.2 for wait in waits)
     assert len(set(waits)) > 1
 
 
-def test_a_service_that_asks_for_an_hour_is_not_waited_for() -> None:
+def test_a_retry_after_above_a_minute_is_not_waited_for() -> None:
     assert wait_before_retry(busy(60.0), 1, 3) is not None
     assert wait_before_retry(busy(3600.0), 1, 3) is None
 
 
-def test_tries_are_counted() -> None:
+def test_retries_are_limited() -> None:
     assert wait_before_retry(busy(None), 3, 3) is not None
     assert wait_before_retry(busy(None), 4, 3) is None
     assert wait_before_retry(busy(None), 1, 0) is None
@@ -48,7 +48,7 @@ def test_tries_are_counted() -> None:
     [InputError("…"), RefusedError(Problem(422, "Wrong"), 0.0), FashionError("…")],
     ids=lambda e: type(e).__name__,
 )
-def test_what_cannot_change_is_not_repeated(error: FashionError) -> None:
+def test_permanent_errors_are_not_retried(error: FashionError) -> None:
     assert wait_before_retry(error, 1, 3) is None
 
 
@@ -73,11 +73,11 @@ def test_retry_after(value: str | None, seconds: float | None) -> None:
 
 def test_retry_after_as_a_date() -> None:
     seconds = parse_retry_after(formatdate(time.time() + 100, usegmt=True))
-    # The date has whole seconds; an hour more or less would be a wrong time zone.
+    # Dates have whole seconds. A difference of hours would mean a wrong time zone.
     assert seconds is not None
     assert 0 < seconds <= 100
 
 
-def test_every_status_has_its_error_and_only_two_are_repeated() -> None:
-    repeated = [status for status in range(400, 600) if problem_error(Problem(status, "…")).retry]
-    assert repeated == [429, 503]
+def test_only_429_and_503_are_retried() -> None:
+    retried = [status for status in range(400, 600) if problem_error(Problem(status, "…")).retry]
+    assert retried == [429, 503]
