@@ -1,6 +1,6 @@
-"""The service: TorchServe's frontend and what stands beside it, started, watched and stopped together.
+"""The service: TorchServe, nginx, and their helper processes, all children of one supervisor.
 
-``python -m serving serve|start|stop|restart|status``; what runs is the child of one supervisor.
+The command line is ``python -m serving serve|start|stop|restart|status``.
 """
 
 from collections.abc import Callable
@@ -9,5 +9,5 @@ NAME = "fashion-serve"
 # The one source of the version. tests/unit/project/test_version.py checks the files that repeat it.
 VERSION = "0.2.0"
 
-# Told what is going on, whenever that changes.
+# Receives a line of progress each time the status changes.
 Report = Callable[[str], None]

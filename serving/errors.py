@@ -1,37 +1,37 @@
-"""What can go wrong with the local service, one class for each thing a caller may want to tell apart.
+"""The service's errors.
 
-Each message says what is wrong and what to do; ``python -m serving`` prints it as it is and exits with 1::
+Each message states the problem and the remedy; ``python -m serving`` prints the message and exits with 1::
 
     ServingError
-    ├── SettingError        an environment variable has a value that cannot be used
-    ├── ArchiveError        an archive is missing, damaged or not one of this project's
+    ├── SettingError        an environment variable has an invalid value
+    ├── ArchiveError        an archive is missing, damaged, or not one of this project's
     ├── PortInUseError      another process listens on a port that the service needs
-    ├── AlreadyRunningError the service runs already
-    ├── NotRunningError     there is no service to change
+    ├── AlreadyRunningError the service is already running
+    ├── NotRunningError     the service is not running
     ├── BusyError           another command is changing the service
     ├── StartError          a process ended, or was not ready in time; nothing is left running
-    ├── StateError          the file that says which versions are live cannot be read or written
-    ├── RolloutError        a version may not go live, or did not; the live one is as it was
-    ├── TokenError          TorchServe's tokens are not where they should be
+    ├── StateError          run/live.json, the list of live versions, cannot be read or written
+    ├── RolloutError        a version did not go live; the live version is unchanged
+    ├── TokenError          the file of TorchServe's tokens is missing or invalid
     ├── UnreachableError    the management API does not answer
-    └── RefusedError        the management API will not do what it was asked for
+    └── RefusedError        the management API refused a request
 
-``CallError`` is what a caller of the gRPC bridge or the front door is told.
+``CallError`` is separate: the gRPC bridge and the front door send it to a caller.
 """
 
 from __future__ import annotations
 
 
 class ServingError(Exception):
-    """The base of all; its text is for the person who ran the command."""
+    """The base class; the message is for the person who ran the command."""
 
 
 class SettingError(ServingError):
-    """An environment variable has a value that cannot be used."""
+    """An environment variable has an invalid value."""
 
 
 class ArchiveError(ServingError):
-    """An archive is missing, damaged or not one of this project's."""
+    """An archive is missing, damaged, or not one of this project's."""
 
 
 class PortInUseError(ServingError):
@@ -39,11 +39,11 @@ class PortInUseError(ServingError):
 
 
 class AlreadyRunningError(ServingError):
-    """The service runs already."""
+    """The service is already running."""
 
 
 class NotRunningError(ServingError):
-    """There is no service to change."""
+    """The service is not running."""
 
 
 class BusyError(ServingError):
@@ -51,19 +51,19 @@ class BusyError(ServingError):
 
 
 class StartError(ServingError):
-    """A process ended while starting, or was not ready in time; what had been started is stopped again."""
+    """A process ended while starting, or was not ready in time; nothing is left running."""
 
 
 class StateError(ServingError):
-    """The file that says which versions are live cannot be read or written."""
+    """``run/live.json``, the list of live versions, cannot be read or written."""
 
 
 class RolloutError(ServingError):
-    """A version may not go live, or did not; the live one is as it was."""
+    """A version did not go live; the live version is unchanged."""
 
 
 class TokenError(ServingError):
-    """TorchServe's tokens are not where they should be."""
+    """The file of TorchServe's tokens is missing or invalid."""
 
 
 class UnreachableError(ServingError):
@@ -71,15 +71,15 @@ class UnreachableError(ServingError):
 
 
 class RefusedError(ServingError):
-    """The management API will not do what it was asked for."""
+    """The management API refused a request."""
 
 
 class CallError(Exception):
     """One call cannot be answered.
 
     Attributes:
-        status: the HTTP status that says so.
-        detail: what is wrong, in a sentence.
+        status: the HTTP status of the answer.
+        detail: the problem, in a sentence.
     """
 
     def __init__(self, status: int, detail: str) -> None:

@@ -1,4 +1,4 @@
-"""Files that are replaced whole, and the folders of installed packages."""
+"""Atomic writes, and the folders of installed packages."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace a file, whole or not at all, also across a power cut; its folder is made when needed.
+    """Replace a file completely or not at all, even during a power cut; create its folder if needed.
 
     Args:
         path: the file.
-        text: what it is to hold.
+        text: its new content.
         mode: its permissions.
 
     Raises:
-        OSError: it cannot be written; it is as it was.
+        OSError: the file cannot be written; it is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -26,7 +26,7 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
             file.write(text)
             file.flush()
             os.fchmod(number, mode)
-            # Without it a power cut can leave an empty file under the final name.
+            # Without fsync a power cut can leave an empty file under the final name.
             os.fsync(number)
         Path(name).replace(path)
     finally:
@@ -34,10 +34,10 @@ def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def package(module: str, distribution: str) -> Path:
-    """The folder of an installed package, which is found and not imported.
+    """The folder of an installed package, found without importing it.
 
     Raises:
-        ModuleNotFoundError: it is not installed.
+        ModuleNotFoundError: the package is not installed.
     """
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:

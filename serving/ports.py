@@ -11,7 +11,7 @@ import psutil
 def is_free(host: str, port: int) -> bool:
     """Whether a server could listen on this address now."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: without it, connections that have just ended keep the port for a minute.
+        # As servers do. Without it, connections that have just closed block the port for a minute.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -21,7 +21,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def listens(host: str, port: int) -> bool:
-    """Whether a server takes connections on this address now."""
+    """Whether a server accepts connections on this address now."""
     try:
         with socket.create_connection((host, port), timeout=1):
             return True
@@ -30,9 +30,9 @@ def listens(host: str, port: int) -> bool:
 
 
 def listener(port: int) -> str:
-    """Who listens on a TCP port, in words: name and pid, as far as this user may see them."""
+    """The process that listens on a TCP port, as name and pid, if this user may see them."""
     for process in psutil.process_iter(["name"]):
-        # Other people's processes do not show their connections.
+        # The connections of other users' processes are hidden.
         with suppress(psutil.Error):
             for connection in process.net_connections(kind="tcp"):
                 if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:

@@ -1,1 +1,1 @@
-"""Changes of the live versions: deploy, rollback, canary, promote, abort."""
+"""Rollouts change the live versions: deploy, rollback, canary, promote, abort."""

@@ -1,4 +1,4 @@
-"""``python -m serving deploy|rollback|canary|promote|abort``: the command line, and what the supervisor does for it."""
+"""The commands ``python -m serving deploy|rollback|canary|promote|abort``: their arguments, and how to run them."""
 
 from __future__ import annotations
 
@@ -11,47 +11,52 @@ from serving.rollout import steps
 from serving.rollout.steps import Rollout
 from serving.settings import Settings
 
-# What each command does in words, and which parts of the command line the method of ``Rollout`` with its name takes.
+# The help text of each command, and the arguments of the method of ``Rollout`` with the same name.
 _COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "deploy": ("make a version live, after every check, with no request lost", ("version",)),
-    "rollback": ("make the version live that was live before", ()),
-    "canary": ("give a version a share of the requests", ("version", "percent")),
+    "deploy": ("make a version live after all checks, without losing a request", ("version",)),
+    "rollback": ("return to the version that was live before", ()),
+    "canary": ("send a share of the requests to a version", ("version", "percent")),
     "promote": ("make the canary the live version", ()),
     "abort": ("end the canary", ()),
 }
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add these commands to a parser's."""
-    for name, (text, takes) in _COMMANDS.items():
+    """Add these commands to a parser."""
+    for name, (text, options) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("model", help="a model of the service")
-        if "version" in takes:
+        if "version" in options:
             command.add_argument("version", help="a version that the model store's index lists")
-        if "percent" in takes:
-            command.add_argument("--percent", type=float, default=10.0, help="its share (%(default)g)")
+        if "percent" in options:
+            command.add_argument(
+                "--percent",
+                type=float,
+                default=10.0,
+                help="share of the requests, above 0 and at most 100 (%(default)g)",
+            )
         command.add_argument(
             "--grace",
             type=float,
-            default=steps.GRACE,
-            help="seconds that a version must be idle before it is unregistered (%(default)g)",
+            default=steps.GRACE_S,
+            help="seconds for which a version must be idle before it is unregistered (%(default)g)",
         )
 
 
-def run(asked: Mapping[str, Any], given: Settings, report: Report) -> str:
-    """Carry out one command; the supervisor calls it.
+def run(arguments: Mapping[str, Any], settings: Settings, report: Report) -> str:
+    """Run one command in the supervisor.
 
     Args:
-        asked: the command line, by the names that ``add`` gives its parts.
-        given: the service's settings.
-        report: told of each step; raises ``RolloutError`` where the command is broken off.
+        arguments: of the command line, by the names of ``add``.
+        settings: of the service.
+        report: receives the progress; raises ``RolloutError`` if the client has interrupted the command.
 
     Returns:
-        What is live now, in one line.
+        The result, in one line.
 
     Raises:
-        ServingError: nothing has changed; or, as the message says, all that is left to do is to tidy up.
+        ServingError: nothing has changed; or only the cleanup failed, as the message says.
     """
-    _, takes = _COMMANDS[asked["command"]]
-    change = Rollout(given, asked["model"], asked["grace"], report)
-    return str(getattr(change, asked["command"])(*(asked[name] for name in takes)))
+    _, options = _COMMANDS[arguments["command"]]
+    change = Rollout(settings, arguments["model"], arguments["grace"], report)
+    return str(getattr(change, arguments["command"])(*(arguments[name] for name in options)))

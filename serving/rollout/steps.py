@@ -1,18 +1,17 @@
-"""New versions go live, or do not, without a request lost: deploy, rollback, canary, promote, abort.
+"""The steps of a rollout, none of which loses a request: deploy, rollback, canary, promote, abort.
 
-    deploy    archive whole, digest right, accurate enough ─► registered beside the live version ─► workers READY
-                  ─► the known answers right ─► default version switched ─► old version idle for the grace time
-                  ─► old version unregistered
-    rollback  the same with the version that was live before, without asking how accurate it is
-    canary    the same up to the known answers; then the gateway sends it a share of the requests
-    promote   the canary becomes the default version, the split ends, the old version is drained and unregistered
-    abort     the split ends, the canary is drained and unregistered
+    deploy    check digest, content, accuracy ─► register beside the live version ─► wait for READY workers
+                  ─► golden check ─► switch the default version ─► wait until the old version is idle ─► unregister it
+    rollback  the same with the previous version, without a check of its accuracy
+    canary    the same up to the golden check; then the gateway sends a share of the requests to the version
+    promote   switch the default version to the canary, end its share, drain and unregister the old version
+    abort     end the canary's share, drain and unregister the canary
 
-A step that fails leaves the live version as it was, unregisters what was registered, and raises. The supervisor runs
-one rollout at a time (``serving/supervisor/control.py``).
+If a step fails, the live version stays as it was, the new version is unregistered, and the step's error is raised. The
+supervisor runs one rollout at a time (``serving/supervisor/control.py``).
 
-Why this order (TorchServe 0.12.0): unregistering a version discards its queue, so its traffic stops first and its queue
-drains. A registered version becomes the default only if the model had none.
+Why this order (TorchServe 0.12.0): unregistering a version discards its queue. So its traffic must stop and its queue
+drain first. A newly registered version becomes the default only if the model had none.
 """
 
 from __future__ import annotations
@@ -35,68 +34,67 @@ from serving.store.live import Canary, Live
 from serving.torchserve import management, readiness
 from serving.torchserve.readiness import LoadingWorkers
 
-# By how much a new version may be less accurate than the live one. On 10,000 test images the standard error of an
-# accuracy of 0.9 is 0.003: half a percentage point is less than twice that.
-MARGIN = 0.005
-# As many known answers as training packs.
-GOLDEN = 200
-# Seconds that a version must have had nothing in its queue before it is unregistered: batches take milliseconds, the
-# largest request of 8192 images under two seconds.
-GRACE = 5.0
-# Seconds after which a version that is still asked for by name is unregistered nevertheless.
-_LONGEST_DRAIN = 60.0
+# By how much a new version's test accuracy may be below that of the live version. On 10,000 test images the standard
+# error of an accuracy of 0.9 is 0.003, and the margin is less than twice that.
+ACCURACY_MARGIN = 0.005
+# Training packs 200 golden inputs into an archive.
+GOLDEN_INPUTS = 200
+# A version is unregistered when its queue has been empty for this long. Batches take milliseconds, and the largest
+# request (8192 images) less than 2 s.
+GRACE_S = 5.0
+# A version whose queue never stays empty, because callers request it by number, is unregistered after this long.
+_DRAIN_TIMEOUT_S = 60.0
 
 
 class Rollout:
-    """One change of which versions of a model are live. Each method is a command and returns what is live now.
+    """One rollout of a model. Each public method is a command and returns its result in one line.
 
     Args:
-        given: the service's settings.
-        model: the model to change.
-        grace: seconds that a version must be idle before it is unregistered.
-        report: told of each step; raises ``RolloutError`` where the command is broken off.
+        settings: of the service.
+        model: the model's name.
+        grace: seconds for which a version must be idle before it is unregistered.
+        report: receives the progress; raises ``RolloutError`` if the client has interrupted the command.
 
     Raises:
-        ServingError: no rollout is possible here, or what runs is not what is live by ``live.json``.
+        ServingError: no rollout is possible here, or TorchServe's default version differs from ``live.json``.
     """
 
-    def __init__(self, given: Settings, model: str, grace: float, report: Report) -> None:
+    def __init__(self, settings: Settings, model: str, grace: float, report: Report) -> None:
         if not grace >= 0:
             raise RolloutError(f"--grace must be 0 or more seconds, got {grace:g}")
         if shutil.which("kill") is None:
-            raise RolloutError("TorchServe ends workers by the program kill, which is missing; Debian: install procps")
-        self._given = given
+            raise RolloutError("the program kill is missing, which TorchServe needs; on Debian: apt-get install procps")
+        self._settings = settings
         self._model = model
         self._grace = grace
         self._report = report
-        self._management = management.of_service(given)
-        self._state = live.read(given.run)
+        self._management = management.of_service(settings)
+        self._state = live.read(settings.run)
         running = self._management.describe(model)
         if running:
             self._state.setdefault(model, Live(running.version))
         self._before = self._state.get(model)
         if self._before is None:
             return
-        path = given.run / live.NAME
+        path = settings.run / live.NAME
         if running is None:
-            raise RolloutError(f"{model} is live by {path}, but does not run; start the service again")
+            raise RolloutError(f"{path} lists {model}, but TorchServe does not serve it; run: make restart")
         if running.version != self._before.version:
             raise RolloutError(
-                f"{model} {running.version} answers, but by {path} {self._before.version} is live: somebody "
-                "changed one of them by hand; start the service again, or write into the file what runs"
+                f"TorchServe serves {model} {running.version}, but {path} lists {self._before.version}: one of them "
+                f"was changed by hand; run make restart, or write {running.version} into the file"
             )
 
     def deploy(self, version: str) -> str:
         """Make a version live.
 
         Raises:
-            ServingError: it may not go live, or did not; the message says which step failed and why, and the live
-                version is as it was.
+            ServingError: a check or a step failed, which the message names; the live version is unchanged.
         """
         before = self._before
         if before:
             self._refuse_during_canary(before)
-            self._refuse_again(version, before)
+            self._refuse_live(version, before)
         archive = self._checked(version)
         self._bring_up(archive, partial(self._switch, before.followed_by(version) if before else Live(version)))
         if before:
@@ -104,16 +102,15 @@ class Rollout:
         return f"{self._model} {version} is live"
 
     def rollback(self) -> str:
-        """Make the version live that was live before.
+        """Return to the version that was live before.
 
         Raises:
-            ServingError: as for ``deploy``; or there was none before.
+            ServingError: as for ``deploy``; or there is no previous version.
         """
         before = self._known()
         self._refuse_during_canary(before)
         if not before.previous:
-            what = f"no version of {self._model} was live before {before.version}"
-            raise RolloutError(f"{what}: there is none to go back to")
+            raise RolloutError(f"no version of {self._model} was live before {before.version}: nothing to roll back to")
         version = before.previous[0]
         archive = archives.read_listed(self._entry(version))
         self._bring_up(archive, partial(self._switch, Live(version, before.previous[1:])))
@@ -121,19 +118,19 @@ class Rollout:
         return f"{self._model} {version} is live"
 
     def canary(self, version: str, percent: float) -> str:
-        """Give a version a share of the requests that ask for none; for the canary of now, another share.
+        """Send a version a share of the requests that name no version; or change the share of the current canary.
 
         Args:
-            version: the version on trial.
-            percent: its share, above 0 and at most 100.
+            version: the canary's version.
+            percent: the share, above 0 and at most 100.
 
         Raises:
             ServingError: as for ``deploy``; or there is another canary.
         """
         if not 0 < percent <= 100:
-            raise RolloutError(f"{percent:g} is no share: a canary gets more than 0 and at most 100 percent")
+            raise RolloutError(f"--percent must be above 0 and at most 100, got {percent:g}")
         before = self._known()
-        self._refuse_again(version, before)
+        self._refuse_live(version, before)
         if before.canary and before.canary.version != version:
             self._refuse_during_canary(before)
         after = dataclasses.replace(before, canary=Canary(version, percent))
@@ -141,115 +138,117 @@ class Rollout:
             self._share(after)
         else:
             self._bring_up(self._checked(version), partial(self._share, after))
-        return f"{self._model} {version} gets {percent:g} % of the requests that ask for no version"
+        return f"{self._model} {version} gets {percent:g} % of the requests that name no version"
 
     def promote(self) -> str:
         """Make the canary the live version.
 
         Raises:
-            ServingError: there is no canary, or a step failed and everything is as it was.
+            ServingError: there is no canary, or a step failed; nothing has changed.
         """
         before = self._known()
-        trial = self._trial(before)
-        running = self._management.describe(self._model, trial)
+        canary = self._canary_version(before)
+        running = self._management.describe(self._model, canary)
         if running is None or not running.ready:
-            raise RolloutError(f"{self._model} {trial} has workers that are not ready")
-        after = before.followed_by(trial)
+            raise RolloutError(f"the canary {self._model} {canary} is not ready: not all of its workers are")
+        after = before.followed_by(canary)
         self._switch(after)
-        # Until this is done a share goes to the same version by another way.
+        # Until the split ends, the gateway still names this version explicitly for its share of the requests.
         self._split({**self._state, self._model: after})
         self._retire(before.version)
-        return f"{self._model} {trial} is live"
+        return f"{self._model} {canary} is live"
 
     def abort(self) -> str:
         """End the canary.
 
         Raises:
-            ServingError: there is none, or a step failed; the canary keeps its share then.
+            ServingError: there is no canary, or a step failed; then the canary keeps its share.
         """
         before = self._known()
-        trial = self._trial(before)
+        canary = self._canary_version(before)
         self._share(dataclasses.replace(before, canary=None))
-        self._retire(trial)
-        return f"{self._model} {trial} is no longer a canary"
+        self._retire(canary)
+        return f"{self._model} {canary} is no longer a canary"
 
     def _known(self) -> Live:
         if self._before is None:
-            raise RolloutError(f"there is no model {self._model} in the service")
+            raise RolloutError(f"the service has no model {self._model}; see: make status")
         return self._before
 
-    def _refuse_again(self, version: str, before: Live) -> None:
+    def _refuse_live(self, version: str, before: Live) -> None:
         if version == before.version:
-            who = f"{self._model} {version}"
-            raise RolloutError(f"{who} is live already; an archive packed again is taken up by: make restart")
-
-    def _refuse_during_canary(self, before: Live) -> None:
-        if trial := before.canary:
             raise RolloutError(
-                f"{self._model} {trial.version} is a canary with {trial.percent:g} % of the requests; "
-                f"end that first: make promote MODEL={self._model}, or make abort MODEL={self._model}"
+                f"{self._model} {version} is already live; to load a repacked archive, run: make restart"
             )
 
-    def _trial(self, before: Live) -> str:
+    def _refuse_during_canary(self, before: Live) -> None:
+        if canary := before.canary:
+            raise RolloutError(
+                f"{self._model} {canary.version} is a canary with {canary.percent:g} % of the requests; "
+                f"end it first: make promote MODEL={self._model}, or make abort MODEL={self._model}"
+            )
+
+    def _canary_version(self, before: Live) -> str:
         if before.canary is None:
             raise RolloutError(f"{self._model} has no canary")
         return before.canary.version
 
     def _entry(self, version: str) -> Listed:
-        for entry in index.read(self._given.model_store):
+        for entry in index.read(self._settings.model_store):
             if (entry.model, entry.version) == (self._model, version):
                 return entry
         raise RolloutError(
-            f"{self._given.model_store / index.NAME} lists no {self._model} {version}; "
+            f"{self._settings.model_store / index.NAME} does not list {self._model} {version}; "
             f"run: make archive MODEL={self._model} VERSION={version}"
         )
 
     def _checked(self, version: str) -> Archive:
-        """The archive, whole and accurate enough to go live."""
+        """The archive, after checks of its content and accuracy."""
         who = f"{self._model} {version}"
         self._report(f"checking {who}")
         entry = self._entry(version)
         archive = archives.read_listed(entry)
         if archive.golden is None:
-            raise RolloutError(f"{entry.path} holds no known answers to compare with; run: make archive")
+            raise RolloutError(f"{entry.path} has no golden inputs to check; run: make archive")
         accuracy = _accuracy(archive)
         if not accuracy >= entry.accuracy_floor:
-            raise RolloutError(f"{who} scores {accuracy:.4f}, under the catalog's floor of {entry.accuracy_floor:.4f}")
+            floor = entry.accuracy_floor
+            raise RolloutError(f"{who} has a test accuracy of {accuracy:.4f}, the catalog requires {floor:.4f}")
         if self._before:
-            now = _accuracy(archives.read_listed(self._entry(self._before.version)))
-            if not accuracy >= now - MARGIN:
+            live_accuracy = _accuracy(archives.read_listed(self._entry(self._before.version)))
+            if not accuracy >= live_accuracy - ACCURACY_MARGIN:
                 raise RolloutError(
-                    f"{who} scores {accuracy:.4f}, more than {MARGIN:g} less than the {now:.4f} of "
-                    f"{self._before.version}, which is live"
+                    f"{who} has a test accuracy of {accuracy:.4f}, more than {ACCURACY_MARGIN:g} below the "
+                    f"{live_accuracy:.4f} of the live version {self._before.version}"
                 )
         return archive
 
     def _bring_up(self, archive: Archive, change: Callable[[], None]) -> None:
-        """Register a version, see that it answers rightly, and make a change; unregistered again if a step fails."""
+        """Register a version, check its predictions, and make the change. If a step fails, unregister the version."""
         version, who = archive.version, f"{self._model} {archive.version}"
         unregister = partial(self._management.unregister, self._model, version)
         with self._undo_by(unregister):
             if self._management.describe(self._model, version):
-                self._report(f"unregistering {who}, left by a rollout that was broken off")
+                self._report(f"unregistering {who}, left by an interrupted rollout")
                 unregister()
             self._report(f"registering {who}")
             self._management.register(archive.path.name)
             self._wait_for_workers(version)
             if archive.golden:
-                self._report(f"asking {who} for {min(GOLDEN, len(archive.golden.inputs))} known answers")
-                readiness.golden_check(self._given, archive, GOLDEN)
-        # A change that fails late may have brought it requests.
+                self._report(f"checking {min(GOLDEN_INPUTS, len(archive.golden.inputs))} golden predictions of {who}")
+                readiness.golden_check(self._settings, archive, GOLDEN_INPUTS)
+        # A change that fails late may have sent requests to the version. They must be answered first.
         with self._undo_by(partial(self._retire, version)):
             change()
 
     def _wait_for_workers(self, version: str) -> None:
-        who, timeout = f"{self._model} {version}", self._given.start_timeout
-        loading = LoadingWorkers(self._given.log("workers.log"))
+        who, timeout = f"{self._model} {version}", self._settings.start_timeout
+        loading = LoadingWorkers(self._settings.log("workers.log"))
         deadline = time.monotonic() + timeout
         while True:
             running = self._management.describe(self._model, version)
             if running is None:
-                raise RolloutError(f"TorchServe registered no {who}: the archive holds something else")
+                raise RolloutError(f"TorchServe does not list {who} after its registration")
             if running.ready:
                 return
             loading.check([running])
@@ -259,32 +258,32 @@ class Rollout:
             time.sleep(polling.INTERVAL_S)
 
     def _switch(self, after: Live) -> None:
-        """Make ``after`` the state, in TorchServe and in the file; both or neither."""
+        """Make ``after`` the state in TorchServe and in the file: in both or neither."""
         self._report(f"switching {self._model} to {after.version}")
-        undo = [partial(live.write, self._given.run, self._state)]
+        undo = [partial(live.write, self._settings.run, self._state)]
         if self._before:
             undo.append(partial(self._management.set_default, self._model, self._before.version))
         with self._undo_by(*undo):
-            # The file first: without room for it no request goes to the new version at all.
-            live.write(self._given.run, {**self._state, self._model: after})
+            # The file first: if it cannot be written, the new version gets no request at all.
+            live.write(self._settings.run, {**self._state, self._model: after})
             self._management.set_default(self._model, after.version)
 
     def _share(self, after: Live) -> None:
-        """Make another share hold, in the gateway and in the file; both or neither."""
+        """Set the canary's share in the gateway and in the file: in both or neither."""
         state = {**self._state, self._model: after}
-        with self._undo_by(partial(live.write, self._given.run, self._state), partial(self._split, self._state)):
-            self._report("bringing the shares to the gateway")
+        with self._undo_by(partial(live.write, self._settings.run, self._state), partial(self._split, self._state)):
+            self._report("reloading the gateway with the new share")
             self._split(state)
-            live.write(self._given.run, state)
+            live.write(self._settings.run, state)
 
     def _split(self, state: Mapping[str, Live]) -> None:
-        """Have the gateway send each canary its share."""
-        if not reload.apply(self._given, state):
-            raise RolloutError("the gateway does not run; see: make status")
+        """Reload the gateway with the shares of all canaries."""
+        if not reload.apply(self._settings, state):
+            raise RolloutError("the gateway is not running; see: make status")
 
     @contextmanager
     def _undo_by(self, *steps: Callable[[], None]) -> Iterator[None]:
-        """Take these steps if the body fails, or Ctrl-C ends it; a step that fails is no further failure."""
+        """Run these steps if the body fails or is interrupted. Their own errors are ignored."""
         try:
             yield
         except BaseException:
@@ -294,13 +293,13 @@ class Rollout:
             raise
 
     def _retire(self, version: str) -> None:
-        """Unregister a version that gets no new requests, when it has been idle for the grace time."""
+        """Unregister a version that gets no new requests, once it has been idle for the grace time."""
         who = f"{self._model} {version}"
-        # The switch is done, so a break-off comes too late.
+        # The change is done, so it is too late for an interrupt.
         with suppress(RolloutError):
             self._report(f"draining {who}")
         idle_since = time.monotonic()
-        latest = idle_since + _LONGEST_DRAIN
+        latest = idle_since + _DRAIN_TIMEOUT_S
         try:
             while time.monotonic() < min(idle_since + self._grace, latest):
                 running = self._management.describe(self._model, version)
@@ -311,11 +310,13 @@ class Rollout:
                 time.sleep(polling.INTERVAL_S)
             self._management.unregister(self._model, version)
         except ServingError as error:
-            raise RolloutError(f"done, but {who}, which nobody asks any more, still runs: {error}") from error
+            raise RolloutError(
+                f"done, but {who}, which gets no more requests, was not unregistered: {error}"
+            ) from error
 
 
 def _accuracy(archive: Archive) -> float:
     accuracy = archive.signature.scored.get("test_accuracy")
     if not isinstance(accuracy, float):
-        raise RolloutError(f"the signature in {archive.path} gives no test_accuracy; train it again")
+        raise RolloutError(f"the signature in {archive.path} has no test_accuracy; train the model again")
     return accuracy

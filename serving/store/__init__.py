@@ -1,1 +1,1 @@
-"""From files to what may be served: the model store's index, its archives, and the live versions."""
+"""The files of the models: the model store's index, its archives, and the list of live versions."""

@@ -1,4 +1,4 @@
-"""Archives (``.mar``) as the service sees them before it starts: whole, readable, and saying what they hold."""
+"""Read and verify archives (``.mar``) before TorchServe loads them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GOLDEN = "golden.npz"
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
-    """Inputs whose right answers are known from training.
+    """Inputs with the probabilities that the network gave after training. The golden check compares with them.
 
     Attributes:
         inputs: uint8 or float32, [K, *input shape] of the signature, K >= 1.
@@ -42,10 +42,10 @@ class Archive:
 
     Attributes:
         path: the file.
-        model, version: as in its manifest, which is what TorchServe goes by.
-        signature: what goes in and out.
-        golden: known answers; ``None`` for an archive packed without.
-        batch_size: requests that TorchServe hands to a worker at once, at most.
+        model, version: from the manifest, which TorchServe uses.
+        signature: of the network's inputs and outputs.
+        golden: ``None`` for an archive without golden inputs.
+        batch_size: up to this many requests reach a worker in one batch.
     """
 
     path: Path
@@ -56,30 +56,30 @@ class Archive:
     batch_size: int
 
 
-def _golden(packed: zipfile.ZipFile, described: Signature) -> Golden | None:
+def _golden(packed: zipfile.ZipFile, expected: Signature) -> Golden | None:
     if GOLDEN not in packed.namelist():
         return None
-    # Never unpickled: an archive is data until a worker loads it.
+    # No pickles: only a worker may run code of an archive.
     with np.load(io.BytesIO(packed.read(GOLDEN)), allow_pickle=False) as arrays:
         golden = Golden(arrays["inputs"], arrays["probabilities"])
-    count = len(golden.inputs)
-    shapes = (count, *described.input.shape), (count, len(described.output.labels))
-    if count == 0 or (golden.inputs.shape, golden.probabilities.shape) != shapes:
-        raise ValueError(f"{GOLDEN} does not fit {signature.FILE_NAME}")
+    count = max(1, len(golden.inputs))
+    shapes = (count, *expected.input.shape), (count, len(expected.output.labels))
+    if (golden.inputs.shape, golden.probabilities.shape) != shapes:
+        raise ValueError(f"the shapes in {GOLDEN} do not match {signature.FILE_NAME}")
     return golden
 
 
 def _batch_size(packed: zipfile.ZipFile, config: str | None) -> int:
-    """What the archive's configuration says, or TorchServe's default."""
-    found = yaml.safe_load(packed.read(config)) if config in packed.namelist() else None
-    return int((found or {}).get("batchSize", 1))
+    """The batch size in the archive's configuration, or TorchServe's default."""
+    settings = yaml.safe_load(packed.read(config)) if config in packed.namelist() else None
+    return int((settings or {}).get("batchSize", 1))
 
 
 def read(path: Path) -> Archive:
-    """Read one archive, all of it, so that damage anywhere is found.
+    """Read one archive completely, so that any damage is detected.
 
     Raises:
-        ArchiveError: not a zip file, damaged, or without a manifest, a file that the manifest names, or a signature.
+        ArchiveError: not a zip file, damaged, or a required file is missing.
     """
     try:
         with zipfile.ZipFile(path) as packed:
@@ -89,21 +89,21 @@ def read(path: Path) -> Archive:
             _require(packed, MANIFEST, signature.FILE_NAME)
             manifest = json.loads(packed.read(MANIFEST))["model"]
             _require(packed, manifest["handler"], manifest["serializedFile"])
-            # A path inside the archive reads like one outside.
+            # zipfile.Path has the methods of Path that signature.read uses.
             described = signature.read(cast(Path, zipfile.Path(packed, signature.FILE_NAME)))
             name, version = str(manifest["modelName"]), str(manifest["modelVersion"])
             if (name, version) != (described.model, described.version):
                 raise ValueError(
-                    f"the manifest says {name} {version}, the signature {described.model} {described.version}"
+                    f"the manifest names {name} {version}, the signature {described.model} {described.version}"
                 )
             batch_size = _batch_size(packed, manifest.get("configFile"))
             return Archive(path, name, version, described, _golden(packed, described), batch_size)
-    # Damage shows itself as whatever the decompressor or a parser raises.
+    # Damaged content can raise any of these in the decompressor or a parser.
     except (
         *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError),
         *(zipfile.BadZipFile, yaml.YAMLError, SignatureError),
     ) as error:
-        raise ArchiveError(f"{path}: not a usable archive ({_reason(error)}); run: make archive") from error
+        raise ArchiveError(f"{path} is not a usable archive ({_reason(error)}); run: make archive") from error
 
 
 def _require(packed: zipfile.ZipFile, *names: str) -> None:
@@ -119,16 +119,16 @@ def _reason(error: Exception) -> str:
 
 
 def read_listed(entry: Listed) -> Archive:
-    """Read an archive that the model store's index lists, after its digest was found right.
+    """Verify the digest of an archive in the model store's index, and read the archive.
 
     Raises:
-        ArchiveError: it is missing, not what was packed, cannot be used, or holds another version than the index says.
+        ArchiveError: it is missing, damaged, or holds another version than the index lists.
     """
     index.verify(entry)
     archive = read(entry.path)
     if (archive.model, archive.version) != (entry.model, entry.version):
         raise ArchiveError(
-            f"{entry.path} holds {archive.model} {archive.version}, {index.NAME} says {entry.model} "
+            f"{entry.path} holds {archive.model} {archive.version}, but {index.NAME} lists {entry.model} "
             f"{entry.version}; run: make archive MODEL={entry.model} VERSION={entry.version}"
         )
     return archive

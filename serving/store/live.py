@@ -1,10 +1,10 @@
-"""Which versions are live: ``run/live.json``, the one place that says so.
+"""``run/live.json``, the list of the live versions.
 
     {"fashion_mlp": {"version": "1.1", "previous": ["1.0"], "canary": {"version": "1.2", "percent": 10.0}}}
 
-Every start loads exactly these versions, also when a frontend starts again, and only a rollout changes them
-(``serving/rollout/steps.py``). A model that has never been live is not in the file; its first start loads the highest
-version of the model store's index.
+Each start or restart of TorchServe loads exactly these versions, and only a rollout changes them
+(``serving/rollout/steps.py``). Of a model that is not in the file, the first start loads the highest version in the
+model store's index.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from serving.errors import ArchiveError, StateError
 from serving.store.index import Listed
 
 NAME = "live.json"
-# How many versions one can go back.
-_REMEMBERED = 10
+# Up to this many rollbacks in a row are possible.
+_PREVIOUS_LIMIT = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Canary:
-    """A version that gets a share of the requests for its model that ask for no version.
+    """A version that gets a share of its model's requests that name no version.
 
     Attributes:
-        version: as registered.
-        percent: above 0, at most 100; two decimals count.
+        version: the registered version.
+        percent: the share, above 0 and at most 100, with up to two decimals.
     """
 
     version: str
@@ -38,12 +38,12 @@ class Canary:
 
 @dataclasses.dataclass(frozen=True)
 class Live:
-    """What is live of one model.
+    """The live versions of one model.
 
     Attributes:
-        version: the default version: it answers the requests that ask for none.
-        previous: versions that were live before it, the latest first.
-        canary: the version on trial beside it, if there is one.
+        version: the default version, which answers the requests that name no version.
+        previous: the default versions before it, the latest first.
+        canary: the version on trial, if there is one.
     """
 
     version: str
@@ -52,23 +52,23 @@ class Live:
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """The versions to load, the default one first."""
+        """The versions to load, the default version first."""
         return (self.version, self.canary.version) if self.canary else (self.version,)
 
     def followed_by(self, version: str) -> Live:
-        """The state after ``version`` has taken over."""
-        kept = [self.version, *(old for old in self.previous if old != self.version)]
-        return Live(version, tuple(old for old in kept if old != version)[:_REMEMBERED])
+        """The state after ``version`` has become the default version."""
+        former = [self.version, *(old for old in self.previous if old != self.version)]
+        return Live(version, tuple(old for old in former if old != version)[:_PREVIOUS_LIMIT])
 
 
 def read(run: Path) -> dict[str, Live]:
-    """The state by model; empty before the first start.
+    """The live versions of each model; empty before the first start.
 
     Args:
         run: the folder of the service's state.
 
     Raises:
-        StateError: the file cannot be understood.
+        StateError: the file cannot be parsed.
     """
     path = run / NAME
     try:
@@ -85,16 +85,16 @@ def read(run: Path) -> dict[str, Live]:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StateError(
-            f"{path} does not say which versions are live ({error!r}); put a backup of it in its place, or remove it "
-            "to start with the highest version of each model"
+            f"{path} is not a valid list of live versions ({error!r}); restore a backup, or delete the file to start "
+            "with the highest version of each model"
         ) from error
 
 
 def write(run: Path, state: Mapping[str, Live]) -> None:
-    """Replace the state, whole or not at all.
+    """Replace the file completely or not at all.
 
     Raises:
-        StateError: it cannot be written; the file is as it was.
+        StateError: the file cannot be written; it is unchanged.
     """
     path = run / NAME
     content = {model: dataclasses.asdict(live) for model, live in sorted(state.items())}
@@ -105,20 +105,20 @@ def write(run: Path, state: Mapping[str, Live]) -> None:
 
 
 def settle(state: Mapping[str, Live], listed: Sequence[Listed]) -> tuple[dict[str, Live], list[Listed]]:
-    """What a start is to load.
+    """The versions that a start loads.
 
     Args:
-        state: as ``read`` gives it.
-        listed: the model store's index, in the order of ``model_index.read``.
+        state: from ``read``.
+        listed: the model store's index, from ``index.read``.
 
     Returns:
-        The state with every model of the index, and the entries to load: of each model the default version first,
-        as TorchServe makes the first that it loads the default.
+        The state, extended by the models that only the index has; and the entries to load. The default version of each
+        model comes first, because TorchServe makes the first version that it loads the default.
 
     Raises:
-        ArchiveError: a version that is live is not in the index, or there is nothing to load.
+        ArchiveError: the index does not list a live version, or there is nothing to load.
     """
-    # Somebody who removed an archive that is not live needs no message.
+    # A missing archive of a version that is not live is no error.
     highest = {entry.model: Live(entry.version) for entry in listed if entry.path.exists()}
     settled = {**highest, **state}
     entries = {(entry.model, entry.version): entry for entry in listed}
@@ -127,8 +127,8 @@ def settle(state: Mapping[str, Live], listed: Sequence[Listed]) -> tuple[dict[st
         for version in live.versions:
             if (model, version) not in entries:
                 raise ArchiveError(
-                    f"{model} {version} is live by {NAME}, but the model store's index does not list it; "
-                    f"run: make archive MODEL={model} VERSION={version}, or take {model} out of {NAME}"
+                    f"{NAME} lists {model} {version} as live, but the model store's index does not list it; "
+                    f"run: make archive MODEL={model} VERSION={version}, or remove {model} from {NAME}"
                 )
             chosen.append(entries[model, version])
     if not chosen:

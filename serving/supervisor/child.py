@@ -1,4 +1,4 @@
-"""One part of the service as a child process of the supervisor: started, watched, ended with all that it started."""
+"""One part of the service as a child process of the supervisor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from serving.settings import Settings
 from serving.supervisor.parts import Part
 from serving.torchserve.readiness import last_lines
 
-# Pause between two liveness requests.
+# Short against the default FASHION_HANG_TIMEOUT of 20 s, and rare enough to cost nothing.
 _LIVENESS_PAUSE_S = 5.0
 _PR_SET_PDEATHSIG = 1
 
@@ -28,33 +28,33 @@ class Child:
     """One part and its process.
 
     Args:
-        make: makes the part, anew for each start.
-        given: the settings.
-        report: told what is going on.
-        changed: called when its process has started or ended.
+        make: returns a new part; called for each start.
+        settings: of the service.
+        report: receives the progress of a start.
+        changed: called after the process has started or ended.
 
     Attributes:
-        part: as it was last made.
+        part: the part that ``make`` returned last.
     """
 
     def __init__(
-        self, make: Callable[[Report], Part], given: Settings, report: Report, changed: Callable[[], None]
+        self, make: Callable[[Report], Part], settings: Settings, report: Report, changed: Callable[[], None]
     ) -> None:
-        self._make, self._given, self._report, self._changed = make, given, report, changed
+        self._make, self._settings, self._report, self._changed = make, settings, report, changed
         self._process: asyncio.subprocess.Process | None = None
         self.part = make(report)
 
     @property
     def pid(self) -> int | None:
-        """Its process, while it runs."""
+        """The pid of the process, while it runs."""
         return self._process.pid if self._process and self._process.returncode is None else None
 
     async def start(self) -> None:
-        """Start it and wait until it is ready; what is not ready in the end is ended again.
+        """Start the part and wait until it is ready. After an error nothing is left running.
 
         Raises:
-            StartError: it ended, or was not ready in time.
-            OSError: it cannot be started.
+            StartError: the process ended, or was not ready in time.
+            OSError: the program cannot be started.
         """
         part, parent = self.part, os.getpid()
         part.output.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
-                # Neither Ctrl-C nor a closed terminal reaches it, and its group can be killed as a whole.
+                # A session of its own: no Ctrl-C or SIGHUP from the terminal, and a process group to kill.
                 start_new_session=True,
                 preexec_fn=lambda: _end_with(parent, part.death_signal),
             )
@@ -77,41 +77,41 @@ class Child:
             await self.end(0)
             raise
 
-    async def start_again(self) -> None:
-        """As ``start``, with the part made anew; raises what its making raises, too."""
+    async def restart(self) -> None:
+        """Like ``start``, with a new part. Raises the errors of ``make`` too."""
         self.part = await asyncio.to_thread(self._make, self._report)
         await self.start()
 
     async def lost(self) -> str:
-        """Wait until it has ended, or was killed for answering nothing for too long; the reason, as a sentence."""
+        """Wait until the process has ended, or kill it when it hangs; the reason, as a clause."""
         assert self._process is not None
-        ended, silent = asyncio.create_task(self._process.wait()), asyncio.create_task(self._silent())
+        ended, hung = asyncio.create_task(self._process.wait()), asyncio.create_task(self._hung())
         try:
-            await asyncio.wait([ended, silent], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([ended, hung], return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended.cancel()
-            silent.cancel()
-        outcome = f"has not answered for {self._given.hang_timeout:g} s; ended it"
+            hung.cancel()
+        outcome = f"did not answer for {self._settings.hang_timeout:g} s and was killed"
         if ended.done() and not ended.cancelled():
             code = ended.result()
-            outcome = f"ended by itself ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+            outcome = f"ended unexpectedly ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
         await self.end(0)
         return f"{self.part.name} {outcome}"
 
     def signal(self, number: int) -> None:
-        """Send it a signal, if it runs."""
-        # It may have ended just now.
+        """Send the process a signal, if it runs."""
+        # It may end between the check and the signal.
         with suppress(ProcessLookupError):
             if self.pid:
                 os.kill(self.pid, number)
 
     async def end(self, grace: float) -> None:
-        """Ask it to end, and kill it and its group after ``grace`` seconds."""
+        """Ask the process to stop; after at most ``grace`` seconds kill its process group."""
         if self._process is None:
             return
         if grace and self.pid:
             self.signal(self.part.stop_signal)
-            # What is suspended takes the signal when it goes on.
+            # A suspended process handles the signal when it continues.
             self._signal_group(signal.SIGCONT)
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._process.wait(), grace)
@@ -120,35 +120,35 @@ class Child:
         self._changed()
 
     async def _become_ready(self, process: asyncio.subprocess.Process) -> None:
-        name, output, timeout = self.part.name, self.part.output, self._given.start_timeout
-        begun, said = time.monotonic(), None
-        while (doing := await asyncio.to_thread(self.part.probe)) is not None:
-            if doing != said:
-                self._report(doing)
-                said = doing
+        name, output, timeout = self.part.name, self.part.output, self._settings.start_timeout
+        begun, reported = time.monotonic(), None
+        while (status := await asyncio.to_thread(self.part.probe)) is not None:
+            if status != reported:
+                self._report(status)
+                reported = status
             if process.returncode is not None:
-                raise StartError(f"{name} ended while starting; the end of {output}:\n{last_lines(output)}")
+                raise StartError(f"{name} ended while starting; last lines of {output}:\n{last_lines(output)}")
             if time.monotonic() - begun > timeout:
-                raise StartError(f"{name} was not ready after {timeout:g} s ({doing}); see the logs in {output.parent}")
+                raise StartError(f"{name} was not ready after {timeout:g} s ({status}); see {output.parent}")
             await asyncio.sleep(polling.INTERVAL_S)
 
-    async def _silent(self) -> None:
-        """Return when it has answered nothing for the hang timeout."""
+    async def _hung(self) -> None:
+        """Return when the part has not answered a liveness request for the hang timeout."""
         answered = time.monotonic()
-        while time.monotonic() - answered <= self._given.hang_timeout:
-            await asyncio.sleep(min(_LIVENESS_PAUSE_S, self._given.hang_timeout))
+        while time.monotonic() - answered <= self._settings.hang_timeout:
+            await asyncio.sleep(min(_LIVENESS_PAUSE_S, self._settings.hang_timeout))
             if await asyncio.to_thread(self.part.answers):
                 answered = time.monotonic()
 
     def _signal_group(self, number: int) -> None:
         assert self._process is not None
-        # macOS permits no signal to a group that has just ended.
+        # On macOS killpg fails with EPERM if the group has just ended.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
 
 
 def _end_with(parent: int, number: int) -> None:
-    """In a new child: have the system send it a signal when the supervisor ends (prctl(2))."""
+    """In a new child: let Linux signal it when the supervisor ends (prctl(2))."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:

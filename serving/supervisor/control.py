@@ -1,9 +1,9 @@
-"""Commands to a running service: its supervisor carries out rollouts, one at a time, and says how they go.
+"""Commands to a running service. Its supervisor runs rollouts, one at a time, and reports their progress.
 
     python -m serving deploy … ──{"command": …}──► supervisor        over a Unix socket in its private scratch folder
-                               ◄──{"doing": …}, …, {"done": …} or {"error": …}──
+                               ◄──{"status": …}, …, {"done": …} or {"error": …}──
 
-A caller that closes its side, as Ctrl-C does, breaks the rollout off at its next step; what was live stays live.
+Ctrl-C closes the client's side of the socket. That interrupts the rollout at its next step, and the live version stays.
 """
 
 from __future__ import annotations
@@ -28,78 +28,81 @@ from serving.supervisor.state import State
 
 logger = logging.getLogger(__name__)
 
-# How long a command that undoes something waits for another one to end: for the longest drain. The others hardly wait.
-_PATIENCE_S = {"rollback": 90.0, "abort": 90.0}
+# A command that undoes a rollout waits until the running one is done: 60 s for the longest drain, with a margin.
+_QUEUE_TIMEOUT_S = {"rollback": 90.0, "abort": 90.0}
+# All others fail at once. The lock is free at the first attempt, or taken for seconds.
+_DEFAULT_QUEUE_TIMEOUT_S = 0.1
 
 
 def _path(scratch: Path) -> Path:
     return scratch / "control"
 
 
-class _Caller:
-    """The caller of a command; the thread that carries out the command reports to it."""
+class _Client:
+    """The client of one command. The thread that runs the command reports to it."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
         self._loop = asyncio.get_running_loop()
-        self._said = ""
-        self._gone = threading.Event()
+        self._reported = ""
+        self._closed = threading.Event()
 
-    def report(self, doing: str) -> None:
-        """Tell what is going on, if that has changed.
+    def report(self, status: str) -> None:
+        """Send the status, if it has changed.
 
         Raises:
-            RolloutError: the caller has broken the command off.
+            RolloutError: the client has closed its side.
         """
-        if self._gone.is_set():
-            raise RolloutError("broken off")
-        if doing != self._said:
-            self._said = doing
-            logger.info("%s", doing)
-            self._loop.call_soon_threadsafe(lambda: self.tell(doing=doing))
+        if self._closed.is_set():
+            raise RolloutError("interrupted")
+        if status != self._reported:
+            self._reported = status
+            logger.info("%s", status)
+            self._loop.call_soon_threadsafe(lambda: self.send(status=status))
 
     async def watch(self, reader: asyncio.StreamReader) -> None:
-        """Notice that the caller closes its side."""
+        """Wait until the client closes its side."""
         try:
             await reader.read()
         finally:
-            self._gone.set()
+            self._closed.set()
 
-    def tell(self, **message: str) -> None:
-        """Send one line."""
+    def send(self, **message: str) -> None:
+        """Send one message."""
         self._writer.write(json.dumps(message).encode() + b"\n")
 
 
-async def serve(given: Settings, scratch: Path, versions: asyncio.Lock) -> asyncio.AbstractServer:
-    """Take commands from now on.
+async def serve(settings: Settings, scratch: Path, versions: asyncio.Lock) -> asyncio.AbstractServer:
+    """Start to accept commands.
 
     Args:
-        given: the service's settings.
+        settings: of the service.
         scratch: its private folder.
-        versions: held while a command changes what is live.
+        versions: the lock that a command holds while it changes the live versions.
     """
 
-    async def carry_out(asked: dict[str, Any], report: Report) -> str:
+    async def run(arguments: dict[str, Any], report: Report) -> str:
         try:
-            await asyncio.wait_for(versions.acquire(), _PATIENCE_S.get(asked["command"], 0.1))
+            timeout = _QUEUE_TIMEOUT_S.get(arguments["command"], _DEFAULT_QUEUE_TIMEOUT_S)
+            await asyncio.wait_for(versions.acquire(), timeout)
         except asyncio.TimeoutError:
-            raise BusyError("another rollout is under way, or TorchServe is being started; try again then") from None
+            raise BusyError("another rollout is running, or TorchServe is starting; try again later") from None
         try:
-            return await asyncio.to_thread(commands.run, asked, given, report)
+            return await asyncio.to_thread(commands.run, arguments, settings, report)
         finally:
             versions.release()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        caller = _Caller(writer)
-        asked = json.loads(await reader.readline())
-        watching = asyncio.create_task(caller.watch(reader))
+        client = _Client(writer)
+        arguments = json.loads(await reader.readline())
+        watching = asyncio.create_task(client.watch(reader))
         try:
-            caller.tell(done=await carry_out(asked, caller.report))
+            client.send(done=await run(arguments, client.report))
         except ServingError as error:
-            caller.tell(error=str(error))
+            client.send(error=str(error))
         except Exception:
-            logger.exception("%s", asked)
-            caller.tell(error="the command failed by a fault of the supervisor; its log has the reason")
+            logger.exception("%s", arguments)
+            client.send(error="internal error of the supervisor; see its log")
         finally:
             watching.cancel()
             with suppress(OSError):
@@ -109,52 +112,52 @@ async def serve(given: Settings, scratch: Path, versions: asyncio.Lock) -> async
     return await asyncio.start_unix_server(answer, _path(scratch))
 
 
-def ask(service: State | None, asked: Mapping[str, Any], report: Report) -> str:
-    """Have a running service carry out one command.
+def ask(service: State | None, arguments: Mapping[str, Any], report: Report) -> str:
+    """Let a running service run one command.
 
     Args:
-        service: what runs, if anything does.
-        asked: the command, as ``rollout_commands.run`` takes it.
-        report: told of each step.
+        service: its state; ``None`` if it is not running.
+        arguments: of the command, as ``rollout.commands.run`` takes them.
+        report: receives the progress.
 
     Returns:
-        What is live now, in one line.
+        The result, in one line.
 
     Raises:
-        NotRunningError: there is no such service, or it is still starting.
-        ServingError: nothing has changed; or, as the message says, all that is left to do is to tidy up.
-        KeyboardInterrupt: broken off; what was live is live.
+        NotRunningError: the service is not running, or is still starting.
+        ServingError: nothing has changed; or only the cleanup failed, as the message says.
+        KeyboardInterrupt: interrupted; the live version is unchanged.
     """
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(str(_path(Path(service.scratch if service else ""))))
         except OSError:
-            raise NotRunningError("the service does not run, or is still starting; see: make status") from None
-        connection.sendall(json.dumps(asked).encode() + b"\n")
+            raise NotRunningError("the service is not running, or is still starting; see: make status") from None
+        connection.sendall(json.dumps(arguments).encode() + b"\n")
         try:
-            return outcome(connection.fileno(), report, "the service ended meanwhile")
+            return outcome(connection.fileno(), report, "the service stopped before the command was done")
         except KeyboardInterrupt:
             connection.shutdown(socket.SHUT_WR)
-            # The supervisor undoes the command meanwhile.
+            # The supervisor undoes the command; wait until it is done.
             with suppress(ServingError):
                 outcome(connection.fileno(), report, "")
             raise
 
 
 def outcome(descriptor: int, report: Report, ended: str) -> str:
-    """Read what the supervisor says until a command, or its own start, is over; the last word.
+    """Read the supervisor's messages until a command, or its own start, is done; return the result.
 
     Args:
         descriptor: to read from.
-        report: told of each step.
-        ended: what it means that the supervisor ends before.
+        report: receives the progress.
+        ended: the error message if the supervisor ends first.
 
     Raises:
         ServingError: the command failed, or the supervisor ended.
     """
     rest = b""
     while True:
-        # A signal right before a blocking call is handled after it only, so no call blocks for long.
+        # Python handles a signal that arrives right before a blocking call only after that call. Keep calls short.
         if not select.select([descriptor], [], [], 0.2)[0]:
             continue
         if not (piece := os.read(descriptor, 1 << 16)):
@@ -165,4 +168,4 @@ def outcome(descriptor: int, report: Report, ended: str) -> str:
                 raise ServingError(message["error"])
             if "done" in message:
                 return str(message["done"])
-            report(message["doing"])
+            report(message["status"])

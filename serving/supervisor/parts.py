@@ -1,8 +1,8 @@
-"""The parts of the service: how each process is started, when it is ready, and whether it still answers.
+"""The parts of the service: the command, readiness probe, and liveness request of each process.
 
     fork server ─► TorchServe's frontend ─► gRPC bridge ─► front door ─► gateway
 
-In this order they start; ``serving/supervisor/supervisor.py`` starts and watches them.
+``serving/supervisor/supervisor.py`` starts them in this order.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ BRIDGE = "gRPC bridge"
 FRONTDOOR = "front door"
 GATEWAY = "gateway"
 
-# Timeout of one liveness request.
+# A process that answers needs milliseconds. With the 5 s between two requests, one lost answer stays below the default
+# FASHION_HANG_TIMEOUT of 20 s.
 LIVENESS_TIMEOUT_S = 5.0
 
 
@@ -44,15 +45,15 @@ class Part:
     Attributes:
         name: of the part.
         command: program and arguments.
-        environment: all its variables.
+        environment: all its environment variables.
         folder: its working directory.
         output: file for its standard output and error.
-        probe: called repeatedly while it starts: ``None`` when it is ready, else what is still going on;
-            raises ``StartError`` when it never will be.
-        answers: whether it answers a request now, within ``LIVENESS_TIMEOUT_S``.
-        stop_signal: asks it to end with all requests answered.
-        death_signal: what it is sent when the supervisor is killed (Linux).
-        faces_callers: it stops before the others, when its last request is answered.
+        probe: polled during a start; returns ``None`` when the part is ready, else its status.
+            Raises ``StartError`` when the start has failed.
+        answers: sends a liveness request; whether the part answers within ``LIVENESS_TIMEOUT_S``.
+        stop_signal: the signal for a graceful stop, after which the part answers its open requests and ends.
+        death_signal: the signal that Linux sends to the process when the supervisor is killed.
+        faces_callers: a graceful stop ends these parts before the others.
     """
 
     name: str
@@ -68,11 +69,11 @@ class Part:
 
 
 def plan(settings: Settings, scratch: Path) -> list[Callable[[Report], Part]]:
-    """What makes each part, in the order of their starts; it is called anew for each start of the part.
+    """One function per part, in the order of the starts. Each start of a part calls its function.
 
     Args:
         settings: of the service.
-        scratch: private folder for sockets and what TorchServe unpacks, with a short path.
+        scratch: private folder with a short path, for sockets and TorchServe's unpacked archives.
     """
     return [
         *([lambda _: _fork_server(settings, scratch)] * forking.available(settings)),
@@ -84,22 +85,22 @@ def plan(settings: Settings, scratch: Path) -> list[Callable[[Report], Part]]:
 
 
 def live_archives(settings: Settings, report: Report) -> list[Archive]:
-    """What a start, or a restart of the frontend, is to load: the live versions, whole and as they were packed.
+    """The verified archives of the live versions, which a start or restart of the frontend loads.
 
     Args:
-        settings: where model store and state are.
-        report: told of archives that are left out.
+        settings: of the service.
+        report: receives the archives that the index does not list.
 
     Returns:
-        The archives; of each model the default version first.
+        The archives, with the default version of each model first.
 
     Raises:
-        ArchiveError: the model store has none, or one that is live is missing or not what was packed.
-        StateError: ``live.json`` cannot be understood.
+        ArchiveError: the model store has no archive, or that of a live version is missing or damaged.
+        StateError: ``live.json`` cannot be parsed.
     """
     listed = index.read(settings.model_store)
     for path in index.unlisted(settings.model_store, listed):
-        report(f"{path} is left out: {index.NAME} does not list it, make archive would")
+        report(f"{path} is ignored, because {index.NAME} does not list it; make archive lists what it packs")
     _, chosen = live.settle(live.read(settings.run), listed)
     return [archive_files.read_listed(entry) for entry in chosen]
 
@@ -108,14 +109,14 @@ def _fork_server(settings: Settings, scratch: Path) -> Part:
     return Part(
         name=FORK_SERVER,
         command=[sys.executable, str(forking.SERVER), str(forking.address(scratch))],
-        # A forked worker differs in nothing from one that is started.
+        # Forked workers inherit it, so it is that of workers which the frontend starts itself.
         environment=jvm.environment(settings, scratch),
         folder=settings.run,
         output=settings.log("fork_server.log"),
-        # A launcher that finds no server becomes a plain Python.
+        # Without the fork server a launcher starts Python itself.
         probe=lambda: None if forking.listens(scratch) else "starting the fork server",
         answers=lambda: forking.answers(scratch, LIVENESS_TIMEOUT_S),
-        # It ends its workers then.
+        # On SIGTERM it ends its workers.
         death_signal=signal.SIGTERM,
     )
 
@@ -128,26 +129,26 @@ def _frontend(settings: Settings, archives: Sequence[Archive], scratch: Path) ->
         environment=jvm.environment(settings, scratch),
         folder=settings.run,
         output=settings.log("frontend.out"),
-        probe=_probe(settings, archives),
+        probe=_frontend_probe(settings, archives),
         answers=lambda: _http_answers(f"{settings.inference.url}/ping"),
     )
 
 
-def _probe(settings: Settings, archives: Sequence[Archive]) -> Callable[[], str | None]:
+def _frontend_probe(settings: Settings, archives: Sequence[Archive]) -> Callable[[], str | None]:
     frontend = FrontendProbe(settings, archives)
 
-    def look() -> str | None:
-        doing = frontend()
-        # A frontend that starts again makes other keys than the running gateway has. They are there before its workers
-        # are, and the gateway must have them by the time these are ready.
+    def probe() -> str | None:
+        status = frontend()
+        # A restarted frontend writes new tokens before its workers start. A running gateway must have them when the
+        # workers are ready.
         try:
             reload.apply(settings, live.read(settings.run), wait=False)
         except TokenError:
-            if doing is None:
+            if status is None:
                 raise
-        return doing
+        return status
 
-    return look
+    return probe
 
 
 def _bridge(settings: Settings) -> Part:
@@ -185,15 +186,15 @@ def _gateway(settings: Settings, scratch: Path) -> Part:
         output=settings.log("gateway.log"),
         probe=_listens(status, f"starting the {GATEWAY}"),
         answers=lambda: _http_answers(f"{settings.gateway_status.url}/status"),
-        # SIGTERM breaks off what nginx is answering; its workers outlive a master that is killed.
+        # nginx drops its open requests on SIGTERM. If the master is killed, its workers survive.
         stop_signal=signal.SIGQUIT,
         death_signal=signal.SIGTERM,
         faces_callers=True,
     )
 
 
-def _listens(port: Port, doing: str) -> Callable[[], str | None]:
-    return lambda: None if ports.listens(port.host, port.number) else doing
+def _listens(port: Port, status: str) -> Callable[[], str | None]:
+    return lambda: None if ports.listens(port.host, port.number) else status
 
 
 def _http_answers(url: str) -> bool:
@@ -205,10 +206,10 @@ def _http_answers(url: str) -> bool:
 
 
 def _grpc_answers(settings: Settings) -> bool:
-    """Whether the bridge answers gRPC's health service, which is one HTTP/2 request."""
+    """Whether the bridge answers gRPC's health service, over one HTTP/2 request."""
     headers = {"Content-Type": "application/grpc", "TE": "trailers"}
     with loopback.client(LIVENESS_TIMEOUT_S, http2=True) as client, suppress(httpx.HTTPError):
-        # An empty message, which asks for the whole server: no compression, length 0.
+        # An empty message (no compression, length 0) requests the health of the whole server.
         client.post(f"{settings.grpc_bridge.url}/grpc.health.v1.Health/Check", content=bytes(5), headers=headers)
         return True
     return False

@@ -1,7 +1,6 @@
-"""The service as commands see it from outside: started in the background, stopped, looked at.
+"""Start, stop, and status of a service that runs in the background.
 
-The supervisor (``supervisor.py``) does the work. Its lock alone proves that it lives, and no other process is
-signaled.
+The supervisor (``supervisor.py``) does the work. It runs if its lock is held, and no other process gets a signal.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from serving.supervisor.state import State
 from serving.torchserve import management
 from serving.torchserve.management import Model
 
-# A stop answers what is in flight and ends TorchServe, both at most; then there is some seconds' margin.
+# The longest stop: 80 s for open requests, 15 s for the others (supervisor.py), and a margin.
 _STOP_TIMEOUT_S = 120.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Status:
-    """The service as it is now.
+    """The current status of the service.
 
     Attributes:
-        state: ``None`` when it is stopped.
-        models: as the management API describes them; ``None`` when it does not answer.
-        ready: every process runs, and the default version of every model takes requests.
+        state: ``None`` if the service is not running.
+        models: from the management API; ``None`` if it does not answer.
+        ready: all processes run, and the default version of each model is ready.
     """
 
     state: State | None
@@ -44,10 +43,10 @@ def start(settings: Settings, report: Report) -> None:
 
     Args:
         settings: of the service.
-        report: told what is going on, whenever that changes.
+        report: receives the progress.
 
     Raises:
-        ServingError: it could not be started, or was stopped meanwhile; nothing is left running.
+        ServingError: the start failed, or the service was stopped during it; nothing is left running.
     """
     log = settings.log("supervisor.log")
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -64,9 +63,9 @@ def start(settings: Settings, report: Report) -> None:
         )
     os.close(writing)
     try:
-        control.outcome(reading, report, f"the start was broken off; see {log}")
+        control.outcome(reading, report, f"the supervisor ended during the start; see {log}")
     except BaseException:
-        # Ctrl-C too. It ends what it has started.
+        # Also on Ctrl-C. The supervisor stops the parts that it has started.
         process.terminate()
         process.wait(_STOP_TIMEOUT_S)
         raise
@@ -75,32 +74,34 @@ def start(settings: Settings, report: Report) -> None:
 
 
 def stop(settings: Settings) -> bool:
-    """Stop everything and remove what it left; nothing happens where nothing runs.
+    """Stop the service, if it runs, and wait until nothing of it is left.
 
     Returns:
-        Whether anything was running.
+        Whether the service was running.
 
     Raises:
-        BusyError: it does not end.
+        BusyError: the supervisor does not end.
     """
-    found = state.running(settings)
-    if found is None:
+    running = state.running(settings)
+    if running is None:
         return False
-    os.kill(found.pid, signal.SIGTERM)
-    if not polling.wait_until(lambda: state.running(settings) is None, _STOP_TIMEOUT_S + settings.drain_delay):
-        raise BusyError(f"the supervisor (pid {found.pid}) does not end; see {settings.log('supervisor.log')}")
+    os.kill(running.pid, signal.SIGTERM)
+    timeout = _STOP_TIMEOUT_S + settings.drain_delay
+    if not polling.wait_until(lambda: state.running(settings) is None, timeout):
+        log = settings.log("supervisor.log")
+        raise BusyError(f"the supervisor (pid {running.pid}) did not end within {timeout:g} s; see {log}")
     return True
 
 
 def status(settings: Settings) -> Status:
-    """What runs, and what TorchServe says of its models."""
-    found = state.running(settings)
-    if found is None:
+    """The processes of the service, and its models."""
+    running = state.running(settings)
+    if running is None:
         return Status(None)
     api = management.of_service(settings)
     try:
         models, waiting = api.models(), api.waiting()
     except ServingError:
-        return Status(found)
-    whole = bool(found.processes) and None not in found.processes.values()
-    return Status(found, models, whole and not waiting)
+        return Status(running)
+    complete = bool(running.processes) and None not in running.processes.values()
+    return Status(running, models, complete and not waiting)

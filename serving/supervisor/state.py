@@ -1,4 +1,4 @@
-"""What runs: the supervisor's lock, which it holds while it lives, and ``run/service.json``, which it writes."""
+"""The supervisor's lock, held while it runs, and its state in ``run/service.json``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from serving.settings import Settings
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """What ``run/service.json`` holds.
+    """The content of ``run/service.json``.
 
     Attributes:
-        pid: the supervisor.
-        started: when, by the monotonic clock, in seconds.
-        scratch: folder of TorchServe's temporary files and of the control socket; the end of the service removes it.
-        processes: pid of each part; ``None`` while it is not running.
+        pid: of the supervisor.
+        started: time of the start, in seconds of the monotonic clock.
+        scratch: folder of TorchServe's temporary files and the control socket. The supervisor removes it.
+        processes: pid of each part; ``None`` while the part is not running.
     """
 
     pid: int
@@ -30,17 +30,17 @@ class State:
 
 
 def lock(settings: Settings) -> FileLock:
-    """The lock that a supervisor holds."""
+    """The supervisor's lock."""
     return FileLock(settings.run / "supervisor.lock")
 
 
 def path(settings: Settings) -> Path:
-    """The file of the state."""
+    """The path of the state."""
     return settings.run / "service.json"
 
 
 def read(settings: Settings) -> State | None:
-    """The state that the last supervisor wrote; ``None`` where there is none, or none that can be read."""
+    """The state that the last supervisor wrote; ``None`` if there is none, or it cannot be parsed."""
     try:
         return State(**json.loads(path(settings).read_text()))
     except (OSError, ValueError, TypeError):
@@ -51,19 +51,19 @@ def write(settings: Settings, state: State) -> None:
     """Replace the state.
 
     Raises:
-        OSError: it cannot be written; it is as it was.
+        OSError: the file cannot be written; it is unchanged.
     """
     files.write_atomically(path(settings), json.dumps(dataclasses.asdict(state), indent=2) + "\n")
 
 
 def running(settings: Settings) -> State | None:
-    """The state of the service that runs; ``None`` where no supervisor lives."""
+    """The state of the running service; ``None`` if no supervisor runs."""
     if not settings.run.is_dir():
         return None
     try:
         with lock(settings).acquire(timeout=0):
             return None
     except Timeout:
-        # A supervisor writes its state right after it has the lock.
+        # A supervisor writes its state right after it has taken the lock.
         polling.wait_until(lambda: read(settings) is not None, 1)
         return read(settings)

@@ -1,4 +1,4 @@
-"""Which versions there are, which of them answer, and what they are: for ``python -m serving status``."""
+"""The table of versions that ``python -m serving status`` prints."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from serving.store.index import Listed
 from serving.store.live import Live
 from serving.torchserve.management import Model
 
-# Digits of a digest that tell it from every other.
+# 48 bits: enough to tell archives apart.
 _DIGITS = 12
 
 
-def version_table(given: Settings, models: Sequence[Model]) -> Table:
-    """All versions that the model store's index lists, and whatever else runs; what cannot be read is in the caption.
+def version_table(settings: Settings, models: Sequence[Model]) -> Table:
+    """All versions that the index lists or TorchServe has registered. An error is shown in the caption.
 
     Args:
-        given: of the service.
-        models: what runs.
+        settings: of the service.
+        models: the registered versions.
     """
-    drawn = Table("model", "version", "", "requests", "workers", "accuracy", "SHA-256")
+    table = Table("model", "version", "", "requests", "workers", "accuracy", "SHA-256")
     try:
-        state = live.read(given.run)
-        listed = {(entry.model, entry.version): entry for entry in index.read(given.model_store)}
+        state = live.read(settings.run)
+        listed = {(entry.model, entry.version): entry for entry in index.read(settings.model_store)}
     except ServingError as error:
-        drawn.caption = str(error)
-        return drawn
+        table.caption = str(error)
+        return table
     running = {(model.name, model.version): model for model in models}
     for name in sorted({*running, *listed}, key=lambda name: (name[0], index.version_key(name[1]))):
         role, share = _role(name[1], state.get(name[0]), name in running)
         workers = running[name].workers if name in running else ()
-        taking = f"{sum(worker.ready for worker in workers)} of {len(workers)}" if name in running else "-"
-        drawn.add_row(*name, role, f"{share:g} %" if share else "-", taking, *_archive(listed.get(name)))
-    return drawn
+        ready = f"{sum(worker.ready for worker in workers)} of {len(workers)}" if name in running else "-"
+        table.add_row(*name, role, f"{share:g} %" if share else "-", ready, *_archive(listed.get(name)))
+    return table
 
 
 def _archive(listed: Listed | None) -> tuple[str, str]:
@@ -48,17 +48,17 @@ def _archive(listed: Listed | None) -> tuple[str, str]:
     try:
         accuracy = archives.read_listed(listed).signature.scored.get("test_accuracy")
     except ServingError:
-        return "-", f"{digest}, not what is there"
+        return "-", f"{digest}, but the archive differs"
     return "-" if accuracy is None else f"{accuracy:.4f}", digest
 
 
-def _role(version: str, known: Live | None, running: bool) -> tuple[str, float]:
-    """What a version is to the service, and its share of the requests that ask for no version, in percent."""
+def _role(version: str, known: Live | None, registered: bool) -> tuple[str, float]:
+    """A version's role, and its share, in percent, of the requests that name no version."""
     canary = known.canary if known else None
     if canary and version == canary.version:
         return "canary", canary.percent
     if known and version == known.version:
         return "live", 100 - (canary.percent if canary else 0)
-    if running:
+    if registered:
         return "registered", 0
     return ("previous", 0) if known and version in known.previous else ("", 0)

@@ -1,15 +1,15 @@
-"""The supervisor: the parent of all parts of the service, from the first start to the last end.
+"""The supervisor: the parent process of all parts of the service.
 
-    python -m serving.supervisor.supervisor REPORT      detached, by `python -m serving start`; REPORT is a descriptor
+    python -m serving.supervisor.supervisor DESCRIPTOR      run by `python -m serving start`, which reads from the pipe
 
-    lock ─► scratch folder ─► each part in order: spawn, wait until ready ─► ready
+    lock ─► scratch folder ─► ports free ─► each part in order: spawn, wait until ready ─► ready
                                  │
-         SIGTERM, SIGINT ◄───────┤  a part ends, or answers nothing for long ─► kill its group ─► back off ─► start it
+         SIGTERM, SIGINT ◄───────┤  a part ends or hangs ─► kill its process group ─► back off ─► restart it
               │
-              └─► /readyz says 503 ─► drain delay ─► callers' side ends, its requests answered ─► the rest in parallel
+              └─► /readyz answers 503 ─► drain delay ─► the callers' side answers and ends ─► the others in parallel
 
 On Linux the parts end when the supervisor is killed (``child.py``). A restarted TorchServe loads the versions that are
-live at that time (``run/live.json``). Rollouts run in the supervisor, so that none runs while TorchServe starts; their
+live at that time (``run/live.json``). Rollouts run in the supervisor, so that none runs while TorchServe starts. Their
 commands arrive over a Unix socket in the scratch folder (``control.py``).
 """
 
@@ -31,9 +31,10 @@ from typing import Any
 
 from filelock import Timeout
 
-from serving import Report, polling, ports, settings
+from serving import Report, polling, ports
 from serving.errors import AlreadyRunningError, PortInUseError, ServingError
 from serving.settings import Settings
+from serving.settings import read as read_settings
 from serving.sidecars.metrics import workers
 from serving.store import index, live
 from serving.supervisor import control, parts, state
@@ -43,72 +44,72 @@ from serving.torchserve import jvm
 
 logger = logging.getLogger("serving.supervisor")
 
-# Longest pause between two attempts to start a part.
+# The longest pause between two restart attempts. It bounds how long a part stays down after the cause is gone.
 _BACKOFF_LIMIT_S = 60.0
-# A part that has run for so long begins with its first attempt again.
-_SETTLED_S = 60.0
-# nginx and the bridge finish what they answer within 75 s, nginx's worker_shutdown_timeout.
+# A part that has run for this long is stable; its backoff starts at the beginning again.
+_STABLE_AFTER_S = 60.0
+# nginx and the gRPC bridge answer their open requests within 75 s (nginx's worker_shutdown_timeout).
 _CALLERS_GRACE_S = 80.0
-# TorchServe takes 2 to 4 s.
+# TorchServe ends within 2 to 4 s.
 _GRACE_S = 15.0
-# What a killed service has left is gone within this time.
-_LEFTOVERS_S = 15.0
-# Other commands look at the lock by taking it for a moment.
-_LOCK_PATIENCE_S = 1.0
+# The processes of a killed service end within _GRACE_S.
+_LEFTOVERS_TIMEOUT_S = 15.0
+# Other commands take the lock for a moment, to check whether the service runs.
+_LOCK_TIMEOUT_S = 1.0
 
 
 class Supervisor:
-    """Starts the parts, keeps them running, and stops them.
+    """Starts the parts, restarts them, and stops them.
 
     Args:
-        given: the settings.
-        report: told what is going on, whenever that changes.
+        settings: of the service.
+        report: receives the progress.
     """
 
-    def __init__(self, given: Settings, report: Report) -> None:
-        self._given = given
+    def __init__(self, settings: Settings, report: Report) -> None:
+        self._settings = settings
         self._report = report
         self._children: list[Child] = []
         self._started = time.monotonic()
         self._scratch = Path()
         self._stopping = asyncio.Event()
-        # Held by a rollout, and by a start of TorchServe.
+        # Held by a rollout, and by a restart of TorchServe.
         self._versions = asyncio.Lock()
 
     def stop(self) -> None:
-        """Have ``run`` end."""
+        """Make ``run`` stop the service and return."""
         self._stopping.set()
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Start everything, and stop it when ``stop`` is called.
+        """Start all parts, and stop them when ``stop`` is called.
 
         Args:
-            ready: called when everything is.
+            ready: called when all parts are ready.
 
         Raises:
-            ServingError: it cannot be started; nothing is left running.
+            ServingError: the service cannot be started; nothing is left running.
         """
-        self._given.run.mkdir(parents=True, exist_ok=True)
+        self._settings.run.mkdir(parents=True, exist_ok=True)
         try:
-            held = state.lock(self._given).acquire(timeout=_LOCK_PATIENCE_S)
+            held = state.lock(self._settings).acquire(timeout=_LOCK_TIMEOUT_S)
         except Timeout:
             raise AlreadyRunningError(
-                f"the service runs already at {self._given.gateway_url}, or is about to; stop it with: make stop"
+                f"the service at {self._settings.gateway_url} is already running, or is starting; stop it: make stop"
             ) from None
         with held:
-            before = state.read(self._given)
+            before = state.read(self._settings)
             self._scratch = jvm.make_scratch()
             self._write_state()
             try:
                 if before:
-                    await self._until_stopped(partial(_clear_leftovers, self._given, before))
+                    await self._until_stopped(partial(_clear_leftovers, self._settings, before))
                 await self._until_stopped(partial(self._start, ready))
                 await self._until_stopped(self._keep)
             finally:
                 await self._end()
 
     async def _until_stopped(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do some work, and break it off when the service is to end."""
+        """Do some work, and cancel it when ``stop`` is called."""
         if self._stopping.is_set():
             return
         working, stopping = asyncio.create_task(work()), asyncio.create_task(self._stopping.wait())
@@ -120,100 +121,100 @@ class Supervisor:
             await working
 
     async def _start(self, ready: Callable[[], None]) -> None:
-        _check_ports(self._given)
-        settled, _ = live.settle(live.read(self._given.run), index.read(self._given.model_store))
-        self._children = [
-            Child(make, self._given, self._report, self._write_state) for make in parts.plan(self._given, self._scratch)
-        ]
-        workers.clear(self._given.counts)
+        _check_ports(self._settings)
+        settled, _ = live.settle(live.read(self._settings.run), index.read(self._settings.model_store))
+        plan = parts.plan(self._settings, self._scratch)
+        self._children = [Child(make, self._settings, self._report, self._write_state) for make in plan]
+        workers.clear(self._settings.counts)
         for child in self._children:
             await child.start()
-        live.write(self._given.run, settled)
+        live.write(self._settings.run, settled)
         ready()
 
     async def _keep(self) -> None:
-        commands = await control.serve(self._given, self._scratch, self._versions)
+        commands = await control.serve(self._settings, self._scratch, self._versions)
         try:
             await asyncio.gather(*map(self._keep_running, self._children))
         finally:
             commands.close()
 
     async def _keep_running(self, child: Child) -> None:
-        """Start a part again whenever it is lost, for ever."""
+        """Restart a part each time that it ends or hangs, without a limit."""
         attempt = 0
         while True:
             begun = time.monotonic()
-            self._report(f"{await child.lost()}; starting it again")
-            if time.monotonic() - begun > _SETTLED_S:
+            self._report(f"{await child.lost()}; restarting it")
+            if time.monotonic() - begun > _STABLE_AFTER_S:
                 attempt = 0
             while child.pid is None:
                 if attempt:
-                    await asyncio.sleep(min(self._given.backoff * 2 ** (attempt - 1), _BACKOFF_LIMIT_S))
+                    await asyncio.sleep(min(self._settings.backoff * 2 ** (attempt - 1), _BACKOFF_LIMIT_S))
                 attempt += 1
                 begun = time.monotonic()
                 try:
                     async with self._versions if child.part.name == parts.FRONTEND else asyncio.Lock():
-                        await child.start_again()
+                        await child.restart()
                     self._report(f"{child.part.name} ready again after {time.monotonic() - begun:.1f} s")
                 except ServingError as error:
-                    self._report(f"{child.part.name}, attempt {attempt}: {error}")
+                    self._report(f"{child.part.name}: restart attempt {attempt} failed: {error}")
                 except Exception:
-                    # A full disk, for one: it may have room again at the next attempt.
-                    logger.exception("%s, attempt %d", child.part.name, attempt)
+                    # The cause may pass, as that of a full disk does.
+                    logger.exception("%s: restart attempt %d failed", child.part.name, attempt)
 
     async def _end(self) -> None:
-        """Stop callers' side first, and the rest when the last request is answered."""
+        """Stop the parts that face callers, and the others when the last request is answered."""
         for child in self._children:
             if child.part.name in (parts.FRONTDOOR, parts.BRIDGE):
-                # They say from now on that the service is not ready.
+                # Their readiness answers are negative from now on.
                 child.signal(signal.SIGUSR1)
         if self._children:
-            await asyncio.sleep(self._given.drain_delay)
+            await asyncio.sleep(self._settings.drain_delay)
         for side, grace in ((True, _CALLERS_GRACE_S), (False, _GRACE_S)):
             await asyncio.gather(*(each.end(grace) for each in self._children if each.part.faces_callers == side))
         shutil.rmtree(self._scratch, ignore_errors=True)
-        self._given.key_file.unlink(missing_ok=True)
-        workers.clear(self._given.counts)
-        state.path(self._given).unlink(missing_ok=True)
+        self._settings.key_file.unlink(missing_ok=True)
+        workers.clear(self._settings.counts)
+        state.path(self._settings).unlink(missing_ok=True)
 
     def _write_state(self) -> None:
         pids = {child.part.name: child.pid for child in self._children}
         try:
-            state.write(self._given, State(os.getpid(), self._started, str(self._scratch), pids))
+            state.write(self._settings, State(os.getpid(), self._started, str(self._scratch), pids))
         except OSError as error:
-            logger.warning("%s cannot be written: %s", state.path(self._given), error)
+            logger.warning("cannot write %s: %s", state.path(self._settings), error)
 
 
-async def _clear_leftovers(given: Settings, before: State) -> None:
-    """Wait until what a killed supervisor has left is gone: on Linux its parts have been told to end."""
-    deadline = time.monotonic() + _LEFTOVERS_S
-    while time.monotonic() < deadline and not all(ports.is_free(p.host, p.number) for p in given.ports):
+async def _clear_leftovers(settings: Settings, before: State) -> None:
+    """Wait until the parts of a killed supervisor have ended, and remove its scratch folder."""
+    deadline = time.monotonic() + _LEFTOVERS_TIMEOUT_S
+    # Ports have no event to wait for.
+    while time.monotonic() < deadline and not all(ports.is_free(p.host, p.number) for p in settings.ports):  # noqa: ASYNC110
         await asyncio.sleep(polling.INTERVAL_S)
     shutil.rmtree(before.scratch, ignore_errors=True)
 
 
-def _check_ports(given: Settings) -> None:
-    taken = [port for port in given.ports if not ports.is_free(port.host, port.number)]
+def _check_ports(settings: Settings) -> None:
+    taken = [port for port in settings.ports if not ports.is_free(port.host, port.number)]
     held = (f"port {port.number} ({port.name}) is in use by {ports.listener(port.number)}" for port in taken)
     if taken:
         variables = " and ".join(port.variable for port in taken)
-        raise PortInUseError(f"{'; '.join(held)}: stop that, or set {variables}")
+        raise PortInUseError(f"{'; '.join(held)}; stop that process, or set {variables}")
 
 
-def run(given: Settings, report: Report, ready: Callable[[], None]) -> None:
-    """Be the supervisor of one service until SIGTERM, SIGINT or SIGHUP.
+def run(settings: Settings, report: Report, ready: Callable[[], None]) -> None:
+    """Supervise one service until SIGTERM, SIGINT, or SIGHUP.
 
     Args:
-        given: the settings.
-        report: told what is going on, whenever that changes.
-        ready: called when everything is ready.
+        settings: of the service.
+        report: receives the progress.
+        ready: called when all parts are ready.
 
     Raises:
         ServingError: the service cannot be started; nothing is left running.
     """
 
     async def supervise() -> None:
-        supervisor = Supervisor(given, report)
+        supervisor = Supervisor(settings, report)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
         await supervisor.run(ready)
@@ -222,30 +223,30 @@ def run(given: Settings, report: Report, ready: Callable[[], None]) -> None:
 
 
 def main(descriptor: int) -> int:
-    """Be the detached supervisor; the exit code.
+    """Run as the detached supervisor; return the exit code.
 
     Args:
-        descriptor: of the pipe to the command that started it, which reads lines of JSON until the start is over.
+        descriptor: of the pipe to ``python -m serving start``, which reads lines of JSON until the start is done.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     starter = os.fdopen(descriptor, "w", buffering=1)
 
-    def tell(**message: str) -> None:
-        # The command closes its end when the start is over, or was killed.
+    def send(**message: str) -> None:
+        # The command closes its end when the start is done. It may also have been killed.
         with suppress(OSError, ValueError):
             starter.write(json.dumps(message) + "\n")
-            if "doing" not in message:
+            if "status" not in message:
                 starter.close()
 
-    def report(doing: str) -> None:
-        logger.info("%s", doing)
-        tell(doing=doing)
+    def report(status: str) -> None:
+        logger.info("%s", status)
+        send(status=status)
 
     try:
-        run(settings.read(), report, lambda: tell(done="ready"))
+        run(read_settings(), report, lambda: send(done="ready"))
     except ServingError as error:
         logger.critical("%s", error)
-        tell(error=str(error))
+        send(error=str(error))
         return 1
     return 0
 

@@ -57,7 +57,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "corrupt": (_corrupt, "is not what was packed", "is not what was packed"),
     "of another version": (_other_version, "is not what was packed", "is not what was packed"),
     "not an archive": (_no_archive, "is not what was packed", "is not what was packed"),
-    "not in the index": (_not_listed, "does not list", "lists no fashion_mlp 1.1"),
+    "not in the index": (_not_listed, "does not list", "does not list fashion_mlp 1.1"),
     "gone with its store": (_gone, "holds no archive", "holds no archive"),
 }
 

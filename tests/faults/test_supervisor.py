@@ -104,7 +104,7 @@ def test_frontend_that_dies_on_a_full_disk_is_back_when_there_is_room(prepared, 
             frontend = scene.frontend()
             load.event("no room, and kill -9 of TorchServe's frontend")
             frontend.kill()
-            assert wait_until(lambda: "TorchServe, attempt 3" in log.read_text(), 30)
+            assert wait_until(lambda: "TorchServe: restart attempt 3 failed" in log.read_text(), 30)
             assert "No space left on device" in log.read_text()
             filling.unlink()
             room = load.event("room again")

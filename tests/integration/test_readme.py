@@ -1,4 +1,4 @@
-"""The README's examples do what it says, at a service of the tests' own in the place of port 8000."""
+"""The README's examples work, at the tests' own service instead of port 8000."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def test_the_python_example_runs(gateway):
     assert len(ran.stdout.splitlines()) == 2
 
 
-def test_every_target_that_it_names_is_there():
+def test_every_make_target_in_it_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"(?:`|\$ )make ([a-z-]+)", README))
     assert {"serve", "test"} <= named <= targets
 
 
-def test_every_page_that_it_links_is_there():
+def test_every_page_that_it_links_exists():
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert target.startswith("http") or (ROOT / target).exists(), target

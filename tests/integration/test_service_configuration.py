@@ -1,4 +1,4 @@
-"""What ``config.properties`` and ``log4j2.xml`` promise, seen from outside."""
+"""The settings of ``config.properties`` and ``log4j2.xml``, tested on a running service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support import packing
 VECTOR = [1.0, 2.0, 3.0]
 
 
-def test_everything_listens_on_loopback_alone(tiny_service):
+def test_all_ports_listen_on_loopback_only(tiny_service):
     addresses = {
         connection.laddr
         for process in tiny_service.processes()
@@ -50,14 +50,14 @@ def test_everything_listens_on_loopback_alone(tiny_service):
         "ftp://{outside}/other.mar",
     ],
 )
-def test_archives_come_from_the_model_store_alone(tiny_service, tmp_path, url):
+def test_archives_are_loaded_only_from_the_model_store(tiny_service, tmp_path, url):
     packing.pack(tmp_path, "other")
     with socket.socket() as outside:
         outside.bind((HOST, 0))
         outside.listen()
         outside.settimeout(0)
-        asked = url.format(folder=tmp_path, outside=f"{HOST}:{outside.getsockname()[1]}")
-        answer = requests.post(f"{tiny_service.management}/models", params={"url": asked}, timeout=30)
+        location = url.format(folder=tmp_path, outside=f"{HOST}:{outside.getsockname()[1]}")
+        answer = requests.post(f"{tiny_service.management}/models", params={"url": location}, timeout=30)
         assert 400 <= answer.status_code < 500, answer.text
         with pytest.raises(BlockingIOError):
             outside.accept()
@@ -65,7 +65,7 @@ def test_archives_come_from_the_model_store_alone(tiny_service, tmp_path, url):
     assert not (tiny_service.settings.model_store / "other.mar").exists()
 
 
-def test_workflows_come_from_nowhere_else_either(tiny_service):
+def test_workflows_are_not_downloaded(tiny_service):
     with socket.socket() as outside:
         outside.bind((HOST, 0))
         outside.listen()
@@ -77,7 +77,7 @@ def test_workflows_come_from_nowhere_else_either(tiny_service):
             outside.accept()
 
 
-def test_link_out_of_the_model_store_shows_nothing(tiny_service):
+def test_link_out_of_the_model_store_is_not_read(tiny_service):
     link = tiny_service.settings.model_store / "link.mar"
     link.symlink_to("/etc/passwd")
     try:
@@ -85,31 +85,31 @@ def test_link_out_of_the_model_store_shows_nothing(tiny_service):
         assert answer.status_code >= 400
         assert "root:" not in answer.text
         assert Management(tiny_service.management).names() == ["tiny"]
-        # By the tools it cannot be brought in at all: the index does not list it.
+        # deploy refuses it, because the index does not list it.
         assert tiny_service.run("deploy", "link", "1.0").returncode == 1
     finally:
         link.unlink()
 
 
 def test_folder_outside_the_model_store_can_be_registered(tiny_service, tmp_path):
-    """TorchServe's hole, which no setting closes: who reaches the management API can load what lies on the machine."""
+    """A gap in TorchServe that no setting closes: clients of the management API can load any folder of the machine."""
     with zipfile.ZipFile(packing.pack(tmp_path, "outside")) as archive:
         archive.extractall(tmp_path / "unpacked")
-    asked = {"url": str(tmp_path / "unpacked")}
-    answer = requests.post(f"{tiny_service.management}/models", params=asked, timeout=60)
+    parameters = {"url": str(tmp_path / "unpacked")}
+    answer = requests.post(f"{tiny_service.management}/models", params=parameters, timeout=60)
     try:
         assert answer.status_code == 200
     finally:
         requests.delete(f"{tiny_service.management}/models/outside", timeout=60)
-    # So nobody but this machine reaches it, and with tokens nobody without one (test_tokens.py).
+    # So the management API listens on loopback only, and can require tokens (test_tokens.py).
 
 
 def test_archive_of_the_model_store_can_be_registered_by_name(tiny_service, tmp_path, monkeypatch):
     shutil.move(packing.pack(tmp_path, "second"), tiny_service.settings.model_store)
     api = f"{tiny_service.management}/models"
     try:
-        asked = {"url": "second.mar", "initial_workers": "1", "synchronous": "true"}
-        assert requests.post(api, params=asked, timeout=60).status_code == 200
+        parameters = {"url": "second.mar", "initial_workers": "1", "synchronous": "true"}
+        assert requests.post(api, params=parameters, timeout=60).status_code == 200
         answer = requests.post(f"{tiny_service.inference}/predictions/second", json=VECTOR, timeout=10)
         assert answer.status_code == 200
         monkeypatch.setattr("serving.torchserve.management._PAGE", "1")
@@ -118,7 +118,7 @@ def test_archive_of_the_model_store_can_be_registered_by_name(tiny_service, tmp_
     finally:
         requests.delete(f"{api}/second", timeout=60)
         archive = tiny_service.settings.model_store / "second.mar"
-        # Unregistering must have left the archive where it was.
+        # Unregistering must not delete the archive.
         archive.unlink()
 
 
@@ -133,7 +133,7 @@ def test_too_large_body_is_refused_before_it_is_sent(tiny_service):
 
 
 def test_largest_body_reaches_the_handler(tiny_service):
-    # Too many examples for one request, which only the handler can say.
+    # Too many examples for one request, an error that only the handler can return.
     body = struct.pack("<f", 0.5) * (limits.REQUEST_BYTES // 4)
     answer = requests.post(
         f"{tiny_service.inference}/predictions/tiny",
@@ -145,7 +145,7 @@ def test_largest_body_reaches_the_handler(tiny_service):
     assert answer.headers["Content-Type"] == "application/problem+json"
 
 
-def test_broken_json_is_the_handlers_to_answer(tiny_service):
+def test_the_handler_answers_invalid_json(tiny_service):
     answer = requests.post(
         f"{tiny_service.inference}/predictions/tiny",
         data=b"[1, 2",

@@ -1,4 +1,4 @@
-"""What a start says and leaves behind when it cannot succeed."""
+"""A failed start reports the reason and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from serving.settings import HOST
 from serving.supervisor import state
 from tests.support import packing
+from tests.support.place import Place
 
 ENDS_AT_ONCE = b"""
 import os
@@ -21,8 +22,8 @@ os._exit(3)
 """
 
 
-def _refused(place, **environment: str) -> str:
-    """The one-line message of a start that must fail before it starts anything."""
+def _refused(place: Place, **environment: str) -> str:
+    """The one-line message of a start that must fail before it starts a process."""
     started = place.run("start", **environment)
     assert started.returncode == 1, started.stdout
     assert started.stderr.startswith("error: ")
@@ -33,8 +34,8 @@ def _refused(place, **environment: str) -> str:
     return started.stderr
 
 
-def _failed(place, **environment: str) -> str:
-    """The message of a start that must fail on the way, leaving nothing."""
+def _failed(place: Place, **environment: str) -> str:
+    """The message of a start that must fail and leave nothing."""
     started = place.run("start", **environment)
     assert started.returncode == 1, started.stdout
     assert started.stderr.startswith("error: ")
@@ -43,14 +44,14 @@ def _failed(place, **environment: str) -> str:
     return started.stderr
 
 
-def test_no_archive_says_how_to_make_one(place):
-    said = _refused(place)
-    assert str(place.settings.model_store) in said
-    assert "make archive" in said
+def test_error_without_archives_names_the_command_that_makes_them(place):
+    message = _refused(place)
+    assert str(place.settings.model_store) in message
+    assert "make archive" in message
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "cut short", "one byte changed"])
-def test_damaged_archive_is_named(place, damage):
+def test_error_names_the_damaged_archive(place, damage):
     packing.pack(place.settings.model_store, "whole")
     path = packing.pack(place.settings.model_store, "broken")
     content = bytearray(path.read_bytes())
@@ -63,36 +64,36 @@ def test_damaged_archive_is_named(place, damage):
     else:
         content[content.index(packing.script()) + 1000] ^= 1
     path.write_bytes(content)
-    said = _refused(place)
-    assert str(path) in said
-    assert "make archive" in said
+    message = _refused(place)
+    assert str(path) in message
+    assert "make archive" in message
 
 
-def test_port_in_use_is_named_with_its_holder(place):
+def test_error_names_the_used_port_and_its_process(place):
     packing.pack(place.settings.model_store)
     with socket.socket() as holder:
         holder.bind((HOST, place.settings.management.number))
         holder.listen()
-        said = _refused(place)
-    assert f"port {place.settings.management.number} (management)" in said
-    assert f"(pid {os.getpid()})" in said
-    assert "FASHION_MANAGEMENT_PORT" in said
+        message = _refused(place)
+    assert f"port {place.settings.management.number} (management)" in message
+    assert f"(pid {os.getpid()})" in message
+    assert "FASHION_MANAGEMENT_PORT" in message
 
 
-def test_wrong_setting_is_named_with_its_value(place):
-    assert "FASHION_METRICS_PORT='80a82'" in _refused(place, FASHION_METRICS_PORT="80a82")
+def test_error_names_the_invalid_setting_and_its_value(place):
+    expected = "FASHION_METRICS_PORT must be a port number from 1 to 65535, got '80a82'"
+    assert expected in _refused(place, FASHION_METRICS_PORT="80a82")
 
 
-def test_start_while_another_one_is_under_way(place):
+def test_start_is_refused_during_another_start(place):
     packing.pack(place.settings.model_store)
     place.settings.run.mkdir()
     with state.lock(place.settings):
-        said = _refused(place)
-    assert "the service runs already" in said
-    assert "or is about to" in said
+        message = _refused(place)
+    assert "is already running, or is starting" in message
 
 
-def test_start_that_takes_too_long_is_given_up(place):
+def test_start_has_a_timeout(place):
     packing.pack(place.settings.model_store)
     assert "was not ready after 0.1 s" in _failed(place, FASHION_START_TIMEOUT="0.1")
 
@@ -104,18 +105,18 @@ def test_start_that_takes_too_long_is_given_up(place):
         pytest.param({"handlers/classifier.py": ENDS_AT_ONCE}, "about to give up", id="exits"),
     ],
 )
-def test_worker_that_dies_while_loading_shows_what_it_printed(place, changes, printed):
+def test_error_has_the_output_of_a_worker_that_ended_while_loading(place, changes, printed):
     packing.pack(place.settings.model_store, "healthy")
     packing.pack(place.settings.model_store, "ailing", changes=changes)
-    said = _failed(place)
-    assert "a worker of ailing 1.0 ended while it loaded the model" in said
-    assert printed in said
+    message = _failed(place)
+    assert "a worker of ailing 1.0 ended while it loaded the model" in message
+    assert printed in message
     log = place.settings.logs / "workers.log"
-    assert str(log) in said
+    assert str(log) in message
     assert printed in log.read_text()
 
 
-def test_wrong_prediction_is_not_ready(place):
+def test_start_fails_with_a_wrong_golden_prediction(place):
     wrong = packing.npz(
         inputs=np.ones((1, packing.FEATURES), "float32"),
         probabilities=np.array([[0.0, 1.0]], "float32"),
@@ -124,10 +125,10 @@ def test_wrong_prediction_is_not_ready(place):
     assert "golden check of tiny 1.0 failed: the probabilities differ" in _failed(place)
 
 
-def test_archive_that_frontend_refuses_is_named(place):
+def test_error_names_the_archive_that_the_frontend_refuses(place):
     manifest = packing.manifest("tiny", "1.0")
     manifest["runtime"] = "cobol"
     path = packing.pack(place.settings.model_store, changes={"MAR-INF/MANIFEST.json": json.dumps(manifest).encode()})
-    said = _failed(place)
-    assert f"TorchServe refused {path}" in said
-    assert "Runtime is not defined or invalid" in said
+    message = _failed(place)
+    assert f"TorchServe refused {path}" in message
+    assert "Runtime is not defined or invalid" in message

@@ -1,4 +1,4 @@
-"""Start, status, restart and stop, as a person runs them."""
+"""Start, status, restart, and stop of the service, through its command line."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.support.place import make_place
 
 
 @pytest.fixture(scope="module")
-def lasting(tmp_path_factory):
-    """A service that loses parts, and has them again when a test ends."""
-    folder = tmp_path_factory.mktemp("lasting")
+def disturbed_service(tmp_path_factory):
+    """A service whose parts are killed; at the end of each test it is ready."""
+    folder = tmp_path_factory.mktemp("disturbed_service")
     place = make_place(folder, folder / "model_store")
     packing.pack(place.settings.model_store)
     place.start()
@@ -34,29 +34,30 @@ def _pids(place) -> set[int]:
 
 
 def _read_until(process: subprocess.Popen[str], text: str) -> str:
-    """What a command printed up to the first line that holds ``text``."""
+    """The output of a command up to the first line with ``text``."""
     read = ""
+    assert process.stdout is not None
     for line in process.stdout:
         read += line
         if text in line:
             return read
-    raise AssertionError(f"{text!r} never came:\n{read}")
+    raise AssertionError(f"no line with {text!r} in:\n{read}")
 
 
 def test_started_service_has_its_processes(tiny_service):
     commands = [" ".join(process.cmdline()) for process in tiny_service.processes()]
-    # A worker is forked, and has a launcher that stands for it.
-    parts = {
+    # The fork server and its worker have the same command line; the launcher is the worker's proxy process.
+    expected = {
         "org.pytorch.serve.ModelServer": 1,
         "forking/server.py": 2,
         "forking/launcher.py": 1,
         "serving.sidecars.grpc.server": 1,
         "serving.supervisor.supervisor": 1,
-        # nginx itself hides the variables by which the others are found.
+        # nginx is missing, because it overwrites its environment variables, by which ``processes`` finds the others.
         "serving.sidecars.frontdoor": 1,
     }
-    assert {part: sum(part in command for command in commands) for part in parts} == parts
-    assert len(commands) == sum(parts.values())
+    assert {program: sum(program in command for command in commands) for program in expected} == expected
+    assert len(commands) == sum(expected.values())
     assert len(tiny_service.workers()) == 1
 
 
@@ -70,24 +71,24 @@ def test_status_shows_model_and_addresses(tiny_service):
         assert f" {pid} " in status.stdout
 
 
-def test_second_start_is_refused_and_disturbs_nothing(tiny_service):
+def test_second_start_is_refused_and_the_service_continues(tiny_service):
     before = _pids(tiny_service)
     again = tiny_service.run("start")
     assert again.returncode == 1
     assert again.stderr.count("\n") == 1
-    assert "runs already" in again.stderr
+    assert "is already running" in again.stderr
     assert tiny_service.gateway in again.stderr
     assert _pids(tiny_service) == before
 
 
-def test_restart_brings_new_processes(lasting):
-    before = _pids(lasting)
-    restarted = lasting.run("restart")
+def test_restart_brings_new_processes(disturbed_service):
+    before = _pids(disturbed_service)
+    restarted = disturbed_service.run("restart")
     assert restarted.returncode == 0, restarted.stderr
-    after = _pids(lasting)
+    after = _pids(disturbed_service)
     assert len(after) == len(before)
     assert not after & before
-    assert lasting.run("status").returncode == 0
+    assert disturbed_service.run("status").returncode == 0
 
 
 def test_printed_curl_line_works_and_stop_leaves_nothing(place):
@@ -109,37 +110,37 @@ def test_printed_curl_line_works_and_stop_leaves_nothing(place):
     assert (again.returncode, again.stdout) == (0, "the service is not running\n")
 
 
-def test_serve_shows_what_runs_and_starts_what_does_not(place):
+def test_serve_starts_a_service_and_shows_a_running_one(place):
     packing.pack(place.settings.model_store)
     first = place.run("serve")
     assert (first.returncode, first.stderr) == (0, "")
-    # The class cache is there: `make test` has made it, or this start has.
+    # Java's class cache exists: this start or one before it has created it.
     assert first.stdout.splitlines()[-1].startswith("Try: ")
     before = _pids(place)
     again = place.run("serve")
     assert (again.returncode, again.stdout.splitlines()[-1]) == (
         0,
-        "The service runs already; 'make restart' takes up new archives.",
+        "The service is already running; to load new archives, run: make restart",
     )
     assert _pids(place) == before
 
 
 def test_interrupt_while_loading_ends_start(place):
-    slow = {"vector_classifier.py": b"import time\n\ntime.sleep(120)\n"}
+    slow: dict[str, bytes | None] = {"vector_classifier.py": b"import time\n\ntime.sleep(120)\n"}
     packing.pack(place.settings.model_store, changes=slow)
     starter = place.begin("start")
     _read_until(starter, "loading tiny")
     scratch = place.state()["scratch"]
     starter.send_signal(signal.SIGINT)
-    # An impatient person; the stop that has begun goes on.
+    # A second signal must not interrupt the stop.
     starter.send_signal(signal.SIGTERM)
     starter.communicate(timeout=60)
     assert starter.returncode != 0
     place.assert_nothing_left(scratch)
 
 
-def test_killed_frontend_is_started_again(lasting):
-    place = lasting
+def test_killed_frontend_is_restarted(disturbed_service):
+    place = disturbed_service
     before = place.state()["processes"]
     frontend = place.process(parts.FRONTEND)
     frontend.kill()
@@ -152,15 +153,15 @@ def test_killed_frontend_is_started_again(lasting):
     assert answer.status_code == 200
     log = place.settings.logs / "supervisor.log"
     assert wait_until(lambda: "TorchServe ready again after" in log.read_text(), 10)
-    assert "TorchServe ended by itself (SIGKILL); starting it again" in log.read_text()
+    assert "TorchServe ended unexpectedly (SIGKILL); restarting it" in log.read_text()
 
 
-def test_everything_ends_with_the_supervisor_and_the_next_start_finds_nothing_left(place):
+def test_parts_end_with_a_killed_supervisor_and_the_next_start_succeeds(place):
     packing.pack(place.settings.model_store)
     place.start()
     scratch = Path(place.state()["scratch"])
     place.supervisor().kill()
-    # Nobody is there to end the others.
+    # Linux ends the parts, because the supervisor cannot.
     assert wait_until(lambda: not place.processes(), 10)
     assert (place.run("status").returncode, place.run("stop").stdout) == (3, "the service is not running\n")
     place.start()
@@ -169,24 +170,24 @@ def test_everything_ends_with_the_supervisor_and_the_next_start_finds_nothing_le
 
 
 @pytest.mark.parametrize("name", [parts.GATEWAY, parts.FRONTDOOR, parts.BRIDGE, parts.FORK_SERVER])
-def test_part_that_hangs_is_replaced(hanging, name):
-    place = hanging
+def test_hung_part_is_restarted(impatient_service, name):
+    place = impatient_service
     before, workers = place.pid(name), place.workers()
     hung = psutil.Process(before)
     for process in (*(hung.children() if name == parts.GATEWAY else ()), hung):
         process.suspend()
     assert wait_until(lambda: place.pid(name) not in (0, before), 30)
     assert wait_until(lambda: place.run("status").returncode == 0, 30)
-    assert f"{name} has not answered for 1 s; ended it" in (place.settings.logs / "supervisor.log").read_text()
+    assert f"{name} did not answer for 1 s and was killed" in (place.settings.logs / "supervisor.log").read_text()
     assert place.workers() == workers
     answer = requests.post(f"{place.gateway}/predictions/tiny", json=[1, 2, 3], timeout=10)
     assert answer.status_code == 200
 
 
 @pytest.fixture(scope="module")
-def hanging(tmp_path_factory):
-    """A service that soon notices what hangs."""
-    folder = tmp_path_factory.mktemp("hanging")
+def impatient_service(tmp_path_factory):
+    """A service with a short hang timeout."""
+    folder = tmp_path_factory.mktemp("impatient_service")
     place = make_place(folder, folder / "model_store", FASHION_HANG_TIMEOUT="1")
     packing.pack(place.settings.model_store)
     place.start()
@@ -194,8 +195,8 @@ def hanging(tmp_path_factory):
     place.end()
 
 
-def test_killed_fork_server_costs_nothing(lasting):
-    place = lasting
+def test_killed_fork_server_is_restarted_and_its_worker_survives(disturbed_service):
+    place = disturbed_service
     (worker,) = place.workers()
     forking = place.process(parts.FORK_SERVER)
     assert worker.ppid() == forking.pid
@@ -209,12 +210,12 @@ def test_killed_fork_server_costs_nothing(lasting):
 
 
 @pytest.mark.parametrize(("batch_size", "cores"), [(1, 1), (4, len(os.sched_getaffinity(0)))])
-def test_frontend_keeps_to_one_core_where_no_model_has_batches(place, batch_size, cores):
+def test_frontend_runs_on_one_core_if_no_model_has_batches(place, batch_size, cores):
     config = packing.CONFIG.replace("batchSize: 4", f"batchSize: {batch_size}")
     packing.pack(place.settings.model_store, changes={"model-config.yaml": config.encode()})
     place.start()
-    found = [len(each.cpu_affinity()) for each in (place.process(parts.FRONTEND), *place.workers())]
-    assert found == [cores, len(os.sched_getaffinity(0))]
+    affinities = [process.cpu_affinity() for process in (place.process(parts.FRONTEND), *place.workers())]
+    assert list(map(len, affinities)) == [cores, len(os.sched_getaffinity(0))]
     assert requests.post(f"{place.inference}/predictions/tiny", json=[1, 2, 3], timeout=10).status_code == 200
 
 
@@ -227,17 +228,17 @@ def test_hung_worker_does_not_outlive_the_service(place):
     place.assert_nothing_left(scratch)
 
 
-def test_foreground_service_starts_its_frontend_again(place):
+def test_foreground_service_restarts_its_frontend(place):
     packing.pack(place.settings.model_store)
     place.environment["FASHION_HANG_TIMEOUT"] = "1"
     foreground = place.begin("start", "--foreground")
     _read_until(foreground, "Try: ")
     place.process(parts.FRONTEND).kill()
-    assert "TorchServe ended by itself" in _read_until(foreground, "ready again")
+    assert "TorchServe ended unexpectedly" in _read_until(foreground, "ready again")
     assert place.run("status").returncode == 0
     place.process(parts.FRONTEND).suspend()
-    said = _read_until(foreground, "ready again")
-    assert "TorchServe has not answered for 1 s; ended it; starting it again" in said
+    printed = _read_until(foreground, "ready again")
+    assert "TorchServe did not answer for 1 s and was killed; restarting it" in printed
     scratch = place.state()["scratch"]
     foreground.send_signal(signal.SIGTERM)
     rest, _ = foreground.communicate(timeout=60)
@@ -245,7 +246,7 @@ def test_foreground_service_starts_its_frontend_again(place):
     place.assert_nothing_left(scratch)
 
 
-def test_supervisor_goes_on_trying_with_an_archive_that_is_gone_for_a_while(place):
+def test_supervisor_retries_until_a_missing_archive_is_back(place):
     archive = packing.pack(place.settings.model_store)
     place.environment["FASHION_BACKOFF"] = "0.1"
     foreground = place.begin("start", "--foreground")
@@ -262,30 +263,32 @@ def test_supervisor_goes_on_trying_with_an_archive_that_is_gone_for_a_while(plac
     foreground.communicate(timeout=60)
 
 
-def test_ready_means_the_same_everywhere(lasting):
-    """A model that was scaled to no worker is there, and cannot answer."""
-    place = lasting
-    scale = {"min_worker": 0, "max_worker": 0, "synchronous": "true"}
-    requests.put(f"{place.management}/models/tiny", params=scale, timeout=60).raise_for_status()
+def test_ready_means_the_same_everywhere(disturbed_service):
+    """A model without workers is registered, but not ready."""
+    place = disturbed_service
+
+    def scale(workers: int) -> None:
+        params = {"min_worker": str(workers), "max_worker": str(workers), "synchronous": "true"}
+        requests.put(f"{place.management}/models/tiny", params=params, timeout=60).raise_for_status()
+
+    scale(0)
     try:
         assert wait_until(lambda: requests.get(f"{place.gateway}/readyz", timeout=5).status_code == 503, 10)
         assert requests.get(f"{place.gateway}/v2/models/tiny/ready", timeout=5).status_code == 503
         assert place.run("status").returncode == 1
     finally:
-        scale.update(min_worker=1, max_worker=1)
-        requests.put(f"{place.management}/models/tiny", params=scale, timeout=60).raise_for_status()
+        scale(1)
     assert wait_until(lambda: requests.get(f"{place.gateway}/readyz", timeout=5).status_code == 200, 30)
     assert place.run("status").returncode == 0
 
 
-def test_service_that_drains_says_so_and_goes_on_answering(place):
+def test_draining_service_is_not_ready_and_still_answers(place):
     packing.pack(place.settings.model_store)
     place.environment["FASHION_DRAIN_DELAY"] = "3"
     place.start()
-    ask = {"json": [1, 2, 3], "timeout": 10}
     place.supervisor().terminate()
     assert wait_until(lambda: requests.get(f"{place.gateway}/readyz", timeout=5).status_code == 503, 2)
-    assert requests.post(f"{place.gateway}/predictions/tiny", **ask).status_code == 200
+    assert requests.post(f"{place.gateway}/predictions/tiny", json=[1, 2, 3], timeout=10).status_code == 200
     assert wait_until(lambda: place.run("status").returncode == 3, 30)
 
 

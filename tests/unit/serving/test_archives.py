@@ -1,4 +1,4 @@
-"""What makes an archive usable, and how an unusable one is told."""
+"""Archives are read and verified; an unusable one is reported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _read_store(folder):
     return [archives.read_listed(entry) for entry in index.read(folder)]
 
 
-def test_archive_says_what_it_holds(tmp_path):
+def test_archive_is_read(tmp_path):
     archive = archives.read(packing.pack(tmp_path, "tiny", "2.1"))
     assert (archive.model, archive.version) == ("tiny", "2.1")
     assert archive.signature == packing.signature("tiny", "2.1")
@@ -32,7 +32,7 @@ def test_golden_inputs_are_optional(tmp_path):
 
 
 @pytest.mark.parametrize(("config", "size"), [(b"batchSize: 7\n", 7), (b"minWorkers: 1\n", 1), (b"", 1), (None, 1)])
-def test_batch_size_is_what_torchserve_makes_of_the_configuration(tmp_path, config, size):
+def test_batch_size_is_that_of_the_configuration_or_torchserves_default(tmp_path, config, size):
     assert archives.read(packing.pack(tmp_path, changes={"model-config.yaml": config})).batch_size == size
 
 
@@ -49,8 +49,8 @@ def _manifest(**model: object) -> bytes:
         ({"MAR-INF/MANIFEST.json": b"{"}, "Expecting"),
         ({"MAR-INF/MANIFEST.json": b"{}"}, "model is missing"),
         ({"MAR-INF/MANIFEST.json": b"[]"}, "list"),
-        ({"MAR-INF/MANIFEST.json": _manifest(modelName="other")}, "the manifest says other 1.0"),
-        ({"MAR-INF/MANIFEST.json": _manifest(modelVersion="3.0")}, "the manifest says tiny 3.0"),
+        ({"MAR-INF/MANIFEST.json": _manifest(modelName="other")}, "the manifest names other 1.0"),
+        ({"MAR-INF/MANIFEST.json": _manifest(modelVersion="3.0")}, "the manifest names tiny 3.0"),
         ({"vector_classifier.py": None}, "vector_classifier.py missing"),
         ({"model.pt": None}, "model.pt missing"),
         ({FILE_NAME: None}, "signature.json missing"),
@@ -62,16 +62,16 @@ def _manifest(**model: object) -> bytes:
         ({"golden.npz": packing.npz(inputs=np.zeros((1, 3), "float32"))}, "probabilities"),
         (
             {"golden.npz": packing.npz(inputs=np.zeros((2, 3), "f4"), probabilities=np.zeros((1, 2), "f4"))},
-            "does not fit",
+            "do not match",
         ),
         (
             {"golden.npz": packing.npz(inputs=np.zeros((0, 3), "f4"), probabilities=np.zeros((0, 2), "f4"))},
-            "does not fit",
+            "do not match",
         ),
         ({"golden.npz": packing.npz(inputs=np.array([{}]), probabilities=np.zeros((1, 2), "f4"))}, "allow_pickle"),
     ],
 )
-def test_unusable_archive_is_named_with_the_reason(tmp_path, changes, reason):
+def test_error_names_the_unusable_archive_and_the_reason(tmp_path, changes, reason):
     path = packing.pack(tmp_path, changes=changes)
     with pytest.raises(ArchiveError) as raised:
         archives.read(path)
@@ -82,7 +82,7 @@ def test_unusable_archive_is_named_with_the_reason(tmp_path, changes, reason):
     assert "\n" not in message
 
 
-def test_changed_byte_anywhere_is_found(tmp_path):
+def test_changed_byte_anywhere_is_detected(tmp_path):
     path = packing.pack(tmp_path)
     whole = path.read_bytes()
     for place in (30, whole.index(packing.script()), whole.index(packing.CONFIG.encode()) + 3, len(whole) - 30):
@@ -102,12 +102,12 @@ def test_store_is_what_its_index_lists(tmp_path):
     for name, version in (("second", "1.0"), ("first", "1.10"), ("first", "1.9")):
         packing.pack(tmp_path, name, version)
     (tmp_path / "unlisted.mar").write_bytes((tmp_path / "second.mar").read_bytes())
-    found = [(archive.model, archive.version) for archive in _read_store(tmp_path)]
-    assert found == [("first", "1.9"), ("first", "1.10"), ("second", "1.0")]
+    versions = [(archive.model, archive.version) for archive in _read_store(tmp_path)]
+    assert versions == [("first", "1.9"), ("first", "1.10"), ("second", "1.0")]
     assert index.unlisted(tmp_path, index.read(tmp_path)) == [tmp_path / "unlisted.mar"]
 
 
-def test_empty_or_missing_store_is_told(tmp_path):
+def test_empty_or_missing_store_is_an_error(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(ArchiveError, match=r"holds no archive.*run: make archive"):
             _read_store(folder)
@@ -118,7 +118,7 @@ def _cut(path):
 
 
 def _exchange(path):
-    # Whole and usable, but another network than the one that was packed under this name.
+    # A usable archive, but not the one that was packed under this name.
     path.write_bytes(packing.pack(path.parent / "elsewhere", changes={"golden.npz": None}).read_bytes())
 
 
@@ -140,22 +140,22 @@ def test_archive_with_another_digest_is_refused(tmp_path, damage, reason):
     assert str(path) in str(raised.value)
 
 
-def test_archive_of_another_version_than_the_index_says_is_refused(tmp_path):
+def test_archive_of_another_version_than_the_index_lists_is_refused(tmp_path):
     path = packing.pack(tmp_path)
     record(tmp_path, path, "tiny", "2.0", 0.5)
-    with pytest.raises(ArchiveError, match=r"holds tiny 1\.0, index.json says tiny 2\.0"):
+    with pytest.raises(ArchiveError, match=r"holds tiny 1\.0, but index.json lists tiny 2\.0"):
         _read_store(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"a.mar": {}}', '{"../a.mar": {"model": "a"}}', "{"], ids=str)
-def test_index_that_cannot_be_understood_is_told(tmp_path, text):
+def test_invalid_index_is_an_error(tmp_path, text):
     packing.pack(tmp_path)
     (tmp_path / index.NAME).write_text(text)
     with pytest.raises(ArchiveError, match="make archive"):
         _read_store(tmp_path)
 
 
-def test_same_version_twice_is_told(tmp_path):
+def test_same_version_twice_is_an_error(tmp_path):
     first = packing.pack(tmp_path)
     second = tmp_path / "copy.mar"
     second.write_bytes(first.read_bytes())

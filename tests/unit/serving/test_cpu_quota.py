@@ -1,4 +1,4 @@
-"""Usable CPUs, from scheduler affinity and cgroups."""
+"""The number of usable CPUs, from scheduler affinity and cgroups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of what is live: read, written, settled against the index."""
+"""The list of live versions: read, written, compared with the index."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def test_state_is_read_as_it_was_written(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"tiny": {}}', '{"tiny": {"version": "1", "previous": 3}}'])
-def test_state_that_cannot_be_understood_is_told(tmp_path, text):
+def test_invalid_state_is_an_error(tmp_path, text):
     (tmp_path / "live.json").write_text(text)
-    with pytest.raises(StateError, match="put a backup"):
+    with pytest.raises(StateError, match="restore a backup"):
         live.read(tmp_path)
 
 
-def test_state_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+def test_failed_write_leaves_the_old_state(tmp_path, monkeypatch):
     live.write(tmp_path, STATE)
 
     def full(_):
@@ -39,7 +39,7 @@ def test_state_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["live.json"]
 
 
-def test_versions_follow_each_other():
+def test_new_version_keeps_the_previous_versions():
     state = Live("1.0").followed_by("1.1").followed_by("1.2")
     assert (state.version, state.previous) == ("1.2", ("1.1", "1.0"))
     assert state.followed_by("1.1").previous == ("1.2", "1.0")
@@ -67,7 +67,7 @@ def test_first_start_takes_the_highest_versions(listed):
     assert chosen == [("other", "1.0"), ("tiny", "1.10")]
 
 
-def test_archive_that_is_gone_and_was_not_live_is_passed_over(listed):
+def test_missing_archive_of_a_version_that_is_not_live_is_skipped(listed):
     for entry in listed:
         if (entry.model, entry.version) in (("tiny", "1.10"), ("other", "1.0")):
             entry.path.unlink()
@@ -86,6 +86,6 @@ def test_live_versions_are_loaded_default_first(listed):
 
 
 @pytest.mark.parametrize("state", [Live("3.0"), Live("1.0", (), Canary("3.0", 5))], ids=["default", "canary"])
-def test_live_version_without_archive_is_told(listed, state):
+def test_live_version_without_archive_is_an_error(listed, state):
     with pytest.raises(ArchiveError, match=r"make archive MODEL=tiny VERSION=3\.0"):
         live.settle({"tiny": state}, listed)

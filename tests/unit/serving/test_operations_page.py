@@ -1,4 +1,4 @@
-"""``docs/operations.md`` names every setting and every port, with the defaults that hold."""
+"""``docs/operations.md`` names each setting and port, with its default."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_every_port_is_on_the_page(port):
     assert re.search(rf"^\|[^|]*\b{port.number}\b", PAGE, re.MULTILINE)
 
 
-def test_the_page_names_no_variable_that_is_not_read():
+def test_the_page_names_only_variables_that_are_read():
     elsewhere = {"FASHION_MNIST_DIR", "FASHION_URL", "FASHION_GRPC"}
     assert set(VARIABLE.findall(PAGE)) - elsewhere <= READ | EXPLAINED
 
 
-# Without those that stand for a secret that is not set, and those that only the build has.
+# Except the placeholders of secrets, and the defaults that only the build has.
 DEFAULTS = [
     (name, value)
     for name, value in re.findall(r"\$\{(FASHION_[A-Z_]+):-([^}]+)\}", (ROOT / "docker-compose.yml").read_text())
@@ -40,12 +40,12 @@ DEFAULTS = [
 
 
 @pytest.mark.parametrize(("name", "value"), sorted(set(DEFAULTS)))
-def test_the_defaults_of_the_container_are_those_of_the_page(name, value):
+def test_the_page_has_the_defaults_of_the_container(name, value):
     (default,) = re.findall(rf"^\| `{name}` \|[^|]*\|([^|]*)\|", PAGE, re.MULTILINE)
     assert re.search(rf"(?<![\w.]){re.escape(value)}(?![\w.])", default)
 
 
-def test_the_default_batch_is_that_of_the_catalog():
+def test_the_page_has_the_default_batch_size_of_the_catalog():
     page = (ROOT / "docs" / "performance.md").read_text()
     assert re.findall(r"^\| (?:(\d+) \S )?(\d+) \(default\)", page, re.MULTILINE) == [
         (str(Serving().workers), str(Serving().batch_size))

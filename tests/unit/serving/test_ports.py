@@ -1,4 +1,4 @@
-"""Ports that are free, and who listens on the others."""
+"""Free ports, and the listeners of the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support import free_ports
 
 
 @pytest.mark.parametrize("host", [HOST, "::1"])
-def test_port_is_free_until_somebody_listens(host):
+def test_port_is_free_until_a_process_listens(host):
     (port,) = free_ports.find(1)
     assert ports.is_free(host, port)
     assert not ports.listens(host, port)
@@ -27,6 +27,6 @@ def test_port_is_free_until_somebody_listens(host):
 def test_port_of_a_closed_connection_is_free():
     (port,) = free_ports.find(1)
     with socket.create_server((HOST, port)) as server, socket.create_connection((HOST, port)):
-        # Closed first here, this side's half lingers in TIME_WAIT.
+        # The side that closes first keeps its half in TIME_WAIT.
         server.accept()[0].close()
     assert ports.is_free(HOST, port)

@@ -1,13 +1,13 @@
-"""What a rollout undoes when TorchServe, the state's file or the gateway fails in the middle."""
+"""A rollout is undone if TorchServe, the list of live versions, or the gateway fails."""
 
 from __future__ import annotations
 
 import pytest
 
-from serving import settings
 from serving.errors import RefusedError, RolloutError, StateError, UnreachableError
 from serving.gateway import reload
 from serving.rollout.steps import Rollout
+from serving.settings import read as read_settings
 from serving.store import live
 from serving.store.live import Canary, Live
 from serving.torchserve import management, readiness
@@ -16,13 +16,13 @@ from tests.support import packing
 
 
 class Registry:
-    """The management API of a TorchServe that registers in memory, and refuses what ``refused`` names."""
+    """A management API that keeps its versions in memory, and refuses the operations in ``refused``."""
 
     def __init__(self) -> None:
         self.versions = {"1.0"}
         self.default = "1.0"
         self.refused: set[str] = set()
-        # Of a version: the requests in its queue, look by look.
+        # The queue length of a version, for one call of ``describe`` after the other.
         self.queues: dict[str, list[int]] = {}
 
     def describe(self, name, version=None):
@@ -44,7 +44,7 @@ class Registry:
     def unregister(self, _, version):
         self._do("unregister")
         assert version != self.default
-        assert self.queues.get(version, [0]) == [0], "what is in its queue would be lost"
+        assert self.queues.get(version, [0]) == [0], "the requests in its queue would be lost"
         self.versions.discard(version)
 
     def _do(self, what):
@@ -59,112 +59,112 @@ def registry():
 
 @pytest.fixture
 def shares():
-    """What the gateway was told, in order."""
+    """The canaries that the gateway was reloaded with, in order."""
     return []
 
 
 @pytest.fixture
-def given(tmp_path):
-    return settings.read({"FASHION_RUN_DIR": str(tmp_path), "FASHION_MODEL_STORE": str(tmp_path / "store")})
+def settings(tmp_path):
+    return read_settings({"FASHION_RUN_DIR": str(tmp_path), "FASHION_MODEL_STORE": str(tmp_path / "store")})
 
 
 @pytest.fixture
-def change(given, registry, shares, monkeypatch):
-    """Makes the next rollout."""
+def change(settings, registry, shares, monkeypatch):
+    """A function that returns a new rollout."""
     monkeypatch.setattr(readiness, "golden_check", lambda *_: None)
     monkeypatch.setattr(management, "of_service", lambda _: registry)
     monkeypatch.setattr(reload, "apply", lambda _, state: not shares.append(state["tiny"].canary))
-    packing.pack(given.model_store)
-    packing.pack(given.model_store, version="1.1")
-    live.write(given.run, {"tiny": Live("1.0")})
-    return lambda grace=0: Rollout(given, "tiny", grace, lambda _: None)
+    packing.pack(settings.model_store)
+    packing.pack(settings.model_store, version="1.1")
+    live.write(settings.run, {"tiny": Live("1.0")})
+    return lambda grace=0: Rollout(settings, "tiny", grace, lambda _: None)
 
 
-def _holds(given, registry, version, canary=None):
-    state = live.read(given.run)["tiny"]
+def _holds(settings, registry, version, canary=None):
+    state = live.read(settings.run)["tiny"]
     assert (state.version, state.canary, registry.default) == (version, canary, version)
     assert registry.versions == set(state.versions)
 
 
 @pytest.mark.parametrize("step", ["register", "set_default 1.1"])
-def test_refused_step_leaves_the_live_version(change, given, registry, step):
+def test_refused_step_leaves_the_live_version(change, settings, registry, step):
     registry.refused = {step}
     with pytest.raises(RefusedError, match=step):
         change().deploy("1.1")
-    _holds(given, registry, "1.0")
+    _holds(settings, registry, "1.0")
 
 
-def test_switch_that_is_refused_late_loses_no_request_that_it_has_brought(change, given, registry, monkeypatch):
+def test_requests_of_a_switch_that_failed_late_are_answered(change, settings, registry, monkeypatch):
     switch = registry.set_default
 
     def late(model, version):
         switch(model, version)
         if version == "1.1":
-            # Requests came before the switch was taken back.
+            # These requests arrived before the switch was undone.
             registry.queues = {"1.1": [3, 2, 1, 0]}
             raise UnreachableError("no answer in time")
 
     monkeypatch.setattr(registry, "set_default", late)
     with pytest.raises(UnreachableError):
         change(grace=0.5).deploy("1.1")
-    _holds(given, registry, "1.0")
+    _holds(settings, registry, "1.0")
 
 
-def test_state_that_cannot_be_written_leaves_the_live_version(change, given, registry, monkeypatch):
+def test_state_that_cannot_be_written_leaves_the_live_version(change, settings, registry, monkeypatch):
     def full(*_):
         raise StateError("no space")
 
     monkeypatch.setattr(live, "write", full)
     with pytest.raises(StateError):
         change().deploy("1.1")
-    _holds(given, registry, "1.0")
+    _holds(settings, registry, "1.0")
 
 
-def test_old_version_that_stays_is_told_after_the_switch(change, given, registry):
+def test_old_version_that_cannot_be_unregistered_is_an_error_after_the_switch(change, settings, registry):
     registry.refused = {"unregister"}
-    with pytest.raises(RolloutError, match=r"done, but tiny 1\.0, which nobody asks any more, still runs"):
+    with pytest.raises(RolloutError, match=r"done, but tiny 1\.0, which gets no more requests, was not unregistered"):
         change().deploy("1.1")
-    assert live.read(given.run)["tiny"] == Live("1.1", ("1.0",))
+    assert live.read(settings.run)["tiny"] == Live("1.1", ("1.0",))
     assert registry.default == "1.1"
 
 
-def test_share_that_the_gateway_refuses_leaves_no_canary(change, given, registry, monkeypatch):
+def test_failed_reload_leaves_no_canary(change, settings, registry, monkeypatch):
     def refuse(_, state):
         if state["tiny"].canary:
-            raise RolloutError("nginx did not")
+            raise RolloutError("nginx failed")
         return True
 
     monkeypatch.setattr(reload, "apply", refuse)
-    with pytest.raises(RolloutError, match="nginx did not"):
+    with pytest.raises(RolloutError, match="nginx failed"):
         change().canary("1.1", 10)
-    _holds(given, registry, "1.0")
+    _holds(settings, registry, "1.0")
 
 
-def test_split_that_cannot_be_ended_leaves_the_canary(change, given, registry, monkeypatch):
+def test_failed_abort_leaves_the_canary(change, settings, registry, monkeypatch):
     change().canary("1.1", 10)
 
     def refuse(_, state):
         if not state["tiny"].canary:
-            raise RolloutError("nginx did not")
+            raise RolloutError("nginx failed")
         return True
 
     monkeypatch.setattr(reload, "apply", refuse)
-    with pytest.raises(RolloutError, match="nginx did not"):
+    with pytest.raises(RolloutError, match="nginx failed"):
         change().abort()
-    _holds(given, registry, "1.0", Canary("1.1", 10))
+    _holds(settings, registry, "1.0", Canary("1.1", 10))
 
 
-def test_promotion_that_is_refused_leaves_the_canary(change, given, registry):
+def test_failed_promotion_leaves_the_canary(change, settings, registry):
     change().canary("1.1", 10)
     registry.refused = {"set_default 1.1"}
     with pytest.raises(RefusedError):
         change().promote()
-    _holds(given, registry, "1.0", Canary("1.1", 10))
+    _holds(settings, registry, "1.0", Canary("1.1", 10))
 
 
-def test_the_gateway_is_told_in_the_right_order(change, given, registry, shares):
+def test_the_gateway_gets_the_shares_in_the_order_of_the_commands(change, settings, registry, shares):
     change().canary("1.1", 10)
     change().canary("1.1", 50)
     change().promote()
     assert shares == [Canary("1.1", 10), Canary("1.1", 50), None]
-    _holds(given, registry, "1.1")
+    _holds(settings, registry, "1.1")

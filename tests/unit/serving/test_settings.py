@@ -1,4 +1,4 @@
-"""Ports and folders from the environment."""
+"""The settings from the environment."""
 
 from __future__ import annotations
 
@@ -36,56 +36,56 @@ def test_defaults_are_the_documented_ports():
 
 
 def test_defaults_are_those_of_config_properties():
-    given, written = settings.read({}), _properties()
-    assert written["inference_address"] == given.inference.url
-    assert written["management_address"] == given.management.url
-    assert written["metrics_address"] == given.metrics.url
+    defaults, written = settings.read({}), _properties()
+    assert written["inference_address"] == defaults.inference.url
+    assert written["management_address"] == defaults.management.url
+    assert written["metrics_address"] == defaults.metrics.url
     assert written["grpc_inference_address"] == written["grpc_management_address"] == settings.HOST
-    assert int(written["grpc_inference_port"]) == given.ts_grpc.number
-    assert int(written["grpc_management_port"]) == given.ts_grpc_management.number
+    assert int(written["grpc_inference_port"]) == defaults.ts_grpc.number
+    assert int(written["grpc_management_port"]) == defaults.ts_grpc_management.number
 
 
-def test_workers_count_where_the_front_door_reads(tmp_path):
+def test_handlers_and_settings_name_the_same_counter_folder(tmp_path):
     assert settings.COUNTS_VARIABLE == recorder.VARIABLE
     assert settings.read({"FASHION_RUN_DIR": str(tmp_path)}).counts == tmp_path / "counts"
 
 
-def test_config_properties_takes_what_handlers_take():
+def test_config_properties_has_the_handlers_limit_of_a_request():
     assert int(_properties()["max_request_size"]) == limits.REQUEST_BYTES
 
 
 def test_every_entry_of_config_properties_is_commented():
-    explained = True
+    commented = True
     for line in jvm.CONFIG.read_text().splitlines():
-        # Entries that follow each other share a comment.
-        explained = line.startswith("#") or (explained and bool(line))
-        assert explained or not line, line
+        # Consecutive entries share a comment.
+        commented = line.startswith("#") or (commented and bool(line))
+        assert commented or not line, line
 
 
 def test_variables_change_ports_and_folders(tmp_path):
-    given = settings.read(
+    values = settings.read(
         {"FASHION_INFERENCE_PORT": "9999", "FASHION_RUN_DIR": str(tmp_path), "FASHION_START_TIMEOUT": "2.5"}
     )
-    assert given.inference.url == "http://127.0.0.1:9999"
-    assert given.run == tmp_path
-    assert given.start_timeout == 2.5
+    assert values.inference.url == "http://127.0.0.1:9999"
+    assert values.run == tmp_path
+    assert values.start_timeout == 2.5
 
 
 def test_variables_of_the_gateway(tmp_path):
-    given = settings.read({"FASHION_TOKENS": "1", "FASHION_RATE_LIMIT": "100"})
-    assert (given.tokens, given.rate_limit) == (True, 100)
+    values = settings.read({"FASHION_TOKENS": "1", "FASHION_RATE_LIMIT": "100"})
+    assert (values.tokens, values.rate_limit) == (True, 100)
     assert not settings.read({"FASHION_TOKENS": "0"}).tokens
-    assert given.gateway_url == "http://127.0.0.1:8000"
+    assert values.gateway_url == "http://127.0.0.1:8000"
     assert settings.read({"FASHION_CERTIFICATES": str(tmp_path)}).gateway_url == "https://127.0.0.1:8000"
 
 
-def test_an_empty_variable_is_as_good_as_none():
-    """Compose makes one of each that it passes on and that has no value."""
+def test_an_empty_variable_counts_as_unset():
+    """Compose sets each unset variable that it passes on to an empty string."""
     assert settings.read(dict.fromkeys(_variables(), "")) == settings.read({})
 
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
-def test_variables_that_kubernetes_makes_for_a_service_of_this_name_are_none(kind):
+def test_variables_that_kubernetes_sets_for_a_service_are_ignored(kind):
     injected = {option.variable: f"{kind}://10.96.0.7:8000" for _, option in settings.options() if option.name}
     assert len(injected) > 5
     assert settings.read(injected) == settings.read({})
@@ -100,7 +100,7 @@ def test_the_example_has_every_setting_with_its_default():
 
 
 def test_every_setting_is_described_in_help():
-    assert [name for name in _variables() if name not in settings.described()] == []
+    assert [name for name in _variables() if name not in settings.help_text()] == []
 
 
 @pytest.mark.parametrize(
@@ -113,15 +113,15 @@ def test_every_setting_is_described_in_help():
         ("::", "127.0.0.1", "http://127.0.0.1:8000"),
     ],
 )
-def test_the_gateways_ports_are_found_where_it_listens(listen, host, url):
-    given = settings.read({"FASHION_LISTEN": listen})
-    assert given.gateway_url == url
-    assert {given.gateway.host, given.grpc.host, given.gateway_status.host} == {host}
-    public = {given.gateway, given.grpc, given.gateway_status}
-    assert {port.host for port in set(given.ports) - public} == {settings.HOST}
+def test_the_public_ports_have_the_address_that_the_gateway_listens_on(listen, host, url):
+    values = settings.read({"FASHION_LISTEN": listen})
+    assert values.gateway_url == url
+    assert {values.gateway.host, values.grpc.host, values.gateway_status.host} == {host}
+    public = {values.gateway, values.grpc, values.gateway_status}
+    assert {port.host for port in set(values.ports) - public} == {settings.HOST}
 
 
-def test_relative_folder_is_taken_from_here(monkeypatch, tmp_path):
+def test_relative_folder_starts_at_the_working_directory(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert settings.read({"FASHION_LOG_DIR": "here"}).logs == tmp_path / "here"
 
@@ -154,17 +154,17 @@ def test_relative_folder_is_taken_from_here(monkeypatch, tmp_path):
         ("FASHION_TOKENS", "false"),
     ],
 )
-def test_unusable_value_is_named(name, text):
+def test_error_names_the_variable_and_its_value(name, text):
     with pytest.raises(SettingError, match=name) as raised:
         settings.read({name: text})
     assert repr(text) in str(raised.value)
 
 
 def test_ports_must_differ():
-    with pytest.raises(SettingError, match="FASHION_INFERENCE_PORT and FASHION_MANAGEMENT_PORT are both 8081"):
+    with pytest.raises(SettingError, match="INFERENCE_PORT and FASHION_MANAGEMENT_PORT must differ, both are 8081"):
         settings.read({"FASHION_INFERENCE_PORT": "8081"})
 
 
 def test_folders_default_to_the_repository():
-    given = settings.read({})
-    assert {given.run.parent, given.logs.parent, given.model_store.parent} == {Path(__file__).parents[3]}
+    values = settings.read({})
+    assert {values.run.parent, values.logs.parent, values.model_store.parent} == {Path(__file__).parents[3]}

@@ -1,4 +1,4 @@
-"""What ``status`` says of versions."""
+"""The table of versions that ``status`` prints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from serving import settings
+from serving.settings import read as read_settings
 from serving.store import index, live
 from serving.store.live import Canary, Live
 from serving.supervisor.status import version_table
@@ -16,12 +16,12 @@ from tests.support import packing
 
 
 @pytest.fixture
-def given(tmp_path):
+def settings(tmp_path):
     store = tmp_path / "store"
     for version, accuracy in (("1.0", 0.9), ("1.1", 0.91), ("1.2", 0.92), ("0.9", 0.5)):
         packing.pack(store, "tiny", version, accuracy=accuracy)
     live.write(tmp_path, {"tiny": Live("1.1", ("1.0",), Canary("1.2", 12.5))})
-    return settings.read({"FASHION_MODEL_STORE": str(store), "FASHION_RUN_DIR": str(tmp_path)})
+    return read_settings({"FASHION_MODEL_STORE": str(store), "FASHION_RUN_DIR": str(tmp_path)})
 
 
 def _running(version, *ready):
@@ -32,9 +32,9 @@ def _running(version, *ready):
 RUNNING = [_running("1.1", True, True), _running("1.2", True, False), _running("7.0", True)]
 
 
-def test_each_version_has_its_role_share_workers_and_accuracy(given):
-    columns = version_table(given, RUNNING).columns
-    digests = {entry.version: entry.sha256[:12] for entry in index.read(given.model_store)}
+def test_each_version_has_its_role_share_workers_and_accuracy(settings):
+    columns = version_table(settings, RUNNING).columns
+    digests = {entry.version: entry.sha256[:12] for entry in index.read(settings.model_store)}
     assert list(zip(*(column.cells for column in columns), strict=True)) == [
         ("tiny", "0.9", "", "-", "-", "0.5000", digests["0.9"]),
         ("tiny", "1.0", "previous", "-", "-", "0.9000", digests["1.0"]),
@@ -44,21 +44,20 @@ def test_each_version_has_its_role_share_workers_and_accuracy(given):
     ]
 
 
-def _shown(given):
-    console = Console(file=io.StringIO(), width=200)
-    console.print(version_table(given, RUNNING))
-    return console.file.getvalue()
+def _shown(settings):
+    output = io.StringIO()
+    Console(file=output, width=200).print(version_table(settings, RUNNING))
+    return output.getvalue()
 
 
-def test_archive_that_was_changed_is_told(given):
-    assert "not what is there" not in _shown(given)
-    path = given.model_store / "tiny-1.1.mar"
+def test_changed_archive_is_marked(settings):
+    assert "but the archive differs" not in _shown(settings)
+    path = settings.model_store / "tiny-1.1.mar"
     path.write_bytes(path.read_bytes()[:-1])
-    told = [line for line in _shown(given).splitlines() if "not what is there" in line]
-    assert len(told) == 1
-    assert "1.1" in told[0]
+    (line,) = [line for line in _shown(settings).splitlines() if "but the archive differs" in line]
+    assert "1.1" in line
 
 
-def test_model_store_that_is_gone_is_told(given):
-    (given.model_store / "index.json").unlink()
-    assert "holds no archive" in _shown(given)
+def test_missing_index_is_shown(settings):
+    (settings.model_store / "index.json").unlink()
+    assert "holds no archive" in _shown(settings)
