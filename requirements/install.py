@@ -1,9 +1,9 @@
-"""Make a virtual environment and install packages into it, with one line of progress in place of pip's hundreds.
+"""Create a virtual environment and install packages into it, with one line of progress instead of pip's output.
 
     python3 requirements/install.py FOLDER PIP_ARGUMENT...
 
-An existing environment is kept, and missing packages are added. pip's whole output is in FOLDER/install.log. Standard
-library and the syntax of Python 3.7 only, because an old Python must parse this file to refuse in plain words.
+An existing environment is kept, and missing packages are added. pip's output is in FOLDER/install.log. This file uses
+only the standard library and the syntax of Python 3.7, so that an old Python can run it and report its version.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from pathlib import Path
 
 # TorchServe 0.12 and torch 2.13 run on these; README.md says why no others.
 OLDEST, NEWEST = (3, 10), (3, 13)
-# The lines in which pip names a package that it looks up or finds installed, and those that it is about to install.
+# The lines in which pip names a package that it looks up or finds installed, and the packages that it will install.
 _LOOKED_UP = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:) ([A-Za-z0-9._/-]+)", re.MULTILINE)
 _INSTALLING = re.compile(r"^Installing collected packages: (.*)", re.MULTILINE)
 _REFRESH_S = 1.0
-# Without a terminal: the first line of progress. Each further one takes five times as long, so that even an hour of
-# installation leaves `make serve` within a screen.
+# Without a terminal, the first line of progress appears after this time, and each further one after five times as long.
+# So the output of `make serve` fits on a screen even if the installation takes an hour.
 _FIRST_LINE_S, _NEXT_LINE_FACTOR = 60.0, 5
 _ERROR_LINES = 3
 
 
 def unusable(version: tuple[int, ...]) -> str | None:
-    """Why a Python of this version cannot be used; ``None`` if it can."""
+    """The reason why this Python cannot be used; ``None`` if it can."""
     oldest, newest = (".".join(map(str, each)) for each in (OLDEST, NEWEST))
     if not OLDEST <= version[:2] <= NEWEST:
-        given = ".".join(map(str, version[:2]))
-        return f"{sys.executable} is Python {given}, and {oldest} to {newest} are supported; name one with PYTHON="
+        actual = ".".join(map(str, version[:2]))
+        return f"{sys.executable} must be Python {oldest} to {newest}, is {actual}; choose one with PYTHON="
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
         return f"{sys.executable} lacks the module venv; on Debian: sudo apt-get install python3-venv"
     return None
 
 
 class _Display:
-    """On a terminal one line that is rewritten; elsewhere a few lines, further and further apart."""
+    """On a terminal, one line that is rewritten; elsewhere, a few lines at increasing intervals."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
@@ -56,13 +56,13 @@ class _Display:
             print(f"{text} {elapsed:.0f} s", flush=True)
 
     def end(self, text: str) -> None:
-        """Replace the progress by a last line."""
+        """Replace the progress with a last line."""
         elapsed = time.monotonic() - self._begun
         print(f"{chr(13) + chr(27) + '[K' if self._terminal else ''}{text} in {elapsed:.0f} s", flush=True)
 
 
 def _step(printed: str, installed: int) -> str:
-    """The step that pip is at, by its output so far and the number of packages installed."""
+    """The current step of pip, from its output and the number of installed packages."""
     installing = _INSTALLING.search(printed)
     if installing:
         return f"Installing packages: {installed} of {installing[1].count(',') + 1}"
@@ -73,13 +73,13 @@ def _step(printed: str, installed: int) -> str:
 
 
 def _installed(folder: Path, since: float) -> int:
-    """How many packages were installed since a time, in seconds since 1970; pip prints nothing about each."""
+    """The number of packages installed since a Unix time. pip does not print when it installs one."""
     infos = folder.glob("lib/python*/site-packages/*.dist-info")
     return sum(info.stat().st_mtime >= since for info in infos)
 
 
 def _pip(command: list[str], folder: Path, log: Path, display: _Display) -> int:
-    """Run pip and show its progress; its exit code."""
+    """Run pip and show its progress; return its exit code."""
     since = time.time()
     with log.open("w") as output:
         pip = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -96,28 +96,28 @@ def _pip(command: list[str], folder: Path, log: Path, display: _Display) -> int:
 
 
 def install(folder: Path, arguments: list[str]) -> int:
-    """Make the environment and run pip in it; the exit code."""
+    """Create the environment and run pip in it; return the exit code."""
     log = folder / "install.log"
     display = _Display()
     print(f"Installing packages into {folder}, with pip's output in {log}", flush=True)
-    # An interrupted set-up leaves an environment with a Python and no pip.
+    # After an interrupted setup the environment has Python but not pip.
     if not (folder / "bin" / "pip").exists():
         command = [sys.executable, "-m", "venv", str(folder)]
-        made = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if made.returncode:
-            print(f"error: the virtual environment {folder} was not made: {made.stdout}", file=sys.stderr)
+        venv = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if venv.returncode:
+            print(f"error: the virtual environment {folder} could not be created: {venv.stdout}", file=sys.stderr)
             return 1
     python = str(folder / "bin" / "python")
     command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *arguments]
     code = _pip(command, folder, log, display)
     printed = log.read_text(errors="replace")
     if code:
-        # Indented where a package's build failed, whose pip has the reason.
+        # If the build of a package failed, the errors of its pip are indented.
         lines = [line.strip() for line in printed.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("ERROR:")] or lines
         reason = "\n".join(errors[-_ERROR_LINES:]) or f"pip ended with {code}"
         display.end("failed")
-        print(f"error: the packages were not installed; pip's whole output is in {log}\n{reason}", file=sys.stderr)
+        print(f"error: the packages were not installed; pip's output is in {log}\n{reason}", file=sys.stderr)
         return 1
     installing = _INSTALLING.search(printed)
     display.end(f"{installing[1].count(',') + 1} packages installed" if installing else "nothing to install")
@@ -125,7 +125,7 @@ def install(folder: Path, arguments: list[str]) -> int:
 
 
 def main() -> int:
-    """The exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line; return 0 for success, 1 for an error, 2 for wrong usage, 130 if interrupted."""
     if len(sys.argv) < 3:
         print(__doc__, file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Hooks and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from tests.support import guard
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Have a guard end what this run leaves, unless this is one of pytest-xdist's workers, which belong to a run."""
+    """Start a guard that kills leftover processes, except in workers of pytest-xdist, whose run has one."""
     if hasattr(config, "workerinput"):
         return
     folder = Path(config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
-    watch = guard.begin(folder)
-    config.add_cleanup(lambda: _end(watch))
+    process = guard.begin(folder)
 
+    def end() -> None:
+        # Closes the guard's standard input, and waits for its end.
+        process.communicate()
 
-def _end(watch) -> None:
-    watch.stdin.close()
-    watch.wait()
+    config.add_cleanup(end)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_proxies():
-    """Requests to this machine's loopback address must not go to somebody's proxy."""
+    """Remove the proxy variables: a proxy cannot reach this machine's loopback address."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("http_proxy", "https_proxy", "all_proxy"):
             patch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""Services to try faults on; see ``scenes``."""
+"""Fixtures: services under load, in which the tests cause faults (``tests/support/scenes.py``)."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from tests.support import scenes
 from tests.support.place import Place, make_place
 from tests.support.scenes import Scene
 
-# Seconds: the catalog's, or few where a test has no time for that.
-TIMEOUT = catalog.get(scenes.MODEL).serving.response_timeout_s if scenes.FULL else 3
+# The response timeout of the catalog; the short form cannot wait that long for a hung worker.
+RESPONSE_TIMEOUT_S = catalog.get(scenes.MODEL).serving.response_timeout_s if scenes.FULL else 3
 
 
 def _pack(store: Path) -> Path:
-    return scenes.variant(scenes.source(), store, responseTimeout=TIMEOUT)
+    return scenes.variant(scenes.source(), store, responseTimeout=RESPONSE_TIMEOUT_S)
 
 
 @pytest.fixture(autouse=True)
-def _loads_end() -> Iterator[None]:
-    """A test that fails must not leave its load behind."""
+def _no_load_remains() -> Iterator[None]:
+    """Kill the load of a failed test."""
     yield
-    while scenes.begun:
-        scenes.begun.pop().kill()
+    while scenes.started:
+        scenes.started.pop().kill()
 
 
 @pytest.fixture(scope="session")
 def rate(tmp_path_factory) -> Callable[[Place, list[Path]], float]:
-    """Half of what a service answers, measured once; in the short form a number that any machine reaches."""
+    """Half of the service's capacity, measured once; in the short form a rate that any machine can answer."""
     measured: list[float] = []
 
     def half(place: Place, archives: list[Path]) -> float:
@@ -46,7 +46,7 @@ def rate(tmp_path_factory) -> Callable[[Place, list[Path]], float]:
 
 @pytest.fixture
 def prepared(tmp_path) -> Iterator[tuple[Place, Path]]:
-    """A place with the model in its store, where nothing runs, and the archive; it is stopped in the end."""
+    """A stopped service with one archive in its model store, and the path of the archive."""
     store = tmp_path / "model_store"
     archive = _pack(store)
     place = make_place(tmp_path, store)
@@ -56,18 +56,18 @@ def prepared(tmp_path) -> Iterator[tuple[Place, Path]]:
 
 @pytest.fixture
 def scene(prepared, tmp_path, rate) -> Scene:
-    """A service of its own for one test."""
+    """A running service for one test."""
     place, archive = prepared
     place.start()
-    return Scene(place, [archive], tmp_path, rate(place, [archive]), TIMEOUT)
+    return Scene(place, [archive], tmp_path, rate(place, [archive]), RESPONSE_TIMEOUT_S)
 
 
 @pytest.fixture(scope="module")
 def shared_scene(tmp_path_factory, rate) -> Iterator[Scene]:
-    """A service for a module's tests, each of which leaves it as it was."""
+    """A running service for the tests of a module, each of which must leave it ready."""
     folder = tmp_path_factory.mktemp("scene")
     archive = _pack(folder / "model_store")
     place = make_place(folder, folder / "model_store")
     place.start()
-    yield Scene(place, [archive], folder, rate(place, [archive]), TIMEOUT)
+    yield Scene(place, [archive], folder, rate(place, [archive]), RESPONSE_TIMEOUT_S)
     place.end()

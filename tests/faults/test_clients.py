@@ -1,4 +1,4 @@
-"""Clients that dawdle, send nothing, send several requests at once, or vanish: the others do not notice."""
+"""Slow, idle, pipelining, and disconnecting clients do not affect the others."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.support.gateways import Gateway
 from tests.support.scenes import Scene
 
 CROWD = 5000 if scenes.FULL else 400
-# The part of the throughput that others must keep.
-KEPT = 0.9
+# With the crowd, the other clients must keep this share of the throughput.
+MIN_THROUGHPUT_SHARE = 0.9
 
 
 @contextlib.contextmanager
@@ -28,8 +28,8 @@ def _crowd(port: int) -> Iterator[None]:
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     try:
-        said = process.stdout.readline()
-        assert said == "open\n", said + process.stdout.read()
+        output = process.stdout.readline()
+        assert output == "open\n", output + process.stdout.read()
         yield
     finally:
         process.terminate()
@@ -37,7 +37,8 @@ def _crowd(port: int) -> Iterator[None]:
 
 
 def _gateway_workers(scene: Scene) -> list[psutil.Process]:
-    return scene.place.process("gateway").children()
+    workers: list[psutil.Process] = scene.place.process("gateway").children()
+    return workers
 
 
 def _usage(scene: Scene) -> dict[str, int]:
@@ -50,30 +51,30 @@ def _usage(scene: Scene) -> dict[str, int]:
     }
 
 
-def test_slow_clients_leave_the_others_alone(shared_scene):
+def test_slow_clients_do_not_slow_the_others(shared_scene):
     scene = shared_scene
-    # As many as can be answered, in turn without and with the crowd, so that both see the same machine.
+    # Measure the capacity alternately without and with the crowd, so that other load on the machine affects both.
     rounds = 4 if scenes.FULL else 1
-    alone, among = [], []
+    without_crowd, with_crowd = [], []
     idle = _usage(scene)
-    most = []
+    maxima = []
     for _ in range(rounds):
-        alone.append(scenes.capacity(scene.place.gateway, scene.archives, scene.folder))
+        without_crowd.append(scenes.capacity(scene.place.gateway, scene.archives, scene.folder))
         with _crowd(scene.place.settings.gateway.number):
-            # Before the gateway gives the first of them up, after ten seconds.
+            # The gateway closes the first of them after ten seconds.
             first = _usage(scene)
-            among.append(scenes.capacity(scene.place.gateway, scene.archives, scene.folder))
+            with_crowd.append(scenes.capacity(scene.place.gateway, scene.archives, scene.folder))
             last = _usage(scene)
-            most.append({name: max(first[name], last[name]) for name in first})
-    assert all(each["gateway_descriptors"] > CROWD * 0.9 for each in most), most
+            maxima.append({name: max(first[name], last[name]) for name in first})
+    assert all(each["gateway_descriptors"] > CROWD * 0.9 for each in maxima), maxima
 
     def returned() -> bool:
         now = _usage(scene)
-        # nginx keeps up to 256 connections to TorchServe open, and their memory.
+        # nginx keeps up to 256 idle connections to TorchServe.
         return now["gateway_descriptors"] < idle["gateway_descriptors"] + 300
 
     assert wait_until(returned, scenes.PATIENCE)
-    # A load with fixed times for the chart, and for the calls' outcomes and latency.
+    # A load at a fixed rate, for the chart and the latency.
     load = scene.load(scene.long_enough(short=5, full=16))
     with _crowd(scene.place.settings.gateway.number):
         load.event(f"{CROWD} slow clients")
@@ -81,20 +82,20 @@ def test_slow_clients_leave_the_others_alone(shared_scene):
     assert wait_until(returned, scenes.PATIENCE)
     scenes.keep(
         "slow-clients",
-        f"{CROWD} clients that dawdle, send nothing, or vanish",
+        f"{CROWD} clients that are slow, idle, or disconnect",
         result,
-        alone=[round(each) for each in alone],
-        among=[round(each) for each in among],
+        alone=[round(each) for each in without_crowd],
+        among=[round(each) for each in with_crowd],
         idle=idle,
-        most=most,
+        most=maxima,
         after=_usage(scene),
     )
     assert scenes.failed(result) == {}
     if scenes.FULL:
-        assert max(among) >= KEPT * max(alone)
-        # nginx keeps the memory of one crowd for the next.
+        assert max(with_crowd) >= MIN_THROUGHPUT_SHARE * max(without_crowd)
+        # nginx does not free the memory of one crowd, but reuses it for the next.
         for name in ("gateway_mb", "frontend_mb"):
-            assert _usage(scene)[name] <= 1.1 * most[0][name]
+            assert _usage(scene)[name] <= 1.1 * maxima[0][name]
 
 
 def test_pipelined_requests_are_answered_in_order(shared_scene):
@@ -103,7 +104,7 @@ def test_pipelined_requests_are_answered_in_order(shared_scene):
     head = f"POST /predictions/{scenes.MODEL} HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
     sent = b"".join(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies)
     received = Gateway(scene.place.settings).converse(sent, answers=3)
-    # The words after the status are TorchServe's.
+    # The status line may have any reason phrase.
     answers = [part.partition(b"\r\n\r\n")[2] for part in received.split(b"HTTP/1.1 200 ")[1:]]
-    found = [json.loads(answer) for answer in answers]
-    assert [len(each) if isinstance(each, list) else 1 for each in found] == [3, 1, 2]
+    predictions = [json.loads(answer) for answer in answers]
+    assert [len(each) if isinstance(each, list) else 1 for each in predictions] == [3, 1, 2]

@@ -1,4 +1,4 @@
-"""Descriptors and memory run out: what has too little says so in its log, and goes on when there is enough again."""
+"""A process without free descriptors or memory logs the error, and recovers when it has enough again."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def _predict(scene, images: int = 1) -> int:
 
 
 @contextlib.contextmanager
-def _limited(process: psutil.Process, what: int, value: int):
-    """Give a process less, for a while."""
-    before = process.rlimit(what)
-    process.rlimit(what, (value, before[1]))
+def _limited(process: psutil.Process, resource_number: int, value: int):
+    """Lower a resource limit of a process."""
+    before = process.rlimit(resource_number)
+    process.rlimit(resource_number, (value, before[1]))
     try:
         yield
     finally:
-        # It may not have survived.
+        # The process may have ended.
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.rlimit(what, before)
+            process.rlimit(resource_number, before)
 
 
 @contextlib.contextmanager
 def _connections(port: int, count: int):
-    """Open so many connections, or as many as are taken."""
+    """Open up to ``count`` connections."""
     with contextlib.ExitStack() as stack:
         for _ in range(count):
             connection = stack.enter_context(socket.socket())
@@ -55,62 +55,62 @@ def _connections(port: int, count: int):
         yield
 
 
-@pytest.mark.parametrize("who", ["gateway", "frontend"])
-def test_exhausted_descriptors(shared_scene, who):
+@pytest.mark.parametrize("name", ["gateway", "frontend"])
+def test_process_without_descriptors_recovers(shared_scene, name):
     scene = shared_scene
     settings = scene.place.settings
-    if who == "gateway":
+    if name == "gateway":
         limited, port = scene.place.process("gateway").children(), settings.gateway.number
     else:
         limited, port = [scene.frontend()], settings.inference.number
-    log = settings.logs / f"{who}.log"
+    log = settings.logs / f"{name}.log"
     assert _predict(scene) == 200
     load = scene.load(scene.long_enough(short=9, full=14), "--connections", "8")
     load.settle()
     with contextlib.ExitStack() as stack:
         for process in limited:
             stack.enter_context(_limited(process, resource.RLIMIT_NOFILE, process.num_fds() + 10))
-        load.event("descriptors run out")
+        load.event("no descriptors left")
         with _connections(port, 300):
             assert wait_until(lambda: "Too many open files" in log.read_text(), 30)
             load.settle(2)
-        load.event("they are back")
+        load.event("descriptors again")
     assert wait_until(lambda: _predict(scene) == 200, 30)
     result = load.result()
-    scenes.keep(f"descriptors-{who}", f"No descriptors left for the {who}", result)
-    # What connections there are go on; a new one is retried.
+    scenes.keep(f"descriptors-{name}", f"No descriptors left for the {name}", result)
+    # Open connections continue; a client retries a new one.
     assert set(scenes.failed(result)) <= {"refused", "unconnected", "broken"}
     assert result["series"][-2]["calls"].keys() == {"ok"}
     assert sum(scenes.failed(result).values()) <= 0.01 * sum(result["calls"].values())
 
 
 def _data(process: psutil.Process) -> int:
-    """Bytes that count for RLIMIT_DATA. RLIMIT_AS would let malloc fill what it has reserved, 64 MB for each thread."""
-    found = re.search(r"^VmData:\s+(\d+) kB$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
-    assert found
-    return int(found[1]) * 1024
+    """Bytes that count for RLIMIT_DATA. RLIMIT_AS has no effect on malloc's reserve of 64 MB per thread."""
+    match = re.search(r"^VmData:\s+(\d+) kB$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    assert match
+    return int(match[1]) * 1024
 
 
-def test_worker_without_memory(shared_scene):
+def test_worker_without_memory_recovers(shared_scene):
     scene = shared_scene
     worker = scene.workers()[0]
     log = scene.place.settings.logs / "workers.log"
     load = scene.load(scene.long_enough(short=9, full=14), "--connections", "8")
     load.settle()
     with _limited(worker, resource.RLIMIT_DATA, _data(worker) + 2**20):
-        load.event("no more memory for a worker")
+        load.event("no memory left for a worker")
         statuses = set[int]()
 
-        def named() -> bool:
-            # Some of them go to that worker, and take more than it may have.
+        def logged() -> bool:
+            # Some of these requests reach that worker, and need more memory than its limit.
             statuses.add(_predict(scene, 8192))
             return "emory" in log.read_text()
 
-        assert wait_until(named, 30)
-    load.event("enough again")
+        assert wait_until(logged, 30)
+    load.event("memory again")
     assert wait_until(lambda: _predict(scene, 8192) == 200, scenes.PATIENCE)
     result = load.result()
-    scenes.keep("worker-memory", "A worker that gets no more memory", result, statuses=sorted(statuses))
+    scenes.keep("worker-memory", "No memory left for a worker", result, statuses=sorted(statuses))
     assert statuses <= {200, 500, 503}
     assert "wrong" not in result["calls"]
     assert set(scenes.failed(result)) <= {"status 500", "refused"}

@@ -1,4 +1,4 @@
-"""The service is told to end, or loses its frontend."""
+"""SIGTERM for the service, and the loss of its frontend."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from serving.supervisor import parts
 from tests.support import scenes
 from tests.support.scenes import Scene
 
-# Seconds: from the kill of a frontend until it is ready again, and from SIGTERM to the end.
-REVIVED = 10.0
-ENDED = 10.0
+# From the kill of the frontend until the service is ready again, and from SIGTERM until its end.
+RESTART_LIMIT_S = 10.0
+STOP_LIMIT_S = 10.0
 
 
-def test_sigterm_answers_what_is_in_flight(prepared, tmp_path, rate):
+def test_open_requests_are_answered_after_sigterm(prepared, tmp_path, rate):
     place, archive = prepared
     service = place.begin("start", "--foreground")
     assert service.stdout is not None
@@ -33,8 +33,8 @@ def test_sigterm_answers_what_is_in_flight(prepared, tmp_path, rate):
     scene = Scene(place, [archive], tmp_path, rate(place, [archive]), 0)
     images = np.zeros((4096, 784), np.uint8)
 
-    def ask_much(connection: http.client.HTTPConnection) -> int:
-        # Takes some tenths of a second, so that it is in flight when the signal comes.
+    def send_bulk(connection: http.client.HTTPConnection) -> int:
+        # Takes some tenths of a second, so that the request is open when the signal arrives.
         headers = {"Content-Type": "application/octet-stream"}
         connection.request("POST", f"/predictions/{scenes.MODEL}", images.tobytes(), headers)
         with connection.getresponse() as answer:
@@ -50,30 +50,30 @@ def test_sigterm_answers_what_is_in_flight(prepared, tmp_path, rate):
             stack.callback(connection.close)
             connection.connect()
         clients = {connection.sock.getsockname()[1] for connection in connections}
-        asked = [pool.submit(ask_much, connection) for connection in connections]
+        requests_sent = [pool.submit(send_bulk, connection) for connection in connections]
         assert wait_until(lambda: clients <= _accepted(port), 10)
-        told = load.event("SIGTERM")
+        signaled = load.event("SIGTERM")
         service.send_signal(signal.SIGTERM)
-        answered = [each.result() for each in asked]
+        statuses = [each.result() for each in requests_sent]
     service.communicate(timeout=60)
-    took = time.time() - told
+    took = time.time() - signaled
     load.event("ended")
-    # New connections are refused by now, which every call counts until the load is stopped.
+    # New connections are refused now. Each call counts that, so stop the load.
     load.stop()
     result = load.result()
-    scenes.keep("sigterm", "SIGTERM of the service", result, ended_seconds=round(took, 2), in_flight=answered)
-    assert answered == [200] * 8
+    scenes.keep("sigterm", "SIGTERM of the service", result, ended_seconds=round(took, 2), in_flight=statuses)
+    assert statuses == [200] * 8
     assert service.returncode == 0
     assert set(result["tries"]) <= {"ok", "unconnected", "broken"}
-    # A keep-alive connection that nginx ends while the next request is on its way: one for each connection at most.
+    # nginx may close a keep-alive connection while the next request is on its way: at most once per connection.
     assert result["tries"].get("broken", 0) <= result["connections"]
     if scenes.FULL:
         assert result["calls"]["ok"] >= scenes.REQUESTS
-        assert took <= ENDED
+        assert took <= STOP_LIMIT_S
 
 
 def _accepted(port: int) -> set[int]:
-    """The clients' ports of the connections that a process has accepted; until then none owns them."""
+    """The clients' ports of accepted connections. A connection has no pid before a process accepts it."""
     return {
         connection.raddr.port
         for connection in psutil.net_connections("tcp")
@@ -82,21 +82,21 @@ def _accepted(port: int) -> set[int]:
 
 
 @pytest.mark.parametrize(
-    ("name", "title", "number", "notices"),
+    ("name", "title", "number", "detection_s"),
     [
         ("frontend-killed", "kill -9 of TorchServe's frontend", signal.SIGKILL, 0.0),
         pytest.param(
             "frontend-hung",
             "TorchServe's frontend hangs (SIGSTOP)",
             signal.SIGSTOP,
-            # It asks every five seconds, and waits as long.
+            # A liveness request every five seconds, with a timeout of five.
             settings.read({}).hang_timeout + 10,
             marks=pytest.mark.skipif(not scenes.FULL, reason="takes a minute; tests/integration has the short form"),
         ),
     ],
 )
-def test_lost_frontend_is_back_and_no_answer_is_wrong(scene, name, title, number, notices):
-    load = scene.load(scene.long_enough(short=14, full=24 + 2 * notices))
+def test_lost_frontend_is_restarted_and_no_answer_is_wrong(scene, name, title, number, detection_s):
+    load = scene.load(scene.long_enough(short=14, full=24 + 2 * detection_s))
     load.settle()
     frontend = scene.frontend()
     killed = load.event(title)
@@ -114,12 +114,12 @@ def test_lost_frontend_is_back_and_no_answer_is_wrong(scene, name, title, number
         ready_seconds=round(took, 2),
         failures_until_seconds=round(lasted, 2),
     )
-    # All that may fail is what a caller may try again.
+    # A caller may retry all of these.
     assert set(scenes.failed(result)) <= {"refused", "unconnected", "broken"}
     start = int((killed - result["started"]) / result["interval"])
     assert all(set(entry["calls"]) <= {"ok"} for entry in result["series"][:start])
     assert any(entry["calls"].get("ok") for entry in result["series"][-8:])
     if scenes.FULL:
-        assert took <= REVIVED + notices
-        # Calls that began within the window may be given up after their last try, four seconds later.
+        assert took <= RESTART_LIMIT_S + detection_s
+        # Calls that began before the recovery can fail up to four seconds later, after their last try.
         assert lasted <= took + 5

@@ -1,4 +1,4 @@
-"""Hours in small: both image models, in every form, at half of what can be answered."""
+"""A soak test: both image models, all request forms, half of the capacity."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from serving import settings
 from tests.support import scenes
 from tests.support.place import make_place
 
-# Seconds: of the whole, and of what does not count, as caches and heaps still fill.
-SECONDS = float(os.environ.get("CHAOS_SOAK", "600")) if scenes.FULL else 6.0
-WARM_UP = min(120.0, SECONDS / 2)
-# What memory may grow by, and the p99 differ by.
-GROWTH = 0.02
-STEADY = 0.20
+# The duration, and the part at its beginning that does not count, because caches and heaps still fill.
+DURATION_S = float(os.environ.get("CHAOS_SOAK", "600")) if scenes.FULL else 6.0
+WARM_UP_S = min(120.0, DURATION_S / 2)
+# Limits for the growth of the memory, and for the growth of the p99 from the first half to the second.
+MEMORY_GROWTH_LIMIT = 0.02
+P99_GROWTH_LIMIT = 0.20
 
 
-def _family(pid: int) -> int:
+def _memory(pid: int) -> int:
     process = psutil.Process(pid)
     return sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])
 
 
-def test_soak(tmp_path):
+def test_memory_and_latency_stay_the_same(tmp_path):
     store = settings.read().model_store
     archives = [
         scenes.variant(store / f"{model}.mar", tmp_path / "model_store", workers=1)
@@ -38,31 +38,31 @@ def test_soak(tmp_path):
         half = scenes.capacity(place.gateway, archives, tmp_path, *forms) / 2 if scenes.FULL else 100.0
         scene = scenes.Scene(place, archives, tmp_path, half, 0)
         pids = place.state()["processes"]
-        load = scene.load(SECONDS, *forms)
+        load = scene.load(DURATION_S, *forms)
         begun, samples = time.time(), list[tuple[float, dict[str, int]]]()
         while load.running:
-            samples.append((time.time() - begun, {name: _family(pid) for name, pid in pids.items()}))
+            samples.append((time.time() - begun, {name: _memory(pid) for name, pid in pids.items()}))
             time.sleep(0.5)
         result = load.result()
     finally:
         place.end()
-    counted = [memory for at, memory in samples if WARM_UP <= at <= SECONDS]
+    counted = [memory for at, memory in samples if WARM_UP_S <= at <= DURATION_S]
     tenth = max(1, len(counted) // 10)
 
-    def middle(part: list[dict[str, int]]) -> float:
+    def median(part: list[dict[str, int]]) -> float:
         return statistics.median(sum(memory.values()) for memory in part)
 
-    growth = middle(counted[-tenth:]) / middle(counted[:tenth]) - 1
-    warm = [
+    growth = median(counted[-tenth:]) / median(counted[:tenth]) - 1
+    p99s = [
         entry["latency_ms"]["p99"]
-        for place_, entry in enumerate(result["series"])
-        if entry["latency_ms"] and WARM_UP <= place_ * result["interval"] <= SECONDS - result["interval"]
+        for number, entry in enumerate(result["series"])
+        if entry["latency_ms"] and WARM_UP_S <= number * result["interval"] <= DURATION_S - result["interval"]
     ]
-    half_way = len(warm) // 2
-    early, late = statistics.median(warm[:half_way]), statistics.median(warm[half_way:])
+    half_way = len(p99s) // 2
+    early, late = statistics.median(p99s[:half_way]), statistics.median(p99s[half_way:])
     scenes.keep(
         "soak",
-        f"{SECONDS / 60:.0f} minutes, two models, every form",
+        f"{DURATION_S / 60:.0f} minutes, two models, every form",
         result,
         growth_percent=round(100 * growth, 2),
         p99_ms={"first half": early, "second half": late},
@@ -70,6 +70,6 @@ def test_soak(tmp_path):
     )
     assert scenes.failed(result) == {}
     if scenes.FULL:
-        assert growth < GROWTH
-        # Java still compiles in the first half, so that p99 may well fall.
-        assert late / early - 1 < STEADY
+        assert growth < MEMORY_GROWTH_LIMIT
+        # The p99 may fall, because Java still compiles in the first half.
+        assert late / early - 1 < P99_GROWTH_LIMIT

@@ -1,4 +1,4 @@
-"""The model store is damaged, gone, full or read-only: the live version goes on, and whoever changes it is told why."""
+"""A damaged, missing, full, or read-only model store: the live version continues, and commands report the reason."""
 
 from __future__ import annotations
 
@@ -36,34 +36,34 @@ def _other_version(path: Path) -> None:
     other.replace(path)
 
 
-def _no_archive(path: Path) -> None:
+def _text_file(path: Path) -> None:
     path.write_text("not an archive\n")
 
 
-def _not_listed(path: Path) -> None:
+def _unlist(path: Path) -> None:
     index = path.parent / "index.json"
     entries = json.loads(index.read_text())
     del entries[path.name]
     index.write_text(json.dumps(entries))
 
 
-def _gone(path: Path) -> None:
+def _remove_store(path: Path) -> None:
     shutil.rmtree(path.parent)
 
 
-# What is done to the archive, and what a restart and a deploy say of it.
+# The damage to the archive, and the error messages of a restart and a deploy.
 DAMAGE: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "truncated": (_truncate, "is not what was packed", "is not what was packed"),
     "corrupt": (_corrupt, "is not what was packed", "is not what was packed"),
     "of another version": (_other_version, "is not what was packed", "is not what was packed"),
-    "not an archive": (_no_archive, "is not what was packed", "is not what was packed"),
-    "not in the index": (_not_listed, "does not list", "does not list fashion_mlp 1.1"),
-    "gone with its store": (_gone, "holds no archive", "holds no archive"),
+    "not an archive": (_text_file, "is not what was packed", "is not what was packed"),
+    "not in the index": (_unlist, "does not list", "does not list fashion_mlp 1.1"),
+    "gone with its store": (_remove_store, "holds no archive", "holds no archive"),
 }
 
 
-def _goes_on(scene: Scene, load: scenes.Load) -> None:
-    """The live version answers, also from a worker that is new."""
+def _assert_serving(scene: Scene, load: scenes.Load) -> None:
+    """The live version answers, also from a new worker."""
     victim = scene.workers()[0]
     load.event("kill -9 of a worker")
     victim.kill()
@@ -71,17 +71,17 @@ def _goes_on(scene: Scene, load: scenes.Load) -> None:
     assert scene.place.run("status").returncode == 0
 
 
-def test_damaged_archives(shared_scene):
+def test_damaged_archives_are_refused_and_the_live_version_continues(shared_scene):
     scene = shared_scene
     store = scene.place.settings.model_store
     kept = scene.folder / "kept"
     shutil.copytree(store, kept)
     new = scenes.variant(scene.archives[0], kept, "1.1", sharpness=0.5)
-    # The load reads its right answers from a place that nobody damages.
+    # The load reads the right answers from an intact copy of the archive.
     scene = Scene(scene.place, [kept / scene.archives[0].name], scene.folder, scene.rate, 0)
     load = scene.load(600)
     before = scene.place.state()["processes"]
-    said = {}
+    messages = {}
     try:
         for name, (damage, *expected) in DAMAGE.items():
             commands = (scene.archives[0].name, ["restart"]), (new.name, ["deploy", scenes.MODEL, "1.1"])
@@ -94,19 +94,19 @@ def test_damaged_archives(shared_scene):
                 assert refused.returncode == 1, (name, command, refused.stdout)
                 assert refused.stderr.startswith("error: "), refused.stderr
                 assert refused.stderr.count("\n") == 1, refused.stderr
-                said[f"{name}, {command[0]}"] = refused.stderr.strip().replace(str(store), "model_store")
+                messages[f"{name}, {command[0]}"] = refused.stderr.strip().replace(str(store), "model_store")
                 assert reason in refused.stderr, (name, command, refused.stderr)
                 assert [model.version for model in scene.management.models()] == ["1.0"]
             if scenes.FULL:
-                _goes_on(scene, load)
-        _goes_on(scene, load)
+                _assert_serving(scene, load)
+        _assert_serving(scene, load)
         assert scene.place.state()["processes"] == before
     finally:
         load.stop()
         result = load.result()
         shutil.rmtree(store, ignore_errors=True)
         shutil.copytree(kept, store)
-    scenes.keep("store", "Archives that are damaged, unlisted or gone", result, said=said)
+    scenes.keep("store", "Archives that are damaged, unlisted, or missing", result, said=messages)
     assert scenes.failed(result) == {}
 
 
@@ -121,18 +121,18 @@ def _archive(store: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("room", ["none", "some", "enough, but read-only"])
-def test_archiving_without_room_leaves_the_store_as_it_was(tmp_path, room):
+@pytest.mark.parametrize("space", ["none", "some", "enough, but read-only"])
+def test_archiving_on_a_full_disk_leaves_the_store_unchanged(tmp_path, space):
     with disks.small(tmp_path / "store", "12m") as store:
         old = scenes.variant(scenes.source(), store)
-        # Another archive than the one that would be made.
+        # Its content differs from that of a new archive.
         before = {path.name: path.read_bytes() for path in store.iterdir()}
-        if room == "enough, but read-only":
+        if space == "enough, but read-only":
             with disks.read_only(store):
                 failed = _archive(store)
         else:
             filling = disks.fill(store)
-            if room == "some":
+            if space == "some":
                 os.truncate(filling, filling.stat().st_size - 4 * 2**20)
             failed = _archive(store)
             filling.unlink()
@@ -146,7 +146,7 @@ def test_archiving_without_room_leaves_the_store_as_it_was(tmp_path, room):
 
 @contextlib.contextmanager
 def _running_on_a_disk(place: Place, folder: Path, size: str) -> Iterator[None]:
-    """Run the service while one of its folders is a small disk, and stop it before that is gone."""
+    """Run the service with a small disk as one of its folders, and stop it before the disk is unmounted."""
     with disks.small(folder, size):
         place.start()
         try:
@@ -156,14 +156,14 @@ def _running_on_a_disk(place: Place, folder: Path, size: str) -> Iterator[None]:
         assert stopped.returncode == 0, stopped.stderr
 
 
-def test_deploying_without_room_leaves_the_live_version(prepared, tmp_path, rate):
+def test_deploying_on_a_full_disk_leaves_the_live_version(prepared, tmp_path, rate):
     place, live = prepared
     with _running_on_a_disk(place, place.settings.run, "2m"):
         scenes.variant(live, place.settings.model_store, "1.1", sharpness=0.5)
         scene = Scene(place, [live], tmp_path, rate(place, [live]), 0)
         load = scene.load(600)
         filling = disks.fill(place.settings.run)
-        load.event("no room for the state")
+        load.event("no space for the state")
         refused = place.run("deploy", scenes.MODEL, "1.1", "--grace", "0")
         load.stop()
         result = load.result()
@@ -175,15 +175,15 @@ def test_deploying_without_room_leaves_the_live_version(prepared, tmp_path, rate
         assert place.run("deploy", scenes.MODEL, "1.1", "--grace", "0").returncode == 0
 
 
-def test_logging_without_room_costs_no_request(prepared, tmp_path, rate):
+def test_logging_on_a_full_disk_loses_no_request(prepared, tmp_path, rate):
     place, live = prepared
     with _running_on_a_disk(place, place.settings.logs, "4m"):
         scene = Scene(place, [live], tmp_path, rate(place, [live]), 0)
         load = scene.load(scene.long_enough(short=9, full=16))
         load.settle()
         disks.fill(place.settings.logs)
-        load.event("no room for logs")
-        _goes_on(scene, load)
+        load.event("no space for logs")
+        _assert_serving(scene, load)
         result = load.result()
         scenes.keep("logs-full", "The disk of the logs is full", result)
         assert scenes.failed(result) == {}

@@ -1,4 +1,4 @@
-"""The supervisor and its parts: killed, hung, on a full disk, with a clock that is set."""
+"""Faults of the supervisor and its parts: killed, hung, a full disk, a changed clock."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from serving.supervisor import parts
 from tests.support import disks, scenes
 from tests.support.scenes import Scene
 
-# Seconds from a kill, or from when a hung part was noticed, until the service is ready again.
-REVIVED = 10.0
-# What a caller may try again.
+# From a kill, or the detection of a hung part, until the service is ready again.
+RESTART_LIMIT_S = 10.0
+# Outcomes after which a caller may retry.
 RETRIABLE = {"refused", "unconnected", "broken"}
 
 
@@ -28,13 +28,13 @@ def _is_ready(scene: Scene) -> bool:
         return False
 
 
-def test_parts_end_with_a_killed_supervisor_and_the_next_start_is_clean(scene):
+def test_parts_end_with_a_killed_supervisor_and_the_next_start_succeeds(scene):
     load = scene.load(scene.long_enough(short=20, full=30))
     load.settle()
     killed = load.event("kill -9 of the supervisor")
     scene.place.supervisor().kill()
     assert wait_until(lambda: not scene.place.processes(), 10)
-    gone = time.time() - killed
+    ended = time.time() - killed
     scene.place.start()
     load.event("started again")
     took = time.time() - killed
@@ -43,19 +43,19 @@ def test_parts_end_with_a_killed_supervisor_and_the_next_start_is_clean(scene):
         "supervisor-killed",
         "kill -9 of the supervisor, and a start",
         result,
-        gone_seconds=round(gone, 2),
+        gone_seconds=round(ended, 2),
         ready_seconds=round(took, 2),
     )
     assert set(scenes.failed(result)) <= RETRIABLE
     assert any(entry["calls"].get("ok") for entry in result["series"][-4:])
     if scenes.FULL:
-        assert gone < 1
-        assert took <= REVIVED
+        assert ended < 1
+        assert took <= RESTART_LIMIT_S
 
 
 @pytest.fixture
 def hanging(prepared, tmp_path, rate):
-    """A service that notices sooner what hangs, in the short form."""
+    """A running service, in the short form with a short hang timeout."""
     place, archive = prepared
     if not scenes.FULL:
         place.environment["FASHION_HANG_TIMEOUT"] = "2"
@@ -64,7 +64,7 @@ def hanging(prepared, tmp_path, rate):
 
 
 @pytest.mark.parametrize("name", [parts.GATEWAY, parts.FRONTDOOR, parts.BRIDGE, parts.FORK_SERVER])
-def test_hung_part_is_replaced(hanging, name):
+def test_hung_part_is_restarted(hanging, name):
     scene = hanging
     load = scene.load(scene.long_enough(short=16, full=50), "--connections", "16")
     load.settle()
@@ -80,17 +80,17 @@ def test_hung_part_is_replaced(hanging, name):
     title = f"The {name} hangs (SIGSTOP)"
     scenes.keep(f"{name.replace(' ', '-').lower()}-hung", title, result, ready_seconds=round(took, 2))
     if name == parts.GATEWAY:
-        # Callers reach nothing else; what they had sent breaks when the hung one is killed.
+        # The gateway is the only way to the service. Its open requests fail when it is killed.
         assert set(scenes.failed(result)) <= {*RETRIABLE, "timeout"}
         assert any(entry["calls"].get("ok") for entry in result["series"][-4:])
     else:
         assert scenes.failed(result) == {}
     if scenes.FULL:
-        # It is asked every five seconds, and has as long to answer.
-        assert took <= 20 + 10 + REVIVED
+        # Hang timeout, and a liveness request every five seconds with a timeout of five.
+        assert took <= 20 + 10 + RESTART_LIMIT_S
 
 
-def test_frontend_that_dies_on_a_full_disk_is_back_when_there_is_room(prepared, tmp_path, rate):
+def test_frontend_that_dies_on_a_full_disk_is_restarted_when_there_is_space(prepared, tmp_path, rate):
     place, archive = prepared
     place.environment["FASHION_BACKOFF"] = "0.2"
     with disks.small(place.settings.run, "2m"):
@@ -102,14 +102,14 @@ def test_frontend_that_dies_on_a_full_disk_is_back_when_there_is_room(prepared, 
             load.settle()
             filling = disks.fill(place.settings.run)
             frontend = scene.frontend()
-            load.event("no room, and kill -9 of TorchServe's frontend")
+            load.event("no space, and kill -9 of TorchServe's frontend")
             frontend.kill()
             assert wait_until(lambda: "TorchServe: restart attempt 3 failed" in log.read_text(), 30)
             assert "No space left on device" in log.read_text()
             filling.unlink()
-            room = load.event("room again")
+            freed = load.event("space again")
             assert wait_until(lambda: _is_ready(scene), scenes.PATIENCE)
-            took = time.time() - room
+            took = time.time() - freed
             load.event("ready")
             result = load.result()
             assert scene.frontend() != frontend
@@ -118,27 +118,27 @@ def test_frontend_that_dies_on_a_full_disk_is_back_when_there_is_room(prepared, 
     scenes.keep("disk-full", "TorchServe dies while the disk is full", result, ready_seconds=round(took, 2))
     assert set(scenes.failed(result)) <= RETRIABLE
     if scenes.FULL:
-        assert took <= REVIVED + 5
+        assert took <= RESTART_LIMIT_S + 5
 
 
 @pytest.fixture
 def clock(tmp_path):
-    """Variables that have a process live by a clock of its own, and a function that sets that by so many seconds."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-    assert found, "setting the clock of a service needs libfaketime; Debian: apt-get install faketime"
+    """Variables that give a process a clock of its own, and a function that sets it forward by some seconds."""
+    libraries = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    assert libraries, "setting the clock of a service needs libfaketime; on Debian: apt-get install faketime"
     stamp = tmp_path / "clock"
     stamp.write_text("+0")
     variables = {
-        "LD_PRELOAD": str(found[0]),
+        "LD_PRELOAD": str(libraries[0]),
         "FAKETIME_TIMESTAMP_FILE": str(stamp),
         "FAKETIME_CACHE_DURATION": "1",
-        # As on a real machine: what counts seconds is not set.
+        # As on a real machine, where setting the clock does not affect the monotonic clock.
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     return variables, lambda seconds: stamp.write_text(f"{seconds:+d}")
 
 
-def test_clock_that_is_set_by_an_hour_changes_nothing(prepared, tmp_path, rate, clock):
+def test_setting_the_clock_by_an_hour_changes_nothing(prepared, tmp_path, rate, clock):
     place, archive = prepared
     variables, set_clock = clock
     place.environment.update(variables)
@@ -148,17 +148,17 @@ def test_clock_that_is_set_by_an_hour_changes_nothing(prepared, tmp_path, rate, 
     load = scene.load(scene.long_enough(short=24, full=30))
     load.settle()
     before = place.state()["processes"]
-    for seconds, what in ((3600, "forward"), (-3600, "back"), (0, "right again")):
-        load.event(f"the clock goes {what}")
+    for seconds, change in ((3600, "an hour forward"), (-3600, "an hour back"), (0, "to the right time")):
+        load.event(f"clock set {change}")
         set_clock(seconds)
-        # Longer than a part may be silent.
+        # Longer than the hang timeout.
         load.settle(5)
         assert place.state()["processes"] == before
         assert place.run("status").returncode == 0
     set_clock(-3600)
     frontend = scene.frontend()
     frontend.kill()
-    load.event("kill -9 of TorchServe's frontend, an hour back")
+    load.event("kill -9 of TorchServe's frontend, clock an hour back")
     assert wait_until(lambda: place.pid(parts.FRONTEND) not in (0, frontend.pid), scenes.PATIENCE)
     assert wait_until(lambda: _is_ready(scene), scenes.PATIENCE)
     result = load.result()

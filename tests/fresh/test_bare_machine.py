@@ -1,8 +1,8 @@
-"""A bare machine, from a clone to answers: no nginx, no data set, no network but the package registries, an empty home.
+"""From a clone to answers on a bare machine: no nginx, no data set, an empty home, and only the package registries.
 
-Root hides those parts in a mount namespace of its own, and becomes an ordinary user there. Names resolve from a file
-alone, which has the registries' addresses. ``FRESH`` names a folder in which the clone is left; without it a temporary
-one is removed.
+Root hides the other parts of the machine in a mount namespace, and becomes an ordinary user there. Host names resolve
+only from a file with the registries' addresses. ``FRESH`` names a folder in which the clone is kept; without it the
+clone is in a temporary folder.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from serving import settings
 from serving.settings import ROOT
 from tests.support import free_ports, guard
 
-USER = pwd.getpwnam("nobody") if sys.platform == "linux" else None
-# Seconds: several times what a slow machine takes to install, train and start.
-LIMIT = 1800
-SCREEN = 24
-# What pip and apt need to find their registries, where this machine names them by variables.
-KEPT = re.compile(r"(PIP|UV)_\w+|(\w+_)?(CA_BUNDLE|CERT_FILE|CERT_DIR)|(https?|no)_proxy|(HTTPS?|NO)_PROXY")
-# As root, in a mount namespace: nothing here is seen by others, and all of it ends with the last process. The files
-# hosts and nsswitch.conf of the folder $1 take the place of the machine's; $2 and $3 are the user and the group.
+USER = pwd.getpwnam("nobody")
+# Several times as long as a slow machine needs to install, train, and start.
+TIMEOUT_S = 1800
+SCREEN_LINES = 24
+# The variables by which pip and apt find their registries on this machine.
+KEPT_VARIABLES = re.compile(r"(PIP|UV)_\w+|(\w+_)?(CA_BUNDLE|CERT_FILE|CERT_DIR)|(https?|no)_proxy|(HTTPS?|NO)_PROXY")
+# Runs as root in a mount namespace, which is invisible to other processes and ends with its last one. The files hosts
+# and nsswitch.conf of the folder $1 replace those of the machine; $2 and $3 are the user and the group.
 HIDE = r"""
 set -eu
 mount --make-rprivate /
@@ -69,7 +69,7 @@ def _output(*command: str) -> str:
 
 
 def _registries() -> set[str]:
-    """The hosts of pip's and apt's registries, and of the proxies on the way to them."""
+    """The hosts of the registries of pip and apt, and of their proxies."""
     configured = [_output(sys.executable, "-m", "pip", "config", "list")]
     if not re.search(r"(?<!extra-)index-url", configured[0]):
         configured += [PyPI.simple_url, f"https://{PyPI.file_storage_domain}"]
@@ -81,12 +81,12 @@ def _registries() -> set[str]:
 
 
 def _hosts() -> str:
-    """The file ``hosts`` of the bare machine: this machine's own names, and the registries' as they resolve now."""
+    """The file ``hosts`` of the bare machine: this machine's own names, and the registries' current addresses."""
     lines = ["127.0.0.1 localhost", f"127.0.0.1 {socket.gethostname()}"]
     for host in sorted(_registries()):
         with contextlib.suppress(socket.gaierror):
-            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            lines += [f"{address[4][0]} {host}" for address in found]
+            addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+            lines += [f"{address[4][0]} {host}" for address in addresses]
     return "\n".join([*lines, ""])
 
 
@@ -94,7 +94,7 @@ class Machine:
     """The bare machine.
 
     Attributes:
-        clone: the repository's folder there.
+        clone: the folder of the repository.
         address: of the gateway.
     """
 
@@ -108,13 +108,13 @@ class Machine:
         base = settings.read({})
         numbers = free_ports.find(len(base.ports))
         self._environment = {
-            **{name: value for name, value in os.environ.items() if KEPT.fullmatch(name)},
+            **{name: value for name, value in os.environ.items() if KEPT_VARIABLES.fullmatch(name)},
             **{port.variable: str(number) for port, number in zip(base.ports, numbers, strict=True)},
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(home),
             "TMPDIR": str(home),
             "LANG": "C.UTF-8",
-            # By which the guard ends what a killed run leaves.
+            # The guard kills the leftovers of this run by its mark.
             guard.MARK: os.environ[guard.MARK],
         }
         self.address = f"http://127.0.0.1:{self._environment['FASHION_GATEWAY_PORT']}"
@@ -127,11 +127,11 @@ class Machine:
         return [*hide, str(USER.pw_uid), str(USER.pw_gid), *command]
 
     def resolves(self, host: str) -> bool:
-        """Whether a name has an address there."""
+        """Whether a host name has an address on the bare machine."""
         return subprocess.run(self._command("getent", "ahosts", host), stdout=subprocess.DEVNULL).returncode == 0
 
     def make(self, *arguments: str) -> list[str]:
-        """Run ``make`` as a person there would, which must succeed; the lines that it prints."""
+        """Run ``make`` on the bare machine, which must succeed; the printed lines."""
         command = self._command("make", "-C", str(self.clone), "--no-print-directory", *arguments)
         begun = time.monotonic()
         with subprocess.Popen(
@@ -144,26 +144,26 @@ class Machine:
             start_new_session=True,
         ) as process:
             try:
-                printed, _ = process.communicate(timeout=LIMIT)
+                printed, _ = process.communicate(timeout=TIMEOUT_S)
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
-        # What CI's log is to show.
+        # For the log of CI.
         print(f"make {' '.join(arguments)}: {time.monotonic() - begun:.1f} s\n{printed}")
         assert process.returncode == 0, printed
         return printed.splitlines()
 
     def processes(self) -> list[psutil.Process]:
-        """The user's processes in this machine's folder, not those of another machine beside it."""
-        found = []
+        """The user's processes in this machine's folder, without those of another bare machine."""
+        matches = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if process.uids().real != USER.pw_uid or process.status() == psutil.STATUS_ZOMBIE:
                     continue
-                # nginx and the workers rewrite their command lines, and some commands name relative paths.
+                # nginx and the workers overwrite their command lines, and some commands have relative paths.
                 if any(f"{self._folder}/" in f"{word}/" for word in (process.cwd(), *process.cmdline())):
-                    found.append(process)
-        return found
+                    matches.append(process)
+        return matches
 
 
 @pytest.fixture(scope="module")
@@ -172,37 +172,37 @@ def machine() -> Iterator[Machine]:
         _unavailable("only root on Linux can hide parts of a machine")
     missing = [name for name in ("unshare", "setpriv", "git", "make") if shutil.which(name) is None]
     if missing:
-        _unavailable(f"missing: {', '.join(missing)}; Debian: apt-get install util-linux git make")
+        _unavailable(f"missing: {', '.join(missing)}; on Debian: apt-get install util-linux git make")
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode:
-        _unavailable("this container's root may not make a mount namespace; run it with CAP_SYS_ADMIN")
+        _unavailable("root in this container cannot create a mount namespace; run the container with CAP_SYS_ADMIN")
     chosen = os.environ.get("FRESH")
     folder = Path(chosen).absolute() if chosen else Path(tempfile.mkdtemp(prefix="bare-"))
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         pytest.fail(f"{folder} is not empty; name an empty folder with FRESH=")
     folder.chmod(0o755)
-    made = Machine(folder)
+    bare = Machine(folder)
     try:
-        yield made
+        yield bare
     finally:
-        for process in made.processes():
+        for process in bare.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
         if not chosen:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_only_the_registries_have_names(machine):
+def test_only_the_registries_resolve(machine):
     assert machine.resolves(PyPI.netloc) or PyPI.netloc not in _registries()
     mirrors = [urlsplit(source.url).hostname for source in SOURCES if isinstance(source, Mirror)]
     assert mirrors
     assert [host for host in (*mirrors, "example.org") if machine.resolves(host)] == []
 
 
-@pytest.mark.timeout(LIMIT + 60)
-def test_make_serve_ends_with_a_service_and_prints_no_more_than_a_screen(machine):
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_make_serve_starts_the_service_and_its_output_fits_on_a_screen(machine):
     lines = machine.make("serve")
-    assert len(lines) <= SCREEN, "\n".join(lines)
+    assert len(lines) <= SCREEN_LINES, "\n".join(lines)
     assert lines[0].startswith("First run: installs packages")
     assert any("package dataset-fashion-mnist" in line for line in lines)
     assert any(line.startswith("Ready after") for line in lines)
@@ -223,7 +223,7 @@ def test_the_gateway_answers_a_prediction(machine):
 
 
 @pytest.mark.parametrize("path", ["/", "/docs/", "/docs/openapi.yaml", "/readyz"])
-def test_the_pages_are_there(machine, path):
+def test_the_pages_are_served(machine, path):
     assert requests.get(machine.address + path, timeout=30).status_code == 200
 
 
@@ -233,7 +233,7 @@ def test_stop_leaves_nothing(machine):
     assert machine.processes() == []
 
 
-def test_the_second_run_does_nothing_again(machine):
+def test_the_second_run_repeats_no_setup(machine):
     lines = machine.make("serve")
     assert not any("First run" in line or "nstalling" in line or "trained" in line for line in lines)
     assert any(line.startswith("Ready after") for line in lines)

@@ -126,7 +126,7 @@ def test_serve_starts_a_service_and_shows_a_running_one(place):
 
 
 def test_interrupt_while_loading_ends_start(place):
-    slow: dict[str, bytes | None] = {"vector_classifier.py": b"import time\n\ntime.sleep(120)\n"}
+    slow = {"vector_classifier.py": b"import time\n\ntime.sleep(120)\n"}
     packing.pack(place.settings.model_store, changes=slow)
     starter = place.begin("start")
     _read_until(starter, "loading tiny")

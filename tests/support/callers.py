@@ -1,4 +1,4 @@
-"""Clients that call the model ``tiny`` without a pause while something else happens."""
+"""Client threads that send requests to the model ``tiny`` without a pause."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tests.support import packing
 
 
 class Callers:
-    """Clients that call without a pause while this is a context manager.
+    """A context manager with four clients that send requests without a pause.
 
     Attributes:
-        versions: how many answers each version gave.
-        failures: what came in place of an answer.
-        broken: how often a connection ended before the answer, and the request was sent once more.
+        versions: the number of answers of each version.
+        failures: the errors and wrong answers.
+        broken: how often a connection ended before its answer, so that the request was sent again.
     """
 
     def __init__(self, url: str) -> None:
         self._url = f"{url}/predictions/tiny"
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(4)]
+        self._threads = [threading.Thread(target=self._call) for _ in range(4)]
         self.versions: collections.Counter[str] = collections.Counter()
         self.failures: list[str] = []
         self.broken = 0
@@ -39,7 +39,7 @@ class Callers:
         for thread in self._threads:
             thread.join(30)
 
-    def _ask(self) -> None:
+    def _call(self) -> None:
         with requests.Session() as session:
             while not self._stop.is_set():
                 try:
@@ -55,6 +55,6 @@ class Callers:
         try:
             return session.post(self._url, json=[1, 2, 3], timeout=30)
         except requests.ConnectionError:
-            # The gateway closes idle connections when it takes up a configuration; the client's library repeats.
+            # A reload of the gateway closes idle connections. The client library retries in the same way.
             self.broken += 1
             return session.post(self._url, json=[1, 2, 3], timeout=30)

@@ -1,4 +1,4 @@
-"""Disks that are full or cannot be written to."""
+"""Small disks, to test full and read-only ones."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 
 @contextlib.contextmanager
 def small(folder: Path, size: str) -> Iterator[Path]:
-    """A disk of its own at an empty folder; without root on Linux the test is skipped.
+    """Mount a small disk at an empty folder. The test is skipped unless it runs as root on Linux.
 
     Args:
-        folder: made when needed.
-        size: as ``mount`` takes it, such as ``4m``.
+        folder: created if needed.
+        size: in the format of ``mount``, such as ``4m``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if sys.platform != "linux" or os.geteuid() != 0 or _mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder):
@@ -31,7 +31,7 @@ def small(folder: Path, size: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Make the disk at a folder, one of ``small``'s, read-only for a while."""
+    """Make a disk of ``small`` read-only."""
     assert _mount("-o", "remount,ro", folder) == 0
     try:
         yield
@@ -40,7 +40,7 @@ def read_only(folder: Path) -> Iterator[None]:
 
 
 def fill(folder: Path) -> Path:
-    """Take all room that is left on a disk; the file that has it."""
+    """Fill a disk with one file; the file."""
     path = folder / "filling"
     with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
         while True:

@@ -1,10 +1,10 @@
-"""Ends what a test run leaves running, however the run ends: services detach themselves, so nothing else would.
+"""Kill the processes that a test run leaves behind. Services detach themselves, so nothing else would end them.
 
-    pytest ──starts──► guard, a process of its own, waits until the pipe from pytest is closed
-      └─ends, is killed, closes the pipe─► guard kills every process that has the run's mark, and ends
+    pytest ──starts──► guard, a separate process, waits until the pipe from pytest is closed
+      └─ends or is killed, which closes the pipe─► guard kills all processes with the run's mark, and ends
 
-All processes of a run inherit its mark, an environment variable. nginx overwrites its variables; its command line names
-a folder below the run's temporary one instead.
+All processes of a run inherit its mark, an environment variable. nginx overwrites its environment, so the guard finds
+it by its command line, which names a path below the run's temporary folder.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from pathlib import Path
 import psutil
 
 MARK = "FASHION_TEST_RUN"
-# Seconds without any such process after which no more are expected: one that is killed may just have started another.
+# A killed process may just have started another one, so the guard waits until none has appeared for this long.
 _QUIET_S = 0.5
-# Seconds after which the guard gives up, so that it never becomes what it is to prevent.
+# The guard gives up after this long, so that it never becomes a leftover process itself.
 _LIMIT_S = 60.0
 
 
 def begin(folder: Path) -> subprocess.Popen[bytes]:
-    """Start a guard for this process, and mark this process's children to come.
+    """Start a guard for this process, and mark this process's future children.
 
     Args:
-        folder: below which the run's temporary files are.
+        folder: of the run's temporary files.
 
     Returns:
-        The guard; it acts when its standard input is closed, which the end of this process does too.
+        The guard. It acts when its standard input is closed, at the latest by the end of this process.
     """
     mark = f"{os.getpid()}-{time.time_ns()}"
     guard = subprocess.Popen(
@@ -47,14 +47,14 @@ def begin(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def belonging(variable: str, value: str, below: str) -> list[psutil.Process]:
-    """The living processes that have a variable with this value or name a path below a folder, and their children.
+    """Running processes with an environment variable or a path on the command line, and their descendants.
 
     Args:
-        variable: an environment variable.
-        value: what it must be.
-        below: the folder that nginx's command line names, with a path after it.
+        variable: the environment variable.
+        value: its value.
+        below: the folder; the command line of nginx names a path below it.
     """
-    found: list[psutil.Process] = []
+    matches: list[psutil.Process] = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.status() == psutil.STATUS_ZOMBIE:
@@ -62,8 +62,8 @@ def belonging(variable: str, value: str, below: str) -> list[psutil.Process]:
             if process.environ().get(variable) == value or any(
                 f"{below}{os.sep}" in word for word in process.cmdline()
             ):
-                found += [process, *process.children(recursive=True)]
-    return [process for process in dict.fromkeys(found) if process.pid != os.getpid()]
+                matches += [process, *process.children(recursive=True)]
+    return [process for process in dict.fromkeys(matches) if process.pid != os.getpid()]
 
 
 def _main(mark: str, folder: str) -> None:
@@ -81,5 +81,4 @@ def _main(mark: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    # Its own command line names the folder, too.
     _main(sys.argv[1], sys.argv[2])

@@ -1,4 +1,4 @@
-"""Archives for tests: small, made in a moment, read by the real frontend and the real handlers."""
+"""Small archives for tests, which TorchServe's frontend and the real handlers can load."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIG = "minWorkers: 1\nmaxWorkers: 1\nbatchSize: 4\ncontinuousBatching: true\n
 
 
 def network() -> torch.nn.Linear:
-    """A linear layer of three inputs and two outputs, the same in every test."""
+    """A linear layer with three inputs, two outputs, and fixed weights."""
     layer = torch.nn.Linear(FEATURES, len(LABELS))
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[1.0, -1.0, 0.5], [-0.5, 1.0, 0.25]]))
@@ -34,7 +34,7 @@ def network() -> torch.nn.Linear:
 
 
 def signature(model: str, version: str, accuracy: float = 0.9) -> Signature:
-    """The signature of ``network``, with the test accuracy that it is to claim."""
+    """The signature of ``network`` with a given test accuracy."""
     return Signature(
         model=model,
         version=version,
@@ -56,12 +56,12 @@ def golden(count: int = 4) -> bytes:
 def npz(**arrays: np.ndarray) -> bytes:
     """Arrays as the bytes of a ``.npz`` file."""
     packed = io.BytesIO()
-    np.savez(packed, **arrays)
+    np.savez(packed, allow_pickle=True, **arrays)
     return packed.getvalue()
 
 
 def manifest(model: str, version: str) -> dict[str, Any]:
-    """What torch-model-archiver writes as ``MAR-INF/MANIFEST.json``."""
+    """The content of ``MAR-INF/MANIFEST.json``, as torch-model-archiver writes it."""
     return {
         "archiverVersion": "0.12.0",
         "runtime": "python",
@@ -80,7 +80,7 @@ def script() -> bytes:
     """``network`` as TorchScript."""
     packed = io.BytesIO()
     with warnings.catch_warnings():
-        # TorchScript is in maintenance, and what archives hold.
+        # torch deprecates TorchScript, which archives hold.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.save(torch.jit.script(network()), packed)
     return packed.getvalue()
@@ -97,12 +97,12 @@ def pack(
     """Write an archive and list it in the store's index.
 
     Args:
-        store: the folder; made when needed.
+        store: the folder, created if needed.
         model: the model's name.
         version: its version.
-        changes: files of the archive to replace, to add, or with ``None`` to leave out.
-        accuracy: the test accuracy that its signature claims.
-        floor: the accuracy floor that the index gives it.
+        changes: files to replace or add; ``None`` omits a file.
+        accuracy: the test accuracy in the signature.
+        floor: the accuracy floor in the index.
     """
     files: dict[str, bytes | str | None] = {
         "MAR-INF/MANIFEST.json": json.dumps(manifest(model, version)).encode(),

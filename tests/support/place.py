@@ -1,4 +1,4 @@
-"""A place for one service in tests: free ports, folders of its own, and the commands of ``python -m serving``."""
+"""A place for one service in tests: free ports, its own folders, and the commands of ``python -m serving``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A place for one service: its settings, as environment variables and as the service reads them."""
+    """A place for one service: its environment variables, and the settings that the service reads from them."""
 
     environment: dict[str, str]
     settings: Settings
@@ -44,12 +44,12 @@ class Place:
 
     @property
     def management(self) -> str:
-        """URL of its management API."""
+        """URL of TorchServe's management API."""
         return self.settings.management.url
 
     @property
     def metrics(self) -> str:
-        """URL of its metrics API."""
+        """URL of TorchServe's metrics API."""
         return self.settings.metrics.url
 
     @property
@@ -63,11 +63,11 @@ class Place:
         return self.settings.grpc.address
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run a command of ``python -m serving`` in this process, which saves its imports; call it in the main thread.
+        """Run a command of ``python -m serving`` in this process, which saves the imports. Only for the main thread.
 
         Args:
             arguments: of the command.
-            environment: variables beside those of the place.
+            environment: further variables.
         """
         output, errors = io.StringIO(), io.StringIO()
         variables = {**self.environment, **environment}
@@ -79,7 +79,7 @@ class Place:
         return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
-        """Begin ``python -m serving`` with these arguments; its output is to be read from ``stdout``."""
+        """Start a command of ``python -m serving`` in the background, with a pipe as its output."""
         return subprocess.Popen(
             [sys.executable, "-m", "serving", *arguments],
             cwd=ROOT,
@@ -90,14 +90,14 @@ class Place:
         )
 
     def start(self) -> None:
-        """Start the service, which must succeed."""
+        """Start the service; fail the test if it does not start."""
         started = self.run("start")
         assert started.returncode == 0, started.stdout + started.stderr
 
     def end(self) -> None:
-        """Kill whatever runs here, which takes a moment where a stop takes seconds, and remove its scratch folder."""
+        """Kill all processes, which is faster than a stop, and remove the scratch folder."""
         if "COVERAGE_PROCESS_CONFIG" in os.environ:
-            # A process that is killed does not write which lines it has run.
+            # A killed process writes no coverage data.
             self.run("stop")
         path = state.path(self.settings)
         scratch = json.loads(path.read_text())["scratch"] if path.exists() else None
@@ -106,65 +106,66 @@ class Place:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _kill(self) -> bool:
-        """Kill what runs; whether anything did."""
+        """Kill all processes; whether there were any."""
         everything = self._everything()
         for process in everything:
             with suppress(psutil.Error):
                 process.kill()
         for process in everything:
-            # Those that this process started are gone when they have been waited for.
+            # Reap this process's own children, which would stay as zombies.
             with suppress(ChildProcessError):
                 os.waitpid(process.pid, os.WNOHANG)
         return bool(everything)
 
     def _everything(self) -> list[psutil.Process]:
-        """``processes``, and nginx, which hides its variables, with its workers."""
+        """``processes``, and those of nginx, which overwrites its environment."""
         return guard.belonging("FASHION_RUN_DIR", self.environment["FASHION_RUN_DIR"], str(self.settings.run))
 
     def processes(self) -> list[psutil.Process]:
-        """All living processes of this place, workers included, however they were left: they inherit its variables."""
-        found = []
+        """All running processes that have inherited the variables of this place, workers included."""
+        matches = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 mine = process.environ().get("FASHION_RUN_DIR") == self.environment["FASHION_RUN_DIR"]
                 if mine and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+                    matches.append(process)
+        return matches
 
     def workers(self) -> list[psutil.Process]:
-        """Those of ``processes`` that are TorchServe's workers."""
-        found = []
+        """TorchServe's workers among ``processes``."""
+        matches = []
         for process in self.processes():
-            # It may end between the two looks.
+            # The process may have ended.
             with suppress(psutil.Error):
                 words = " ".join(process.cmdline())
-                # Forked, or started without a fork server; a launcher is neither.
+                # A forked worker, or one that was started without a fork server; not a launcher.
                 if process.name() == "worker" or ("model_service_worker" in words and "launcher.py" not in words):
-                    found.append(process)
-        return found
+                    matches.append(process)
+        return matches
 
     def pid(self, name: str) -> int:
-        """The number of one of the service's processes; 0 while it is not running."""
+        """The pid of one part of the service; 0 while it is not running."""
         return int(self.state()["processes"][name] or 0)
 
     def supervisor(self) -> psutil.Process:
-        """The supervisor, which runs."""
+        """The supervisor's process."""
         return psutil.Process(self.state()["pid"])
 
     def process(self, name: str) -> psutil.Process:
-        """One of these processes, which runs."""
+        """The process of one part of the service."""
         return psutil.Process(self.pid(name))
 
     def state(self) -> dict[str, Any]:
-        """What ``run/service.json`` says."""
-        return json.loads((self.settings.run / "service.json").read_text())
+        """The content of ``run/service.json``."""
+        content: dict[str, Any] = json.loads(state.path(self.settings).read_text())
+        return content
 
     def assert_no_process(self) -> None:
-        """No process remains of the service; the supervisor's own may be at its very end."""
+        """No process of the service is left. The supervisor's may take a moment to exit."""
         assert wait_until(lambda: not self.processes(), 5), self.processes()
 
     def assert_nothing_left(self, scratch: str) -> None:
-        """No process, no listener, no state and no temporary file remains of the service."""
+        """No process, listener, state, or temporary file of the service is left."""
         self.assert_no_process()
         assert all(port_is_free(port.host, port.number) for port in self.settings.ports)
         assert not state.path(self.settings).exists()
@@ -172,16 +173,16 @@ class Place:
 
 
 class Elsewhere(Place):
-    """A service that runs already, of which nothing but the gateway can be reached."""
+    """A service that is already running, with access to its gateway only."""
 
     @property
     def inference(self) -> str:
-        """The gateway too: it answers as TorchServe does."""
+        """The gateway, which answers like TorchServe."""
         return self.gateway
 
 
 def make_place(folder: Path, model_store: Path, **environment: str) -> Place:
-    """A place with free ports and folders of its own under ``folder``, and further variables."""
+    """A place with free ports, its own folders below ``folder``, and further variables."""
     base = settings.read({})
     numbers = free_ports.find(len(base.ports))
     variables = {
@@ -197,7 +198,7 @@ def make_place(folder: Path, model_store: Path, **environment: str) -> Place:
 
 @contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Exchange this process's variables, and give its signals back to those who had them."""
+    """Replace this process's environment, and restore its signal handlers at the end."""
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     with pytest.MonkeyPatch.context() as patch:
         for name in os.environ.keys() - variables.keys():

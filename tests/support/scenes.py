@@ -1,8 +1,8 @@
-"""What every fault is tried on: the real service with a model of two workers, under load that checks every answer.
+"""The setting of the fault tests: a real service, whose model has two workers, under a load that checks each answer.
 
-In its short form a test sends a few thousand requests and asks for what must hold on any machine on any day. With
-``CHAOS=full`` in the environment (``make chaos``) it sends at least ``REQUESTS`` at half of what this machine can
-answer, asks for the times as well, and leaves figures in ``bench/results/chaos.json`` and a chart in ``docs/images``.
+In its short form a test sends a few thousand requests, and asserts what must hold on any machine. With ``CHAOS=full``
+in the environment (``make chaos``) it sends at least ``REQUESTS`` at half of this machine's capacity. Then it also
+asserts times, writes its results to ``bench/results/chaos.json``, and draws a chart in ``docs/images``.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from tests.support.place import Place
 
 FULL = os.environ.get("CHAOS") == "full"
 REQUESTS = 20_000
-# Calls a second of the short form: any machine has so many to spare.
+# Calls per second of the short form, which any machine can answer.
 SHORT_RATE = 300.0
-# Seconds that something may take where a test does not ask how long.
+# The timeout in seconds of a wait whose duration is not asserted.
 PATIENCE = 60.0
 
 MODEL = "fashion_mlp"
@@ -46,22 +46,22 @@ RESULTS = ROOT / "bench" / "results" / "chaos.json"
 
 
 def source() -> Path:
-    """The archive that all others are made from; ``make archive`` must have built it."""
+    """The archive that the tests make variants of; ``make archive`` must have built it."""
     return settings.read().model_store / f"{MODEL}.mar"
 
 
 def variant(
     source: Path, store: Path, version: str = "1.0", workers: int = 2, sharpness: float = 1.0, **config: int
 ) -> Path:
-    """Pack an archive again, as another version with other answers.
+    """Repack an archive as another version with other probabilities.
 
     Args:
         source: the archive.
-        store: where to; its index gets an entry.
-        version: the new archive's version.
-        workers: how many it asks for.
-        sharpness: what its scores are multiplied by before the softmax.
-        config: other entries of ``model-config.yaml``.
+        store: the model store of the new archive, which is added to its index.
+        version: of the new archive.
+        workers: the number of workers.
+        sharpness: the factor of the scores before the softmax.
+        config: further entries of ``model-config.yaml``.
     """
     with zipfile.ZipFile(source) as packed:
         files = {name: packed.read(name) for name in packed.namelist()}
@@ -91,13 +91,13 @@ def variant(
 
 
 class Load:
-    """``bench.load`` in a process of its own, from when its first call begins.
+    """A process of ``bench.load``. The constructor returns when the first call begins.
 
     Args:
-        url: the gateway.
-        archives: each version that may answer.
-        seconds: how long.
-        output: a file for its results.
+        url: of the gateway.
+        archives: of all versions that may answer.
+        seconds: the duration.
+        output: the file for the results.
         options: further options of ``bench.load``.
     """
 
@@ -115,57 +115,56 @@ class Load:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        begun.append(self)
+        started.append(self)
         assert self._process.stdout is not None
-        said = self._process.stdout.readline()
-        assert said == "asking\n", said + self._process.stdout.read()
+        line = self._process.stdout.readline()
+        assert line == "asking\n", line + self._process.stdout.read()
 
     @property
     def running(self) -> bool:
-        """Whether calls are still made."""
+        """Whether the load still runs."""
         return self._process.poll() is None
 
     def settle(self, seconds: float = 3.0) -> None:
-        """Let it run for a while, so that what comes next shows beside what was before."""
-        until = time.monotonic() + seconds
-        assert wait_until(lambda: time.monotonic() > until, seconds + 10)
+        """Run for a while, so that the chart shows the time before the next event."""
+        time.sleep(seconds)
         assert self.running
 
-    def event(self, what: str) -> float:
-        """Remember that something was done just now; the time, as ``time.time`` has it."""
-        self._events.append((time.time(), what))
+    def event(self, name: str) -> float:
+        """Record that an event happens now; its time by ``time.time``."""
+        self._events.append((time.time(), name))
         return self._events[-1][0]
 
     def stop(self) -> None:
-        """Begin no more calls."""
+        """Stop the load; it completes its open calls."""
         self._process.send_signal(signal.SIGTERM)
 
     def result(self) -> dict[str, Any]:
-        """Wait for its end; what it measured, and the events in seconds from its start."""
-        said, _ = self._process.communicate(timeout=900)
-        assert self._process.returncode in (0, 1), said
-        found: dict[str, Any] = json.loads(self._output.read_text())
-        found["events"] = [[round(when - found["started"], 2), what] for when, what in self._events]
-        return found
+        """Wait for the end of the load; its results, and the events with their seconds since its start."""
+        output, _ = self._process.communicate(timeout=900)
+        assert self._process.returncode in (0, 1), output
+        result: dict[str, Any] = json.loads(self._output.read_text())
+        result["events"] = [[round(when - result["started"], 2), name] for when, name in self._events]
+        return result
 
     def kill(self) -> None:
-        """End it at once, if it runs."""
+        """Kill the load, if it runs."""
         if self.running:
             self._process.kill()
             self._process.communicate()
 
 
-# Every load that was begun, for the fixture that ends those of a test that failed.
-begun: list[Load] = []
+# All loads, for the fixture that kills those of a failed test.
+started: list[Load] = []
 
 
 def failed(result: dict[str, Any]) -> dict[str, int]:
-    """The calls of a load that did not end with a right answer, by outcome."""
+    """The number of a load's failed calls, by outcome."""
     return {outcome: count for outcome, count in result["calls"].items() if outcome != "ok"}
 
 
 def seconds_since(result: dict[str, Any], when: float, outcomes: Sequence[str]) -> float:
-    """From a time to the end of the last interval in which a call had one of these outcomes; 0 if none had."""
+    """Seconds from a time to the end of the last interval with one of these outcomes; 0 without any."""
     offset = when - result["started"]
     last = [
         (place + 1) * result["interval"]
@@ -181,10 +180,10 @@ class Scene:
 
     Attributes:
         place: the service.
-        archives: each version that may answer.
-        folder: for files of the load.
-        rate: calls a second, half of what the service answers.
-        response_timeout: seconds after which a worker that does not answer is replaced.
+        archives: of all versions that may answer.
+        folder: for the files of the loads.
+        rate: calls per second, half of the service's capacity.
+        response_timeout: seconds after which TorchServe replaces a worker that does not answer.
     """
 
     place: Place
@@ -195,46 +194,46 @@ class Scene:
 
     @property
     def management(self) -> Management:
-        """Its management API."""
+        """TorchServe's management API."""
         return Management(self.place.management)
 
     def model(self, version: str = "1.0") -> Model:
-        """The model as the management API describes it."""
-        (found,) = [each for each in self.management.models() if (each.name, each.version) == (MODEL, version)]
-        return found
+        """The description of the model by the management API."""
+        (model,) = [each for each in self.management.models() if (each.name, each.version) == (MODEL, version)]
+        return model
 
     def workers(self) -> list[psutil.Process]:
-        """The model's worker processes, in the order of their numbers."""
+        """The model's worker processes, sorted by their ids."""
         return [psutil.Process(worker.pid) for worker in sorted(self.model().workers, key=lambda worker: worker.id)]
 
     def await_replaced(self, victim: psutil.Process) -> None:
-        """Wait until the model is ready without this worker."""
+        """Wait until a new worker has replaced this one."""
 
         def replaced() -> bool:
             model = self.model()
             return model.ready and victim.pid not in [worker.pid for worker in model.workers]
 
-        assert wait_until(replaced, PATIENCE), f"worker {victim.pid} is not replaced"
+        assert wait_until(replaced, PATIENCE), f"worker {victim.pid} was not replaced within {PATIENCE:g} s"
 
     def frontend(self) -> psutil.Process:
         """TorchServe's frontend."""
         return self.place.process(parts.FRONTEND)
 
     def load(self, seconds: float, *options: str, rate: float | None = None) -> Load:
-        """Begin a load at the scene's rate or another one."""
+        """Start a load at the scene's rate or another one."""
         output = self.folder / f"load-{time.time_ns()}.json"
         at = ("--rate", str(rate or self.rate))
         return Load(self.place.gateway, self.archives, seconds, output, *at, *options)
 
     def long_enough(self, short: float, full: float) -> float:
-        """Seconds of a load: ``short``, or in the full form ``full`` and as many more as ``REQUESTS`` take."""
+        """The duration of a load: ``short``, or in the full form at least ``full`` and enough for ``REQUESTS``."""
         return max(full, REQUESTS / self.rate + 1) if FULL else short
 
 
 def capacity(url: str, archives: Sequence[Path], folder: Path, *options: str, connections: int = 64) -> float:
-    """Calls a second that a service answers to so many connections that always ask: the best of three rounds.
+    """The calls per second that a service answers over some connections: the best of three rounds.
 
-    The first of them warms up Java; one that something else on the machine disturbs must not stand for what it can do.
+    The first round warms up Java. The best one is taken because other load on the machine can slow a round.
     """
     rates = []
     for number in range(3 if FULL else 1):
@@ -246,13 +245,13 @@ def capacity(url: str, archives: Sequence[Path], folder: Path, *options: str, co
 
 
 def keep(name: str, title: str, result: dict[str, Any] | None, **figures: Any) -> None:
-    """In the full form, write what a fault came to, and draw it.
+    """In the full form, write the results of a fault test, and draw its chart.
 
     Args:
-        name: the fault, in small letters with hyphens.
-        title: the chart's heading.
-        result: of the load; ``None`` for a fault without one.
-        figures: what was measured beside the load.
+        name: of the fault, in lower case with hyphens.
+        title: of the chart.
+        result: of the load; ``None`` for a test without one.
+        figures: further measurements.
     """
     if not FULL:
         return

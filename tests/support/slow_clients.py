@@ -1,10 +1,10 @@
-"""Clients that keep a server waiting, in a process of their own.
+"""Slow clients, in a process of their own.
 
     python -m tests.support.slow_clients --port 8000 --count 5000
 
-A quarter of them each sends the headers a byte at a time, sends the body a byte at a time, never finishes the body, and
-sends nothing at all; beside them some vanish as soon as they have asked. Whoever is put out comes back. It prints
-``open`` when all have a connection, and ends on SIGTERM.
+A quarter each sends the headers byte by byte, sends the body byte by byte, never finishes the body, and sends nothing.
+Others reset their connection right after the request. A client whose connection is closed reconnects. The process
+prints ``open`` when nearly all clients are connected, and ends on SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ import sys
 
 from serving.settings import HOST
 
-# Seconds between two bytes: under the gateway's limit for a body, so that only patience ends such a client.
-PAUSE = 8.0
-# Seconds before a client that was put out comes back.
-_BACK = 1.0
-# Clients a second that vanish.
-_VANISHING = 20.0
+# Below the gateway's client_body_timeout of 15 s, so that the gateway does not close such a connection.
+PAUSE_S = 8.0
+# A client whose connection was closed reconnects after this pause.
+_RECONNECT_PAUSE_S = 1.0
+_RESETS_PER_S = 20.0
+# A server accepts this rate without dropping connections.
+_CONNECTS_PER_S = 2500
+# Not 1, because the first connections may be closed before the last one is open.
+_OPEN_SHARE = 0.98
 _HEAD = b"POST /predictions/fashion_mlp HTTP/1.1\r\nHost: slow\r\nContent-Type: application/octet-stream\r\n"
 _WHOLE = _HEAD + b"Content-Length: 784\r\n\r\n"
 
 
 class Client(asyncio.Protocol):
-    """One that dawdles in a way of its own.
+    """One slow client.
 
     Args:
-        number: decides the way.
-        crowd: all of them.
+        number: of the client, which decides how it is slow.
+        crowd: all clients.
     """
 
     def __init__(self, number: int, crowd: Crowd) -> None:
@@ -46,8 +49,7 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._crowd.open += 1
-        self._crowd.opened += 1
+        self._crowd.count_opened()
         way = self._number % 4
         if way == 0:
             self._rest = _HEAD
@@ -63,13 +65,13 @@ class Client(asyncio.Protocol):
         self._transport.write(self._rest[:1])
         self._rest = self._rest[1:]
         if self._rest:
-            self._timer = asyncio.get_running_loop().call_later(PAUSE, self._dribble)
+            self._timer = asyncio.get_running_loop().call_later(PAUSE_S, self._dribble)
 
     def connection_lost(self, _reason: Exception | None) -> None:
         if self._timer:
             self._timer.cancel()
         self._crowd.open -= 1
-        self._crowd.come(self._number, _BACK)
+        self._crowd.connect(self._number, _RECONNECT_PAUSE_S)
 
 
 class Crowd:
@@ -77,56 +79,63 @@ class Crowd:
 
     Args:
         port: of the server.
-        count: how many.
+        count: of the clients.
 
     Attributes:
-        open: connections at the moment.
-        opened: connections that there were.
+        open: the number of open connections.
+        opened: the number of connections so far.
     """
 
     def __init__(self, port: int, count: int) -> None:
         self._port = port
         self._count = count
         self._ending = False
+        self._filled = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.open = 0
         self.opened = 0
 
-    def come(self, number: int, after: float) -> None:
-        """Let a client come some seconds later, unless it is all over."""
+    def count_opened(self) -> None:
+        """Count a new connection."""
+        self.open += 1
+        self.opened += 1
+        if self.open >= self._count * _OPEN_SHARE:
+            self._filled.set()
+
+    def connect(self, number: int, after: float) -> None:
+        """Connect a client after some seconds, unless the crowd is leaving."""
         if not self._ending:
-            task = asyncio.get_running_loop().create_task(self._come(number, after))
+            task = asyncio.get_running_loop().create_task(self._connect(number, after))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _come(self, number: int, after: float) -> None:
+    async def _connect(self, number: int, after: float) -> None:
         await asyncio.sleep(after)
         try:
             await asyncio.get_running_loop().create_connection(lambda: Client(number, self), HOST, self._port)
         except OSError:
-            self.come(number, _BACK)
+            self.connect(number, _RECONNECT_PAUSE_S)
 
-    async def stay(self) -> None:
-        """Come, stay until SIGTERM, and leave."""
+    async def run(self) -> None:
+        """Connect all clients, and keep them connected until SIGTERM."""
         ended = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
         for number in range(self._count):
-            # A server takes so many a second without dropping any.
-            self.come(number, number / 2500)
-        while self.open < self._count * 0.98 and not ended.is_set():
-            await asyncio.sleep(0.05)
+            self.connect(number, number / _CONNECTS_PER_S)
+        waits = [asyncio.create_task(event.wait()) for event in (self._filled, ended)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         print("open", flush=True)
         while not ended.is_set():
             with contextlib.suppress(OSError):
-                _vanish(self._port)
+                _reset(self._port)
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(ended.wait(), 1 / _VANISHING)
+                await asyncio.wait_for(ended.wait(), 1 / _RESETS_PER_S)
         self._ending = True
-        print(f"{self.opened} connections, {self.open} in the end", flush=True)
+        print(f"{self.opened} connections, {self.open} at the end", flush=True)
 
 
-def _vanish(port: int) -> None:
-    """Ask for a prediction and reset the connection before it comes."""
+def _reset(port: int) -> None:
+    """Send a request, and reset the connection before the answer."""
     with socket.create_connection((HOST, port), timeout=2) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.sendall(_WHOLE + bytes(784))
@@ -134,17 +143,17 @@ def _vanish(port: int) -> None:
 
 def main() -> int:
     """The command line; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.support.slow_clients", description="Clients that dawdle.")
+    parser = argparse.ArgumentParser(prog="python -m tests.support.slow_clients", description="Slow clients.")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--count", type=int, required=True)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
-    async def stay() -> None:
-        await Crowd(given.port, given.count).stay()
+    async def run() -> None:
+        await Crowd(arguments.port, arguments.count).run()
 
-    asyncio.run(stay())
+    asyncio.run(run())
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Packages are installed with a line of progress and a log, or refused in one message; pip is scripted."""
+"""The installation of packages: progress, log, and error messages. A script stands in for pip."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ import sys
 
 import pytest
 
+from requirements import install
 from serving.settings import ROOT
-
-_SPEC = importlib.util.spec_from_file_location("install", ROOT / "requirements" / "install.py")
-install = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(install)
 
 
 @pytest.fixture
 def environment(tmp_path):
-    """Makes an environment whose Python prints what pip would, takes so many seconds, and ends so."""
+    """A function that creates an environment whose Python prints some output, sleeps, and exits with a code."""
 
     def make(printed: str, code: int = 0, seconds: float = 0.0):
         python = tmp_path / "env" / "bin" / "python"
@@ -33,7 +30,7 @@ def environment(tmp_path):
     return make
 
 
-def test_a_screen_shows_one_line_and_the_log_all(environment, tmp_path, capsys):
+def test_the_screen_shows_one_line_and_the_log_everything(environment, tmp_path, capsys):
     printed = "Collecting torch==2.13.0\n  Downloading it\nCollecting numpy\nInstalling collected packages: a, b, c"
     folder = environment(printed)
     assert install.install(folder, ["-r", "some.txt"]) == 0
@@ -50,23 +47,23 @@ def test_a_failure_shows_pips_reason_and_the_log(environment, capsys):
     folder = environment("Collecting torch\nERROR: No matching distribution found for torch==2.13.0", 1)
     assert install.install(folder, ["torch"]) == 1
     error = capsys.readouterr().err
-    assert f"whole output is in {folder}/install.log" in error
+    assert f"pip's output is in {folder}/install.log" in error
     assert error.endswith("ERROR: No matching distribution found for torch==2.13.0\n")
 
 
-def test_a_failure_of_a_build_shows_the_reason_of_the_pip_that_built(environment, capsys):
+def test_a_failed_build_shows_the_error_of_its_own_pip(environment, capsys):
     folder = environment("error: subprocess-exited-with-error\n  ERROR: No disk\n\nnote: not a problem with pip", 1)
     assert install.install(folder, ["torch"]) == 1
     assert capsys.readouterr().err.endswith("install.log\nERROR: No disk\n")
 
 
-def test_a_failure_without_pips_mark_shows_the_last_lines(environment, capsys):
+def test_a_failure_without_a_line_of_pips_errors_shows_the_last_lines(environment, capsys):
     folder = environment("Collecting torch\nTraceback\nMemoryError", 1)
     assert install.install(folder, ["torch"]) == 1
     assert capsys.readouterr().err.endswith("Collecting torch\nTraceback\nMemoryError\n")
 
 
-def test_nothing_to_install_is_told(environment, capsys):
+def test_nothing_to_install_is_reported(environment, capsys):
     folder = environment("Requirement already satisfied: idna in /somewhere (3.20)")
     assert install.install(folder, ["idna"]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("nothing to install in ")
@@ -100,45 +97,49 @@ def test_progress_counts_what_pip_has_installed_since_it_began(tmp_path):
     )
 
 
-def test_an_environment_whose_making_was_interrupted_is_made_again(environment, tmp_path, capsys):
+def test_an_environment_without_pip_is_created_again(environment, tmp_path, capsys):
     folder = environment("")
     (folder / "bin" / "pip").unlink()
     (folder / "pyvenv.cfg").mkdir()
     assert install.install(folder, ["torch"]) == 1
-    assert f"the virtual environment {folder} was not made" in capsys.readouterr().err
+    assert f"the virtual environment {folder} could not be created" in capsys.readouterr().err
     assert not (tmp_path / "asked").exists()
 
 
-def test_an_old_python_can_parse_the_refusal():
+def test_an_old_python_can_parse_the_script():
     path = ROOT / "requirements" / "install.py"
     ast.parse(path.read_text(), feature_version=(3, 7))
 
 
-def test_an_environment_that_cannot_be_made_is_told(tmp_path, capsys):
+def test_an_environment_that_cannot_be_created_is_an_error(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert install.install(tmp_path / "file", ["torch"]) == 1
-    assert f"the virtual environment {tmp_path}/file was not made" in capsys.readouterr().err
+    assert f"the virtual environment {tmp_path}/file could not be created" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "version", [(3, 9), (install.NEWEST[0], install.NEWEST[1] + 1), (2, 7)], ids=["older", "newer", "Python 2"]
 )
-def test_another_python_is_refused_with_the_versions_that_will_do(version):
+def test_an_unsupported_python_is_refused_with_the_supported_versions(version):
     reason = install.unusable(version)
-    assert f"is Python {version[0]}.{version[1]}, and 3.10 to {install.NEWEST[0]}.{install.NEWEST[1]} are" in reason
+    assert reason is not None
+    newest = ".".join(map(str, install.NEWEST))
+    assert f"must be Python 3.10 to {newest}, is {version[0]}.{version[1]};" in reason
     assert "PYTHON=" in reason
 
 
-def test_this_python_will_do():
+def test_this_python_is_supported():
     assert install.unusable(sys.version_info[:2]) is None
 
 
-def test_a_python_without_venv_is_told(monkeypatch):
+def test_a_python_without_venv_is_refused(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ensurepip" else object())
-    assert "apt-get install python3-venv" in install.unusable((3, 11))
+    reason = install.unusable((3, 11))
+    assert reason is not None
+    assert "apt-get install python3-venv" in reason
 
 
-def test_one_place_has_the_versions():
+def test_the_readme_and_the_projects_name_the_same_versions():
     page = (ROOT / "README.md").read_text()
     newest = ".".join(map(str, install.NEWEST))
     assert f"Python 3.10 to {newest}" in page
