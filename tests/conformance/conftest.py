@@ -1,11 +1,11 @@
 """Official clients, unmodified, against the whole service.
 
-They run in a virtual environment of their own (``requirements/conformance.txt``), because they take an older protobuf
-than the service. ``FASHION_URL`` (the gateway, http://127.0.0.1:8000) and ``FASHION_GRPC`` (127.0.0.1:8001) name a
-service that runs already; without them one is started on free ports by the project's own environment, ``.venv``.
+They run in their own virtual environment (``requirements/conformance.txt``), because they need an older protobuf than
+the service. ``FASHION_URL`` (http://127.0.0.1:8000) and ``FASHION_GRPC`` (127.0.0.1:8001) name a running service.
+Without them the tests start one on free ports, with the project's environment ``.venv``.
 
-KServe's and Triton's clients give the same names to messages of their own, which one process cannot hold: run
-``test_kserve.py`` apart from the others.
+KServe's and Triton's clients register different protobuf messages under the same names, which fails in one process. Run
+``test_kserve.py`` separately.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from tests.support.reference import LABELS, PIXELS, ROOT, TIMEOUT
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-    """Where a service answers: ``http`` without a slash at the end, ``grpc`` as ``host:port``."""
+    """A service's addresses: ``http`` is a URL without a trailing slash, ``grpc`` is ``host:port``."""
 
     http: str
     grpc: str
 
     @property
     def host(self) -> str:
-        """The HTTP address without its scheme, as Triton's client takes it."""
+        """The HTTP address without its scheme, for Triton's client."""
         return self.http.partition("//")[2]
 
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory) -> Iterator[Service]:
-    """The service that the environment names, or one of its own."""
+    """The service that the environment variables name, or a new one."""
     if "FASHION_URL" in os.environ:
         yield Service(os.environ["FASHION_URL"].rstrip("/"), os.environ["FASHION_GRPC"])
         return
@@ -71,14 +71,14 @@ def service(tmp_path_factory) -> Iterator[Service]:
 
 
 @pytest.fixture(params=["fashion_mlp", "fashion_convnet"])
-def model(request) -> str:
-    """The name of a model of images; the version is ``VERSION``."""
-    return request.param
+def model(request: pytest.FixtureRequest) -> str:
+    """The name of an image model; its version is ``VERSION``."""
+    return str(request.param)
 
 
 @pytest.fixture
 def expected(service, model) -> np.ndarray:
-    """Probabilities of ``PIXELS``, float32 [5, 10], by the service's own simplest format."""
+    """Probabilities of ``PIXELS``, float32 [5, 10], from the service's simplest format: raw bytes."""
     answer = requests.post(
         f"{service.http}/predictions/{model}",
         data=PIXELS.tobytes(),

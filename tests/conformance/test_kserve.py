@@ -11,10 +11,10 @@ from kserve.protocol.infer_type import RequestedOutput
 from tests.support.reference import PIXELS, VERSION, assert_same, labels, png, run
 
 
-def request_of(model, binary, **more):
+def make_request(model, binary, **options):
     tensor = InferInput("image", list(PIXELS.shape), "UINT8")
     tensor.set_data_from_numpy(PIXELS, binary_data=binary)
-    return InferRequest(model, [tensor], request_id="42", **more)
+    return InferRequest(model, [tensor], request_id="42", **options)
 
 
 def over_http(call, protocol="v2"):
@@ -36,12 +36,12 @@ def over_grpc(service, call):
     return run(run_client())
 
 
-def check(response, model, expected):
-    found = {output.name: output for output in response.outputs}
+def assert_predictions(response, model, expected):
+    outputs = {output.name: output for output in response.outputs}
     assert (response.model_name, response.id) == (model, "42")
-    assert_same(found["probabilities"].as_numpy(), expected)
-    assert found["class"].as_numpy().tolist() == expected.argmax(1).tolist()
-    names = found["label"].as_numpy().tolist()
+    assert_same(outputs["probabilities"].as_numpy(), expected)
+    assert outputs["class"].as_numpy().tolist() == expected.argmax(1).tolist()
+    names = outputs["label"].as_numpy().tolist()
     assert [each if isinstance(each, str) else each.decode() for each in names] == labels(expected)
 
 
@@ -55,12 +55,12 @@ def test_health_over_http(service, model):
 @pytest.mark.parametrize("binary", [True, False], ids=["binary in", "JSON in"])
 @pytest.mark.parametrize("binary_out", [True, False], ids=["binary out", "JSON out"])
 def test_inference_over_http(service, model, expected, binary, binary_out):
-    request = request_of(model, binary, parameters={"binary_data_output": binary_out})
-    check(over_http(lambda client: client.infer(service.http, request, model_name=model)), model, expected)
+    request = make_request(model, binary, parameters={"binary_data_output": binary_out})
+    assert_predictions(over_http(lambda client: client.infer(service.http, request, model_name=model)), model, expected)
 
 
 def test_requested_outputs_over_http(service, model, expected):
-    request = request_of(model, True, request_outputs=[RequestedOutput("class", {"binary_data": True})])
+    request = make_request(model, True, request_outputs=[RequestedOutput("class", {"binary_data": True})])
     response = over_http(lambda client: client.infer(service.http, request, model_name=model))
     assert [output.name for output in response.outputs] == ["class"]
     assert response.outputs[0].as_numpy().tolist() == expected.argmax(1).tolist()
@@ -68,7 +68,7 @@ def test_requested_outputs_over_http(service, model, expected):
 
 def test_an_error_over_http(service):
     with pytest.raises(httpx.HTTPStatusError) as caught:
-        over_http(lambda client: client.infer(service.http, request_of("nosuch", True), model_name="nosuch"))
+        over_http(lambda client: client.infer(service.http, make_request("nosuch", True), model_name="nosuch"))
     assert caught.value.response.status_code == 404
 
 
@@ -93,11 +93,11 @@ def test_health_over_grpc(service, model):
 
 @pytest.mark.parametrize("binary", [True, False], ids=["raw contents", "typed contents"])
 def test_inference_over_grpc(service, model, expected, binary):
-    request = request_of(model, binary, model_version=VERSION)
-    check(over_grpc(service, lambda client: client.infer(request)), model, expected)
+    request = make_request(model, binary, model_version=VERSION)
+    assert_predictions(over_grpc(service, lambda client: client.infer(request)), model, expected)
 
 
 def test_an_error_over_grpc(service):
     with pytest.raises(grpc.RpcError) as caught:
-        over_grpc(service, lambda client: client.infer(request_of("nosuch", True)))
+        over_grpc(service, lambda client: client.infer(make_request("nosuch", True)))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND

@@ -1,7 +1,7 @@
 """The description of the API against the service behind its gateway.
 
-What it allows is sent, and much that it does not; nothing may come back that it does not describe. The bodies that only
-a program can write come from here.
+Schemathesis sends requests that the description allows, and many that it forbids. Every answer must be one that the
+description contains. This module adds bodies that random data cannot produce, such as PNG files.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from schemathesis import checks
 
 from tests.support.reference import PIXELS, ROOT, TIMEOUT, png
 
-# Requests for each operation, beside the examples of the description and its corner cases.
-COUNT = 60
+# Random requests per operation, in addition to the description's examples and to corner cases.
+REQUESTS_PER_OPERATION = 60
 CHECKS = [
     *(checks.not_a_server_error, checks.status_code_conformance, checks.content_type_conformance),
     *(checks.response_headers_conformance, checks.response_schema_conformance),
     *(checks.unsupported_method, checks.allow_header_conformance),
 ]
 
-# Names that are valid but not there would be all that chance finds.
+# Random valid names would almost never be the name of a model.
 MODELS = ["fashion_mlp", "fashion_convnet", "blobs_mlp", "sigmoid_net"]
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
@@ -37,40 +37,40 @@ def npy(values):
     return file.getvalue()
 
 
-def _of(*right: bytes) -> st.SearchStrategy[bytes]:
-    """Right bodies, right ones cut short, and noise."""
-    whole = st.sampled_from(right)
+def _bodies(*valid: bytes) -> st.SearchStrategy[bytes]:
+    """Valid bodies, truncated ones, and random bytes."""
+    whole = st.sampled_from(valid)
     return whole | st.builds(lambda body, share: body[: int(len(body) * share)], whole, st.floats(0, 1)) | st.binary()
 
 
 PNG = png(PIXELS[0])
 VECTORS = np.arange(12, dtype="<f4").reshape(3, 4)
 for kind in ("png", "jpeg", "webp", "gif", "bmp"):
-    schemathesis.openapi.media_type(f"image/{kind}", _of(PNG))
-schemathesis.openapi.media_type("application/octet-stream", _of(PIXELS.tobytes(), VECTORS.tobytes(), PNG))
-schemathesis.openapi.media_type("application/x-npy", _of(npy(PIXELS), npy(VECTORS)))
+    schemathesis.openapi.media_type(f"image/{kind}", _bodies(PNG))
+schemathesis.openapi.media_type("application/octet-stream", _bodies(PIXELS.tobytes(), VECTORS.tobytes(), PNG))
+schemathesis.openapi.media_type("application/x-npy", _bodies(npy(PIXELS), npy(VECTORS)))
 
 schema = schemathesis.openapi.from_path(ROOT / "web" / "openapi.yaml")
 
 
 @schema.hook("map_path_parameters")
-def name_what_is_there(_context, parameters):
-    """Make most names of models and versions those of real ones; always the same of the same."""
-    found = dict(parameters or {})
-    for name, real in (("model", MODELS), ("version", ["1.0"])):
-        given = found.get(name)
-        if isinstance(given, str) and NAME.fullmatch(given):
-            lot = zlib.crc32(given.encode()) % 5
-            found[name] = real[lot % len(real)] if lot < 4 else given
-    return found
+def use_existing_names(_context, parameters):
+    """Replace four of five random names by those of existing models and versions; equal names by equal ones."""
+    values = dict(parameters or {})
+    for parameter, existing in (("model", MODELS), ("version", ["1.0"])):
+        name = values.get(parameter)
+        if isinstance(name, str) and NAME.fullmatch(name):
+            bucket = zlib.crc32(name.encode()) % 5
+            values[parameter] = existing[bucket % len(existing)] if bucket < 4 else name
+    return values
 
 
 @schema.parametrize()
 @hypothesis.settings(
-    max_examples=COUNT,
+    max_examples=REQUESTS_PER_OPERATION,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(hypothesis.HealthCheck),
 )
-def test_answers_are_as_described(case, service):
+def test_answers_match_the_description(case, service):
     case.call_and_validate(base_url=service.http, checks=CHECKS, timeout=TIMEOUT)

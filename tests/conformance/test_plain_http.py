@@ -1,4 +1,4 @@
-"""General HTTP clients: requests, httpx and curl, with the formats that people send."""
+"""General HTTP clients: requests, httpx and curl, with every format of a body."""
 
 import base64
 import io
@@ -29,9 +29,9 @@ def with_httpx(url, body, content_type):
 def with_curl(url, body, content_type):
     command = ["curl", "--silent", "--show-error", "--noproxy", "*", "--max-time", str(TIMEOUT), "--data-binary", "@-"]
     command += ["--header", f"Content-Type: {content_type}", "--write-out", "\n%{http_code} %{content_type}", url]
-    answered, _, told = subprocess.run(command, input=body, capture_output=True, check=True).stdout.rpartition(b"\n")
-    status, _, found = told.decode().partition(" ")
-    return int(status), found, answered
+    content, _, trailer = subprocess.run(command, input=body, capture_output=True, check=True).stdout.rpartition(b"\n")
+    status, _, answer_type = trailer.decode().partition(" ")
+    return int(status), answer_type, content
 
 
 @pytest.fixture(params=[with_requests, with_httpx, with_curl], ids=["requests", "httpx", "curl"])
@@ -58,20 +58,20 @@ FORMATS = {
 
 @pytest.mark.parametrize(("content_type", "body"), FORMATS.values(), ids=FORMATS)
 def test_predictions_of_several_images(post, service, model, expected, content_type, body):
-    status, kind, answered = post(f"{service.http}/predictions/{model}/{VERSION}", body, content_type)
-    assert (status, kind.partition(";")[0]) == (200, "application/json"), answered
-    found = json.loads(answered)
-    found = found["predictions"] if isinstance(found, dict) else found
-    assert [each["label"] for each in found] == labels(expected)
-    assert_same([list(each["probabilities"].values()) for each in found], expected)
+    status, answer_type, content = post(f"{service.http}/predictions/{model}/{VERSION}", body, content_type)
+    assert (status, answer_type.partition(";")[0]) == (200, "application/json"), content
+    answer = json.loads(content)
+    predictions = answer["predictions"] if isinstance(answer, dict) else answer
+    assert [each["label"] for each in predictions] == labels(expected)
+    assert_same([list(each["probabilities"].values()) for each in predictions], expected)
 
 
 def test_a_prediction_of_one_image(post, service, model, expected):
-    status, _, answered = post(f"{service.http}/predictions/{model}", EXAMPLE.read_bytes(), "image/png")
-    assert status == 200, answered
-    found = json.loads(answered)
-    assert found["class"] == expected[0].argmax()
-    assert found["probability"] == pytest.approx(expected[0].max(), abs=1e-5)
+    status, _, content = post(f"{service.http}/predictions/{model}", EXAMPLE.read_bytes(), "image/png")
+    assert status == 200, content
+    prediction = json.loads(content)
+    assert prediction["class"] == expected[0].argmax()
+    assert prediction["probability"] == pytest.approx(expected[0].max(), abs=1e-5)
 
 
 def test_several_files_in_one_form(service, model, expected):
@@ -84,8 +84,8 @@ def test_several_files_in_one_form(service, model, expected):
 
 def test_a_file_in_curls_form(service, model, expected):
     command = ["curl", "--silent", "--fail", "--noproxy", "*", f"{service.http}/predictions/{model}"]
-    answered = subprocess.run([*command, "--form", f"image=@{EXAMPLE}"], capture_output=True, check=True).stdout
-    assert json.loads(answered)["class"] == expected[0].argmax()
+    content = subprocess.run([*command, "--form", f"image=@{EXAMPLE}"], capture_output=True, check=True).stdout
+    assert json.loads(content)["class"] == expected[0].argmax()
 
 
 def test_inference_as_json(post, service, model, expected):
@@ -94,14 +94,14 @@ def test_inference_as_json(post, service, model, expected):
         "inputs": [{"name": "image", "shape": [5, 28, 28], "datatype": "UINT8", "data": PIXELS.tolist()}],
     }
     for path in (f"/v2/models/{model}/infer", f"/v2/models/{model}/versions/{VERSION}/infer"):
-        status, kind, answered = post(service.http + path, json.dumps(body).encode(), "application/json")
-        assert (status, kind.partition(";")[0]) == (200, "application/json"), answered
-        found = json.loads(answered)
-        assert found["id"] == "7"
-        assert_same(found["outputs"][0]["data"], expected)
+        status, answer_type, content = post(service.http + path, json.dumps(body).encode(), "application/json")
+        assert (status, answer_type.partition(";")[0]) == (200, "application/json"), content
+        answer = json.loads(content)
+        assert answer["id"] == "7"
+        assert_same(answer["outputs"][0]["data"], expected)
 
 
-BAD = {
+ERRORS = {
     "not JSON": ("/v2/models/{}/infer", b"{", "application/json", 400),
     "no inputs": ("/v2/models/{}/infer", b"{}", "application/json", 422),
     "half an image": ("/predictions/{}", EXAMPLE.read_bytes()[:100], "image/png", 400),
@@ -113,14 +113,14 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("path", "body", "content_type", "status"), BAD.values(), ids=BAD)
-def test_problems(post, service, model, path, body, content_type, status):
-    found, kind, answered = post(service.http + path.format(model), body, content_type)
-    assert (found, kind.partition(";")[0]) == (status, "application/problem+json"), answered
-    problem = json.loads(answered)
+@pytest.mark.parametrize(("path", "body", "content_type", "status"), ERRORS.values(), ids=ERRORS)
+def test_errors_are_problem_documents(post, service, model, path, body, content_type, status):
+    answer_status, answer_type, content = post(service.http + path.format(model), body, content_type)
+    assert (answer_status, answer_type.partition(";")[0]) == (status, "application/problem+json"), content
+    problem = json.loads(content)
     assert problem.keys() >= PROBLEM
     assert problem["status"] == status
-    # What clients of the Open Inference Protocol read.
+    # Clients of the Open Inference Protocol read this field.
     assert problem["error"] == problem["detail"]
 
 

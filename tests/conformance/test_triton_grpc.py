@@ -19,9 +19,9 @@ def client(service):
 
 
 def tensor(values, datatype="UINT8", name="image"):
-    made = triton.InferInput(name, list(values.shape), datatype)
-    made.set_data_from_numpy(values)
-    return made
+    tensor = triton.InferInput(name, list(values.shape), datatype)
+    tensor.set_data_from_numpy(values)
+    return tensor
 
 
 def test_health(client, model):
@@ -37,11 +37,13 @@ def test_health(client, model):
 
 def test_metadata(client, model):
     assert client.get_server_metadata().name
-    found = client.get_model_metadata(model, VERSION)
-    assert (found.name, found.platform) == (model, "pytorch_torchscript")
-    assert VERSION in found.versions
-    assert [(each.name, each.datatype, list(each.shape)) for each in found.inputs] == [("image", "UINT8", [-1, 28, 28])]
-    assert [(each.name, each.datatype, list(each.shape)) for each in found.outputs] == [
+    metadata = client.get_model_metadata(model, VERSION)
+    assert (metadata.name, metadata.platform) == (model, "pytorch_torchscript")
+    assert VERSION in metadata.versions
+    assert [(each.name, each.datatype, list(each.shape)) for each in metadata.inputs] == [
+        ("image", "UINT8", [-1, 28, 28])
+    ]
+    assert [(each.name, each.datatype, list(each.shape)) for each in metadata.outputs] == [
         ("probabilities", "FP32", [-1, 10]),
         ("class", "INT64", [-1]),
         ("label", "BYTES", [-1]),
@@ -58,7 +60,7 @@ def test_inference(client, model, expected, version):
     assert (response.id, response.model_name, response.model_version) == ("42", model, VERSION)
 
 
-def test_the_outputs_that_are_asked(client, model, expected):
+def test_only_the_requested_outputs(client, model, expected):
     result = client.infer(model, [tensor(PIXELS)], outputs=[triton.InferRequestedOutput("class")])
     assert [output.name for output in result.get_response().outputs] == ["class"]
     assert result.as_numpy("class").tolist() == expected.argmax(1).tolist()
@@ -77,7 +79,7 @@ def test_encoded_images(client, model, expected):
 
 
 def test_typed_contents(service, model, expected):
-    """Triton's messages without its client, which sends raw contents alone."""
+    """Triton's messages without its client, which can send raw contents only."""
     request = service_pb2.ModelInferRequest(model_name=model)
     request.inputs.add(name="image", datatype="UINT8", shape=PIXELS.shape)
     request.inputs[0].contents.uint_contents.extend(PIXELS.ravel().tolist())
@@ -92,7 +94,7 @@ def test_typed_contents(service, model, expected):
 
 
 def test_requests_at_once(client, model, expected):
-    results = queue.Queue()
+    results: queue.Queue[tuple[triton.InferResult, Exception | None]] = queue.Queue()
     for n in range(64):
         client.async_infer(
             model,
@@ -119,7 +121,7 @@ def test_the_asyncio_client(service, model, expected):
     assert_same(run(infer()).as_numpy("probabilities"), expected)
 
 
-BAD = {
+ERRORS = {
     "unknown model": ("nosuch", PIXELS, "UINT8", None, "NOT_FOUND", "nosuch"),
     "wrong shape": ("fashion_mlp", PIXELS[:, :14], "UINT8", None, "INVALID_ARGUMENT", "14"),
     "out of range": ("fashion_mlp", PIXELS.astype(np.float32), "FP32", None, "INVALID_ARGUMENT", "from 0 to 1"),
@@ -128,13 +130,13 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("name", "values", "datatype", "output", "code", "told"), BAD.values(), ids=BAD)
-def test_errors_are_told(client, name, values, datatype, output, code, told):
-    asked = output and [triton.InferRequestedOutput(output)]
+@pytest.mark.parametrize(("name", "values", "datatype", "output", "code", "message"), ERRORS.values(), ids=ERRORS)
+def test_errors_name_their_cause(client, name, values, datatype, output, code, message):
+    requested = output and [triton.InferRequestedOutput(output)]
     with pytest.raises(InferenceServerException) as caught:
-        client.infer(name, [tensor(values, datatype)], outputs=asked)
+        client.infer(name, [tensor(values, datatype)], outputs=requested)
     assert caught.value.status() == f"StatusCode.{code}"
-    assert told in caught.value.message()
+    assert message in caught.value.message()
 
 
 def test_a_large_batch(client, model, expected):

@@ -30,9 +30,9 @@ def client(service):
 
 
 def tensor(values, datatype="UINT8", binary=True, name="image"):
-    made = http.InferInput(name, list(values.shape), datatype)
-    made.set_data_from_numpy(values, binary_data=binary)
-    return made
+    tensor = http.InferInput(name, list(values.shape), datatype)
+    tensor.set_data_from_numpy(values, binary_data=binary)
+    return tensor
 
 
 def outputs(binary, *names):
@@ -51,12 +51,12 @@ def test_health(client, model):
 def test_metadata(client, model):
     assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
     for version in ("", VERSION):
-        found = client.get_model_metadata(model, version)
-        assert found["name"] == model
-        assert VERSION in found["versions"]
-        assert found["platform"] == "pytorch_torchscript"
-        assert found["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, 28, 28]}]
-        assert found["outputs"] == [
+        metadata = client.get_model_metadata(model, version)
+        assert metadata["name"] == model
+        assert VERSION in metadata["versions"]
+        assert metadata["platform"] == "pytorch_torchscript"
+        assert metadata["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, 28, 28]}]
+        assert metadata["outputs"] == [
             {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
             {"name": "class", "datatype": "INT64", "shape": [-1]},
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
@@ -66,19 +66,19 @@ def test_metadata(client, model):
 @pytest.mark.parametrize("sent", [True, False], ids=["binary in", "JSON in"])
 @pytest.mark.parametrize("received", [True, False], ids=["binary out", "JSON out"])
 def test_inference(client, model, expected, sent, received):
-    asked = outputs(received, "label", "class", "probabilities")
-    result = client.infer(model, [tensor(PIXELS, binary=sent)], outputs=asked, request_id="42")
+    requested = outputs(received, "label", "class", "probabilities")
+    result = client.infer(model, [tensor(PIXELS, binary=sent)], outputs=requested, request_id="42")
     assert_same(result.as_numpy("probabilities"), expected)
     assert result.as_numpy("class").tolist() == expected.argmax(1).tolist()
-    # Triton's client gives JSON strings as text and binary ones as bytes.
-    found = [each if isinstance(each, str) else each.decode() for each in result.as_numpy("label").tolist()]
-    assert found == labels(expected)
+    # Triton's client returns JSON strings as text and binary ones as bytes.
+    names = [each if isinstance(each, str) else each.decode() for each in result.as_numpy("label").tolist()]
+    assert names == labels(expected)
     response = result.get_response()
     assert (response["id"], response["model_name"], response["model_version"]) == ("42", model, VERSION)
     assert [output["name"] for output in response["outputs"]] == ["label", "class", "probabilities"]
 
 
-def test_every_output_without_asking(client, model, expected):
+def test_every_output_by_default(client, model, expected):
     result = client.infer(model, [tensor(PIXELS)], model_version=VERSION)
     assert_same(result.as_numpy("probabilities"), expected)
     assert [output["name"] for output in result.get_response()["outputs"]] == ["probabilities", "class", "label"]
@@ -135,7 +135,7 @@ def test_the_asyncio_client(service, model, expected):
     assert_same(run(infer()).as_numpy("probabilities"), expected)
 
 
-BAD = {
+ERRORS = {
     "unknown model": ("nosuch", PIXELS, "UINT8", None, "404", "nosuch"),
     "wrong shape": ("fashion_mlp", PIXELS[:, :14], "UINT8", None, "422", "14"),
     "out of range": ("fashion_mlp", PIXELS.astype(np.float32), "FP32", None, "422", "from 0 to 1"),
@@ -143,13 +143,13 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("name", "values", "datatype", "output", "status", "told"), BAD.values(), ids=BAD)
-def test_errors_are_told(client, name, values, datatype, output, status, told):
-    asked = output and outputs(True, output)
+@pytest.mark.parametrize(("name", "values", "datatype", "output", "status", "message"), ERRORS.values(), ids=ERRORS)
+def test_errors_name_their_cause(client, name, values, datatype, output, status, message):
+    requested = output and outputs(True, output)
     with pytest.raises(InferenceServerException) as caught:
-        client.infer(name, [tensor(values, datatype)], outputs=asked)
+        client.infer(name, [tensor(values, datatype)], outputs=requested)
     assert caught.value.status() == status
-    assert told in caught.value.message()
+    assert message in caught.value.message()
     assert "exception occurred in the client" not in caught.value.message()
 
 
@@ -159,6 +159,6 @@ def test_an_unknown_version(client, model):
     assert caught.value.status() == "404"
 
 
-def test_labels_are_the_datasets(client, model):
+def test_labels_are_those_of_the_dataset(client, model):
     names = client.infer(model, [tensor(PIXELS)]).as_numpy("label")
     assert {name.decode() for name in names.tolist()} <= set(LABELS)

@@ -1,4 +1,4 @@
-"""The playground as a person uses it, and what the page must never do while a test uses it."""
+"""The playground as a person uses it, and a watch for console errors and requests to other sites."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ SAMPLES = Path(__file__).parents[2] / "web" / "playground" / "samples"
 
 _FAILED_REQUEST = re.compile(r"Failed to load resource: (?:.*status of (?P<status>\d+)|net::ERR_)")
 _HAS_ANSWERS = """models => {
-    const said = document.getElementById("announcement").textContent;
-    return models.every(model => said.includes(`${model}:`));
+    const text = document.getElementById("announcement").textContent;
+    return models.every(model => text.includes(`${model}:`));
 }"""
 
-# The page reads the list of models when its tab is shown.
-_LOOK = """([model, there]) => {
+# The page reads the list of models when its tab becomes visible.
+_RETURN_TO_TAB = """([model, present]) => {
     document.dispatchEvent(new Event("visibilitychange"));
-    return Boolean(document.getElementById(`model-${model}`)) === there;
+    return Boolean(document.getElementById(`model-${model}`)) === present;
 }"""
 
 
 @dataclasses.dataclass
 class Watch:
-    """Notes what a page must not do: errors on its console, and requests to anything but its own service.
+    """Records what a page must not do: write errors to its console, or send requests to another site.
 
     Attributes:
-        site: the service's address.
-        expected: statuses of failed requests that a test provokes, 0 where there is no answer at all; the browser
-            writes each to the console.
+        site: the service's URL without a trailing slash.
+        expected: statuses of failed requests that a test provokes, which the browser writes to the console; 0 for a
+            request without an answer.
     """
 
     site: str
     expected: set[int] = dataclasses.field(default_factory=set)
     _errors: list[str] = dataclasses.field(default_factory=list)
 
-    def attend(self, page: Page) -> None:
-        """Begin to note."""
-        page.on("console", self._note_console)
+    def start(self, page: Page) -> None:
+        """Start to record."""
+        page.on("console", self._record_console)
         page.on("pageerror", lambda error: self._errors.append(f"uncaught: {error}"))
-        page.on("request", self._note_request)
+        page.on("request", self._record_request)
 
     def assert_clean(self) -> None:
-        """Nothing was noted."""
+        """Nothing was recorded."""
         assert self._errors == []
 
-    def _note_console(self, message: ConsoleMessage) -> None:
+    def _record_console(self, message: ConsoleMessage) -> None:
         failed = _FAILED_REQUEST.search(message.text)
         if message.type in ("error", "warning") and not (failed and int(failed["status"] or 0) in self.expected):
             self._errors.append(f"console: {message.text}")
 
-    def _note_request(self, request: Request) -> None:
+    def _record_request(self, request: Request) -> None:
         if not request.url.startswith((f"{self.site}/", f"blob:{self.site}/", "data:")):
-            self._errors.append(f"outside request: {request.url}")
+            self._errors.append(f"request to another site: {request.url}")
 
 
 @dataclasses.dataclass
@@ -79,28 +79,28 @@ class Playground:
         return self.page.get_by_role("article", name=model, exact=True)
 
     def verdict(self, model: str) -> str:
-        """The label that a card names as the model's answer."""
+        """The label in a card's headline."""
         return self.card(model).locator(".verdict strong").inner_text()
 
     def bars(self, model: str) -> dict[str, str]:
-        """Each label of a card with the probability in words."""
+        """Each label of a card with its probability as text."""
         rows = self.card(model).locator(".bars tbody tr")
         return dict(rows.evaluate_all("rows => rows.map(row => row.innerText.split(/\\s*\\t\\s*/))"))
 
-    def seen(self, model: str) -> np.ndarray:
-        """The picture that a card shows as the one that the model saw: uint8 [28, 28]."""
-        address = self.card(model).get_by_alt_text(f"The picture as {model} saw it")
-        return pixels(base64.b64decode(str(address.get_attribute("src")).partition(",")[2]))
+    def model_input(self, model: str) -> np.ndarray:
+        """The picture that a card shows as the model's input: uint8 [28, 28]."""
+        image = self.card(model).get_by_alt_text(f"Input of {model}", exact=True)
+        return pixels(base64.b64decode(str(image.get_attribute("src")).partition(",")[2]))
 
     def drawing(self) -> np.ndarray:
-        """What is on the drawing pad: uint8 [28, 28]."""
+        """The pixels of the drawing pad: uint8 [28, 28]."""
         script = "canvas => [...canvas.getContext('2d').getImageData(0, 0, 28, 28).data]"
         return np.array(self.page.locator("#pad canvas").evaluate(script), np.uint8).reshape(28, 28, 4)[..., 0]
 
     @contextmanager
     def answers(self, models: tuple[str, ...] = IMAGE_MODELS) -> Iterator[None]:
-        """Wait, after what is done inside, until these models have answered or refused."""
-        self.page.locator("#announcement").evaluate("place => { place.textContent = '' }")
+        """Wait after the block until these models have answered, with a prediction or an error."""
+        self.page.locator("#announcement").evaluate("element => { element.textContent = '' }")
         yield
         self.page.wait_for_function(_HAS_ANSWERS, arg=list(models))
 
@@ -116,12 +116,12 @@ class Playground:
         with self.answers():
             self.page.get_by_role("button", name=label, exact=True).click()
 
-    def look_until(self, model: str, there: bool) -> None:
-        """Return to the tab until it has a card for a model, or has none any more."""
-        self.page.wait_for_function(_LOOK, arg=[model, there], polling=200)
+    def wait_for_card(self, model: str, present: bool) -> None:
+        """Return to the tab repeatedly until a model's card has appeared, or has disappeared."""
+        self.page.wait_for_function(_RETURN_TO_TAB, arg=[model, present], polling=200)
 
     def forbid(self, permission: str) -> None:
-        """Refuse the page a permission such as ``camera``, as somebody does in the browser's dialog."""
+        """Deny the page a permission such as ``camera``, like a person in the browser's dialog."""
         devtools = self.page.context.new_cdp_session(self.page)
         context = devtools.send("Target.getTargetInfo")["targetInfo"]["browserContextId"]
         devtools.send(
@@ -135,12 +135,12 @@ class Playground:
         )
 
     def wait_until_open(self) -> None:
-        """The page is there, and its first picture is answered."""
+        """Wait until every image model has answered the first picture."""
         for model in IMAGE_MODELS:
             expect(self.card(model).locator(".verdict strong")).to_be_visible()
 
     def prediction(self, model: str, content: bytes, content_type: str = "image/png") -> Any:
-        """What the service answers to a program that sends a picture file."""
+        """The service's answer to a program that sends a picture file."""
         return requests.post(
             f"{self.site}/predictions/{model}",
             params={"picture": "true"},
@@ -150,12 +150,12 @@ class Playground:
         ).json()
 
     def assert_shows(self, model: str, answer: Any) -> None:
-        """A card shows just what the service answers to a program."""
+        """A card shows exactly the answer that a program receives."""
         assert self.verdict(model) == answer["label"]
         assert list(self.bars(model)) == list(answer["probabilities"])
-        for label, words in self.bars(model).items():
-            assert_says(words, answer["probabilities"][label])
-        np.testing.assert_array_equal(self.seen(model), pixels(base64.b64decode(answer["picture"])))
+        for label, text in self.bars(model).items():
+            assert_shows_probability(text, answer["probabilities"][label])
+        np.testing.assert_array_equal(self.model_input(model), pixels(base64.b64decode(answer["picture"])))
 
 
 def pixels(file: bytes) -> np.ndarray:
@@ -171,7 +171,7 @@ def png(array: np.ndarray) -> bytes:
 
 
 def photograph() -> bytes:
-    """A JPEG of a test image as a shop would show it: large, dark on white, off centre."""
+    """A JPEG of a test image like a photo in a shop: large, dark on white, off center."""
     item = Image.open(SAMPLES / "trouser.png").resize((420, 420), Image.Resampling.BICUBIC)
     picture = Image.new("RGB", (800, 600), "white")
     picture.paste(Image.eval(item, lambda value: 255 - value), (300, 120))
@@ -180,12 +180,12 @@ def photograph() -> bytes:
     return file.getvalue()
 
 
-def assert_says(words: str, probability: float) -> None:
-    """``words`` is a probability as the page writes it."""
-    if words == "<0.1%":
+def assert_shows_probability(text: str, probability: float) -> None:
+    """``text`` is a probability in the page's format."""
+    if text == "<0.1%":
         assert 0 < probability < 0.0005
-    elif words == ">99.9%":
+    elif text == ">99.9%":
         assert 0.9995 <= probability < 1
     else:
-        assert words.endswith("%")
-        assert abs(float(words[:-1]) / 100 - probability) < 0.00051
+        assert text.endswith("%")
+        assert abs(float(text[:-1]) / 100 - probability) < 0.00051

@@ -1,4 +1,4 @@
-"""The images that every client sends, and what is compared with their answers."""
+"""The images that every client sends, and comparisons with the expected answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LABELS = [
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 ]
 VERSION = "1.0"
-TIMEOUT = 30  # seconds for one request
+TIMEOUT = 30  # seconds for one request; the gateway waits 20 s for a prediction
 
 
 def _pixels() -> np.ndarray:
@@ -37,7 +37,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def assert_same(probabilities: Any, expected: np.ndarray) -> None:
-    """Equal but for the last bits, which depend on the batch that a request was answered in."""
+    """Equal except for the last bits, which depend on the batch that contained the request."""
     np.testing.assert_allclose(np.asarray(probabilities).reshape(expected.shape), expected, atol=1e-5)
 
 
@@ -47,5 +47,5 @@ def labels(expected: np.ndarray) -> list[str]:
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run an asynchronous client to its end, with a time limit."""
+    """Run a coroutine of an asynchronous client, with a time limit."""
     return asyncio.run(asyncio.wait_for(coroutine, TIMEOUT))

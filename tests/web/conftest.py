@@ -1,13 +1,14 @@
-"""The whole local service behind its gateway, and a real browser that looks at it.
+"""The whole local service behind its gateway, and a real browser.
 
-``site`` serves copies of the repository's archives from a store of its own, so that a test may add a model. Debian's
-packages ``chromium`` and ``nginx`` must be installed: their absence fails the tests and skips none.
+``site`` serves copies of the repository's archives from its own store, so that a test can add a model. Debian's
+packages ``chromium`` and ``nginx`` must be installed: without them the tests fail, and none is skipped.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pytest
 import requests
@@ -18,7 +19,7 @@ from tests.support.place import Place, make_place
 
 pytest.register_assert_rewrite("tests.support.playground")
 
-from tests.support.playground import Playground, Watch  # noqa: E402 (its assertions are rewritten only from here on)
+from tests.support.playground import Playground, Watch  # noqa: E402 (pytest rewrites its assertions only after the line above)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
@@ -31,7 +32,7 @@ ARGUMENTS = [
     # A camera that shows a moving test picture.
     "--use-fake-device-for-media-stream",
 ]
-# What a person has allowed the page; ``Playground.forbid`` takes it back.
+# Permissions of the page at the start; ``Playground.forbid`` denies them.
 PERMISSIONS = ["camera", "clipboard-read", "clipboard-write"]
 
 
@@ -47,49 +48,49 @@ def place(tmp_path_factory) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="session")
-def site(place) -> str:
-    """Its address in a browser, without a slash at the end."""
+def site(place: Place) -> str:
+    """The service's URL without a trailing slash."""
     try:
         requests.get(f"{place.gateway}/healthz", timeout=10)
     except requests.ConnectionError:
-        pytest.fail("The gateway does not run. It needs nginx; on Debian: sudo apt-get install nginx")
+        pytest.fail("The gateway is not running. It needs nginx; on Debian: sudo apt-get install nginx")
     return place.gateway
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium without a window."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
         pytest.fail(f"None of {', '.join(BROWSERS)} is installed; on Debian: sudo apt-get install chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
         yield browser
         browser.close()
 
 
 @pytest.fixture
 def open_playground(browser, site) -> Iterator[Callable[..., Playground]]:
-    """Opens the page in a browser profile of its own and waits for its first answers.
+    """Opens the page in a new browser profile and waits for its first answers.
 
-    Takes the options of ``Browser.new_context``. ``site`` names another service, which is not waited for, and
-    ``expected`` the statuses of requests that it will refuse.
+    Takes the options of ``Browser.new_context``. ``site`` is the URL of another service; the call does not wait for its
+    answers. ``expected`` are the statuses of requests that fail on purpose.
     """
     opened: list[Playground] = []
-    usual = site
+    default_site = site
 
-    def opening(site: str = usual, expected: Iterable[int] = (), **options) -> Playground:
+    def open_page(site: str = default_site, expected: Iterable[int] = (), **options: Any) -> Playground:
         page = browser.new_context(permissions=PERMISSIONS, **options).new_page()
         page.set_default_timeout(30_000)
         playground = Playground(page, site, Watch(site, set(expected)))
-        playground.watch.attend(page)
+        playground.watch.start(page)
         page.goto(f"{site}/")
         opened.append(playground)
-        if site == usual:
+        if site == default_site:
             playground.wait_until_open()
         return playground
 
-    yield opening
+    yield open_page
     for playground in opened:
         playground.page.context.close()
     for playground in opened:
@@ -97,6 +98,6 @@ def open_playground(browser, site) -> Iterator[Callable[..., Playground]]:
 
 
 @pytest.fixture
-def playground(open_playground) -> Playground:
-    """The page in a window of ordinary size."""
+def playground(open_playground: Callable[..., Playground]) -> Playground:
+    """The page in a window of a laptop's size."""
     return open_playground(viewport={"width": 1280, "height": 900})

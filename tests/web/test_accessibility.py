@@ -1,4 +1,4 @@
-"""For everybody: axe's rules, the keyboard alone, small and large windows, light and dark."""
+"""Accessibility: axe's rules, keyboard only, small and large windows, light and dark."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from tests.support.playground import IMAGE_MODELS, SAMPLES, Playground
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
-# Colours are judged when no transition is under way.
-_AT_REST = """() => Promise.all(
+# axe measures colors, so transitions must have ended.
+_TRANSITIONS_ENDED = """() => Promise.all(
     document.getAnimations().filter(each => each instanceof CSSTransition).map(each => each.finished)
 )"""
-_GROUND = "part => getComputedStyle(part).backgroundColor.match(/\\d+/g).map(Number)"
+_BACKGROUND_RGBA = "part => getComputedStyle(part).backgroundColor.match(/\\d+/g).map(Number)"
 
 
 def _assert_no_violations(page: Page) -> None:
-    page.evaluate(_AT_REST)
-    found = Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
+    page.evaluate(_TRANSITIONS_ENDED)
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
 
 
 def _explain(playground: Playground) -> None:
     card = playground.card("fashion_mlp")
     card.get_by_role("button", name="Explain the answer of fashion_mlp").click()
-    expect(card.locator(".view-ask img")).to_be_visible()
+    expect(card.locator(".explain-button img")).to_be_visible()
 
 
 def _draw(playground: Playground) -> None:
@@ -37,7 +37,7 @@ def _draw(playground: Playground) -> None:
 
 def _fail(playground: Playground) -> None:
     playground.watch.expected.add(415)
-    playground.choose_file("notes.txt", b"This is no picture.", "text/plain")
+    playground.choose_file("notes.txt", b"This is not a picture.", "text/plain")
 
 
 def _photograph(playground: Playground) -> None:
@@ -52,26 +52,26 @@ def _predict_vector(playground: Playground) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_axe_finds_nothing(open_playground, viewport, scheme):
+def test_axe_finds_no_violation(open_playground, viewport, scheme):
     playground = open_playground(viewport=viewport, color_scheme=scheme)
     _assert_no_violations(playground.page)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("use", [_explain, _draw, _fail, _photograph, _predict_vector], ids=lambda use: use.__name__)
-def test_axe_finds_nothing_while_the_page_is_used(open_playground, use, scheme):
+def test_axe_finds_no_violation_while_the_page_is_used(open_playground, use, scheme):
     playground = open_playground(viewport=WIDE, color_scheme=scheme)
     use(playground)
     _assert_no_violations(playground.page)
 
 
 @pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
-def test_colours_follow_the_system(open_playground, scheme, dark):
+def test_colors_follow_the_system(open_playground, scheme, dark):
     page = open_playground(color_scheme=scheme).page
     for part in ("body", ".card", ".input"):
-        colour = page.locator(part).first.evaluate(_GROUND)
-        assert (max(colour[:3]) < 64) == dark
-        assert (min(colour[:3]) > 192) != dark
+        color = page.locator(part).first.evaluate(_BACKGROUND_RGBA)
+        assert (max(color[:3]) < 64) == dark
+        assert (min(color[:3]) > 192) != dark
 
 
 @pytest.mark.parametrize("width", [320, 390, 700, 960, 1280, 1920])
@@ -95,7 +95,7 @@ def test_phone_shows_picture_and_first_answer_at_once(open_playground):
 
 
 class Keyboard:
-    """Somebody without a mouse: where the focus is, and whether it can be seen."""
+    """A person without a mouse. Each move of the focus must be visible."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -105,22 +105,23 @@ class Keyboard:
         for _ in range(60):
             self.page.keyboard.press("Tab")
             if self.page.evaluate("selector => document.activeElement.matches(selector)", selector):
-                self._assert_focus_is_seen()
+                self._assert_focus_is_visible()
                 return
-        raise AssertionError(f"Tab never comes to {selector}")
+        raise AssertionError(f"Tab never reaches {selector}")
 
     def press(self, *keys: str) -> None:
         """Press keys one after another."""
         for key in keys:
             self.page.keyboard.press(key)
 
-    def _assert_focus_is_seen(self) -> None:
-        # The file field is invisible; its label shows the focus.
+    def _assert_focus_is_visible(self) -> None:
+        # The file field is invisible, so its label shows the focus.
         outline = self.page.evaluate(
             """() => {
-                const shown = document.activeElement.labels?.[0]?.matches(".button") ? document.activeElement.labels[0]
-                    : document.activeElement.closest(".choice label") ?? document.activeElement;
-                const style = getComputedStyle(shown);
+                const focused = document.activeElement;
+                const label = focused.labels?.[0]?.matches(".button") ? focused.labels[0] : null;
+                const visible = label ?? focused.closest(".choice label") ?? focused;
+                const style = getComputedStyle(visible);
                 return style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 2;
             }"""
         )
@@ -142,15 +143,15 @@ def test_keyboard_skips_to_the_answers(playground, keyboard):
     expect(playground.page.get_by_role("button", name="Explain the answer of fashion_convnet")).to_be_focused()
 
 
-def test_keyboard_chooses_a_test_image_and_has_it_explained(playground, keyboard):
+def test_keyboard_chooses_a_test_image_and_explains_the_answer(playground, keyboard):
     keyboard.tab_to("button[title='Dress']")
     with playground.answers():
         keyboard.press("Enter")
     for model in IMAGE_MODELS:
         playground.assert_shows(model, playground.prediction(model, (SAMPLES / "dress.png").read_bytes()))
-    keyboard.tab_to(".view-ask")
+    keyboard.tab_to(".explain-button")
     keyboard.press("Space")
-    expect(playground.card("fashion_convnet").locator(".view-ask img")).to_be_visible()
+    expect(playground.card("fashion_convnet").locator(".explain-button img")).to_be_visible()
 
 
 def test_keyboard_chooses_a_file(playground, keyboard):
@@ -191,7 +192,7 @@ def test_keyboard_draws(playground, keyboard):
     assert playground.drawing().max() == 0
 
 
-def test_keyboard_asks_a_vector_model_and_reads_code(playground, keyboard):
+def test_keyboard_uses_a_vector_model_and_the_code_panel(playground, keyboard):
     keyboard.tab_to("#code-model")
     keyboard.tab_to("#code-tabs [aria-selected=true]")
     keyboard.press("End")
@@ -208,7 +209,7 @@ def test_keyboard_asks_a_vector_model_and_reads_code(playground, keyboard):
     assert playground.verdict("blobs_mlp")
 
 
-def test_bars_move_only_for_those_who_want_motion(open_playground):
+def test_bars_are_not_animated_with_reduced_motion(open_playground):
     script = "bar => getComputedStyle(bar).transitionDuration"
     assert open_playground().page.locator(".bar-fill").first.evaluate(script) == "0.18s"
     assert open_playground(reduced_motion="reduce").page.locator(".bar-fill").first.evaluate(script) == "0s"

@@ -1,4 +1,4 @@
-"""What the cards say: probabilities, explanations, times, errors as sentences, and models that come and go."""
+"""The cards: probabilities, explanations, times, errors as sentences, and models that appear and disappear."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import pytest
 import requests
 import torch
 from playwright.sync_api import Error as PlaywrightError
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from serving.polling import wait_until
 from tests.support import packing
-from tests.support.playground import IMAGE_MODELS, SAMPLES, assert_says, pixels
+from tests.support.playground import IMAGE_MODELS, SAMPLES, assert_shows_probability, pixels
 
 
 def _sentence(detail: str) -> str:
     return detail[0].upper() + detail[1:].rstrip(".") + "."
 
 
-def test_models_stand_side_by_side_with_time_and_bars(playground):
+def test_cards_are_side_by_side_with_time_and_bars(playground):
     boxes = [playground.card(model).bounding_box() for model in IMAGE_MODELS]
     assert boxes[0]["y"] == boxes[1]["y"]
     assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
@@ -54,7 +54,7 @@ def test_version_is_shown(playground):
 def test_explanation_on_request_and_for_the_next_picture(playground):
     model = "fashion_convnet"
     card = playground.card(model)
-    heat = card.locator(".view-ask img")
+    heat = card.locator(".explain-button img")
     expect(heat).to_be_hidden()
     explain = card.get_by_role("button", name=f"Explain the answer of {model}")
     explain.click()
@@ -65,8 +65,8 @@ def test_explanation_on_request_and_for_the_next_picture(playground):
     playground.choose_sample("Sandal")
     expect(heat).not_to_have_attribute("src", first)
     _assert_heat_map(playground, model, "sandal.png")
-    # The other model was not asked to explain.
-    expect(playground.card("fashion_mlp").locator(".view-ask img")).to_be_hidden()
+    # Only this model's explanation was requested.
+    expect(playground.card("fashion_mlp").locator(".explain-button img")).to_be_hidden()
     explain.click()
     expect(heat).to_be_hidden()
 
@@ -80,7 +80,7 @@ def _assert_heat_map(playground, model, sample):
     ).content
     shown = (
         playground.card(model)
-        .locator(".view-ask img")
+        .locator(".explain-button img")
         .evaluate(
             """async image => {
             await image.decode();
@@ -89,31 +89,31 @@ def _assert_heat_map(playground, model, sample):
             const context = canvas.getContext("2d");
             context.drawImage(image, 0, 0);
             const { data } = context.getImageData(0, 0, canvas.width, canvas.height);
-            return [...data].filter((_, place) => place % 4 < 3);
+            return [...data].filter((_, index) => index % 4 < 3);
         }"""
         )
     )
     assert shown == pixels(file).ravel().tolist()
 
 
-def test_error_is_the_sentence_of_the_problem(playground):
+def test_error_shows_the_detail_of_the_problem_as_a_sentence(playground):
     playground.watch.expected.add(415)
-    playground.choose_file("notes.txt", b"This is no picture.", "text/plain")
+    playground.choose_file("notes.txt", b"This is not a picture.", "text/plain")
     for model in IMAGE_MODELS:
-        problem = playground.prediction(model, b"This is no picture.", "text/plain")
+        problem = playground.prediction(model, b"This is not a picture.", "text/plain")
         shown = playground.card(model).locator(".card-problem").first
         expect(shown).to_contain_text(problem["title"])
         expect(shown).to_contain_text(_sentence(problem["detail"]))
         expect(playground.card(model).locator(".card-answer")).to_be_hidden()
-    expect(playground.page.get_by_text("No preview of this file")).to_be_visible()
-    # And the page goes on.
+    expect(playground.page.get_by_text("No preview for this file")).to_be_visible()
+    # The page continues with the next picture.
     playground.choose_sample("Bag")
     for model in IMAGE_MODELS:
         expect(playground.card(model).locator(".card-problem").first).to_be_hidden()
         assert playground.verdict(model)
 
 
-def test_damaged_picture_is_told(playground):
+def test_damaged_picture_shows_an_error(playground):
     playground.watch.expected.add(400)
     damaged = (SAMPLES / "bag.png").read_bytes()[:200]
     playground.choose_file("bag.png", damaged, "image/png")
@@ -124,26 +124,26 @@ def test_damaged_picture_is_told(playground):
 
 
 def test_newest_picture_wins(playground):
-    """The answer to an earlier picture that comes late must not replace that to a later one."""
-    held = []
-    playground.page.route("**/predictions/fashion_mlp?*", lambda route: held.append(route), times=1)
+    """A late answer to an earlier picture must not replace the answer to a later one."""
+    held: list[Route] = []
+    playground.page.route("**/predictions/fashion_mlp?*", held.append, times=1)
     playground.page.get_by_role("button", name="Sneaker", exact=True).click()
     playground.page.wait_for_function("document.querySelectorAll('[aria-busy=true]').length > 0")
     playground.choose_sample("Trouser")
     trouser = {model: playground.prediction(model, (SAMPLES / "trouser.png").read_bytes()) for model in IMAGE_MODELS}
     sneaker = playground.prediction("fashion_mlp", (SAMPLES / "sneaker.png").read_bytes())
-    # The page has given the request up, if it is right; then there is nobody to answer.
+    # A correct page has aborted this request, so that fulfilling it fails.
     with suppress(PlaywrightError):
         held[0].fulfill(json=sneaker)
-    # By the answer to this one, the page has had the one before.
+    # The page receives a later answer only after that one.
     playground.page.evaluate("fetch('healthz').then(response => response.text())")
     for model in IMAGE_MODELS:
         playground.assert_shows(model, trouser[model])
 
 
-def test_service_that_cannot_be_reached_is_told_and_asked_again(playground):
+def test_unreachable_service_is_reported_and_retried(playground):
     page = playground.page
-    # With the page's clock stopped it does not ask again by itself.
+    # While the page's clock is stopped, it does not retry by itself.
     page.clock.install()
     page.clock.pause_at(datetime.now() + timedelta(hours=1))
     page.reload()
@@ -156,7 +156,7 @@ def test_service_that_cannot_be_reached_is_told_and_asked_again(playground):
     notice = page.locator("#unreachable")
     expect(notice).to_contain_text(f"The service at {playground.site} cannot be reached.")
     expect(page.locator("#service")).to_contain_text("No answer")
-    # Answers that are there stay.
+    # Earlier answers stay visible.
     expect(playground.card("fashion_mlp").locator(".verdict")).to_be_visible()
     page.context.set_offline(False)
     notice.get_by_role("button", name="Try again").click()
@@ -164,7 +164,7 @@ def test_service_that_cannot_be_reached_is_told_and_asked_again(playground):
     expect(page.locator("#service")).to_contain_text("4 models")
 
 
-def test_vector_models_take_numbers(playground):
+def test_vector_model_classifies_numbers(playground):
     values = [0.5, -1.5, 3.0, 2.0]
     card = playground.card("blobs_mlp")
     for number, value in enumerate(values, 1):
@@ -173,11 +173,11 @@ def test_vector_models_take_numbers(playground):
         card.get_by_role("button", name="Predict").click()
     answer = requests.post(f"{playground.site}/predictions/blobs_mlp", json=values, timeout=30).json()
     assert playground.verdict("blobs_mlp") == answer["label"]
-    for label, words in playground.bars("blobs_mlp").items():
-        assert_says(words, answer["probabilities"][label])
+    for label, text in playground.bars("blobs_mlp").items():
+        assert_shows_probability(text, answer["probabilities"][label])
 
 
-def test_independent_labels_are_all_named(playground):
+def test_every_independent_label_that_applies_is_shown(playground):
     card = playground.card("sigmoid_net")
     for values, count in (((2, 2, -2), 2), ((-2, -2, 2), 0)):
         for number, value in enumerate(values, 1):
@@ -191,11 +191,11 @@ def test_independent_labels_are_all_named(playground):
 
 
 @pytest.fixture
-def deploy(place, site):
-    """Registers an archive of the store at the running service; all are taken away again."""
-    deployed = []
+def deploy_model(place, site):
+    """Registers archives of the store at the running service, and removes them afterwards."""
+    deployed: list[tuple[Path, str]] = []
 
-    def deploying(archive: Path, model: str) -> None:
+    def deploy(archive: Path, model: str) -> None:
         answer = requests.post(
             f"{place.management}/models",
             params={"url": archive.name, "initial_workers": "1", "synchronous": "true"},
@@ -204,69 +204,69 @@ def deploy(place, site):
         assert answer.ok, answer.text
         deployed.append((archive, model))
 
-    yield deploying
+    yield deploy
     for archive, model in deployed:
         requests.delete(f"{place.management}/models/{model}", timeout=60)
         archive.unlink()
-    gone = {model for _, model in deployed}
-    # The list of models is a moment old.
-    assert wait_until(lambda: gone.isdisjoint(requests.get(f"{site}/v1/models", timeout=30).json()["models"]), 30)
+    removed = {model for _, model in deployed}
+    # The service caches its list of models for a moment.
+    assert wait_until(lambda: removed.isdisjoint(requests.get(f"{site}/v1/models", timeout=30).json()["models"]), 30)
 
 
-def test_fifth_model_appears_by_itself(playground, place, deploy):
-    """A new image model answers about the picture that is shown, and a new vector model has its fields."""
+def test_new_models_appear_without_a_reload(playground, place, deploy_model):
+    """A new image model classifies the current picture, and a new vector model has its fields."""
     page = playground.page
-    # Of a model that left a moment ago, and is still in the list.
+    # The cached list still names a model that was just removed.
     playground.watch.expected.add(404)
     playground.choose_sample("Sandal")
     store = place.settings.model_store
-    deploy(_renamed(store / "fashion_convnet.mar", "fashion_again"), "fashion_again")
-    deploy(packing.pack(store), "tiny")
-    playground.look_until("fashion_again", there=True)
-    playground.look_until("tiny", there=True)
+    deploy_model(_renamed(store / "fashion_convnet.mar", "fashion_again"), "fashion_again")
+    deploy_model(packing.pack(store), "tiny")
+    playground.wait_for_card("fashion_again", present=True)
+    playground.wait_for_card("tiny", present=True)
     expect(playground.card("fashion_again").locator(".verdict strong")).to_be_visible()
     expect(page.locator("#service")).to_contain_text("6 models")
     answer = playground.prediction("fashion_again", (SAMPLES / "sandal.png").read_bytes())
     playground.assert_shows("fashion_again", answer)
     expect(playground.card("tiny").get_by_role("spinbutton")).to_have_count(packing.FEATURES)
     assert page.locator("#code-model option").all_inner_texts().count("fashion_again") == 1
-    # The next picture is for all three, and a model that is gone leaves.
+    # All three classify the next picture, and the card of a removed model disappears.
     with playground.answers((*IMAGE_MODELS, "fashion_again")):
         page.get_by_role("button", name="Bag", exact=True).click()
     requests.delete(f"{place.management}/models/fashion_again", timeout=60)
-    playground.look_until("fashion_again", there=False)
+    playground.wait_for_card("fashion_again", present=False)
     expect(playground.card("fashion_mlp")).to_be_visible()
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-def test_of_many_labels_the_likeliest_are_shown(playground, place, deploy):
+def test_only_the_most_probable_of_many_labels_are_shown(playground, place, deploy_model):
     labels = tuple(f"label {number}" for number in range(30))
     signature = packing.signature("many", "1.0")
     signature = dataclasses.replace(signature, output=dataclasses.replace(signature.output, labels=labels))
     network = io.BytesIO()
     torch.jit.save(torch.jit.trace(torch.nn.Linear(packing.FEATURES, len(labels)), torch.zeros(1, 3)), network)
     changes = {"signature.json": signature.to_json().encode(), "model.pt": network.getvalue(), "golden.npz": None}
-    deploy(packing.pack(place.settings.model_store, "many", changes=changes), "many")
-    playground.look_until("many", there=True)
+    deploy_model(packing.pack(place.settings.model_store, "many", changes=changes), "many")
+    playground.wait_for_card("many", present=True)
     with playground.answers(("many",)):
         playground.card("many").get_by_role("button", name="Predict").click()
     answer = requests.post(f"{playground.site}/predictions/many?top_k=12", json=[0, 0, 0], timeout=30).json()
     assert list(playground.bars("many")) == list(answer["probabilities"])
 
 
-def test_models_that_the_page_cannot_ask_are_told(playground):
-    """No image model in the list, and one that the service does not know."""
+def test_missing_image_models_and_undescribed_models_are_reported(playground):
+    """The list has no image model, and names a model that the service does not know."""
     page = playground.page
     playground.watch.expected.add(404)
-    page.route("**/v1/models", lambda route: route.fulfill(json={"models": ["blobs_mlp", "gone"]}))
+    page.route("**/v1/models", lambda route: route.fulfill(json={"models": ["blobs_mlp", "unknown"]}))
     page.reload()
     expect(page.locator("#no-image-models")).to_be_visible()
     expect(playground.card("blobs_mlp")).to_be_visible()
-    problem = requests.get(f"{playground.site}/v2/models/gone", timeout=30).json()
-    expect(page.locator("#other-models")).to_have_text(f"gone: {_sentence(problem['detail'])}")
-    # A model that appears is asked about the picture that is there.
+    problem = requests.get(f"{playground.site}/v2/models/unknown", timeout=30).json()
+    expect(page.locator("#other-models")).to_have_text(f"unknown: {_sentence(problem['detail'])}")
+    # An image model that appears classifies the current picture.
     page.unroute("**/v1/models")
-    playground.look_until("fashion_mlp", there=True)
+    playground.wait_for_card("fashion_mlp", present=True)
     expect(playground.card("fashion_mlp").locator(".verdict strong")).to_be_visible()
     expect(page.locator("#no-image-models")).to_be_hidden()
 

@@ -1,4 +1,4 @@
-"""The lines that repeat a request are run as they stand, beside the saved picture."""
+"""The code that repeats a request runs unchanged, beside the saved picture."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def _command(language: str, code: str) -> list[str]:
         case "curl":
             return ["bash", "-euc", code]
         case "JavaScript":
-            # Playwright brings Node.js.
+            # Playwright contains Node.js.
             return [compute_driver_executable()[0], "--input-type=module", "--eval", code]
     return [sys.executable, "-c", code]
 
 
 def _run(playground, language: str, folder: Path, **environment: str) -> str:
-    """Choose a language on the page and run what it shows."""
+    """Choose a language on the page, run the code that it shows, and return the output."""
     playground.page.get_by_role("tab", name=language, exact=True).click()
     code = playground.page.locator("#code-text").inner_text()
-    ran = subprocess.run(
+    process = subprocess.run(
         _command(language, code),
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT / "client"), **environment},
@@ -41,8 +41,8 @@ def _run(playground, language: str, folder: Path, **environment: str) -> str:
         text=True,
         timeout=60,
     )
-    assert ran.returncode == 0, f"{code}\n\n{ran.stderr}"
-    return ran.stdout
+    assert process.returncode == 0, f"{code}\n\n{process.stderr}"
+    return process.stdout
 
 
 def _show_code(playground, model: str) -> None:
@@ -78,10 +78,10 @@ def test_file_with_an_awkward_name(playground, tmp_path, language, content_type)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_explanation_is_repeated_too(playground, tmp_path, language):
+def test_code_repeats_the_explanation_too(playground, tmp_path, language):
     card = playground.card("fashion_mlp")
     card.get_by_role("button", name="Explain the answer of fashion_mlp").click()
-    expect(card.locator(".view-ask img")).to_be_visible()
+    expect(card.locator(".explain-button img")).to_be_visible()
     _show_code(playground, "fashion_mlp")
     (tmp_path / "t-shirt-top.png").write_bytes((SAMPLES / "t-shirt-top.png").read_bytes())
     _run(playground, language, tmp_path)
@@ -105,7 +105,7 @@ def test_code_is_copied(playground):
     assert page.evaluate("navigator.clipboard.readText()") == page.locator("#code-text").inner_text()
 
 
-def test_code_is_selected_where_the_clipboard_is_forbidden(playground):
+def test_code_is_selected_if_the_clipboard_is_forbidden(playground):
     page = playground.page
     playground.forbid("clipboard-write")
     page.get_by_role("button", name="Copy").click()

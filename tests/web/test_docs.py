@@ -1,4 +1,4 @@
-"""The API's description in Swagger UI: it shows every path, sends requests, and asks nobody but the service."""
+"""The API's description in Swagger UI: it shows every path, and sends requests to this service only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def docs(browser, site) -> Iterator[Page]:
     page = browser.new_page()
     page.set_default_timeout(30_000)
     watch = Watch(site)
-    watch.attend(page)
+    watch.start(page)
     page.goto(f"{site}/docs")
     page.wait_for_selector(".opblock")
     yield page
@@ -28,7 +28,7 @@ def docs(browser, site) -> Iterator[Page]:
 
 
 @pytest.fixture
-def predict(docs) -> Locator:
+def predict(docs: Page) -> Locator:
     """The open form of ``POST /predictions/{model}``."""
     block = docs.locator("#operations-Predictions-predict")
     block.locator(".opblock-summary-control").click()

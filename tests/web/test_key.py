@@ -1,4 +1,4 @@
-"""A service that answers only with a key: the page asks for it once and goes on."""
+"""A service that requires a key: the page asks for it once, and then works as usual."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def guarded(tmp_path_factory) -> Iterator[Place]:
     place.end()
 
 
-def test_key_is_asked_for_and_kept_for_the_tab(guarded, open_playground, tmp_path):
+def test_page_asks_for_the_key_and_keeps_it_for_the_tab(guarded, open_playground, tmp_path):
     playground = open_playground(site=guarded.gateway, expected=(401, 403))
     page = playground.page
     field = page.get_by_label("API key")
-    for key, told in (("0" * 64, "unknown API key"), (KEY, None)):
+    for key, message in (("0" * 64, "Unknown API key."), (KEY, None)):
         expect(field).to_be_visible()
         field.fill(key)
         page.get_by_role("button", name="Use this key").click()
-        if told:
-            expect(page.locator("#key")).to_contain_text(told)
+        if message:
+            expect(page.locator("#key")).to_contain_text(message)
     expect(field).to_be_hidden()
     verdict = playground.card("fashion_mlp").locator(".verdict strong")
     expect(verdict).to_be_visible()
@@ -54,11 +54,11 @@ def test_key_is_asked_for_and_kept_for_the_tab(guarded, open_playground, tmp_pat
     expect(verdict).to_be_visible()
     expect(field).to_be_hidden()
 
-    # The lines take the key from a variable: it is not on the screen.
+    # The code reads the key from a variable, so that the page never shows it.
     code = page.locator("#code-text").inner_text()
     assert KEY not in code
     shutil.copy(SAMPLES / "t-shirt-top.png", tmp_path)
-    ran = subprocess.run(
+    process = subprocess.run(
         ["bash", "-euc", code],
         cwd=tmp_path,
         env={**os.environ, "FASHION_API_KEY": KEY},
@@ -66,4 +66,4 @@ def test_key_is_asked_for_and_kept_for_the_tab(guarded, open_playground, tmp_pat
         text=True,
         timeout=60,
     )
-    assert json.loads(ran.stdout)["label"] == verdict.inner_text(), ran.stderr
+    assert json.loads(process.stdout)["label"] == verdict.inner_text(), process.stderr

@@ -1,4 +1,4 @@
-"""Each way of giving a picture: what the cards show is what the service answers to a program that sends the same."""
+"""Each way to choose a picture. The cards must show the answer that a program gets for the same picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.datasets import fashion_mnist
 from models.fashion_mnist import LABELS
 from tests.support.playground import IMAGE_MODELS, SAMPLES, photograph, pixels, png
 
-# Every second column white, and a grey foot, so that a mirrored, shifted or resized picture is another one.
+# Every second column white, and a gray foot, so that mirroring, shifting and resizing all change the picture.
 STRIPES = np.zeros((28, 28), np.uint8)
 STRIPES[4:20, 6:22:2] = 255
 STRIPES[20:24, 6:22] = 120
@@ -29,7 +29,7 @@ def test_test_images_are_the_first_of_each_class_in_the_test_set(playground):
     assert sum(path.stat().st_size for path in SAMPLES.iterdir()) <= 20_000
 
 
-def test_page_begins_with_an_answered_test_image(playground):
+def test_page_starts_with_a_classified_test_image(playground):
     for model in IMAGE_MODELS:
         playground.assert_shows(model, playground.prediction(model, (SAMPLES / "t-shirt-top.png").read_bytes()))
 
@@ -47,7 +47,7 @@ def test_chosen_file(playground):
     playground.choose_file("trousers.jpg", photograph(), "image/jpeg")
     for model in IMAGE_MODELS:
         playground.assert_shows(model, playground.prediction(model, photograph(), "image/jpeg"))
-    expect(playground.page.locator("#stage figcaption")).to_contain_text("trousers.jpg")
+    expect(playground.page.locator("#preview figcaption")).to_contain_text("trousers.jpg")
     expect(playground.page.locator("#samples [aria-pressed=true]")).to_have_count(0)
 
 
@@ -55,14 +55,14 @@ def test_same_file_chosen_again_after_another_picture(playground):
     playground.choose_file("stripes.png", png(STRIPES), "image/png")
     playground.choose_sample("Bag")
     playground.choose_file("stripes.png", png(STRIPES), "image/png")
-    np.testing.assert_array_equal(playground.seen("fashion_mlp"), STRIPES)
+    np.testing.assert_array_equal(playground.model_input("fashion_mlp"), STRIPES)
 
 
 def test_dropped_file(playground, tmp_path):
     file = tmp_path / "dropped.png"
     file.write_bytes(png(STRIPES))
     devtools = playground.page.context.new_cdp_session(playground.page)
-    # What the browser does when a file is dragged in from the desktop.
+    # The events of a file that is dragged from the desktop.
     data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
     with playground.answers():
         for kind in ("dragEnter", "dragOver"):
@@ -74,13 +74,13 @@ def test_dropped_file(playground, tmp_path):
         playground.assert_shows(model, playground.prediction(model, png(STRIPES)))
 
 
-def test_dropped_text_is_told_and_changes_nothing(playground):
+def test_dropped_text_is_reported_and_changes_nothing(playground):
     before = playground.verdict("fashion_mlp")
     devtools = playground.page.context.new_cdp_session(playground.page)
     data = {"items": [{"mimeType": "text/plain", "data": "a boot"}], "files": [], "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver", "drop"):
         devtools.send("Input.dispatchDragEvent", {"type": kind, "x": 700, "y": 500, "data": data})
-    expect(playground.page.locator("#input-note")).to_contain_text("holds no file")
+    expect(playground.page.locator("#input-note")).to_contain_text("contains no file")
     assert playground.verdict("fashion_mlp") == before
 
 
@@ -96,14 +96,14 @@ def test_pasted_picture(playground):
     with playground.answers():
         playground.page.keyboard.press("Control+V")
     for model in IMAGE_MODELS:
-        np.testing.assert_array_equal(playground.seen(model), STRIPES)
+        np.testing.assert_array_equal(playground.model_input(model), STRIPES)
 
 
-def test_pasted_text_is_told_and_changes_nothing(playground):
+def test_pasted_text_is_reported_and_changes_nothing(playground):
     before = playground.verdict("fashion_mlp")
     playground.page.evaluate("navigator.clipboard.writeText('a boot')")
     playground.page.keyboard.press("Control+V")
-    expect(playground.page.locator("#input-note")).to_have_text("The clipboard holds no picture.")
+    expect(playground.page.locator("#input-note")).to_have_text("The clipboard contains no picture.")
     assert playground.verdict("fashion_mlp") == before
 
 
@@ -114,8 +114,8 @@ def test_photo_taken_with_the_camera(playground):
     with playground.answers():
         dialog.get_by_role("button", name="Take", exact=True).click()
     expect(dialog).to_be_hidden()
-    expect(page.locator("#stage figcaption")).to_contain_text("Photo")
-    assert page.locator("#stage img").evaluate("image => image.naturalWidth === image.naturalHeight")
+    expect(page.locator("#preview figcaption")).to_contain_text("Photo")
+    assert page.locator("#preview img").evaluate("image => image.naturalWidth === image.naturalHeight")
     with page.expect_download() as download:
         page.get_by_role("link", name="Save the picture").click()
     photo = download.value.path().read_bytes()
@@ -124,12 +124,12 @@ def test_photo_taken_with_the_camera(playground):
     assert page.locator("#camera video").evaluate("video => video.srcObject") is None
 
 
-def test_camera_that_is_not_allowed_is_told(playground):
+def test_forbidden_camera_is_reported(playground):
     page = playground.page
     playground.forbid("camera")
     page.get_by_role("button", name="Take a photo").click()
     dialog = page.get_by_role("dialog", name="Take a photo")
-    expect(dialog.get_by_role("alert")).to_contain_text("does not let this page use the camera")
+    expect(dialog.get_by_role("alert")).to_contain_text("blocks the camera")
     page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
 
@@ -168,11 +168,11 @@ def test_drawing_is_answered_while_it_is_drawn(playground):
     assert drawn[14, 14] == 255
     assert drawn[14, 5] == 0
     for model in IMAGE_MODELS:
-        np.testing.assert_array_equal(playground.seen(model), drawn)
+        np.testing.assert_array_equal(playground.model_input(model), drawn)
 
 
 def test_newest_drawing_wins(playground):
-    """A drawing whose file is ready late must not replace the one after it."""
+    """A drawing that is encoded late must not replace a newer drawing."""
     page = playground.page
     page.get_by_role("tab", name="Draw").click()
     page.evaluate(
@@ -180,18 +180,18 @@ def test_newest_drawing_wins(playground):
             const canvas = document.querySelector("#pad canvas");
             const toBlob = canvas.toBlob.bind(canvas);
             const late = [];
-            // The first file is made when the second one has been handed over.
-            canvas.toBlob = (take, type) => toBlob(blob => {
-                if (late.push(() => take(blob)) === 2) late.reverse().forEach(each => each());
+            // Deliver the first file after the second one.
+            canvas.toBlob = (deliver, type) => toBlob(blob => {
+                if (late.push(() => deliver(blob)) === 2) late.reverse().forEach(each => each());
             }, type);
         }"""
     )
     with playground.answers():
         page.locator("#pad canvas").click(position={"x": 100, "y": 100})
-    np.testing.assert_array_equal(playground.seen("fashion_mlp"), playground.drawing())
+    np.testing.assert_array_equal(playground.model_input("fashion_mlp"), playground.drawing())
 
 
-def test_drawing_is_taken_back_stroke_by_stroke(playground):
+def test_strokes_are_undone_one_by_one(playground):
     page = playground.page
     page.get_by_role("tab", name="Draw").click()
     canvas = page.locator("#pad canvas")
@@ -200,7 +200,7 @@ def test_drawing_is_taken_back_stroke_by_stroke(playground):
     with playground.answers():
         canvas.click(position={"x": 40, "y": 40})
     first = playground.drawing()
-    page.get_by_label("Light grey").check()
+    page.get_by_label("Light gray").check()
     with playground.answers():
         canvas.click(position={"x": 200, "y": 200})
     second = playground.drawing()
@@ -209,7 +209,7 @@ def test_drawing_is_taken_back_stroke_by_stroke(playground):
     with playground.answers():
         undo.click()
     np.testing.assert_array_equal(playground.drawing(), first)
-    np.testing.assert_array_equal(playground.seen("fashion_mlp"), first)
+    np.testing.assert_array_equal(playground.model_input("fashion_mlp"), first)
     page.get_by_role("button", name="Clear").click()
     assert playground.drawing().max() == 0
     undo.click()
@@ -229,7 +229,7 @@ def test_black_pen_erases(playground):
     assert playground.drawing().max() == 0
 
 
-def test_tabs_change_between_the_drawing_and_the_given_picture(playground):
+def test_tabs_switch_between_the_drawing_and_the_chosen_picture(playground):
     page = playground.page
     playground.choose_sample("Bag")
     page.get_by_role("tab", name="Draw").click()
@@ -239,7 +239,7 @@ def test_tabs_change_between_the_drawing_and_the_given_picture(playground):
     expect(page.locator("#samples [aria-pressed=true]")).to_have_count(0)
     with playground.answers():
         page.get_by_role("tab", name="Picture").click()
-    np.testing.assert_array_equal(playground.seen("fashion_mlp"), pixels((SAMPLES / "bag.png").read_bytes()))
+    np.testing.assert_array_equal(playground.model_input("fashion_mlp"), pixels((SAMPLES / "bag.png").read_bytes()))
     with playground.answers():
         page.get_by_role("tab", name="Draw").click()
-    np.testing.assert_array_equal(playground.seen("fashion_mlp"), drawn)
+    np.testing.assert_array_equal(playground.model_input("fashion_mlp"), drawn)

@@ -1,4 +1,4 @@
-// Swagger UI, on the description beside it; validatorUrl is null so that no outside address is asked for a badge.
+// Show openapi.yaml in Swagger UI. validatorUrl is null, because Swagger UI otherwise loads a badge from another site.
 SwaggerUIBundle({
   url: "openapi.yaml",
   dom_id: "#api",

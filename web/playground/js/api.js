@@ -1,15 +1,16 @@
-/** The service's HTTP API, as far as the page needs it; every failure is a `ServiceError` with a sentence to show. */
+/** The part of the service's HTTP API that the page uses. Every failure is a `ServiceError` with a sentence to show. */
 
 import { keyHeaders } from "./key.js";
 
-const TIMEOUT_SECONDS = 30;
+/** Longer than the gateway waits for a prediction (20 s), so that the gateway's error is shown. */
+const TIMEOUT_S = 30;
 
-/** A request that was not answered as asked; `message` is a sentence for people. */
+/** A failed request; `message` is a sentence for people. */
 export class ServiceError extends Error {
   /**
    * @param {string} message
-   * @param {string} title a few words about the kind of problem
-   * @param {number} status HTTP status; 0 where there was no answer
+   * @param {string} title the kind of problem in a few words
+   * @param {number} status HTTP status; 0 without an answer
    */
   constructor(message, title, status) {
     super(message);
@@ -19,18 +20,36 @@ export class ServiceError extends Error {
 }
 
 /**
- * What a model says about one example.
+ * A model's answer for one example.
  *
  * @typedef {object} Prediction
- * @property {string[]} chosen the label that it decides for; of a model with independent labels all that apply
+ * @property {string[]} labels the most probable label, or with independent labels all that apply
  * @property {Array<[label: string, probability: number]>} probabilities in the model's order
- * @property {string | null} seen address of the picture that the network was given
- * @property {string} version which version of the model answered; empty where the service does not say
- * @property {number} milliseconds from sending the request to having read the answer
+ * @property {string | null} input URL of the picture that the network received, scaled and prepared
+ * @property {string} version the version that answered; empty if the service does not name it
+ * @property {number} milliseconds from sending the request to the last byte of the answer
  */
 
 /**
- * The Open Inference Protocol's description of a model, as far as it is used here.
+ * The body of an answer of `/predictions`: `label` of one class, or `labels` of independent labels.
+ *
+ * @typedef {object} PredictionBody
+ * @property {string} label
+ * @property {string[]} [labels]
+ * @property {Record<string, number>} probabilities
+ * @property {string} [picture] a PNG file in base64
+ */
+
+/**
+ * The body of an error, by RFC 9457.
+ *
+ * @typedef {object} Problem
+ * @property {string} [title]
+ * @property {string} [detail]
+ */
+
+/**
+ * The fields used here of a model's description by the Open Inference Protocol.
  *
  * @typedef {object} Metadata
  * @property {string} name
@@ -39,18 +58,18 @@ export class ServiceError extends Error {
  */
 
 /**
- * An address of the API; the page lies at the service's root.
+ * A URL of the API, relative to the page, which is at the service's root.
  *
  * @param {...string} segments of the path
  * @returns {URL}
  */
-export function address(...segments) {
+export function apiUrl(...segments) {
   return new URL(segments.map(encodeURIComponent).join("/"), document.baseURI);
 }
 
 /** @returns {Promise<string[]>} the names of all models */
 export async function modelNames() {
-  const { models } = await json(address("v1", "models"));
+  const { models } = /** @type {{models: string[]}} */ (await getJson(apiUrl("v1", "models")));
   return models;
 }
 
@@ -58,8 +77,8 @@ export async function modelNames() {
  * @param {string} model
  * @returns {Promise<Metadata>}
  */
-export function describe(model) {
-  return json(address("v2", "models", model));
+export async function describe(model) {
+  return /** @type {Metadata} */ (await getJson(apiUrl("v2", "models", model)));
 }
 
 /**
@@ -69,7 +88,7 @@ export function describe(model) {
  * @returns {Promise<Prediction>}
  */
 export function predictPicture(model, picture, signal) {
-  const url = address("predictions", model);
+  const url = apiUrl("predictions", model);
   url.searchParams.set("picture", "true");
   return predict(url, { method: "POST", body: picture, signal });
 }
@@ -82,11 +101,11 @@ export function predictPicture(model, picture, signal) {
  */
 export function predictVector(model, features, signal) {
   const headers = { "Content-Type": "application/json" };
-  return predict(address("predictions", model), { method: "POST", headers, body: JSON.stringify(features), signal });
+  return predict(apiUrl("predictions", model), { method: "POST", headers, body: JSON.stringify(features), signal });
 }
 
 /**
- * The heat map of the pixels that spoke for and against a model's answer.
+ * The heat map of the pixels that count for and against a model's answer.
  *
  * @param {string} model
  * @param {Blob} picture
@@ -95,7 +114,7 @@ export function predictVector(model, features, signal) {
  */
 export function heatMap(model, picture, signal) {
   const request = { method: "POST", headers: { Accept: "image/png" }, body: picture, signal };
-  return send(address("explanations", model), request, (response) => response.blob());
+  return send(apiUrl("explanations", model), request, (response) => response.blob());
 }
 
 /**
@@ -104,49 +123,49 @@ export function heatMap(model, picture, signal) {
  * @returns {Promise<Prediction>}
  */
 function predict(url, request) {
-  const begun = performance.now();
+  const start = performance.now();
   return send(url, request, async (response) => {
-    const answer = await response.json();
+    const answer = /** @type {PredictionBody} */ (await response.json());
     return {
-      chosen: answer.labels ?? [answer.label],
+      labels: answer.labels ?? [answer.label],
       probabilities: Object.entries(answer.probabilities),
-      seen: answer.picture ? `data:image/png;base64,${answer.picture}` : null,
+      input: answer.picture ? `data:image/png;base64,${answer.picture}` : null,
       version: response.headers.get("X-Model-Version") ?? "",
-      milliseconds: performance.now() - begun,
+      milliseconds: performance.now() - start,
     };
   });
 }
 
 /**
  * @param {URL} url
- * @returns {Promise<any>}
+ * @returns {Promise<unknown>}
  */
-function json(url) {
+function getJson(url) {
   return send(url, {}, (response) => response.json());
 }
 
 /**
  * @template T
  * @param {URL} url
- * @param {RequestInit} request one that its signal aborts rejects with the browser's `AbortError`
+ * @param {RequestInit} request when its signal aborts it, the promise rejects with the browser's `AbortError`
  * @param {(response: Response) => Promise<T>} read reads the body of a successful answer
  * @returns {Promise<T>}
  */
 async function send(url, request, read) {
-  const timeout = AbortSignal.timeout(TIMEOUT_SECONDS * 1000);
+  const timeout = AbortSignal.timeout(TIMEOUT_S * 1000);
   const signal = request.signal ? AbortSignal.any([request.signal, timeout]) : timeout;
   const headers = { Accept: "application/json", ...request.headers, ...keyHeaders() };
   try {
     const response = await fetch(url, { ...request, headers, signal, cache: "no-store" });
-    if (!response.ok) throw await refusal(response);
+    if (!response.ok) throw await errorFrom(response);
     return await read(response);
   } catch (error) {
     if (error instanceof ServiceError || isAbort(error)) throw error;
     if (timeout.aborted) {
-      throw new ServiceError(`The service gave no answer within ${TIMEOUT_SECONDS} seconds.`, "No answer", 0);
+      throw new ServiceError(`The service did not answer within ${TIMEOUT_S} seconds.`, "No answer", 0);
     }
     if (error instanceof SyntaxError) {
-      throw new ServiceError(`${url.pathname} answered with something else than JSON.`, "Unexpected answer", 0);
+      throw new ServiceError(`The answer of ${url.pathname} is not valid JSON.`, "Unexpected answer", 0);
     }
     throw new ServiceError(`The service at ${url.origin} cannot be reached.`, "No connection", 0);
   }
@@ -156,14 +175,14 @@ async function send(url, request, read) {
  * @param {Response} response
  * @returns {Promise<ServiceError>}
  */
-async function refusal(response) {
-  const problem = await response.json().catch(() => null);
+async function errorFrom(response) {
+  const problem = /** @type {Problem | null} */ (await response.json().catch(() => null));
   const title = problem?.title ?? `The service answered ${response.status} ${response.statusText}`.trim();
-  return new ServiceError(sentence(problem?.detail ?? `${title}, and gave no reason`), title, response.status);
+  return new ServiceError(sentence(problem?.detail ?? `${title} without a reason`), title, response.status);
 }
 
 /**
- * Problem bodies write their detail without a capital letter or a full stop.
+ * Turn a problem's detail, which has neither capital nor period, into a sentence.
  *
  * @param {string} text
  * @returns {string}
@@ -174,7 +193,7 @@ function sentence(text) {
 }
 
 /**
- * Whether a newer request took the place of this one.
+ * Whether a newer request replaced this one.
  *
  * @param {unknown} error
  * @returns {boolean}

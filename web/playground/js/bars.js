@@ -1,12 +1,12 @@
-/** A prediction as a headline and a table with a bar for each label. */
+/** A prediction as a headline and a table with one bar per label. */
 
 import { fromTemplate, within } from "./dom.js";
-import { percent } from "./words.js";
+import { percent } from "./formatting.js";
 
 /** @typedef {import("./api.js").Prediction} Prediction */
 
-/** Labels of a model with more than these are sorted, and only the most probable ones are shown. */
-const MOST = 12;
+/** With more labels than these, the table shows the most probable ones only. FashionMNIST's ten fit. */
+const MAX_ROWS = 12;
 
 /** One model's bars. */
 export class Bars {
@@ -15,23 +15,23 @@ export class Bars {
   /** @type {Map<string, HTMLElement>} */
   #rows = new Map();
 
-  /** @param {HTMLElement} place where the table goes */
-  constructor(place) {
-    place.replaceChildren(this.#table);
+  /** @param {HTMLElement} container its content is replaced by the table */
+  constructor(container) {
+    container.replaceChildren(this.#table);
   }
 
   /** @param {Prediction} prediction */
-  show({ probabilities, chosen }) {
+  show({ probabilities, labels }) {
     const sorted = probabilities.toSorted((one, other) => other[1] - one[1]);
-    const shown = probabilities.length > MOST ? sorted.slice(0, MOST) : probabilities;
-    // Rows in the same order stay where they are, so that bars move from one answer to the next.
+    const shown = probabilities.length > MAX_ROWS ? sorted.slice(0, MAX_ROWS) : probabilities;
+    // Rows in the same order are reused, so that bars move from one answer to the next.
     if (shown.map(([label]) => label).join("\n") !== [...this.#rows.keys()].join("\n")) {
       this.#rows = new Map(shown.map(([label]) => [label, row(label)]));
       this.#body.replaceChildren(...this.#rows.values());
     }
     for (const [label, probability] of shown) {
       const element = /** @type {HTMLElement} */ (this.#rows.get(label));
-      element.classList.toggle("chosen", chosen.includes(label));
+      element.classList.toggle("chosen", labels.includes(label));
       within(element, ".bar-fill", HTMLElement).style.width = `${probability * 100}%`;
       within(element, ".bar-value", HTMLElement).textContent = percent(probability);
     }
@@ -49,13 +49,13 @@ function row(label) {
 }
 
 /**
- * What a prediction says in a few words: the label and its probability, or the labels that apply.
+ * The headline of a prediction: the label and its probability, or all labels that apply and theirs.
  *
  * @param {Prediction} prediction
  * @returns {[label: string, probability: string]}
  */
-export function verdict({ chosen, probabilities }) {
-  if (chosen.length === 0) return ["No label applies", ""];
-  const found = new Map(probabilities);
-  return [chosen.join(", "), chosen.map((label) => percent(found.get(label) ?? 0)).join(", ")];
+export function verdict({ labels, probabilities }) {
+  if (labels.length === 0) return ["No label applies", ""];
+  const values = new Map(probabilities);
+  return [labels.join(", "), labels.map((label) => percent(values.get(label) ?? 0)).join(", ")];
 }

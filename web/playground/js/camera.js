@@ -1,19 +1,19 @@
-/** Photos: the phone's own camera application where there is one, else a view of the camera on the page. */
+/** Photos: from the camera application on a phone, otherwise from a camera view on the page. */
 
 import { byId, part } from "./dom.js";
-import { encode, sizeInWords } from "./picture.js";
-import { watchChoice } from "./sources.js";
+import { watchFileInput } from "./files.js";
+import { encode, formatSize } from "./picture.js";
 
 /** @typedef {import("./picture.js").Picture} Picture */
 
-/** The longest edge that is sent; the models see 28 pixels of it. */
-const EDGE = 640;
+/** Side of the photo to send: small to upload, and far more than the models' 28 pixels. */
+const MAX_SIDE_PX = 640;
 
-/** What went wrong with the camera, by the name of the browser's error. @type {Record<string, string>} */
+/** Messages by the name of the browser's error. @type {Record<string, string>} */
 const REASONS = {
-  NotAllowedError: "The browser does not let this page use the camera. Allow it beside the address, or choose a file.",
-  NotFoundError: "There is no camera on this device. Choose a file instead.",
-  NotReadableError: "Another program is using the camera.",
+  NotAllowedError: "The browser blocks the camera for this page. Allow it next to the address bar, or choose a file.",
+  NotFoundError: "This device has no camera. Choose a file instead.",
+  NotReadableError: "Another program is using the camera. Close it, or choose a file.",
 };
 
 /** @param {(picture: Picture) => void} onPicture */
@@ -22,9 +22,9 @@ export function watchCamera(onPicture) {
   if (matchMedia("(pointer: coarse)").matches) {
     const input = byId("camera-file", HTMLInputElement);
     open.addEventListener("click", () => input.click());
-    watchChoice(input, onPicture);
+    watchFileInput(input, onPicture);
     open.hidden = false;
-    // Browsers give the camera to pages that came over TLS or from this machine.
+    // Browsers offer the camera only to pages from HTTPS or from localhost.
   } else if (navigator.mediaDevices) {
     const camera = new Camera(onPicture);
     open.addEventListener("click", () => camera.open());
@@ -55,7 +55,7 @@ class Camera {
       const video = { facingMode: "environment", width: { ideal: 1280 }, height: { ideal: 960 } };
       const stream = await navigator.mediaDevices.getUserMedia({ video });
       this.#video.srcObject = stream;
-      // Closed while the browser asked whether it may.
+      // The dialog may have been closed while the browser asked for permission.
       if (!this.#dialog.open) this.#release();
     } catch (error) {
       const name = error instanceof DOMException ? error.name : "";
@@ -66,15 +66,15 @@ class Camera {
 
   async #photograph() {
     const { videoWidth: width, videoHeight: height } = this.#video;
-    // The view shows the largest square in the middle.
-    const square = Math.min(width, height);
+    // Like the view, take the largest centered square.
+    const side = Math.min(width, height);
     const canvas = document.createElement("canvas");
-    canvas.width = canvas.height = Math.min(square, EDGE);
-    const place = /** @type {const} */ ([(width - square) / 2, (height - square) / 2, square, square]);
-    canvas.getContext("2d")?.drawImage(this.#video, ...place, 0, 0, canvas.width, canvas.height);
+    canvas.width = canvas.height = Math.min(side, MAX_SIDE_PX);
+    const square = /** @type {const} */ ([(width - side) / 2, (height - side) / 2, side, side]);
+    canvas.getContext("2d")?.drawImage(this.#video, ...square, 0, 0, canvas.width, canvas.height);
     this.#dialog.close();
     const blob = await encode(canvas, "image/jpeg");
-    this.#onPicture({ blob, name: "photo.jpg", caption: `Photo, ${sizeInWords(blob.size)}`, own: false });
+    this.#onPicture({ blob, name: "photo.jpg", caption: `Photo, ${formatSize(blob.size)}`, onDisk: false });
   }
 
   #release() {

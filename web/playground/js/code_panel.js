@@ -1,18 +1,18 @@
-/** The panel with the lines that repeat a request: which model, which language, copying, the picture to go with it. */
+/** The panel with code that repeats a request: a model, a language, a copy button, and the picture to save. */
 
 import { byId, part } from "./dom.js";
 import { LANGUAGES } from "./snippets.js";
 import { makeTabs } from "./tabs.js";
 
 /** @typedef {import("./picture.js").Picture} Picture */
-/** @typedef {import("./snippets.js").Asked} Asked */
+/** @typedef {import("./snippets.js").RequestToRepeat} RequestToRepeat */
 
 /**
- * The request that a model's card stands for now.
+ * The request of a model's card, and its picture.
  *
- * @typedef {object} Request
- * @property {Asked} asked
- * @property {Picture | null} picture
+ * @typedef {object} ShownRequest
+ * @property {RequestToRepeat} request
+ * @property {Picture | null} picture null for a vector model
  */
 
 export class CodePanel {
@@ -24,20 +24,20 @@ export class CodePanel {
   #copy = byId("code-copy", HTMLButtonElement);
   #file = byId("code-file", HTMLElement);
   #save = part(this.#file, "save", HTMLAnchorElement);
-  #write = LANGUAGES[0][1];
-  #request;
+  #snippet = LANGUAGES[0][1];
+  #shownRequest;
 
   /**
-   * @param {(model: string) => Request | null} request what to repeat; null where nothing was asked yet
+   * @param {(model: string) => ShownRequest | null} shownRequest the request to repeat; null before the first picture
    * @param {(sentence: string) => void} announce
    */
-  constructor(request, announce) {
-    this.#request = request;
+  constructor(shownRequest, announce) {
+    this.#shownRequest = shownRequest;
     this.#addTabs();
     this.#model.addEventListener("change", () => this.update());
-    this.#copy.addEventListener("click", async () => announce(await this.#copied()));
-    // The saved file is made when it is asked for, so that none has to be kept.
-    this.#save.addEventListener("click", () => this.#offer());
+    this.#copy.addEventListener("click", async () => announce(await this.#copyCode()));
+    // The link gets its file on the click, so that the page keeps no file in memory.
+    this.#save.addEventListener("click", () => this.#linkPicture());
   }
 
   /** @param {string[]} names of the models to choose from */
@@ -60,48 +60,48 @@ export class CodePanel {
     this.#root.scrollIntoView({ block: "nearest" });
   }
 
-  /** Write the lines anew. */
+  /** Show the code of the current request. */
   update() {
-    const request = this.#request(this.#model.value);
-    this.#root.hidden = request === null;
-    if (!request) return;
-    const { asked, picture } = request;
-    this.#code.textContent = this.#write(asked);
+    const shown = this.#shownRequest(this.#model.value);
+    this.#root.hidden = shown === null;
+    if (!shown) return;
+    const { request, picture } = shown;
+    this.#code.textContent = this.#snippet(request);
     this.#file.hidden = picture === null;
     if (!picture) return;
-    const where = picture.own ? "Run it in the folder that holds" : "It reads the picture from";
-    part(this.#file, "text", HTMLElement).textContent = `${where} ${picture.name}.`;
-    this.#save.hidden = picture.own;
+    const instruction = picture.onDisk ? "Run it in the folder that contains" : "It reads the picture from";
+    part(this.#file, "text", HTMLElement).textContent = `${instruction} ${picture.name}.`;
+    this.#save.hidden = picture.onDisk;
   }
 
   #addTabs() {
-    const tabs = LANGUAGES.map(([title, write], place) => {
+    const tabs = LANGUAGES.map(([title, snippet], index) => {
       const tab = document.createElement("button");
       tab.type = "button";
       tab.role = "tab";
-      tab.id = `code-tab-${place}`;
+      tab.id = `code-tab-${index}`;
       tab.textContent = title;
       tab.setAttribute("aria-controls", this.#panel.id);
-      tab.setAttribute("aria-selected", String(place === 0));
-      tab.tabIndex = place === 0 ? 0 : -1;
-      return /** @type {const} */ ([tab, write]);
+      tab.setAttribute("aria-selected", String(index === 0));
+      tab.tabIndex = index === 0 ? 0 : -1;
+      return /** @type {const} */ ([tab, snippet]);
     });
     this.#tabs.append(...tabs.map(([tab]) => tab));
-    const writers = new Map(tabs);
+    const snippets = new Map(tabs);
     this.#panel.setAttribute("aria-labelledby", tabs[0][0].id);
     makeTabs(this.#tabs, (tab) => {
-      this.#write = writers.get(/** @type {HTMLButtonElement} */ (tab)) ?? this.#write;
+      this.#snippet = snippets.get(/** @type {HTMLButtonElement} */ (tab)) ?? this.#snippet;
       this.#panel.setAttribute("aria-labelledby", tab.id);
       this.update();
     });
   }
 
-  /** @returns {Promise<string>} what happened, as a sentence */
-  async #copied() {
+  /** @returns {Promise<string>} the result, as a sentence */
+  async #copyCode() {
     try {
       await navigator.clipboard.writeText(this.#code.textContent ?? "");
     } catch {
-      // Pages without TLS have no clipboard, and people may forbid it.
+      // Pages without HTTPS have no clipboard, and people can forbid it.
       getSelection()?.selectAllChildren(this.#code);
       return "The code is selected; copy it with your keyboard.";
     }
@@ -110,8 +110,8 @@ export class CodePanel {
     return "Copied";
   }
 
-  #offer() {
-    const picture = this.#request(this.#model.value)?.picture;
+  #linkPicture() {
+    const picture = this.#shownRequest(this.#model.value)?.picture;
     if (!picture) return;
     URL.revokeObjectURL(this.#save.href);
     this.#save.href = URL.createObjectURL(picture.blob);

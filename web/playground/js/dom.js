@@ -1,4 +1,4 @@
-/** Finding elements of the page, each checked for its kind, so that a misspelt id fails at once and by name. */
+/** Finding elements of the page. Each is checked for its class, so that a misspelled id fails at once, with its name. */
 
 /**
  * @template {Element} T
@@ -24,7 +24,7 @@ export function part(root, name, kind) {
 }
 
 /**
- * The first element inside another that a CSS selector finds.
+ * The first element inside another that matches a CSS selector.
  *
  * @template {Element} T
  * @param {ParentNode} root
@@ -37,7 +37,7 @@ export function within(root, selector, kind) {
 }
 
 /**
- * A fresh copy of the one element that a `<template>` holds.
+ * A new copy of the only element in a `<template>`.
  *
  * @param {string} id of the template
  * @returns {HTMLElement}

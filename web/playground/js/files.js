@@ -1,7 +1,7 @@
-/** Files that people choose, drop anywhere on the page, or paste. */
+/** Picture files that people choose, drop anywhere on the page, or paste. */
 
 import { byId } from "./dom.js";
-import { sizeInWords } from "./picture.js";
+import { formatSize } from "./picture.js";
 
 /** @typedef {import("./picture.js").Picture} Picture */
 
@@ -10,10 +10,10 @@ import { sizeInWords } from "./picture.js";
  * @param {(sentence: string) => void} onProblem
  */
 export function watchFiles(onPicture, onProblem) {
-  watchChoice(byId("file", HTMLInputElement), onPicture);
+  watchFileInput(byId("file", HTMLInputElement), onPicture);
   watchDrops((file) => {
     if (file) onPicture(fromFile(file, true));
-    else onProblem("That holds no file; save the picture first, then drop the file.");
+    else onProblem("The drop contains no file. Save the picture first, then drop the file.");
   });
   document.addEventListener("paste", (event) => {
     const file = event.clipboardData?.files[0];
@@ -21,7 +21,7 @@ export function watchFiles(onPicture, onProblem) {
       event.preventDefault();
       onPicture(fromFile(file, false));
     } else if (!(event.target instanceof HTMLInputElement)) {
-      onProblem("The clipboard holds no picture.");
+      onProblem("The clipboard contains no picture.");
     }
   });
 }
@@ -30,22 +30,22 @@ export function watchFiles(onPicture, onProblem) {
  * @param {HTMLInputElement} input of type file
  * @param {(picture: Picture) => void} onPicture
  */
-export function watchChoice(input, onPicture) {
+export function watchFileInput(input, onPicture) {
   input.addEventListener("change", () => {
     const file = input.files?.[0];
     if (file) onPicture(fromFile(file, true));
-    // Otherwise choosing the same file again would be no change.
+    // Without this, choosing the same file again fires no change event.
     input.value = "";
   });
 }
 
-/** @param {(file: File | undefined) => void} onDrop called without a file where something else was dropped */
+/** @param {(file: File | undefined) => void} onDrop called without a file when something else was dropped */
 function watchDrops(onDrop) {
   const cover = byId("drop-cover", HTMLElement);
   document.addEventListener("dragenter", (event) => {
     if (event.dataTransfer?.types.includes("Files")) cover.hidden = false;
   });
-  // While the cover is shown it lies over all else, so that leaving it is leaving the page.
+  // The visible cover fills the page, so leaving the cover means leaving the page.
   cover.addEventListener("dragleave", () => (cover.hidden = true));
   document.addEventListener("dragover", (event) => event.preventDefault());
   document.addEventListener("drop", (event) => {
@@ -57,9 +57,9 @@ function watchDrops(onDrop) {
 
 /**
  * @param {File} file
- * @param {boolean} own whether it lies on the person's disk under its name; what is pasted may not
+ * @param {boolean} onDisk whether the person has this file under its name; a pasted one may have no file
  * @returns {Picture}
  */
-function fromFile(file, own) {
-  return { blob: file, name: file.name, caption: `${file.name}, ${sizeInWords(file.size)}`, own };
+function fromFile(file, onDisk) {
+  return { blob: file, name: file.name, caption: `${file.name}, ${formatSize(file.size)}`, onDisk };
 }

@@ -1,9 +1,9 @@
-/** Numbers as people read them. */
+/** Numbers as text for people. */
 
-const PERCENT = new Intl.NumberFormat("en-GB", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
+const PERCENT = new Intl.NumberFormat("en-US", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
 /**
- * A probability such as `97.3%`; never a certainty that only rounding gives.
+ * A probability such as `97.3%`. Rounding never shows 0% or 100% for a probability that is neither.
  *
  * @param {number} probability 0 to 1
  * @returns {string}

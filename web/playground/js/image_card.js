@@ -1,9 +1,9 @@
-/** One image model's answers: headline, what it saw, heat map on request, bars, round-trip time, or what is wrong. */
+/** One image model's answer: headline, its input, heat map on request, bars and round-trip time; or an error. */
 
 import { ServiceError, heatMap, isAbort, predictPicture } from "./api.js";
 import { Bars, verdict } from "./bars.js";
 import { fromTemplate, part } from "./dom.js";
-import { duration } from "./words.js";
+import { duration } from "./formatting.js";
 
 /** @typedef {import("./models.js").Model} Model */
 /** @typedef {import("./picture.js").Picture} Picture */
@@ -17,10 +17,10 @@ export class ImageCard {
     waiting: part(this.element, "waiting", HTMLElement),
     answer: part(this.element, "answer", HTMLElement),
     verdict: part(this.element, "verdict", HTMLElement),
-    seen: part(this.element, "seen", HTMLImageElement),
+    input: part(this.element, "model-input", HTMLImageElement),
     explain: part(this.element, "explain", HTMLButtonElement),
-    ask: part(this.element, "ask", HTMLElement),
-    heat: part(this.element, "heat", HTMLImageElement),
+    explainLabel: part(this.element, "explain-label", HTMLElement),
+    heatMap: part(this.element, "heat-map", HTMLImageElement),
     legend: part(this.element, "legend", HTMLElement),
     explainProblem: part(this.element, "explain-problem", HTMLElement),
   };
@@ -32,8 +32,8 @@ export class ImageCard {
 
   /**
    * @param {Model} model
-   * @param {() => void} onCode the person wants to see this model's code
-   * @param {() => void} onExplain explaining was switched on or off
+   * @param {() => void} onCode called to show this model's code
+   * @param {() => void} onExplain called when explaining is switched on or off
    */
   constructor(model, onCode, onExplain) {
     this.model = model;
@@ -42,27 +42,27 @@ export class ImageCard {
     name.textContent = model.name;
     name.id = `model-${model.name}`;
     this.element.setAttribute("aria-labelledby", name.id);
-    this.#parts.seen.alt = `The picture as ${model.name} saw it`;
+    this.#parts.input.alt = `Input of ${model.name}`;
     this.#parts.explain.setAttribute("aria-label", `Explain the answer of ${model.name}`);
-    this.#parts.explain.addEventListener("click", () => this.#switchExplaining());
+    this.#parts.explain.addEventListener("click", () => this.#toggleExplaining());
     const code = part(this.element, "code", HTMLButtonElement);
     code.setAttribute("aria-label", `Show the code for ${model.name}`);
     code.addEventListener("click", onCode);
   }
 
-  /** Whether the heat map is wanted. */
+  /** Whether the heat map is switched on. */
   get explaining() {
     return this.#parts.explain.getAttribute("aria-pressed") === "true";
   }
 
   /**
-   * Ask the model; a newer question takes the place of one under way.
+   * Classify a picture. A newer picture aborts the request of an older one.
    *
    * @param {Picture} picture
-   * @param {boolean} settled false while the picture still changes from moment to moment, as during a stroke of the pen
-   * @returns {Promise<string>} the answer as a sentence; empty where a newer question came
+   * @param {boolean} settled false during a stroke of the pen, when no heat map is requested
+   * @returns {Promise<string>} the answer as a sentence; empty if a newer picture replaced this one
    */
-  async ask(picture, settled) {
+  async classify(picture, settled) {
     this.#current.abort();
     const { signal } = (this.#current = new AbortController());
     this.#picture = picture;
@@ -74,7 +74,7 @@ export class ImageCard {
       this.#parts.verdict.replaceChildren(strong(label), ` ${probability}`);
       this.#parts.time.textContent = `${duration(prediction.milliseconds)} round trip`;
       this.#parts.version.textContent = prediction.version || this.model.version;
-      if (prediction.seen) this.#parts.seen.src = prediction.seen;
+      if (prediction.input) this.#parts.input.src = prediction.input;
       this.#bars.show(prediction);
       this.#showAnswer(null);
       if (this.explaining && settled) await this.#explain(signal);
@@ -89,7 +89,7 @@ export class ImageCard {
     }
   }
 
-  /** @param {ServiceError | null} error in place of an answer */
+  /** @param {ServiceError | null} error shown instead of an answer */
   #showAnswer(error) {
     this.#parts.waiting.hidden = true;
     this.#parts.answer.hidden = error !== null;
@@ -97,14 +97,14 @@ export class ImageCard {
     if (error) this.#parts.time.textContent = "";
   }
 
-  async #switchExplaining() {
+  async #toggleExplaining() {
     const explaining = !this.explaining;
     this.#parts.explain.setAttribute("aria-pressed", String(explaining));
     this.#onExplain();
     if (explaining) {
       await this.#explain(this.#current.signal);
     } else {
-      this.#showHeat(null);
+      this.#showHeatMap(null);
       showProblem(this.#parts.explainProblem, null);
     }
   }
@@ -114,40 +114,40 @@ export class ImageCard {
     if (!this.#picture) return;
     this.#parts.explain.setAttribute("aria-busy", "true");
     try {
-      const file = await heatMap(this.model.name, this.#picture.blob, signal);
-      if (this.explaining) this.#showHeat(file);
+      const png = await heatMap(this.model.name, this.#picture.blob, signal);
+      if (this.explaining) this.#showHeatMap(png);
       showProblem(this.#parts.explainProblem, null);
     } catch (error) {
       if (isAbort(error)) return;
       if (!(error instanceof ServiceError)) throw error;
-      this.#showHeat(null);
+      this.#showHeatMap(null);
       showProblem(this.#parts.explainProblem, error);
     } finally {
       if (!signal.aborted) this.#parts.explain.removeAttribute("aria-busy");
     }
   }
 
-  /** @param {Blob | null} file */
-  #showHeat(file) {
-    const { heat, ask, legend } = this.#parts;
-    URL.revokeObjectURL(heat.src);
-    heat.hidden = file === null;
-    ask.hidden = file !== null;
-    legend.textContent = file ? "Red for, blue against" : "Which pixels decided";
-    if (file) heat.src = URL.createObjectURL(file);
-    else heat.removeAttribute("src");
+  /** @param {Blob | null} png */
+  #showHeatMap(png) {
+    const { heatMap, explainLabel, legend } = this.#parts;
+    URL.revokeObjectURL(heatMap.src);
+    heatMap.hidden = png === null;
+    explainLabel.hidden = png !== null;
+    legend.textContent = png ? "Red for, blue against" : "Which pixels decided";
+    if (png) heatMap.src = URL.createObjectURL(png);
+    else heatMap.removeAttribute("src");
   }
 }
 
 /**
- * Fill or hide a place for a problem.
+ * Show an error, or hide its element.
  *
- * @param {HTMLElement} place
+ * @param {HTMLElement} element
  * @param {ServiceError | null} error
  */
-export function showProblem(place, error) {
-  place.hidden = error === null;
-  place.replaceChildren(...(error ? [strong(error.title), ` ${error.message}`] : []));
+export function showProblem(element, error) {
+  element.hidden = error === null;
+  element.replaceChildren(...(error ? [strong(error.title), ` ${error.message}`] : []));
 }
 
 /**

@@ -1,23 +1,23 @@
-/** The API key, where the service asks for one: kept for this tab alone, and until it is closed. */
+/** The API key, for services that require one: kept in this tab only, until the tab is closed. */
 
-const NAME = "fashion-serve-key";
+const STORAGE_NAME = "fashion-serve-key";
 
 /**
- * The header that carries the key; empty without one.
+ * The header with the key; empty without a key.
  *
  * @returns {Record<string, string>}
  */
 export function keyHeaders() {
-  const key = sessionStorage.getItem(NAME);
+  const key = sessionStorage.getItem(STORAGE_NAME);
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
 /** @returns {boolean} whether requests carry a key */
 export function hasKey() {
-  return sessionStorage.getItem(NAME) !== null;
+  return sessionStorage.getItem(STORAGE_NAME) !== null;
 }
 
 /** @param {string} key */
 export function useKey(key) {
-  sessionStorage.setItem(NAME, key.trim());
+  sessionStorage.setItem(STORAGE_NAME, key.trim());
 }

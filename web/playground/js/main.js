@@ -1,34 +1,36 @@
 /**
- * The page: pictures come from the sources, every image model is asked, and the cards show what each says.
+ * The page: each new picture goes to every image model, and each card shows its model's answer.
  *
  *     file, drop, paste ┐
- *     camera            ├─► picture ──► a card for each image model ──► announcement
+ *     camera            ├─► picture ──► one card per image model ──► announcement
  *     test images       │                        │
- *     drawing pad       ┘                        └─► lines of code
+ *     drawing pad       ┘                        └─► code panel
  */
 
 import { watchCamera } from "./camera.js";
 import { CodePanel } from "./code_panel.js";
 import { byId, part } from "./dom.js";
+import { watchFiles } from "./files.js";
 import { ImageCard } from "./image_card.js";
 import { useKey } from "./key.js";
 import { watchModels } from "./models.js";
 import { Pad } from "./pad.js";
+import { Preview } from "./preview.js";
 import { Samples } from "./samples.js";
-import { watchFiles } from "./sources.js";
-import { Stage } from "./stage.js";
 import { makeTabs } from "./tabs.js";
 import { VectorCard } from "./vector_card.js";
 
 /** @typedef {import("./api.js").ServiceError} ServiceError */
+/** @typedef {import("./code_panel.js").ShownRequest} ShownRequest */
 /** @typedef {import("./models.js").Model} Model */
 /** @typedef {import("./picture.js").Picture} Picture */
 
-/** The picture on the stage, and the one that the models are asked about: that one or the drawing. */
-let given = /** @type {Picture | null} */ (null);
-let asked = /** @type {Picture | null} */ (null);
-/** Counts what people give, for a drawing takes a moment to become a file, and may then be no longer the newest. */
-let turn = 0;
+/** The picture of the tab "Picture". */
+let chosenPicture = /** @type {Picture | null} */ (null);
+/** The picture that the models classify: the chosen picture or the drawing. */
+let currentPicture = /** @type {Picture | null} */ (null);
+/** Number of the newest picture. Encoding a drawing takes time, and a newer picture makes it obsolete. */
+let newestTurn = 0;
 
 /** @type {Map<string, ImageCard | VectorCard>} */
 const cards = new Map();
@@ -37,14 +39,14 @@ const announcement = byId("announcement", HTMLElement);
 const note = byId("input-note", HTMLElement);
 const tabs = { picture: byId("tab-picture", HTMLElement), draw: byId("tab-draw", HTMLElement) };
 
-const stage = new Stage();
-const pad = new Pad(takeDrawing, announce);
-const samples = new Samples(takePicture, complain);
-const code = new CodePanel(request, announce);
+const preview = new Preview();
+const pad = new Pad(classifyDrawing, announce);
+const samples = new Samples(choosePicture, showNote);
+const code = new CodePanel(shownRequest, announce);
 const chooseTab = makeTabs(byId("input-tabs", HTMLElement), showPanel);
 
-watchFiles(takePicture, complain);
-watchCamera(takePicture);
+watchFiles(choosePicture, showNote);
+watchCamera(choosePicture);
 const readModels = watchModels(showModels, showUnreachable);
 part(byId("unreachable", HTMLElement), "retry", HTMLButtonElement).addEventListener("click", readModels);
 byId("key", HTMLFormElement).addEventListener("submit", (event) => {
@@ -55,44 +57,46 @@ byId("key", HTMLFormElement).addEventListener("submit", (event) => {
 samples.chooseFirst();
 
 /** @param {Picture} picture */
-function takePicture(picture) {
-  given = picture;
-  stage.show(picture);
-  // Choosing the tab asks about its picture.
-  if (tabs.picture.ariaSelected === "true") ask(picture, true);
+function choosePicture(picture) {
+  chosenPicture = picture;
+  preview.show(picture);
+  // Choosing the tab classifies its picture.
+  if (tabs.picture.ariaSelected === "true") classify(picture, true);
   else chooseTab(tabs.picture);
 }
 
-/** @param {boolean} settled */
-async function takeDrawing(settled) {
+/** @param {boolean} settled false during a stroke */
+async function classifyDrawing(settled) {
   if (pad.empty) return;
-  turn += 1;
-  const mine = turn;
+  newestTurn += 1;
+  const turn = newestTurn;
   const blob = await pad.png();
-  if (mine === turn) ask({ blob, name: "drawing.png", caption: "Drawing", own: false }, settled);
+  if (turn === newestTurn) classify({ blob, name: "drawing.png", caption: "Drawing", onDisk: false }, settled);
 }
 
-/** @param {HTMLElement} tab */
-function showPanel(tab) {
-  for (const each of Object.values(tabs)) {
-    byId(each.getAttribute("aria-controls") ?? "", HTMLElement).hidden = each !== tab;
+/** @param {HTMLElement} chosenTab */
+function showPanel(chosenTab) {
+  for (const tab of Object.values(tabs)) {
+    byId(tab.getAttribute("aria-controls") ?? "", HTMLElement).hidden = tab !== chosenTab;
   }
-  if (tab === tabs.draw) takeDrawing(true);
-  else if (given) ask(given, true);
+  if (chosenTab === tabs.draw) classifyDrawing(true);
+  else if (chosenPicture) classify(chosenPicture, true);
 }
 
 /**
+ * Send a picture to every image model, and announce the answers.
+ *
  * @param {Picture} picture
- * @param {boolean} settled false while it is being drawn
+ * @param {boolean} settled false during a stroke of the pen
  */
-async function ask(picture, settled) {
-  turn += 1;
-  asked = picture;
-  complain("");
+async function classify(picture, settled) {
+  newestTurn += 1;
+  currentPicture = picture;
+  showNote("");
   samples.mark(picture);
   code.update();
-  const answers = await Promise.all(imageCards().map((card) => card.ask(picture, settled)));
-  if (settled && asked === picture) announce(answers.join(" "));
+  const answers = await Promise.all(imageCards().map((card) => card.classify(picture, settled)));
+  if (settled && currentPicture === picture) announce(answers.join(" "));
 }
 
 /** @param {Model[]} models */
@@ -101,9 +105,9 @@ function showModels(models) {
   service.dataset.state = "ready";
   part(service, "text", HTMLElement).textContent = models.length === 1 ? "1 model" : `${models.length} models`;
   for (const id of ["unreachable", "key"]) {
-    const place = byId(id, HTMLElement);
-    place.hidden = true;
-    part(place, "text", HTMLElement).textContent = "";
+    const notice = byId(id, HTMLElement);
+    notice.hidden = true;
+    part(notice, "text", HTMLElement).textContent = "";
   }
   for (const [name, card] of cards) {
     const model = models.find((each) => each.name === name);
@@ -114,71 +118,76 @@ function showModels(models) {
       cards.delete(name);
     }
   }
-  for (const model of models.filter(({ name }) => !cards.has(name))) add(model);
-  const places = { image: byId("image-cards", HTMLElement), vector: byId("vector-cards", HTMLElement) };
-  places.image.removeAttribute("aria-busy");
-  places.image.querySelectorAll(".skeleton").forEach((skeleton) => skeleton.remove());
+  for (const model of models.filter(({ name }) => !cards.has(name))) addCard(model);
+  const lists = { image: byId("image-cards", HTMLElement), vector: byId("vector-cards", HTMLElement) };
+  lists.image.removeAttribute("aria-busy");
+  lists.image.querySelectorAll(".skeleton").forEach((skeleton) => skeleton.remove());
   byId("no-image-models", HTMLElement).hidden = imageCards().length > 0;
-  byId("vectors", HTMLElement).hidden = places.vector.childElementCount === 0;
+  byId("vectors", HTMLElement).hidden = lists.vector.childElementCount === 0;
   showOthers(models.filter(({ kind }) => kind === "other"));
   const imagesFirst = new Set([...imageCards(), ...cards.values()]);
   code.setModels([...imagesFirst].map(({ model }) => model.name));
 }
 
 /** @param {Model} model */
-function add(model) {
-  const open = () => code.open(model.name);
-  const update = () => code.update();
+function addCard(model) {
+  const openCode = () => code.open(model.name);
+  const updateCode = () => code.update();
   if (model.kind === "image") {
-    const card = new ImageCard(model, open, update);
+    const card = new ImageCard(model, openCode, updateCode);
     cards.set(model.name, card);
     byId("image-cards", HTMLElement).append(card.element);
-    if (asked) card.ask(asked, true);
+    if (currentPicture) card.classify(currentPicture, true);
   } else if (model.kind === "vector") {
-    const card = new VectorCard(model, open, update, announce);
+    const card = new VectorCard(model, openCode, updateCode, announce);
     cards.set(model.name, card);
     byId("vector-cards", HTMLElement).append(card.element);
   }
 }
 
-/** @param {Model[]} models that have no card */
+/** @param {Model[]} models those without a card */
 function showOthers(models) {
-  const place = byId("other-models", HTMLElement);
+  const others = byId("other-models", HTMLElement);
   const sentences = models.map(
-    ({ name, input, problem }) => `${name}: ${problem ?? `takes ${input}, for which this page has no input.`}`,
+    ({ name, input, problem }) => `${name}: ${problem ?? `takes ${input}; this page has no form for that input.`}`,
   );
-  place.hidden = models.length === 0;
-  place.textContent = sentences.join(" ");
+  others.hidden = models.length === 0;
+  others.textContent = sentences.join(" ");
 }
 
 /** @param {ServiceError} error */
 function showUnreachable(error) {
   const service = byId("service", HTMLElement);
-  service.dataset.state = "gone";
+  service.dataset.state = "unreachable";
   part(service, "text", HTMLElement).textContent = "No answer";
-  const forbidden = error.status === 401 || error.status === 403;
-  const places = { key: byId("key", HTMLElement), unreachable: byId("unreachable", HTMLElement) };
-  places.key.hidden = !forbidden;
-  places.unreachable.hidden = forbidden;
-  const text = part(forbidden ? places.key : places.unreachable, "text", HTMLElement);
-  // The list is asked for again and again; the same news is told once.
+  const keyNeeded = error.status === 401 || error.status === 403;
+  const notices = { key: byId("key", HTMLElement), unreachable: byId("unreachable", HTMLElement) };
+  notices.key.hidden = !keyNeeded;
+  notices.unreachable.hidden = keyNeeded;
+  const text = part(keyNeeded ? notices.key : notices.unreachable, "text", HTMLElement);
+  // The page reads the list every few seconds, and a screen reader should read the same error once.
   if (text.textContent === error.message) return;
   text.textContent = error.message;
   announce(error.message);
 }
 
-/** @param {string} model */
-function request(model) {
+/**
+ * The request that the code panel shows for a model.
+ *
+ * @param {string} model
+ * @returns {ShownRequest | null} null before the first picture
+ */
+function shownRequest(model) {
   const card = cards.get(model);
   if (card instanceof VectorCard) {
     const { features } = card;
-    return { asked: { model, file: "", type: "application/json", features, explained: false }, picture: null };
+    return { request: { model, file: "", type: "application/json", features, explained: false }, picture: null };
   }
-  if (!card || !asked) return null;
-  const { name, blob } = asked;
+  if (!card || !currentPicture) return null;
+  const { name, blob } = currentPicture;
   return {
-    asked: { model, file: name, type: blob.type, features: [], explained: card.explaining },
-    picture: asked,
+    request: { model, file: name, type: blob.type, features: [], explained: card.explaining },
+    picture: currentPicture,
   };
 }
 
@@ -187,12 +196,12 @@ function imageCards() {
   return [...cards.values()].filter((card) => card instanceof ImageCard);
 }
 
-/** @param {string} sentence */
+/** @param {string} sentence for screen readers */
 function announce(sentence) {
   announcement.textContent = sentence;
 }
 
-/** @param {string} sentence what is wrong with what was given; empty to take it back */
-function complain(sentence) {
+/** @param {string} sentence why an input was not used; empty clears the note */
+function showNote(sentence) {
   note.textContent = sentence;
 }

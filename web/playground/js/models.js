@@ -1,24 +1,25 @@
-/** Which models the service has, and what each takes: read from the service, so that a new one appears by itself. */
+/** The service's models and their inputs, read again and again so that a new model appears without a reload. */
 
 import { ServiceError, describe, modelNames } from "./api.js";
 
-const INTERVAL_SECONDS = 15;
+/** A deployment takes minutes, so that a model may appear this much later. */
+const POLL_INTERVAL_S = 15;
 
 /**
  * @typedef {object} Model
  * @property {string} name
  * @property {"image" | "vector" | "other"} kind
- * @property {number} features how many numbers a vector model takes
- * @property {string} input its input in words, such as `FP32 4`
- * @property {string} version the one that is served; empty where there are several
- * @property {string | null} problem why it could not be described, as a sentence
+ * @property {number} features number of features of a vector model
+ * @property {string} input datatype and shape of its input, such as `FP32 4`
+ * @property {string} version the live version; empty if there are several
+ * @property {string | null} problem why its description could not be read, as a sentence
  */
 
 /**
- * Read the models now, whenever the page is looked at again, and every few seconds while it is.
+ * Read the models now, each time the tab becomes visible, and every few seconds while it is visible.
  *
- * @param {(models: Model[]) => void} onModels called with all models, each time
- * @param {(error: ServiceError) => void} onError called when the list cannot be had
+ * @param {(models: Model[]) => void} onModels called after each reading, with all models
+ * @param {(error: ServiceError) => void} onError called when the list could not be read
  * @returns {() => Promise<void>} reads at once
  */
 export function watchModels(onModels, onError) {
@@ -28,7 +29,7 @@ export function watchModels(onModels, onError) {
   let reading = null;
 
   function read() {
-    // Two at once might end in the wrong order.
+    // One reading at a time: of two, the older one could finish last.
     reading ??= readNow().finally(() => (reading = null));
     return reading;
   }
@@ -36,7 +37,7 @@ export function watchModels(onModels, onError) {
   async function readNow() {
     try {
       const names = await modelNames();
-      const models = await Promise.all(names.map((name) => model(name, known.get(name))));
+      const models = await Promise.all(names.map((name) => readModel(name, known.get(name))));
       known = new Map(models.map((each) => [each.name, each]));
       onModels(models);
     } catch (error) {
@@ -50,21 +51,21 @@ export function watchModels(onModels, onError) {
   }
 
   document.addEventListener("visibilitychange", readIfVisible);
-  setInterval(readIfVisible, INTERVAL_SECONDS * 1000);
+  setInterval(readIfVisible, POLL_INTERVAL_S * 1000);
   read();
   return read;
 }
 
 /**
  * @param {string} name
- * @param {Model | undefined} before what is known of it, which holds while the service cannot say
+ * @param {Model | undefined} previous its last description, which stays valid while the service cannot answer
  * @returns {Promise<Model>}
  */
-async function model(name, before) {
+async function readModel(name, previous) {
   try {
     const { inputs, versions = [] } = await describe(name);
     const [input] = inputs;
-    // The first axis is that of the examples.
+    // Axis 0 counts the examples.
     const shape = input.shape.slice(1);
     const kind = kindOf(input.datatype, shape);
     const features = kind === "vector" ? shape[0] : 0;
@@ -72,7 +73,7 @@ async function model(name, before) {
     return { name, kind, features, input: `${input.datatype} ${shape.join(" × ")}`, version, problem: null };
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
-    return before ?? { name, kind: "other", features: 0, input: "", version: "", problem: error.message };
+    return previous ?? { name, kind: "other", features: 0, input: "", version: "", problem: error.message };
   }
 }
 

@@ -1,11 +1,11 @@
-/** The drawing pad: a pen moved by pointer or by keys, over `Pixels`. */
+/** The drawing pad: `Pixels` with a pen for pointer and keyboard. */
 
 import { byId, part, within } from "./dom.js";
 import { encode } from "./picture.js";
 import { Pixels, SIDE } from "./pixels.js";
 
-/** Between two looks at a stroke that is under way. */
-const INTERVAL_MS = 150;
+/** During a stroke the models classify this often: it feels live, and a request has time to finish. */
+const CLASSIFY_INTERVAL_MS = 150;
 
 /** @type {Record<string, [x: number, y: number]>} */
 const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -18,18 +18,18 @@ export class Pad {
   #undo = part(this.#root, "undo", HTMLButtonElement);
   #clear = part(this.#root, "clear", HTMLButtonElement);
   #pixels = new Pixels();
-  /** Where the pointer is while it draws. @type {[x: number, y: number] | null} */
+  /** Position of the pointer while it draws. @type {[x: number, y: number] | null} */
   #pointer = null;
-  /** Where the pen of the keyboard is: column and row. @type {[x: number, y: number]} */
-  #place = [SIDE / 2, SIDE / 2];
+  /** Position of the keyboard's pen: column and row. @type {[x: number, y: number]} */
+  #pen = [SIDE / 2, SIDE / 2];
   #penDown = false;
-  #lastLook = 0;
+  #lastChangeMs = 0;
   #onChange;
   #announce;
 
   /**
-   * @param {(settled: boolean) => void} onChange the drawing changed; `settled` once a stroke has ended
-   * @param {(sentence: string) => void} announce says something to people who do not see the pad
+   * @param {(settled: boolean) => void} onChange called when the drawing changes; `settled` is false during a stroke
+   * @param {(sentence: string) => void} announce for screen readers
    */
   constructor(onChange, announce) {
     this.#onChange = onChange;
@@ -42,7 +42,7 @@ export class Pad {
     canvas.addEventListener("keydown", (event) => this.#keyDown(event));
     canvas.addEventListener("focus", () => this.#showCursor());
     canvas.addEventListener("blur", () => this.#liftPen());
-    this.#undo.addEventListener("click", () => this.#takeBack());
+    this.#undo.addEventListener("click", () => this.#undoStroke());
     this.#clear.addEventListener("click", () => {
       this.#pixels.clear();
       this.#show(true);
@@ -66,16 +66,16 @@ export class Pad {
     this.#canvas.setPointerCapture(event.pointerId);
     this.#liftPen();
     this.#pixels.begin();
-    this.#pointer = this.#at(event);
+    this.#pointer = this.#position(event);
     this.#line(this.#pointer, this.#pointer);
   }
 
   /** @param {PointerEvent} event */
   #pointerMove(event) {
     if (!this.#pointer || !event.isPrimary) return;
-    // One event may stand for several movements since the last frame.
+    // One event can combine several movements since the last frame.
     for (const each of event.getCoalescedEvents?.() ?? [event]) {
-      const to = this.#at(each);
+      const to = this.#position(each);
       this.#line(this.#pointer, to);
       this.#pointer = to;
     }
@@ -93,19 +93,19 @@ export class Pad {
     if (step && !event.ctrlKey && !event.metaKey && !event.altKey) this.#move(step);
     else if (event.key === " " && !event.repeat) this.#togglePen();
     else if (event.key === "Escape" && this.#penDown) this.#liftPen();
-    else if (event.key === "z" && (event.ctrlKey || event.metaKey)) this.#takeBack();
+    else if (event.key === "z" && (event.ctrlKey || event.metaKey)) this.#undoStroke();
     else return;
     event.preventDefault();
   }
 
   /** @param {[x: number, y: number]} step */
   #move([stepX, stepY]) {
-    const [x, y] = this.#place;
-    const inside = (/** @type {number} */ number) => Math.min(Math.max(number, 0), SIDE - 1);
-    this.#place = [inside(x + stepX), inside(y + stepY)];
-    if (this.#penDown) this.#line([x + 0.5, y + 0.5], this.#middle());
+    const [x, y] = this.#pen;
+    const clamp = (/** @type {number} */ value) => Math.min(Math.max(value, 0), SIDE - 1);
+    this.#pen = [clamp(x + stepX), clamp(y + stepY)];
+    if (this.#penDown) this.#line([x + 0.5, y + 0.5], this.#penCenter());
     this.#showCursor();
-    this.#announce(`Column ${this.#place[0] + 1}, row ${this.#place[1] + 1}`);
+    this.#announce(`Column ${this.#pen[0] + 1}, row ${this.#pen[1] + 1}`);
   }
 
   #togglePen() {
@@ -115,7 +115,7 @@ export class Pad {
     }
     this.#penDown = true;
     this.#pixels.begin();
-    this.#line(this.#middle(), this.#middle());
+    this.#line(this.#penCenter(), this.#penCenter());
     this.#showCursor();
     this.#announce("Pen down");
   }
@@ -127,7 +127,7 @@ export class Pad {
     this.#show(true);
   }
 
-  #takeBack() {
+  #undoStroke() {
     this.#pixels.undo();
     this.#show(true);
   }
@@ -137,7 +137,7 @@ export class Pad {
    * @param {[x: number, y: number]} to
    */
   #line(from, to) {
-    this.#pixels.line(from, to, this.#chosen("width"), this.#chosen("shade"));
+    this.#pixels.line(from, to, this.#option("width"), this.#option("shade"));
     this.#show(false);
   }
 
@@ -145,16 +145,16 @@ export class Pad {
   #show(settled) {
     this.#draw();
     const now = performance.now();
-    if (!settled && now - this.#lastLook < INTERVAL_MS) return;
-    this.#lastLook = now;
+    if (!settled && now - this.#lastChangeMs < CLASSIFY_INTERVAL_MS) return;
+    this.#lastChangeMs = now;
     this.#onChange(settled);
   }
 
   #draw() {
     const { values, canUndo, empty } = this.#pixels;
     const image = new ImageData(SIDE, SIDE);
-    values.forEach((value, place) => image.data.set([value, value, value, 255], place * 4));
-    // The picture is read back after each stroke, so it is better kept out of the graphics processor.
+    values.forEach((value, index) => image.data.set([value, value, value, 255], index * 4));
+    // The pixels are read back after each stroke, which is slow from GPU memory.
     this.#canvas.getContext("2d", { willReadFrequently: true })?.putImageData(image, 0, 0);
     this.#undo.disabled = !canUndo;
     this.#clear.disabled = empty;
@@ -162,28 +162,28 @@ export class Pad {
   }
 
   #showCursor() {
-    const [x, y] = this.#place;
+    const [x, y] = this.#pen;
     this.#cursor.style.left = `${(x / SIDE) * 100}%`;
     this.#cursor.style.top = `${(y / SIDE) * 100}%`;
     this.#cursor.classList.toggle("down", this.#penDown);
   }
 
-  /** @returns {[x: number, y: number]} the middle of the pixel under the keyboard's pen */
-  #middle() {
-    return [this.#place[0] + 0.5, this.#place[1] + 0.5];
+  /** @returns {[x: number, y: number]} the center of the pixel under the keyboard's pen */
+  #penCenter() {
+    return [this.#pen[0] + 0.5, this.#pen[1] + 0.5];
   }
 
   /**
    * @param {PointerEvent} event
    * @returns {[x: number, y: number]} in pixels of the drawing
    */
-  #at(event) {
+  #position(event) {
     const box = this.#canvas.getBoundingClientRect();
     return [((event.clientX - box.left) / box.width) * SIDE, ((event.clientY - box.top) / box.height) * SIDE];
   }
 
-  /** @param {"width" | "shade"} name */
-  #chosen(name) {
+  /** @param {"width" | "shade"} name of the radio buttons */
+  #option(name) {
     return Number(within(this.#root, `input[name="${name}"]:checked`, HTMLInputElement).value);
   }
 }

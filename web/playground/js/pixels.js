@@ -1,74 +1,75 @@
-/** The drawing itself: 28 × 28 grey pixels, a round pen, and the strokes that can be taken back. */
+/** The drawing: 28 × 28 gray pixels, a round pen, and a history for undo. */
 
 export const SIDE = 28;
-const STROKES_KEPT = 100;
+/** More strokes than a drawing has; each takes 784 bytes. */
+const UNDO_LIMIT = 100;
 
-/** Coordinates are in pixels from the top left corner; the middle of the first pixel is (0.5, 0.5). */
+/** Coordinates are in pixels from the top left corner; the center of the first pixel is (0.5, 0.5). */
 export class Pixels {
-  /** Grey values, row by row; 0 is black. */
+  /** Gray values, row by row; 0 is black. */
   values = new Uint8ClampedArray(SIDE * SIDE);
   /** @type {Uint8ClampedArray<ArrayBuffer>[]} */
-  #before = [];
-  /** How much of each pixel the stroke under way covers, 0 to 1. */
-  #covered = new Float32Array(SIDE * SIDE);
+  #history = [];
+  /** Share of each pixel that the current stroke covers, 0 to 1. */
+  #coverage = new Float32Array(SIDE * SIDE);
 
-  /** @returns {boolean} whether there is a stroke to take back */
+  /** @returns {boolean} whether there is a stroke to undo */
   get canUndo() {
-    return this.#before.length > 0;
+    return this.#history.length > 0;
   }
 
-  /** @returns {boolean} whether all is black */
+  /** @returns {boolean} whether every pixel is black */
   get empty() {
     return this.values.every((value) => value === 0);
   }
 
   /** Begin a stroke. */
   begin() {
-    this.#keep();
-    this.#covered.fill(0);
+    this.#save();
+    this.#coverage.fill(0);
   }
 
   /**
-   * Draw a piece of the stroke: all pixels near the line between two points, softly at the edge.
+   * Draw a segment of the stroke: all pixels near the line between two points, with a soft edge.
    *
    * @param {[x: number, y: number]} from
    * @param {[x: number, y: number]} to
    * @param {number} radius of the pen, in pixels
-   * @param {number} shade grey value, 0 to 255
+   * @param {number} shade gray value, 0 to 255
    */
   line(from, to, radius, shade) {
-    const ground = this.#before[this.#before.length - 1];
-    for (let place = 0; place < this.values.length; place += 1) {
-      const middle = /** @type {[number, number]} */ ([(place % SIDE) + 0.5, Math.floor(place / SIDE) + 0.5]);
-      const cover = Math.min(Math.max(radius + 0.5 - distance(middle, from, to), 0), 1);
-      // The largest cover of the whole stroke counts, so that going over a place twice keeps its edge soft.
-      if (cover > this.#covered[place]) {
-        this.#covered[place] = cover;
-        this.values[place] = ground[place] + (shade - ground[place]) * cover;
+    const previous = this.#history[this.#history.length - 1];
+    for (let index = 0; index < this.values.length; index += 1) {
+      const center = /** @type {[number, number]} */ ([(index % SIDE) + 0.5, Math.floor(index / SIDE) + 0.5]);
+      const coverage = Math.min(Math.max(radius + 0.5 - distance(center, from, to), 0), 1);
+      // A pixel keeps the stroke's largest coverage, so that crossing it twice leaves the edge soft.
+      if (coverage > this.#coverage[index]) {
+        this.#coverage[index] = coverage;
+        this.values[index] = previous[index] + (shade - previous[index]) * coverage;
       }
     }
   }
 
-  /** Take the last stroke back. */
+  /** Undo the last stroke. */
   undo() {
-    const before = this.#before.pop();
-    if (before) this.values = before;
+    const previous = this.#history.pop();
+    if (previous) this.values = previous;
   }
 
-  /** Make all black; that can be taken back too. */
+  /** Make every pixel black; undo restores them. */
   clear() {
-    this.#keep();
+    this.#save();
     this.values.fill(0);
   }
 
-  #keep() {
-    this.#before.push(this.values.slice());
-    if (this.#before.length > STROKES_KEPT) this.#before.shift();
+  #save() {
+    this.#history.push(this.values.slice());
+    if (this.#history.length > UNDO_LIMIT) this.#history.shift();
   }
 }
 
 /**
- * The distance of a point from the line between two others.
+ * The distance of a point from the line segment between two others.
  *
  * @param {[number, number]} point
  * @param {[number, number]} from

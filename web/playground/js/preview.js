@@ -1,14 +1,14 @@
-/** Shows the picture that was given, as it was given. */
+/** Shows the chosen picture unchanged, before any scaling for the models. */
 
 import { byId, part } from "./dom.js";
 
 /** @typedef {import("./picture.js").Picture} Picture */
 
-/** Pictures up to this size are shown pixel by pixel. */
-const SMALL = 64;
+/** Pictures up to this size are scaled up pixel by pixel, because smoothing would blur the 28 × 28 test images. */
+const PIXELATED_SIDE_PX = 64;
 
-export class Stage {
-  #root = byId("stage", HTMLElement);
+export class Preview {
+  #root = byId("preview", HTMLElement);
   #empty = part(this.#root, "empty", HTMLElement);
   #image = part(this.#root, "image", HTMLImageElement);
   #unknown = part(this.#root, "unknown", HTMLElement);
@@ -16,7 +16,8 @@ export class Stage {
 
   constructor() {
     this.#image.addEventListener("load", () => {
-      this.#image.classList.toggle("pixels", Math.max(this.#image.naturalWidth, this.#image.naturalHeight) <= SMALL);
+      const side = Math.max(this.#image.naturalWidth, this.#image.naturalHeight);
+      this.#image.classList.toggle("pixels", side <= PIXELATED_SIDE_PX);
       this.#reveal(this.#image);
     });
     this.#image.addEventListener("error", () => this.#reveal(this.#unknown));
@@ -30,8 +31,8 @@ export class Stage {
     this.#caption.textContent = picture.caption;
   }
 
-  /** @param {HTMLElement} shown */
-  #reveal(shown) {
-    for (const each of [this.#empty, this.#image, this.#unknown]) each.hidden = each !== shown;
+  /** @param {HTMLElement} visible */
+  #reveal(visible) {
+    for (const each of [this.#empty, this.#image, this.#unknown]) each.hidden = each !== visible;
   }
 }

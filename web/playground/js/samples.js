@@ -1,4 +1,4 @@
-/** The strip of test images: of each kind of clothing the first one in FashionMNIST's test set. */
+/** The test images: the first image of each class in FashionMNIST's test set. */
 
 import { byId, fromTemplate, within } from "./dom.js";
 
@@ -21,7 +21,7 @@ const SAMPLES = [
 export class Samples {
   /** @type {HTMLButtonElement[]} */
   #buttons = [];
-  /** Which button a picture came from. @type {WeakMap<Picture, HTMLButtonElement>} */
+  /** The button of each picture. @type {WeakMap<Picture, HTMLButtonElement>} */
   #origins = new WeakMap();
   #onPicture;
   #onProblem;
@@ -36,15 +36,15 @@ export class Samples {
     byId("samples", HTMLElement).append(...SAMPLES.map(([label, file]) => this.#item(label, file)));
   }
 
-  /** Choose the first one, so that the page does not begin empty. */
+  /** Choose the first test image, so that the page starts with an answer. */
   chooseFirst() {
     this.#buttons[0].click();
   }
 
   /**
-   * Mark the test image that the models are asked about.
+   * Mark the button of the current picture.
    *
-   * @param {Picture} picture marks none if it is something else
+   * @param {Picture} picture if it is not a test image, no button is marked
    */
   mark(picture) {
     for (const button of this.#buttons) {
@@ -79,7 +79,7 @@ export class Samples {
     try {
       const response = await fetch(url);
       if (!response.ok) throw new TypeError(response.statusText);
-      const picture = { blob: await response.blob(), name: file, caption: `Test image: ${label}`, own: false };
+      const picture = { blob: await response.blob(), name: file, caption: `Test image: ${label}`, onDisk: false };
       this.#origins.set(picture, button);
       this.#onPicture(picture);
     } catch (error) {

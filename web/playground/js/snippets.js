@@ -1,20 +1,20 @@
-/** The lines that repeat a request with curl, with the Python client, with requests, or with JavaScript. */
+/** Code that repeats a request: with curl, the Python client, requests, or JavaScript. */
 
-import { address } from "./api.js";
+import { apiUrl } from "./api.js";
 import { hasKey } from "./key.js";
 
 /**
- * What to repeat: a picture in a file, or numbers.
+ * The request to repeat, with a picture file or with features.
  *
- * @typedef {object} Asked
+ * @typedef {object} RequestToRepeat
  * @property {string} model
- * @property {string} file name of the picture's file; empty for numbers
- * @property {string} type the request's content type; empty where nobody knows
+ * @property {string} file name of the picture file; empty for features
+ * @property {string} type the content type; empty if it is unknown
  * @property {number[]} features of a vector model
- * @property {boolean} explained whether the heat map was asked for as well
+ * @property {boolean} explained whether to request the heat map too
  */
 
-/** @type {ReadonlyArray<[title: string, write: (asked: Asked) => string]>} */
+/** @type {ReadonlyArray<[title: string, snippet: (request: RequestToRepeat) => string]>} */
 export const LANGUAGES = [
   ["curl", curl],
   ["Python", python],
@@ -22,83 +22,83 @@ export const LANGUAGES = [
   ["JavaScript", javascript],
 ];
 
-/** The variable that the lines take an API key from; the client reads it by itself. */
-const KEY = "FASHION_API_KEY";
+/** The environment variable with the API key; the Python client reads it by itself. */
+const KEY_VARIABLE = "FASHION_API_KEY";
 
 /**
- * @param {Asked} asked
+ * @param {RequestToRepeat} request
  * @returns {string}
  */
-function curl(asked) {
-  const key = hasKey() ? [`-H "Authorization: Bearer $${KEY}"`] : [];
-  // Without a content type of its own curl would say that the body is a form.
-  const type = `-H ${shell(`Content-Type:${asked.type && ` ${asked.type}`}`)}`;
-  const body = asked.file !== "" ? `--data-binary ${shell(`@${asked.file}`)}` : `--data ${shell(list(asked))}`;
+function curl(request) {
+  const key = hasKey() ? [`-H "Authorization: Bearer $${KEY_VARIABLE}"`] : [];
+  // Without this header curl declares the body to be a form.
+  const type = `-H ${shell(`Content-Type:${request.type && ` ${request.type}`}`)}`;
+  const body = request.file !== "" ? `--data-binary ${shell(`@${request.file}`)}` : `--data ${shell(list(request))}`;
   /** @param {string[]} pieces */
   const command = (...pieces) => pieces.join(" \\\n  ");
-  const predict = command(`curl ${shell(predictions(asked))}`, ...key, type, body);
-  if (!asked.explained) return predict;
+  const predict = command(`curl ${shell(predictions(request))}`, ...key, type, body);
+  if (!request.explained) return predict;
   const accept = `-H ${shell("Accept: image/png")}`;
   const output = "--output heat-map.png";
-  return `${predict}\n\n${command(`curl ${shell(explanations(asked))}`, ...key, type, accept, body, output)}`;
+  return `${predict}\n\n${command(`curl ${shell(explanations(request))}`, ...key, type, accept, body, output)}`;
 }
 
 /**
- * @param {Asked} asked
+ * @param {RequestToRepeat} request
  * @returns {string}
  */
-function python(asked) {
-  const isPicture = asked.file !== "";
-  const example = isPicture ? text(asked.file) : `np.array(${list(asked)}, np.float32)`;
-  const given = `${example}, model=${text(asked.model)}`;
+function python(request) {
+  const isPicture = request.file !== "";
+  const example = isPicture ? text(request.file) : `np.array(${list(request)}, np.float32)`;
+  const argumentList = `${example}, model=${text(request.model)}`;
   return lines(
-    asked.explained && "from pathlib import Path",
-    asked.explained && "",
+    request.explained && "from pathlib import Path",
+    request.explained && "",
     !isPicture && "import numpy as np",
     !isPicture && "",
     "from fashion_client import FashionClient",
     "",
-    `with FashionClient(${text(root())}) as client:`,
-    `    prediction = client.predict(${given})`,
+    `with FashionClient(${text(serviceUrl())}) as client:`,
+    `    prediction = client.predict(${argumentList})`,
     "    print(prediction.label, prediction.probability)",
-    asked.explained && `    Path("heat-map.png").write_bytes(client.heat_map(${given}))`,
+    request.explained && `    Path("heat-map.png").write_bytes(client.heat_map(${argumentList}))`,
   );
 }
 
 /**
- * @param {Asked} asked
+ * @param {RequestToRepeat} request
  * @returns {string}
  */
-function requests(asked) {
-  const key = hasKey() && `"Authorization": "Bearer " + os.environ["${KEY}"]`;
-  const isPicture = asked.file !== "";
-  const type = asked.type !== "" && isPicture && `"Content-Type": ${text(asked.type)}`;
+function requests(request) {
+  const key = hasKey() && `"Authorization": "Bearer " + os.environ["${KEY_VARIABLE}"]`;
+  const isPicture = request.file !== "";
+  const type = request.type !== "" && isPicture && `"Content-Type": ${text(request.type)}`;
   /** @param {Array<string | false>} fields */
   const headers = (...fields) => {
-    const some = fields.filter(Boolean);
-    return some.length > 0 && `    headers={${some.join(", ")}},`;
+    const present = fields.filter(Boolean);
+    return present.length > 0 && `    headers={${present.join(", ")}},`;
   };
-  const body = isPicture ? "    data=picture," : `    json=${list(asked)},`;
+  const body = isPicture ? "    data=picture," : `    json=${list(request)},`;
   return lines(
     key && "import os",
     isPicture && "from pathlib import Path",
     (key !== false || isPicture) && "",
     "import requests",
     "",
-    isPicture && `picture = Path(${text(asked.file)}).read_bytes()`,
+    isPicture && `picture = Path(${text(request.file)}).read_bytes()`,
     "answer = requests.post(",
-    `    ${text(predictions(asked))},`,
+    `    ${text(predictions(request))},`,
     body,
     headers(type, key),
     "    timeout=30,",
     ")",
     "answer.raise_for_status()",
     "print(answer.json())",
-    ...(asked.explained
+    ...(request.explained
       ? [
           "",
           "heat_map = requests.post(",
-          `    ${text(explanations(asked))},`,
+          `    ${text(explanations(request))},`,
           body,
           headers('"Accept": "image/png"', type, key),
           "    timeout=30,",
@@ -111,35 +111,35 @@ function requests(asked) {
 }
 
 /**
- * For Node.js 18 and later, Deno and Bun.
+ * Code for Node.js 18 and later, Deno and Bun.
  *
- * @param {Asked} asked
+ * @param {RequestToRepeat} request
  * @returns {string}
  */
-function javascript(asked) {
-  const key = hasKey() && `Authorization: \`Bearer \${process.env.${KEY}}\``;
-  const isPicture = asked.file !== "";
-  const type = asked.type !== "" && `"Content-Type": ${text(asked.type)}`;
+function javascript(request) {
+  const key = hasKey() && `Authorization: \`Bearer \${process.env.${KEY_VARIABLE}}\``;
+  const isPicture = request.file !== "";
+  const type = request.type !== "" && `"Content-Type": ${text(request.type)}`;
   /** @param {Array<string | false>} fields */
   const headers = (...fields) => {
-    const some = fields.filter(Boolean);
-    return some.length > 0 && `  headers: { ${some.join(", ")} },`;
+    const present = fields.filter(Boolean);
+    return present.length > 0 && `  headers: { ${present.join(", ")} },`;
   };
-  const body = isPicture ? "  body: picture," : `  body: JSON.stringify(${list(asked)}),`;
+  const body = isPicture ? "  body: picture," : `  body: JSON.stringify(${list(request)}),`;
   return lines(
-    isPicture && `import { readFile${asked.explained ? ", writeFile" : ""} } from "node:fs/promises";`,
+    isPicture && `import { readFile${request.explained ? ", writeFile" : ""} } from "node:fs/promises";`,
     isPicture && "",
-    isPicture && `const picture = await readFile(${text(asked.file)});`,
-    `const answer = await fetch(${text(predictions(asked))}, {`,
+    isPicture && `const picture = await readFile(${text(request.file)});`,
+    `const answer = await fetch(${text(predictions(request))}, {`,
     '  method: "POST",',
     headers(type, key),
     body,
     "});",
     "console.log(await answer.json());",
-    ...(asked.explained
+    ...(request.explained
       ? [
           "",
-          `const heatMap = await fetch(${text(explanations(asked))}, {`,
+          `const heatMap = await fetch(${text(explanations(request))}, {`,
           '  method: "POST",',
           headers('Accept: "image/png"', type, key),
           body,
@@ -150,28 +150,28 @@ function javascript(asked) {
   );
 }
 
-/** @returns {string} the service's address, without a slash at its end */
-function root() {
+/** @returns {string} the service's URL without a trailing slash */
+function serviceUrl() {
   return new URL(".", document.baseURI).href.replace(/\/$/, "");
 }
 
-/** @param {Asked} asked */
+/** @param {RequestToRepeat} request */
 function predictions({ model }) {
-  return address("predictions", model).href;
+  return apiUrl("predictions", model).href;
 }
 
-/** @param {Asked} asked */
+/** @param {RequestToRepeat} request */
 function explanations({ model }) {
-  return address("explanations", model).href;
+  return apiUrl("explanations", model).href;
 }
 
-/** @param {Asked} asked */
+/** @param {RequestToRepeat} request */
 function list({ features }) {
   return `[${features.join(", ")}]`;
 }
 
 /**
- * A string literal of Python and JavaScript alike.
+ * A string literal in both Python and JavaScript.
  *
  * @param {string} value
  * @returns {string}
@@ -181,7 +181,7 @@ function text(value) {
 }
 
 /**
- * A word of a POSIX shell, quoted where it has to be.
+ * A word of a POSIX shell, quoted if necessary.
  *
  * @param {string} value
  * @returns {string}
@@ -191,9 +191,9 @@ function shell(value) {
 }
 
 /**
- * @param {Array<string | false>} written lines; false ones are left out
+ * @param {Array<string | false>} entries lines of code; `false` is left out
  * @returns {string}
  */
-function lines(...written) {
-  return written.filter((line) => line !== false).join("\n");
+function lines(...entries) {
+  return entries.filter((line) => line !== false).join("\n");
 }

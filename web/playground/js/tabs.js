@@ -1,9 +1,9 @@
-/** A row of tabs, moved through with arrow keys as the ARIA authoring practices describe. */
+/** A row of tabs with the arrow keys of the ARIA Authoring Practices. */
 
 /**
- * @param {HTMLElement} list the element with the role `tablist`, its tabs in it
+ * @param {HTMLElement} list the element with the role `tablist`, which contains the tabs
  * @param {(tab: HTMLElement) => void} onChoice called when another tab is chosen
- * @returns {(tab: HTMLElement) => void} chooses a tab
+ * @returns {(tab: HTMLElement) => void} function that chooses a tab
  */
 export function makeTabs(list, onChoice) {
   const tabs = () => /** @type {HTMLElement[]} */ ([...list.querySelectorAll("[role=tab]")]);
@@ -25,9 +25,9 @@ export function makeTabs(list, onChoice) {
 
   list.addEventListener("keydown", (event) => {
     const all = tabs();
-    const place = all.indexOf(/** @type {HTMLElement} */ (document.activeElement));
+    const index = all.indexOf(/** @type {HTMLElement} */ (document.activeElement));
     /** @type {Record<string, number>} */
-    const moves = { ArrowRight: place + 1, ArrowLeft: place - 1, Home: 0, End: -1 };
+    const moves = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: -1 };
     const tab = event.key in moves && all.at(moves[event.key] % all.length);
     if (!tab) return;
     event.preventDefault();

@@ -1,10 +1,10 @@
-/** One vector model: a field for each number, and the answer as headline and bars. */
+/** One vector model: one field per feature, and the answer as headline and bars. */
 
 import { ServiceError, isAbort, predictVector } from "./api.js";
 import { Bars, verdict } from "./bars.js";
 import { fromTemplate, part, within } from "./dom.js";
 import { showProblem, strong } from "./image_card.js";
-import { duration } from "./words.js";
+import { duration } from "./formatting.js";
 
 /** @typedef {import("./models.js").Model} Model */
 
@@ -24,9 +24,9 @@ export class VectorCard {
 
   /**
    * @param {Model} model
-   * @param {() => void} onCode the person wants to see this model's code
-   * @param {() => void} onChange the numbers changed
-   * @param {(sentence: string) => void} onAnswer called with each answer that the person asked for
+   * @param {() => void} onCode called to show this model's code
+   * @param {() => void} onChange called when a feature changes
+   * @param {(sentence: string) => void} onAnswer called with each answer or error, as a sentence
    */
   constructor(model, onCode, onChange, onAnswer) {
     this.model = model;
@@ -39,29 +39,29 @@ export class VectorCard {
     this.#form.addEventListener("input", onChange);
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#ask();
+      this.#predict();
     });
     const code = part(this.element, "code", HTMLButtonElement);
     code.setAttribute("aria-label", `Show the code for ${model.name}`);
     code.addEventListener("click", onCode);
   }
 
-  /** The numbers as they stand in the fields; an empty field is 0. */
+  /** The values of the fields; an empty field is 0. */
   get features() {
     return this.#fields.map((field) => field.valueAsNumber || 0);
   }
 
   #addFields() {
-    const place = part(this.element, "inputs", HTMLElement);
+    const inputs = part(this.element, "inputs", HTMLElement);
     for (let number = 1; number <= this.model.features; number += 1) {
       const label = fromTemplate("feature-template");
       within(label, "span", HTMLElement).textContent = `Feature ${number}`;
       this.#fields.push(within(label, "input", HTMLInputElement));
-      place.append(label);
+      inputs.append(label);
     }
   }
 
-  async #ask() {
+  async #predict() {
     this.#current.abort();
     const { signal } = (this.#current = new AbortController());
     this.element.setAttribute("aria-busy", "true");
