@@ -32,6 +32,7 @@ setup: $(STAMP) ## make the virtual environment with every pinned package
 $(VENV)/.%-installed: requirements/%.txt $(STAMP)
 	@$(INSTALL) $(VENV) -r $<
 	@touch $@
+$(VENV)/.lint-installed: requirements/web.txt
 
 # --- models -----------------------------------------------------------------------------------------------------------
 

@@ -126,7 +126,11 @@ def test_damaged_picture_shows_an_error(playground):
 def test_newest_picture_wins(playground):
     """A late answer to an earlier picture must not replace the answer to a later one."""
     held: list[Route] = []
-    playground.page.route("**/predictions/fashion_mlp?*", held.append, times=1)
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    playground.page.route("**/predictions/fashion_mlp?*", hold, times=1)
     playground.page.get_by_role("button", name="Sneaker", exact=True).click()
     playground.page.wait_for_function("document.querySelectorAll('[aria-busy=true]').length > 0")
     playground.choose_sample("Trouser")

@@ -41,6 +41,12 @@ def test_every_path_is_shown(docs):
     assert sorted(shown) == sorted(path for path, methods in routes().items() for _ in methods)
 
 
+def test_every_operation_has_a_summary_and_a_group(docs):
+    assert all(docs.locator(".opblock-summary-description").all_inner_texts())
+    groups = docs.locator(".opblock-tag").evaluate_all("tags => tags.map(tag => tag.dataset.tag)")
+    assert groups == ["Predictions", "Open Inference Protocol", "KServe v1", "Health"]
+
+
 @pytest.mark.parametrize("content_type", ["image/png", "application/octet-stream", "multipart/form-data"])
 def test_a_file_is_sent(predict, content_type):
     predict.get_by_label("Request content type").select_option(content_type)
