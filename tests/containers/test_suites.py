@@ -18,7 +18,7 @@ INTEGRATION = [
     "tests/integration/test_readme.py",
 ]
 # They read the access log's file, ask TorchServe's own ports, or send the header that the gateway sets.
-NOT_HERE = "not are_logged and not other_apis and not (neighbours and top_k)"
+NOT_HERE = "not are_logged and not other_apis and not (neighbors and top_k)"
 CONFORMANCE = ".venv-conformance/bin/python"
 
 

@@ -1,10 +1,10 @@
-"""Breaks requests of every format and hands them to the decoder: nothing but a Problem may come of it.
+"""Fuzzes the decoder with broken requests of every format; each must decode or raise a Problem.
 
     python -m tests.fuzz.decoders --count 50000
 
-takes a minute or two and exits with 1 at the first request that raises anything else, takes longer than 100 ms of CPU
-time for one image, or takes more than 64 MB of memory beside itself (seen on Linux only). The request that did it is
-written to a file. The same seed gives the same requests.
+takes a minute or two. It exits with 1 at the first request that raises anything else, takes longer than 100 ms of CPU
+time per image, or takes more than 64 MB of memory beyond its body (measured on Linux only). It writes that request to a
+file. The same seed gives the same requests.
 """
 
 from __future__ import annotations
@@ -25,37 +25,38 @@ from handlers.inputs.decoding import Part
 from tests.fuzz import mutations
 from tests.fuzz.mutations import Request
 
+# The promises of handlers.limits.
 SECONDS_PER_IMAGE = 0.1
 EXTRA_BYTES = 64 * 1024 * 1024
-# One request in so many is a broken large one: each takes as long as a hundred small ones.
-LARGE_SHARE = 100
+# One request in this many is a large one, because a large request takes as long as a hundred small ones.
+LARGE_INTERVAL = 100
 
 
 class FoundError(Exception):
-    """A request did what no request may do."""
+    """A request broke a promise: it raised another exception, took too long, or took too much memory."""
 
 
 class Memory:
-    """How much this process grows for a while, by Linux's own account; elsewhere nothing is seen."""
+    """Measures how much this process grows, with Linux's /proc; on other systems it measures nothing."""
 
     def __init__(self) -> None:
         self._resets = Path("/proc/self/clear_refs")
         self._status = Path("/proc/self/status")
-        self.seen = self._resets.exists()
+        self._available = self._resets.exists()
         self._before = 0
 
     def start(self) -> None:
-        """Count from here."""
-        if self.seen:
-            # What the C library keeps for later would hide what a request takes; not every C library has this.
+        """Measure growth from here."""
+        if self._available:
+            # Memory that the C library keeps for reuse would hide a request's own. Not every C library has malloc_trim.
             with contextlib.suppress(AttributeError, OSError):
                 ctypes.CDLL(None).malloc_trim(0)
             self._resets.write_text("5")
             self._before = self._bytes("VmRSS:")
 
     def grown(self) -> int:
-        """Bytes by which the process was larger since ``start`` than it was then, at most."""
-        return self._bytes("VmHWM:") - self._before if self.seen else 0
+        """The largest growth since ``start``, in bytes."""
+        return self._bytes("VmHWM:") - self._before if self._available else 0
 
     def _bytes(self, name: str) -> int:
         (line,) = (line for line in self._status.read_text().splitlines() if line.startswith(name))
@@ -63,7 +64,7 @@ class Memory:
 
 
 def outcome(request: Request) -> tuple[str, int]:
-    """Decode a request: the name of the problem, or ``decoded``, and the number of examples."""
+    """Decode a request; return the name of its problem, or ``decoded``, and the number of examples."""
     return _outcome(Part(bytearray(request.body), request.content_type), request)
 
 
@@ -78,10 +79,10 @@ def _outcome(part: Part, request: Request) -> tuple[str, int]:
 
 
 def check(request: Request, memory: Memory) -> tuple[str, int]:
-    """Decode a request within its limits: the name of the outcome, and the bytes it took.
+    """Decode a request within its limits; return the name of the outcome, and the bytes of memory it took.
 
     Raises:
-        FoundError: an exception that is no problem, too much time, or too much memory.
+        FoundError: an exception other than a problem, too much time, or too much memory.
     """
     part = Part(bytearray(request.body), request.content_type)
     memory.start()
@@ -92,7 +93,7 @@ def check(request: Request, memory: Memory) -> tuple[str, int]:
         raise FoundError(f"{type(error).__name__}: {error}") from error
     took, grown = time.process_time() - began, memory.grown()
     if took > SECONDS_PER_IMAGE * count:
-        # Once more: the first time may have been the operating system's.
+        # Measure again, because the system may have interrupted the first run.
         began = time.process_time()
         _outcome(part, request)
         took = min(took, time.process_time() - began)
@@ -105,8 +106,8 @@ def check(request: Request, memory: Memory) -> tuple[str, int]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=50_000, help="broken requests to try (default: 50000)")
-    parser.add_argument("--seed", type=int, default=0, help="which ones (default: 0)")
+    parser.add_argument("--count", type=int, default=50_000, help="number of broken requests (default: 50000)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     arguments = parser.parse_args()
     corpus, memory = mutations.small(), Memory()
     heavy = [dataclasses.replace(request, examples=outcome(request)[1]) for request in mutations.large()]
@@ -114,22 +115,22 @@ def main() -> int:
         outcome(request)
     names: collections.Counter[str] = collections.Counter()
     light = mutations.mutated(arguments.seed, arguments.count, corpus)
-    rare = mutations.mutated(arguments.seed, arguments.count // LARGE_SHARE + 1, heavy)
-    most = 0
+    rare = mutations.mutated(arguments.seed, arguments.count // LARGE_INTERVAL + 1, heavy)
+    largest = 0
     for number, request in enumerate(light, 1):
-        chosen = next(rare) if number % LARGE_SHARE == 0 else request
+        chosen = next(rare) if number % LARGE_INTERVAL == 0 else request
         try:
             name, grown = check(chosen, memory)
-        except FoundError as found:
+        except FoundError as finding:
             path = Path(tempfile.gettempdir()) / f"fuzz-{arguments.seed}-{number}.bin"
             path.write_bytes(chosen.body)
-            print(f"\n{chosen.name}, {chosen.content_type!r}, JSON length {chosen.json_length}: {found}\n{path}")
+            print(f"\n{chosen.name}, {chosen.content_type!r}, JSON length {chosen.json_length}: {finding}\n{path}")
             return 1
         names[name] += 1
-        most = max(most, grown)
+        largest = max(largest, grown)
         if number % 500 == 0 or number == arguments.count:
             print(f"\r{number}/{arguments.count} {dict(names.most_common())}", end="", flush=True)
-    print(f"\nNothing but problems, and at most {most / 2**20:.0f} MiB for one request.")
+    print(f"\nEvery request decoded or raised a problem. The largest took {largest / 2**20:.0f} MiB.")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Requests of every format, and seeded ways to break them."""
+"""Valid requests of every format, and seeded mutations that break them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGE = Signature("image", "1.0", "", Input("image", "image", (28, 28), (784,)),
 VECTOR = Signature("vector", "1.0", "", Input("vector", "features", (4,), (4,)), Output("sigmoid", ("a", "b")))
 
 OCTETS, JSON = "application/octet-stream", "application/json"
-# What a number is replaced by: signs, borders of types, and sizes that ask for much.
+# Replacements for a number: bounds of integer types, and huge sizes.
 NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 TOKENS = (
     *(
@@ -51,7 +51,7 @@ CONTENT_TYPES = (
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """A body, what its headers say of it, and how many examples it held before it was broken."""
+    """A body, its content type and JSON length, and the number of examples that it held before any mutation."""
 
     name: str
     body: bytes
@@ -77,39 +77,39 @@ def _binary(name: str, raw: bytes, datatype: str, shape: list[int], signature: S
 
 
 def small() -> list[Request]:
-    """Right requests of every format and mode, of few bytes."""
+    """Small valid requests of every format and mode."""
     pixels = np.stack([image_files.texture(seed=seed) for seed in range(2)])
-    grey = Image.fromarray(pixels[0])
-    colours = Image.fromarray(np.stack([image_files.texture(40, 33, seed) for seed in range(3)], -1))
-    alpha = colours.convert("RGBA")
+    gray = Image.fromarray(pixels[0])
+    colors = Image.fromarray(np.stack([image_files.texture(40, 33, seed) for seed in range(3)], -1))
+    alpha = colors.convert("RGBA")
     alpha.putalpha(Image.fromarray(image_files.texture(40, 33, 7)))
     exif = Image.Exif()
     exif[0x0112] = 6
     pictures = {
-        "PNG grey": image_files.save(grey),
-        "PNG 1 bit": image_files.save(grey.convert("1")),
-        "PNG palette": image_files.save(colours.convert("P"), transparency=3),
+        "PNG gray": image_files.save(gray),
+        "PNG 1 bit": image_files.save(gray.convert("1")),
+        "PNG palette": image_files.save(colors.convert("P"), transparency=3),
         "PNG 16 bits": image_files.save(Image.fromarray(pixels[0].astype(np.uint16) * 257)),
-        "PNG colours": image_files.save(colours, exif=exif),
+        "PNG colors": image_files.save(colors, exif=exif),
         "PNG alpha": image_files.save(alpha),
-        "PNG animation": image_files.save(grey, save_all=True, append_images=[grey.rotate(90)]),
-        "JPEG grey": image_files.save(grey, "JPEG"),
-        "JPEG colours": image_files.save(colours, "JPEG", exif=exif),
-        "JPEG progressive": image_files.save(colours, "JPEG", progressive=True),
-        "JPEG CMYK": image_files.save(colours.convert("CMYK"), "JPEG"),
-        "WebP": image_files.save(colours, "WEBP", exif=exif),
+        "PNG animation": image_files.save(gray, save_all=True, append_images=[gray.rotate(90)]),
+        "JPEG gray": image_files.save(gray, "JPEG"),
+        "JPEG colors": image_files.save(colors, "JPEG", exif=exif),
+        "JPEG progressive": image_files.save(colors, "JPEG", progressive=True),
+        "JPEG CMYK": image_files.save(colors.convert("CMYK"), "JPEG"),
+        "WebP": image_files.save(colors, "WEBP", exif=exif),
         "WebP lossless": image_files.save(alpha, "WEBP", lossless=True),
-        "WebP animation": image_files.save(colours, "WEBP", save_all=True, append_images=[colours.rotate(90)]),
-        "GIF": image_files.save(grey, "GIF", comment=b"made by hand"),
+        "WebP animation": image_files.save(colors, "WEBP", save_all=True, append_images=[colors.rotate(90)]),
+        "GIF": image_files.save(gray, "GIF", comment=b"made by hand"),
         "GIF animation": image_files.save(
-            colours, "GIF", save_all=True, append_images=[colours.rotate(90)], transparency=0
+            colors, "GIF", save_all=True, append_images=[colors.rotate(90)], transparency=0
         ),
-        "BMP": image_files.save(grey, "BMP"),
-        "BMP colours": image_files.save(colours, "BMP"),
+        "BMP": image_files.save(gray, "BMP"),
+        "BMP colors": image_files.save(colors, "BMP"),
         "BMP alpha": image_files.save(alpha, "BMP"),
-        "BMP 1 bit": image_files.save(grey.convert("1"), "BMP"),
+        "BMP 1 bit": image_files.save(gray.convert("1"), "BMP"),
     }
-    encoded = base64.b64encode(pictures["PNG grey"]).decode()
+    encoded = base64.b64encode(pictures["PNG gray"]).decode()
     rows, fractions = pixels.tolist(), (pixels[0] / 255).round(3).tolist()
     documents = {
         "JSON image": rows[0],
@@ -138,7 +138,7 @@ def small() -> list[Request]:
         _binary("OIP binary", pixels.tobytes(), "UINT8", [2, 28, 28]),
         _binary("OIP binary FP16", (pixels / 255).astype("<f2").tobytes(), "FP16", [2, 784]),
         _binary(
-            "OIP binary strings", struct.pack("<I", len(pictures["PNG grey"])) + pictures["PNG grey"], "BYTES", [1]
+            "OIP binary strings", struct.pack("<I", len(pictures["PNG gray"])) + pictures["PNG gray"], "BYTES", [1]
         ),
         Request("vector raw", np.arange(8, dtype="<f4").tobytes(), OCTETS, VECTOR),
         Request("vector JSON", b"[[1, 2.5, -3, 4e5], [0, 0, 0, 0]]", JSON, VECTOR),
@@ -149,21 +149,21 @@ def small() -> list[Request]:
 
 
 def large() -> list[Request]:
-    """Right requests near the limits of ``handlers.limits``."""
+    """Valid requests near the limits of ``handlers.limits``."""
     rows, columns = np.mgrid[0:2000, 0:2000]
     plane = ((rows // 7 + columns // 3) % 256).astype(np.uint8)
-    colours = Image.fromarray(np.stack([plane, plane.T, plane[::-1]], -1))
-    alpha = colours.convert("RGBA")
+    colors = Image.fromarray(np.stack([plane, plane.T, plane[::-1]], -1))
+    alpha = colors.convert("RGBA")
     alpha.putalpha(Image.fromarray(plane))
-    camera = colours.resize((6000, 4000))
-    web = colours.crop((0, 0, 1920, 1080))
+    camera = colors.resize((6000, 4000))
+    web = colors.crop((0, 0, 1920, 1080))
     pictures = {
-        "PNG large": image_files.save(colours, compress_level=1),
+        "PNG large": image_files.save(colors, compress_level=1),
         "PNG large alpha": image_files.save(alpha, compress_level=1),
         "JPEG large": image_files.save(camera, "JPEG"),
-        "JPEG large progressive": image_files.save(colours, "JPEG", progressive=True, subsampling=0),
+        "JPEG large progressive": image_files.save(colors, "JPEG", progressive=True, subsampling=0),
         "WebP large": image_files.save(web, "WEBP"),
-        "GIF large": image_files.save(colours, "GIF"),
+        "GIF large": image_files.save(colors, "GIF"),
         "BMP large": image_files.save(Image.fromarray(plane), "BMP"),
     }
     numbers = "[" + ",".join(["[" + ",".join(["17"] * 784) + "]"] * 1200) + "]"
@@ -183,7 +183,7 @@ def large() -> list[Request]:
 
 
 def mutated(seed: int, count: int, corpus: list[Request]) -> Iterator[Request]:
-    """``count`` requests, each a member of the corpus broken in one to six places; the same ones for the same seed."""
+    """Yield ``count`` requests: members of the corpus, broken in one to six places. Equal seeds give equal requests."""
     chance = random.Random(seed)
     for _ in range(count):
         request = chance.choice(corpus)
@@ -207,7 +207,7 @@ def _other_length(chance: random.Random, length: int | None, size: int) -> int |
 
 
 def _place(chance: random.Random, body: bytearray) -> int:
-    # Headers are where most is declared, so they are met more often than their share.
+    # Half of the mutations hit the headers, because they declare sizes and types.
     limit = min(len(body), 200) if chance.random() < 0.5 else len(body)
     return chance.randrange(limit + 1)
 
@@ -257,7 +257,7 @@ MUTATIONS = (_flip, _flip, _number, _number, _token, _cut, _remove, _repeat, _no
 
 
 def _repair_png(body: bytearray) -> None:
-    """Make the checksums right again, so that what is broken is read and not refused for its checksum."""
+    """Correct the checksums, so that decoding goes past them to the broken data."""
     place = 8
     while place + 12 <= len(body):
         end = place + 8 + int.from_bytes(body[place : place + 4], "big")

@@ -1,4 +1,4 @@
-"""One bad request among sixteen sent at once: fifteen right answers and one problem, whatever is wrong with it."""
+"""One bad request among sixteen concurrent ones, of every kind: fifteen right answers and one problem."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 import io
 import json
 import os
-import struct
-import zlib
 
 import aiohttp
 import numpy as np
@@ -16,8 +14,9 @@ from PIL import Image
 
 from models.datasets import fashion_mnist
 from tests.integration.test_predictions import expected
+from tests.support import image_files
 
-# `make fuzz` asks for more.
+# `make fuzz` sets more.
 ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "8"))
 TOGETHER = 16
 OCTETS = "application/octet-stream"
@@ -25,21 +24,8 @@ JSON = "application/json"
 NPY = "application/x-npy"
 
 
-def _picture(kind: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 48), "navy").save(buffer, kind)
-    return buffer.getvalue()
-
-
-def _png_declaring(width: int, height: int) -> bytes:
-    """A PNG whose header declares a size that its data does not have."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    data = zlib.compress(bytes(1000))
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+def _picture(format_: str) -> bytes:
+    return image_files.save(Image.new("RGB", (64, 48), "navy"), format_)
 
 
 def _npy(array: np.ndarray, allow_pickle: bool = False) -> bytes:
@@ -61,7 +47,7 @@ _BINARY = json.dumps(
     {"inputs": [{"name": "i", "datatype": "UINT8", "shape": [1, 784], "parameters": {"binary_data_size": 784}}]}
 ).encode()
 
-# Body, content type, status and further headers of each class of bad input.
+# By kind of bad input: body, content type, expected status, and further headers.
 BAD: dict[str, tuple[bytes, str, int, dict[str, str]]] = {
     "no body": (b"", OCTETS, 400, {}),
     "part of an image": (bytes(783), OCTETS, 422, {}),
@@ -70,8 +56,8 @@ BAD: dict[str, tuple[bytes, str, int, dict[str, str]]] = {
     "cut JPEG": (_picture("JPEG")[:200], "image/jpeg", 400, {}),
     "cut GIF": (_picture("GIF")[:40], "image/gif", 400, {}),
     "cut WebP": (_picture("WEBP")[:30], "image/webp", 400, {}),
-    "decompression bomb": (_png_declaring(60000, 60000), "image/png", 413, {}),
-    "PNG without its pixels": (_png_declaring(100, 100), "image/png", 400, {}),
+    "decompression bomb": (image_files.png_declaring(60000, 60000), "image/png", 413, {}),
+    "PNG without its pixels": (image_files.png_declaring(100, 100), "image/png", 400, {}),
     "text as a PNG": (b"this is not a picture", "image/png", 415, {}),
     "unknown content type": (b"%PDF-1.7", "application/pdf", 415, {}),
     "cut JSON": (b"[[1, 2", JSON, 400, {}),
@@ -104,7 +90,7 @@ BAD: dict[str, tuple[bytes, str, int, dict[str, str]]] = {
     "top_k of zero": (bytes(784), OCTETS, 422, {"X-Query": "top_k=0"}),
     "top_k of -1": (bytes(784), OCTETS, 422, {"X-Query": "top_k=-1"}),
     "top_k of x": (bytes(784), OCTETS, 422, {"X-Query": "top_k=x"}),
-    "an answer that does not exist": (bytes(784), OCTETS, 406, {"Accept": "text/html"}),
+    "no acceptable form of answer": (bytes(784), OCTETS, 406, {"Accept": "text/html"}),
 }
 
 
@@ -114,21 +100,21 @@ def images() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def wanted(images) -> np.ndarray:
+def probabilities(images) -> np.ndarray:
     return expected("fashion_mlp", len(images))
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_the_neighbours_of_a_bad_request_get_their_answers(service, images, wanted, case):
+def test_the_neighbors_of_a_bad_request_get_their_answers(service, images, probabilities, case):
     body, content_type, status, headers = BAD[case]
     url = f"{service.inference}/predictions/fashion_mlp"
 
     async def good(session: aiohttp.ClientSession, index: int) -> None:
-        given = {"Content-Type": OCTETS, "Accept": OCTETS}
-        async with session.post(url, data=images[index].tobytes(), headers=given) as answer:
+        forms = {"Content-Type": OCTETS, "Accept": OCTETS}
+        async with session.post(url, data=images[index].tobytes(), headers=forms) as answer:
             content = await answer.read()
             assert answer.status == 200, content
-        assert np.abs(np.frombuffer(content, "<f4") - wanted[index]).max() < 1e-5
+        assert np.abs(np.frombuffer(content, "<f4") - probabilities[index]).max() < 1e-5
 
     async def bad(session: aiohttp.ClientSession) -> None:
         sent = io.BytesIO(body) if body else b""
@@ -143,9 +129,9 @@ def test_the_neighbours_of_a_bad_request_get_their_answers(service, images, want
     async def rounds() -> None:
         limit = aiohttp.TCPConnector(limit=TOGETHER)
         async with aiohttp.ClientSession(connector=limit, timeout=aiohttp.ClientTimeout(60)) as session:
-            for turn in range(ROUNDS):
-                place = turn % TOGETHER
-                first = turn * TOGETHER % len(images)
+            for number in range(ROUNDS):
+                place = number % TOGETHER
+                first = number * TOGETHER % len(images)
                 calls = [bad(session) if i == place else good(session, first + i) for i in range(TOGETHER)]
                 await asyncio.gather(*calls)
 

@@ -1,4 +1,4 @@
-"""A run of tests that is broken off leaves no process behind, however it ends."""
+"""An interrupted run of tests leaves no process behind, however it ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from serving.polling import wait_until
 from serving.settings import ROOT
 
-# A test that leaves what a service leaves, a detached process and an nginx, says so, and goes on for ever.
+# A test that starts a detached process and an nginx, as a service does, writes a file, and then hangs.
 TEST = """
 import os, subprocess, sys, time
 from pathlib import Path
@@ -29,22 +29,22 @@ def test_it(tmp_path):
 """
 
 
-def _left(started: Path) -> list[psutil.Process]:
-    """What the run has started: nginx names its folder, and others have its variable."""
-    found = []
+def _running(started: Path) -> list[psutil.Process]:
+    """Processes of the run: nginx has its folder in the command line, and the others have its variable."""
+    processes = []
     for process in psutil.process_iter():
         try:
-            mine = process.environ().get("STARTED") == str(started)
-            named = any(f"{started.parent}/run/" in word for word in process.cmdline())
-            if (mine or named) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+            has_variable = process.environ().get("STARTED") == str(started)
+            has_folder = any(f"{started.parent}/run/" in word for word in process.cmdline())
+            if (has_variable or has_folder) and process.status() != psutil.STATUS_ZOMBIE:
+                processes.append(process)
         except psutil.Error:
             continue
-    return found
+    return processes
 
 
-def _begin(folder: Path, *options: str) -> tuple[subprocess.Popen[str], Path]:
-    """Begin a run of that test; returns when it has started its processes."""
+def _start(folder: Path, *options: str) -> tuple[subprocess.Popen[str], Path]:
+    """Start a run of that test, and wait until the test has started its processes."""
     started = folder / "started"
     (folder / "test_it.py").write_text(TEST)
     run = subprocess.Popen(
@@ -61,7 +61,7 @@ def _begin(folder: Path, *options: str) -> tuple[subprocess.Popen[str], Path]:
     )
     assert wait_until(lambda: started.exists() or run.poll() is not None, 60)
     assert run.poll() is None, run.communicate()[0]
-    assert len(_left(started)) > 3
+    assert len(_running(started)) > 3
     return run, started
 
 
@@ -74,15 +74,15 @@ def _begin(folder: Path, *options: str) -> tuple[subprocess.Popen[str], Path]:
     ],
 )
 def test_a_signal_leaves_no_process(tmp_path, number, options):
-    run, started = _begin(tmp_path, *options)
+    run, started = _start(tmp_path, *options)
     run.send_signal(number)
     run.communicate(timeout=60)
     assert run.returncode != 0
-    assert wait_until(lambda: not _left(started), 30), _left(started)
+    assert wait_until(lambda: not _running(started), 30), _running(started)
 
 
-def test_a_test_that_takes_too_long_leaves_no_process(tmp_path):
-    run, started = _begin(tmp_path, "--timeout", "5")
-    printed, _ = run.communicate(timeout=60)
-    assert (run.returncode, "Timeout" in printed) == (1, True), printed
-    assert wait_until(lambda: not _left(started), 30), _left(started)
+def test_a_test_that_times_out_leaves_no_process(tmp_path):
+    run, started = _start(tmp_path, "--timeout", "5")
+    output, _ = run.communicate(timeout=60)
+    assert (run.returncode, "Timeout" in output) == (1, True), output
+    assert wait_until(lambda: not _running(started), 30), _running(started)

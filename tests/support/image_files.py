@@ -1,4 +1,4 @@
-"""Image files made by Pillow, and files put together by hand that Pillow would not write."""
+"""Image files written by Pillow, and hand-made files that Pillow would not write."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import struct
 import zlib
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+# By format that can be lossless: Pillow's settings for it.
 LOSSLESS = {"PNG": {}, "GIF": {}, "BMP": {}, "WEBP": {"lossless": True, "exact": True}}
 
 
@@ -21,13 +23,14 @@ def save(picture: Image.Image | np.ndarray, format_: str = "PNG", **settings) ->
     return stream.getvalue()
 
 
-def texture(height: int = 28, width: int = 28, seed: int = 0) -> np.ndarray:
-    """A soft bright blob with some texture on black, uint8 [height, width]: like the data set's pictures."""
+def texture(height: int = 28, width: int = 28, seed: int = 0) -> NDArray[np.uint8]:
+    """A soft bright blob with some texture on black, uint8 [height, width], similar to the data set's pictures."""
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     blob = np.exp(-3 * (rows**2 + 2 * columns**2))
     values = 230 * blob + random.normal(0, 15, (height, width)) * (blob > 0.15)
-    return values.clip(0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = values.clip(0, 255).astype(np.uint8)
+    return pixels
 
 
 def chunk(name: bytes, data: bytes = b"") -> bytes:
@@ -35,9 +38,9 @@ def chunk(name: bytes, data: bytes = b"") -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png_declaring(width: int, height: int, depth: int = 8, colour: int = 0, extra: bytes = b"") -> bytes:
-    """A PNG whose header declares a size that its data does not have."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+def png_declaring(width: int, height: int, depth: int = 8, color: int = 0, extra: bytes = b"") -> bytes:
+    """A PNG whose header declares a size; its data is 100 zeros."""
+    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
@@ -48,7 +51,7 @@ def png_declaring(width: int, height: int, depth: int = 8, colour: int = 0, extr
 
 
 def with_size(file: bytes, format_: str, width: int, height: int) -> bytes:
-    """A file whose header declares another size."""
+    """The file with another size in its header."""
     body = bytearray(file)
     if format_ == "PNG":
         body[16:24] = struct.pack(">II", width, height)

@@ -269,7 +269,7 @@ def test_a_run_length_encoded_bmp_is_not_supported():
 
 
 def test_sixteen_bits_per_channel_halve_the_limit():
-    just_over = image_files.png_declaring(limits.PIXELS // 2000 // 2 + 1, 2000, depth=16, colour=6)
+    just_over = image_files.png_declaring(limits.PIXELS // 2000 // 2 + 1, 2000, depth=16, color=6)
     with pytest.raises(problems.TooLarge):
         images.decode(just_over, SHAPE)
 
