@@ -24,7 +24,7 @@ _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _JPEG_BASELINE = (0xC0, 0xC1)
 # Every SOFn marker. Three markers in that range mean something else: DHT, JPG and DAC.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Markers without a length: TEM, RSTn and SOI.
+# Markers without a length: TEM and RSTn.
 _JPEG_BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xD8)))
 
 
