@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from serving import settings
+from serving import VERSION, settings
 from serving.settings import ROOT
 from tests.support.composing import IMAGE, inspect, run, wait_until
 
@@ -53,7 +53,7 @@ def test_the_image_is_labelled_and_has_a_user_of_fixed_number():
     configured = inspect(IMAGE)["Config"]
     labels = {name.removeprefix("org.opencontainers.image."): value for name, value in configured["Labels"].items()}
     assert labels.keys() >= {"title", "description", "version", "revision", "base.name"}
-    assert re.fullmatch(r"\d+\.\d+\.\d+", labels["version"])
+    assert labels["version"] == VERSION
     assert configured["User"] == "10001:10001"
     assert configured["Healthcheck"]["Test"][0] == "CMD"
     assert configured["Entrypoint"] == ["tini", "--"]
