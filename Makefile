@@ -225,6 +225,16 @@ web/node_modules/.package-lock.json: web/package.json web/package-lock.json $(VE
 lint-web: web/node_modules/.package-lock.json
 	@$(NODE) $(TSC) --project web/jsconfig.json
 
+# The site's generator needs nothing of the service's packages, and Python 3.11.
+DOCS := .venv-docs
+$(DOCS)/.installed: requirements/docs.txt requirements/constraints.txt
+	@$(INSTALL) $(DOCS) -r requirements/docs.txt
+	@touch $@
+
+.PHONY: docs
+docs: $(DOCS)/.installed ## build the pages as a site in site/; fails on a link or image that does not exist; needs Python 3.11
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet && echo "→ site/index.html"
+
 format: $(STAMP) ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
@@ -257,4 +267,4 @@ clean: ## stop the service; remove archives, logs and caches, keep what was trai
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the virtual environment, downloaded data and everything trained
-	@rm -rf $(VENV) $(CONFORMANCE) data artifacts
+	@rm -rf $(VENV) $(CONFORMANCE) $(DOCS) site data artifacts
