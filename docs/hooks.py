@@ -1,7 +1,7 @@
 """What MkDocs does beyond its settings in ``mkdocs.yml``: pages from other folders, and links that hold in both places.
 
-The pages are read in the repository and on the site. README.md becomes the site's first page, client/README.md the
-client's, and web/openapi.yaml the reference of the HTTP API. Links are written for the repository, and changed here for
+The pages are read in the repository and on the site. ``SOURCES`` adds those that lie outside of docs/,
+and web/openapi.yaml becomes the reference of the HTTP API. Links are written for the repository, and changed here for
 the site. A link to a source file becomes text. A link to nothing is a warning, which fails ``make docs``.
 """
 
@@ -20,7 +20,12 @@ log = logging.getLogger("mkdocs.hooks")
 
 ROOT = Path(__file__).parent.parent
 # Pages of the site that are made from files outside of docs/.
-SOURCES = {"index.md": "README.md", "client.md": "client/README.md"}
+SOURCES = {
+    "index.md": "README.md",
+    "client.md": "client/README.md",
+    "contributing.md": "CONTRIBUTING.md",
+    "changelog.md": "CHANGELOG.md",
+}
 _OPENAPI = "web/openapi.yaml"
 _HTTP_REFERENCE = "reference/http.md"
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")

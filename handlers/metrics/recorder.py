@@ -4,8 +4,8 @@
                                                                         └──► serving/sidecars/metrics ──► Prometheus
 
 TorchServe has handlers print a line for each observation, which Java parses with a regular expression. Here the handler
-appends to a list, and numpy adds up hundreds of observations in the time of one. ``docs/internals/performance-log.md`` compares both
-with ``prometheus_client``.
+appends to a list, and numpy adds up hundreds of observations in the time of one.
+``docs/internals/performance-log.md`` compares both with ``prometheus_client``.
 
 Only ``families`` defines the metrics. The reader takes their definition from the file
 (``handlers/metrics/counter_file.py``).
