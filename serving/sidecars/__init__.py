@@ -1,1 +1,1 @@
-"""The asyncio servers beside TorchServe: front door, gRPC bridge, and the metrics page."""
+"""The asyncio servers beside TorchServe: the front door with its metrics page, and the gRPC bridge."""

@@ -1,18 +1,18 @@
-"""What the gateway cannot answer by itself: which models there are, what they take, and whether they are ready.
+"""The front door: an HTTP server for the lists, metadata and readiness of models, and for metrics.
 
     python -m serving.sidecars.frontdoor
 
-    /readyz, /v2/health/ready                          the default version of every model takes requests
+    /readyz, /v2/health/ready                          the default version of every model accepts requests
     /v2/health/live                                    TorchServe's frontend answers
     /v2                                                name, version and extensions of the server
     /v1/models                                         {"models": [names]}
     /v1/models/{model}                                 {"name", "ready"}
     /v2/models/{model}[/versions/{version}]            the Open Inference Protocol's metadata, by the handler
     /v2/models/{model}[/versions/{version}]/ready      {"name", "ready"}
-    /metrics                                           what Prometheus asks for; the gateway does not lead there
+    /metrics                                           for Prometheus; not a public path of the gateway
 
-What is not ready is 503 and what is not there 404, both ``application/problem+json``. Answers may be a second old, so
-that probes cost TorchServe next to nothing. Only the gateway calls here, with paths that it has checked.
+A model that is not ready is 503, and an unknown model 404, both ``application/problem+json``. Answers are cached for a
+second, so that probes cost TorchServe almost nothing. Only the gateway calls this server, and it checks the paths.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from serving.errors import CallError
 from serving.gateway import config
 from serving.settings import Settings
 from serving.sidecars.metrics.gateway import GatewayAnswers
-from serving.sidecars.metrics.page import Watch
+from serving.sidecars.metrics.page import MetricsPage
 from serving.sidecars.process import run_until_signal
 from serving.sidecars.torchserve import Upstream
 from serving.torchserve.management import Management
 
 logger = logging.getLogger("serving.sidecars.frontdoor")
 
-# Seconds that an answer is used again.
-MAX_AGE = 1.0
-# Answers that are kept at once.
-_REMEMBERED = 1000
-# Seconds that requests in flight may take when the service is stopped.
-_GRACE = 2.0
+# Short enough that readiness is current, and long enough that frequent probes become one call of TorchServe a second.
+MAX_AGE_S = 1.0
+# The paths contain names that callers choose, so the cache needs a limit.
+_MAX_CACHED_ANSWERS = 1000
+# For requests in flight at a stop. They take milliseconds, unless TorchServe hangs.
+_SHUTDOWN_TIMEOUT_S = 2.0
 
-Ask = Callable[[web.Request], Awaitable[Any]]
+Route = Callable[[web.Request], Awaitable[Any]]
 
 
 class NotFound(problems.Problem):
@@ -60,11 +60,11 @@ class NotFound(problems.Problem):
 
 
 class FrontDoor:
-    """Answers for one TorchServe.
+    """The routes above, for one TorchServe.
 
     Args:
-        upstream: its APIs.
-        draining: when it is set, the service is not ready.
+        upstream: TorchServe's APIs.
+        draining: once it is set, the service is not ready.
     """
 
     def __init__(self, upstream: Upstream, draining: asyncio.Event) -> None:
@@ -73,8 +73,8 @@ class FrontDoor:
         self._answers: dict[str, tuple[float, asyncio.Task[bytes]]] = {}
 
     def application(self) -> web.Application:
-        """The routes above as an application."""
-        routes: dict[str, Ask] = {
+        """The web application."""
+        routes: dict[str, Route] = {
             "/readyz": self._ready,
             "/v2/health/ready": self._ready,
             "/v2/health/live": self._live,
@@ -87,12 +87,12 @@ class FrontDoor:
             "/v2/models/{model}/versions/{version}/ready": self._model_ready,
         }
         application = web.Application()
-        for path, ask in routes.items():
-            application.router.add_get(path, self._answering(ask))
+        for path, route in routes.items():
+            application.router.add_get(path, self._handler(route))
         return application
 
     async def _ready(self, _request: web.Request) -> Any:
-        if waiting := await self._upstream.managed(Management.waiting):
+        if waiting := await self._upstream.call_management(Management.waiting):
             raise CallError(503, f"not ready: {', '.join(waiting)}")
         return {"ready": True}
 
@@ -105,7 +105,7 @@ class FrontDoor:
         return {"name": NAME, "version": VERSION, "extensions": ["binary_tensor_data"]}
 
     async def _models(self, _request: web.Request) -> Any:
-        return {"models": await self._upstream.managed(Management.names)}
+        return {"models": await self._upstream.call_management(Management.names)}
 
     async def _model_v1(self, request: web.Request) -> Any:
         name = request.match_info["model"]
@@ -120,13 +120,13 @@ class FrontDoor:
     async def _metadata(self, request: web.Request) -> Any:
         return await self._upstream.metadata(request.match_info["model"], request.match_info.get("version", ""))
 
-    def _answering(self, ask: Ask) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def answer(request: web.Request) -> web.StreamResponse:
             try:
-                if self._draining.is_set() and ask == self._ready:
+                if self._draining.is_set() and route == self._ready:
                     raise CallError(503, "the service is stopping")
-                # Shielded: one caller who goes away must not take the answer from the others.
-                body = await asyncio.shield(self._remembered(request, ask))
+                # Shielded, because a caller that disconnects must not cancel the task that others wait for.
+                body = await asyncio.shield(self._cached(request, route))
                 return web.Response(body=body, content_type="application/json")
             except CallError as error:
                 problem = (NotFound if error.status == 404 else problems.Unavailable)(error.detail)
@@ -141,43 +141,46 @@ class FrontDoor:
 
         return answer
 
-    def _remembered(self, request: web.Request, ask: Ask) -> asyncio.Task[bytes]:
-        """The answer to the same question if it is young enough, also one that is still being made."""
+    def _cached(self, request: web.Request, route: Route) -> asyncio.Task[bytes]:
+        """The answer for the request's path, from the cache if it is younger than ``MAX_AGE_S``.
+
+        Requests that arrive while an answer is computed share it.
+        """
         now = time.monotonic()
-        made, task = self._answers.get(request.path, (0.0, None))
-        if task is None or now - made >= MAX_AGE:
-            if len(self._answers) >= _REMEMBERED:
+        started, task = self._answers.get(request.path, (0.0, None))
+        if task is None or now - started >= MAX_AGE_S:
+            if len(self._answers) >= _MAX_CACHED_ANSWERS:
                 self._answers.clear()
 
-            async def ask_now() -> bytes:
-                return orjson.dumps(await ask(request))
+            async def compute() -> bytes:
+                return orjson.dumps(await route(request))
 
-            task = asyncio.create_task(ask_now())
+            task = asyncio.create_task(compute())
             self._answers[request.path] = now, task
         return task
 
 
-async def serve(given: Settings, draining: asyncio.Event, stop: asyncio.Event) -> None:
+async def serve(settings: Settings, draining: asyncio.Event, stop: asyncio.Event) -> None:
     """Answer until ``stop`` is set.
 
     Args:
-        given: where it listens, where TorchServe's APIs are, and where the metrics come from.
-        draining: set it to have the service called not ready.
-        stop: set it to end.
+        settings: of the service.
+        draining: once it is set, the service is not ready.
+        stop: once it is set, the front door ends.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: the server cannot listen on its address.
     """
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-        upstream = Upstream(session, given)
+        upstream = Upstream(session, settings)
         application = FrontDoor(upstream, draining).application()
-        answers = GatewayAnswers(config.answers_log(given))
-        watch = Watch(session, upstream, given.counts, answers, f"{given.gateway_status.url}/status")
-        application.router.add_get("/metrics", watch.answer)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=_GRACE)
+        answers = GatewayAnswers(config.answers_log(settings))
+        page = MetricsPage(session, upstream, settings.counts, answers, f"{settings.gateway_status.url}/status")
+        application.router.add_get("/metrics", page.answer)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
         await runner.setup()
         try:
-            await web.TCPSite(runner, given.frontdoor.host, given.frontdoor.number).start()
+            await web.TCPSite(runner, settings.frontdoor.host, settings.frontdoor.number).start()
             counting = asyncio.create_task(answers.run())
             await stop.wait()
             counting.cancel()

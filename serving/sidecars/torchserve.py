@@ -1,4 +1,4 @@
-"""TorchServe's APIs, as far as the gRPC bridge and the front door ask them."""
+"""TorchServe's HTTP APIs, as far as the gRPC bridge and the front door use them."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ logger = logging.getLogger("serving.sidecars.torchserve")
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 
-# Seconds for a worker's answer about what its model takes.
+# For a ping, and for a description of a model, which waits for a worker behind the queued predictions.
 _METADATA_TIMEOUT_S = 10.0
 
-# What a model or version can be called. Anything else could change the path that it becomes a part of.
+# Valid names of models and versions. They become part of a path, so other characters could change the path.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
@@ -34,18 +34,18 @@ class Upstream:
     """The inference and the management API of one TorchServe.
 
     Args:
-        session: reuses connections; whoever made it closes it.
-        given: where the APIs are, and whether they ask for tokens.
+        session: reuses connections; its creator closes it.
+        settings: of the service.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, given: Settings) -> None:
+    def __init__(self, session: aiohttp.ClientSession, settings: Settings) -> None:
         self._session = session
-        self._inference = given.inference.url
-        self._management = management.of_service(given)
-        self._headers = tokens.headers(given, "inference")
+        self._inference = settings.inference.url
+        self._management = management.of_service(settings)
+        self._headers = tokens.headers(settings, "inference")
 
     async def live(self) -> bool:
-        """The frontend answers."""
+        """Whether the frontend answers."""
         try:
             async with self._session.get(self._inference + "/ping", timeout=_timeout(_METADATA_TIMEOUT_S)):
                 return True
@@ -53,20 +53,20 @@ class Upstream:
             return False
 
     async def ready(self) -> bool:
-        """The service is ready, as far as TorchServe tells."""
+        """Whether TorchServe reports every model as ready."""
         try:
-            return not await self.managed(Management.waiting)
+            return not await self.call_management(Management.waiting)
         except CallError:
             return False
 
     async def model_ready(self, name: str, version: str) -> bool:
-        """Every worker that the model should have takes requests.
+        """Whether all workers of the model accept requests.
 
         Raises:
-            CallError: 404, or TorchServe does not tell.
+            CallError: 404, or 503 without an answer of TorchServe.
         """
         _path(name, version)
-        model = await self.managed(lambda api: api.describe(name, version))
+        model = await self.call_management(lambda api: api.describe(name, version))
         if model is None:
             raise CallError(404, f"there is no model {name}{f' in version {version}' if version else ''}")
         return model.ready
@@ -75,18 +75,18 @@ class Upstream:
         """The protocol's model metadata, with all registered versions of the model.
 
         Raises:
-            CallError: 404, or 503 while no worker can tell.
+            CallError: 404, or 503 while the model has no ready worker.
         """
         if not await self.model_ready(name, version):
             raise CallError(503, f"model {name} has workers that are not ready")
         # Not GET /models/{model}?customized=true: with continuous batching TorchServe 0.12.0 puts such a request back
-        # into its queue each time that it takes it out (Model.pollInferJob), and never comes to another.
+        # into the queue each time it takes it out (Model.pollInferJob), and never handles another request.
         url = self._inference + "/predictions" + _path(name, version)
         headers, timeout = {"describe": "True", **self._authorization()}, _timeout(_METADATA_TIMEOUT_S)
         async with self._session.post(url, headers=headers, timeout=timeout) as answer:
-            described = orjson.loads(await _read(answer))
-        versions = await self.managed(lambda api: api.versions(name))
-        return {**described, "versions": [model.version for model in versions]}
+            description = orjson.loads(await _read(answer))
+        versions = await self.call_management(lambda api: api.versions(name))
+        return {**description, "versions": [model.version for model in versions]}
 
     async def infer(
         self, name: str, version: str, body: bytes, json_length: int, timeout: float | None
@@ -94,16 +94,16 @@ class Upstream:
         """Send a binary inference request.
 
         Args:
-            name, version: the model; an empty version stands for the default one.
+            name, version: the model; an empty version means the default version.
             body: JSON followed by the tensors.
-            json_length: how many bytes at its start are JSON.
+            json_length: number of bytes of JSON at its start.
             timeout: seconds to wait for the answer.
 
         Returns:
-            The answer's body, and how many bytes at its start are JSON.
+            The answer's body, and the number of bytes of JSON at its start.
 
         Raises:
-            CallError: any answer but a good one.
+            CallError: any status other than 200.
         """
         url = self._inference + "/predictions" + _path(name, version)
         headers = {
@@ -114,14 +114,17 @@ class Upstream:
         async with self._session.post(url, data=body, headers=headers, timeout=_timeout(timeout)) as answer:
             return await _read(answer), int(answer.headers[JSON_LENGTH_HEADER])
 
-    async def managed(self, ask: Callable[[Management], T]) -> T:
-        """What the management API answers.
+    async def call_management(self, call: Callable[[Management], T]) -> T:
+        """Call the management API in a thread.
+
+        Args:
+            call: a method of ``Management``, or a function of a ``Management``.
 
         Raises:
-            CallError: TorchServe does not tell.
+            CallError: 503, because the API does not answer.
         """
         try:
-            return await asyncio.to_thread(ask, self._management)
+            return await asyncio.to_thread(call, self._management)
         except UnreachableError as error:
             logger.warning("%s", error)
             raise CallError(503, "TorchServe does not answer") from error
@@ -131,19 +134,23 @@ class Upstream:
             return self._headers()
         except TokenError as error:
             logger.warning("%s", error)
-            raise CallError(503, "TorchServe has left no tokens yet") from error
+            raise CallError(503, "TorchServe has not written its tokens yet") from error
 
 
 async def _read(answer: aiohttp.ClientResponse) -> bytes:
-    """The body of a good answer; of any other, a problem of the handlers or an error of TorchServe's own is raised."""
+    """The body of an answer with status 200.
+
+    Raises:
+        CallError: any other status; with the detail of a handler's problem, or the message of TorchServe's own error.
+    """
     body = await answer.read()
     if answer.status == 200:
         return body
     detail = f"the inference server answered with HTTP status {answer.status}"
-    # Neither of the two: the status has to do.
+    # A body that is neither of the two leaves the status as the detail.
     with suppress(ValueError, AttributeError):
-        told = orjson.loads(body)
-        detail = str(told.get("detail") or told.get("message") or detail)
+        document = orjson.loads(body)
+        detail = str(document.get("detail") or document.get("message") or detail)
     raise CallError(answer.status, detail)
 
 
@@ -153,10 +160,10 @@ def _timeout(seconds: float | None) -> aiohttp.ClientTimeout:
 
 def _path(name: str, version: str) -> str:
     if not name:
-        raise CallError(400, "the request names no model")
+        raise CallError(400, "the model name is missing")
     if not _NAME.fullmatch(name):
         raise CallError(404, f"there is no model {name[:40]!r}")
-    # The management API takes "all" for every version.
+    # To the management API, "all" means every version.
     if version and (not _NAME.fullmatch(version) or version == "all"):
         raise CallError(404, f"model {name} has no version {version[:40]!r}")
     return f"/{name}/{version}" if version else f"/{name}"

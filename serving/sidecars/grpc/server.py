@@ -2,8 +2,8 @@
 
     python -m serving.sidecars.grpc.server
 
-Callers come through the gateway. Beside the protocol it answers gRPC's own health service (SERVING while the service is
-ready) and server reflection. SIGUSR1 has the health service say NOT_SERVING; SIGTERM and SIGINT end the bridge.
+Callers reach it through the gateway. It also serves gRPC's own health service (SERVING while the service is ready) and
+server reflection. After SIGUSR1 the health service reports NOT_SERVING; SIGTERM and SIGINT end the bridge.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ from serving.sidecars.torchserve import Upstream
 
 logger = logging.getLogger("serving.sidecars.grpc.server")
 
-# Time for calls in flight when the bridge is stopped: as long as nginx gives them.
+# For calls in flight at a stop: equal to nginx's worker_shutdown_timeout.
 GRACE_S = 75.0
-# Time for their last answers to be sent.
+# After the last call: for sending its answer, and then for ending open streams of the health service.
 _STREAMS_GRACE_S = 1.0
-# Calls at once, each on a connection of its own to the frontend; more are refused with RESOURCE_EXHAUSTED. TorchServe
-# queues what its workers cannot take yet, and answers 503 when that queue is full.
-CALLS = 1024
-# Seconds between two looks at the workers for the health service.
+# Concurrent calls, each with its own connection to the frontend. More are refused with RESOURCE_EXHAUSTED. TorchServe
+# queues calls for its workers, and answers 503 when the queue is full.
+MAX_CALLS = 1024
+# How often the health service polls the readiness of the workers.
 HEALTH_INTERVAL_S = 2.0
 
 
-async def serve(given: Settings, draining: asyncio.Event, stop: asyncio.Event) -> None:
+async def serve(settings: Settings, draining: asyncio.Event, stop: asyncio.Event) -> None:
     """Answer calls until ``stop`` is set.
 
     Args:
-        given: where it listens, and where TorchServe's APIs are.
-        draining: set it to have the health service say NOT_SERVING.
-        stop: set it to end: new calls are refused, those in flight get ``GRACE_S``.
+        settings: of the service.
+        draining: once it is set, the health service reports NOT_SERVING.
+        stop: once it is set, new calls are refused, and calls in flight have ``GRACE_S`` to end.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: the server cannot listen on its address.
     """
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=CALLS), cookie_jar=aiohttp.DummyCookieJar()
+        connector=aiohttp.TCPConnector(limit=MAX_CALLS), cookie_jar=aiohttp.DummyCookieJar()
     ) as session:
-        upstream = Upstream(session, given)
+        upstream = Upstream(session, settings)
         server = grpc.aio.server(
-            maximum_concurrent_rpcs=CALLS,
+            maximum_concurrent_rpcs=MAX_CALLS,
             options=[
                 ("grpc.max_receive_message_length", limits.REQUEST_BYTES),
                 ("grpc.max_send_message_length", -1),
-                # Two bridges on one port would share its calls instead of the second one failing.
+                # With port reuse, a second bridge on the same port would take part of the calls instead of failing.
                 ("grpc.so_reuseport", 0),
             ],
         )
@@ -67,20 +67,21 @@ async def serve(given: Settings, draining: asyncio.Event, stop: asyncio.Event) -
         add_to(server, service)
         health_pb2_grpc.add_HealthServicer_to_server(checks, server)
         reflection.enable_server_reflection((PROTOCOL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        address = given.grpc_bridge.address
+        address = settings.grpc_bridge.address
         try:
             server.add_insecure_port(address)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {address}; is the port in use?") from error
         await server.start()
-        logger.info("gRPC on %s, in front of %s", address, given.inference.url)
-        watch = asyncio.create_task(_watch(upstream, checks, draining))
+        logger.info("gRPC on %s, in front of %s", address, settings.inference.url)
+        health_task = asyncio.create_task(_update_health(upstream, checks, draining))
         try:
             await stop.wait()
         finally:
-            watch.cancel()
+            health_task.cancel()
             await checks.enter_graceful_shutdown()
-            # No new calls from now on. Streams of the health service may stay open for ever, so calls alone count.
+            # No new calls from here on. Only inference calls are waited for, because streams of the health service may
+            # stay open forever.
             stopping = asyncio.ensure_future(server.stop(GRACE_S))
             await asyncio.wait([stopping, asyncio.create_task(service.idle())], return_when=asyncio.FIRST_COMPLETED)
             await server.stop(_STREAMS_GRACE_S)
@@ -88,7 +89,7 @@ async def serve(given: Settings, draining: asyncio.Event, stop: asyncio.Event) -
             logger.info("gRPC stopped")
 
 
-async def _watch(upstream: Upstream, checks: health.aio.HealthServicer, draining: asyncio.Event) -> None:
+async def _update_health(upstream: Upstream, checks: health.aio.HealthServicer, draining: asyncio.Event) -> None:
     while not draining.is_set():
         await _set_health(checks, await upstream.ready())
         with suppress(asyncio.TimeoutError):

@@ -1,7 +1,7 @@
 """The Open Inference Protocol's gRPC service, answered by TorchServe's HTTP APIs.
 
-TorchServe has such a service of its own, on a port that stays on the loopback address: it drops the raw contents that
-every official client sends, reports each failure as an internal one, and always says that it is ready.
+TorchServe's own gRPC service for the protocol is not used. It drops the raw contents that every official client sends,
+reports each failure as INTERNAL, and always reports that it is ready.
 
     ModelInfer                POST {inference}/predictions/{model}[/{version}], binary in both directions
     ModelReady, ServerReady   GET {management}/models…: every worker READY
@@ -19,15 +19,15 @@ A failure behind the bridge becomes a gRPC status:
     413             RESOURCE_EXHAUSTED   the code that gRPC itself gives a message over the size limit
     429             RESOURCE_EXHAUSTED
     500             INTERNAL             a fault of this service
-    503, 507        UNAVAILABLE          no worker, a full queue, or a GPU out of memory: safe to try again
+    503, 507        UNAVAILABLE          no worker, a full queue, or a GPU out of memory: safe to retry
     504             DEADLINE_EXCEEDED
     any other       UNKNOWN
-    no answer       UNAVAILABLE          TorchServe is not there, or broke the connection
+    no answer       UNAVAILABLE          TorchServe does not run, or closed the connection
 
-After ``google/rpc/code.proto``, where it has the HTTP code. ``docs/api.md`` repeats the table for callers.
+The mapping follows ``google/rpc/code.proto`` for the HTTP codes listed there. ``docs/api.md`` has it for callers.
 """
 
-# ruff: noqa: N802 (the methods have the protocol's names)
+# ruff: noqa: N802, D102 (the methods have the protocol's names, and the table above describes them)
 
 from __future__ import annotations
 
@@ -50,7 +50,6 @@ from serving.sidecars.torchserve import Upstream
 
 logger = logging.getLogger(__name__)
 
-_IDLE_PAUSE_S = 0.1
 PROTOCOL = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 
 _CODES = {
@@ -68,24 +67,25 @@ _CODES = {
     507: grpc.StatusCode.UNAVAILABLE,
 }
 
-# gRPC sends a status's text as an HTTP/2 header, and headers have a limit of 8 kB altogether.
-_DETAIL_LENGTH = 2000
+# gRPC sends a status's text as an HTTP/2 header, and all headers together are limited to 8 kB.
+_MAX_DETAIL_CHARACTERS = 2000
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Method = Callable[[Any, Context], Awaitable[Message]]
 
 
 class Service:
-    """One method for each call of the protocol; the names are the protocol's. Failures are ``CallError``."""
+    """One method for each call of the protocol. Failures are raised as ``CallError``."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def idle(self) -> None:
-        """Return when no inference is in flight."""
-        while self._in_flight:
-            await asyncio.sleep(_IDLE_PAUSE_S)
+        """Wait until no inference is in flight."""
+        await self._idle.wait()
 
     async def ServerLive(self, _request: messages.ServerLiveRequest, _context: Context) -> messages.ServerLiveResponse:
         return messages.ServerLiveResponse(live=await self._upstream.live())
@@ -106,11 +106,12 @@ class Service:
     async def ModelMetadata(
         self, request: messages.ModelMetadataRequest, _context: Context
     ) -> messages.ModelMetadataResponse:
-        described = await self._upstream.metadata(request.name, request.version)
-        return json_format.ParseDict(described, messages.ModelMetadataResponse(), ignore_unknown_fields=True)
+        metadata = await self._upstream.metadata(request.name, request.version)
+        return json_format.ParseDict(metadata, messages.ModelMetadataResponse(), ignore_unknown_fields=True)
 
     async def ModelInfer(self, request: messages.ModelInferRequest, context: Context) -> messages.ModelInferResponse:
         self._in_flight += 1
+        self._idle.clear()
         try:
             body, json_length = tensors.to_http(request)
             answer, json_length = await self._upstream.infer(
@@ -119,6 +120,8 @@ class Service:
             return tensors.from_http(answer, json_length, tensors.is_raw(request))
         finally:
             self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
 
 
 def add_to(server: grpc.aio.Server, service: Service) -> None:
@@ -127,30 +130,33 @@ def add_to(server: grpc.aio.Server, service: Service) -> None:
     for method in PROTOCOL.methods:
         request = message_factory.GetMessageClass(method.input_type)
         response = message_factory.GetMessageClass(method.output_type)
-        # gRPC's own use of a deserializer logs a traceback for each message that cannot be read.
+        # No request_deserializer, because gRPC would log a traceback for each message that cannot be parsed.
         handlers[method.name] = grpc.unary_unary_rpc_method_handler(
-            _answering(getattr(service, method.name), request), response_serializer=response.SerializeToString
+            _handler(getattr(service, method.name), request), response_serializer=response.SerializeToString
         )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(PROTOCOL.full_name, handlers),))
 
 
-def _answering(method: Method, request: type[Message]) -> Callable[[bytes, Context], Awaitable[Message]]:
-    """``method`` for bytes of ``request``, with its failures told to the caller as gRPC statuses."""
+def _handler(method: Method, request: type[Message]) -> Callable[[bytes, Context], Awaitable[Message]]:
+    """Wraps ``method``: parses the bytes of ``request``, and turns failures into gRPC statuses."""
 
     async def answer(received: bytes, context: Context) -> Message:
         try:
             return await method(request.FromString(received), context)
         except CallError as error:
-            code, detail = _CODES.get(error.status, grpc.StatusCode.UNKNOWN), error.detail[:_DETAIL_LENGTH]
+            code, detail = _CODES.get(error.status, grpc.StatusCode.UNKNOWN), error.detail[:_MAX_DETAIL_CHARACTERS]
         except DecodeError:
-            code, detail = grpc.StatusCode.INVALID_ARGUMENT, f"the bytes are no {request.DESCRIPTOR.full_name}"
+            code, detail = (
+                grpc.StatusCode.INVALID_ARGUMENT,
+                f"the bytes are not a message of type {request.DESCRIPTOR.full_name}",
+            )
         except asyncio.TimeoutError:
             code, detail = grpc.StatusCode.DEADLINE_EXCEEDED, "the inference server did not answer in time"
         except aiohttp.ClientError as error:
             logger.warning("The inference server cannot be reached: %s", error)
             code, detail = grpc.StatusCode.UNAVAILABLE, "the inference server cannot be reached"
         except Exception:
-            logger.exception("A call failed by a fault of the bridge")
+            logger.exception("Unexpected error while answering a call")
             code, detail = grpc.StatusCode.INTERNAL, "the bridge failed on this call; its log has the reason"
         await context.abort(code, detail)
         raise AssertionError("abort() raises")

@@ -1,6 +1,7 @@
 """Tensors between the two forms of the Open Inference Protocol: protobuf messages, and JSON followed by raw bytes.
 
-What the tensors mean is not looked at here; the model's handler judges every request, whichever way it came.
+This module checks only that a message does not contradict itself. The model's handler checks everything else, as for
+requests over HTTP.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from serving.sidecars.grpc.proto.open_inference_pb2 import (
     ModelInferResponse,
 )
 
-# Datatype → the field of InferTensorContents that holds it, and its form as raw bytes.
+# Datatype → its field of InferTensorContents, and its numpy dtype as raw bytes.
 _TYPED = {
     "BOOL": ("bool_contents", "?"),
     "INT8": ("int_contents", "i1"),
@@ -33,19 +34,19 @@ _TYPED = {
     "UINT64": ("uint64_contents", "<u8"),
     "FP32": ("fp32_contents", "<f4"),
     "FP64": ("fp64_contents", "<f8"),
-    # Each element follows its length.
+    # As raw bytes, each element is preceded by its length.
     "BYTES": ("bytes_contents", ""),
 }
-# The type of a parameter's value in JSON → its field of InferParameter; a number from 2**63 has another one.
+# The type of a parameter's value in JSON → its field of InferParameter. Integers from 2**63 on use uint64_param.
 _PARAMETERS = {bool: "bool_param", str: "string_param", float: "double_param", int: "int64_param"}
-# The product of a long list of large numbers would take minutes.
+# Without a limit, the product of a shape with many large numbers would take minutes. Models have at most three axes.
 _MAX_AXES = 8
-# The request's own way of asking for binary outputs, which the bridge decides itself.
+# Not passed on, because the bridge itself chooses binary tensors.
 _BINARY_PARAMETERS = ("binary_data", "binary_data_output", "binary_data_size")
 
 
 def is_raw(request: ModelInferRequest) -> bool:
-    """Whether a request sends its tensors as raw bytes; its answer then does so too."""
+    """Whether a request has its tensors as raw bytes; the answer uses the same form."""
     return bool(request.raw_input_contents) or not any(tensor.HasField("contents") for tensor in request.inputs)
 
 
@@ -53,14 +54,14 @@ def to_http(request: ModelInferRequest) -> tuple[bytes, int]:
     """Write a request as an HTTP body with binary tensors that asks for binary outputs.
 
     Returns:
-        The body, and how many bytes at its start are JSON.
+        The body, and the number of bytes of JSON at its start.
 
     Raises:
-        CallError: 400, where the message contradicts itself.
+        CallError: 400, because the message contradicts itself.
     """
     for tensor in request.inputs:
         if len(tensor.shape) > _MAX_AXES:
-            raise _refused(f"input {tensor.name[:40]!r} has {len(tensor.shape)} axes; at most {_MAX_AXES} are accepted")
+            raise _refused(f"input {tensor.name[:40]!r} has {len(tensor.shape)} axes; send at most {_MAX_AXES}")
     contents = _contents(request)
     document: dict[str, Any] = {
         "id": request.id,
@@ -88,23 +89,23 @@ def from_http(body: bytes, json_length: int, raw: bool) -> ModelInferResponse:
 
     Args:
         body: JSON and the tensors.
-        json_length: how many bytes at its start are JSON.
-        raw: give the tensors as raw bytes instead of lists of numbers.
+        json_length: number of bytes of JSON at its start.
+        raw: return the tensors as raw bytes instead of lists of numbers.
     """
     document = orjson.loads(body[:json_length])
     response = ModelInferResponse(
         model_name=document["model_name"], model_version=document["model_version"], id=document["id"]
     )
     _set_parameters(response.parameters, document.get("parameters", {}))
-    at = json_length
+    start = json_length
     for described in document["outputs"]:
         output = response.outputs.add(name=described["name"], datatype=described["datatype"], shape=described["shape"])
-        end = at + described["parameters"]["binary_data_size"]
+        end = start + described["parameters"]["binary_data_size"]
         if raw:
-            response.raw_output_contents.append(body[at:end])
+            response.raw_output_contents.append(body[start:end])
         else:
-            output.contents.CopyFrom(_typed(described["datatype"], body[at:end]))
-        at = end
+            output.contents.CopyFrom(_typed(described["datatype"], body[start:end]))
+        start = end
     return response
 
 
@@ -118,13 +119,13 @@ def _contents(request: ModelInferRequest) -> list[bytes]:
         return [_raw(tensor) for tensor in request.inputs]
     if len(request.raw_input_contents) != len(request.inputs):
         raise _refused(
-            f"raw_input_contents takes one entry for each input: got {len(request.raw_input_contents)} for "
+            f"raw_input_contents must have one entry for each input, got {len(request.raw_input_contents)} for "
             f"{len(request.inputs)} inputs",
         )
     for tensor in request.inputs:
         if tensor.HasField("contents"):
             raise _refused(
-                f"input {tensor.name[:40]!r} has contents as well as raw_input_contents; it takes one of them",
+                f"input {tensor.name[:40]!r} has contents and raw_input_contents; send only one of them",
             )
     return list(request.raw_input_contents)
 
@@ -136,16 +137,16 @@ def _raw(tensor: ModelInferRequest.InferInputTensor) -> bytes:
         raise _refused(f"datatype {tensor.datatype[:40]!r} has no typed contents; send it as raw_input_contents")
     if filled != [field]:
         got = ", ".join(filled) or "no contents"
-        raise _refused(f"datatype {tensor.datatype} takes {field}, got {got}")
+        raise _refused(f"datatype {tensor.datatype} needs {field}, got {got}")
     values = getattr(tensor.contents, field)
     if tensor.datatype == "BYTES":
         return b"".join(len(value).to_bytes(4, "little") + value for value in values)
     count = math.prod(tensor.shape)
-    # Raw bytes of a wrong length would be reported as bytes, which is not what this caller counts in.
+    # Checked here, because the handler would report a number of bytes, and this caller sent numbers.
     if count != len(values):
-        raise _refused(f"shape {list(tensor.shape)} takes {count} values, got {len(values)}")
+        raise _refused(f"shape {list(tensor.shape)} needs {count} values, got {len(values)}")
     try:
-        # A list, because numpy lets the numbers of protobuf's own containers wrap around.
+        # From a list, because numpy does not check the range of numbers in protobuf's own containers.
         return np.array(list(values), dtype).tobytes()
     except OverflowError:
         raise _refused(f"{field} has a number that {tensor.datatype} cannot hold") from None
@@ -159,11 +160,11 @@ def _typed(datatype: str, raw: bytes) -> InferTensorContents:
 
 
 def _elements(raw: bytes) -> Iterable[bytes]:
-    at = 0
-    while at < len(raw):
-        start = at + 4
-        at = start + int.from_bytes(raw[at:start], "little")
-        yield raw[start:at]
+    end = 0
+    while end < len(raw):
+        start = end + 4
+        end = start + int.from_bytes(raw[end:start], "little")
+        yield raw[start:end]
 
 
 def _values(parameters: Mapping[str, InferParameter]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""What callers got from the gateway, and how fast: nginx writes a line for each answer, and this counts them.
+"""Metrics of the gateway's answers: nginx writes a line for each answer, and ``GatewayAnswers`` counts the lines.
 
     503 0.012        status, seconds from the request's first byte to the answer's last
 
-nginx counts requests and connections by itself, but no statuses and no times. The lines are counted every few seconds
-and the file is emptied, so that it stays small. A line that is written between the last look and the emptying is lost;
-nginx writes once a second at most, and the moment is some microseconds long.
+nginx itself counts requests and connections, but neither statuses nor times. Every few seconds the lines are counted
+and the file is truncated, so that it stays small. A line that nginx writes between the last read and the truncation is
+lost. That is rare, because nginx writes at most once a second and the gap takes microseconds.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two looks. At 20,000 requests a second, 2 MB have come together by then.
-_INTERVAL = 10.0
-_PIECE = 1 << 20
+# At 20,000 requests per second, the file reaches 2 MB in this time.
+_COUNT_INTERVAL_S = 10.0
+_READ_BYTES = 1 << 20
 
-# These are there from the start: a series that begins with its first value has no increase from it.
+# Exported from the start with 0, because Prometheus computes no increase for the first value of a series.
 _STATUSES = ("200", "400", "401", "403", "404", "406", "413", "415", "422", "429", "500", "503", "504")
 _BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 class GatewayAnswers:
-    """The lines of one gateway.
+    """The counts of one gateway's answers.
 
     Args:
-        path: the file that nginx writes; it may not be there yet.
+        path: the file that nginx writes; it may not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Counted every few seconds and when Prometheus asks, each in a thread.
+        # run() and a scrape count in threads of their own.
         self._lock = threading.RLock()
         self._position = 0
-        self._rest = b""
-        self._emptied = True
+        self._partial_line = b""
+        self._truncation_failed = False
         self._statuses = collections.Counter(dict.fromkeys(_STATUSES, 0))
         self._buckets = [0] * (len(_BOUNDS) + 1)
         self._seconds = 0.0
@@ -52,18 +52,18 @@ class GatewayAnswers:
         """Count until cancelled."""
         while True:
             await asyncio.to_thread(self.count)
-            await asyncio.sleep(_INTERVAL)
+            await asyncio.sleep(_COUNT_INTERVAL_S)
 
     def count(self) -> None:
-        """Count what has come since the last time, and empty the file."""
+        """Count the lines since the last call, and truncate the file."""
         with self._lock:
             try:
                 with self._path.open("rb") as file:
                     if file.seek(0, 2) < self._position:
-                        # Somebody else has emptied it.
+                        # Another process truncated the file.
                         self._position = 0
                     file.seek(self._position)
-                    while piece := file.read(_PIECE):
+                    while piece := file.read(_READ_BYTES):
                         self._position += len(piece)
                         self._add(piece)
             except FileNotFoundError:
@@ -71,10 +71,10 @@ class GatewayAnswers:
             except OSError as error:
                 logger.warning("%s cannot be read, so answers are not counted: %s", self._path, error)
                 return
-            self._empty()
+            self._truncate()
 
     def metrics(self) -> list[Metric]:
-        """All that has come until now."""
+        """The metrics of all answers so far."""
         with self._lock:
             self.count()
             requests = CounterMetricFamily(
@@ -87,20 +87,20 @@ class GatewayAnswers:
             return [requests, HistogramMetricFamily("fashion_gateway_seconds", text, buckets, self._seconds)]
 
     def _add(self, piece: bytes) -> None:
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        # Most lines are like many others.
+        *lines, self._partial_line = (self._partial_line + piece).split(b"\n")
+        # Many lines are equal.
         for line, count in collections.Counter(lines).items():
-            status, _, taken = line.partition(b" ")
+            status, _, duration = line.partition(b" ")
             try:
-                seconds = float(taken)
+                seconds = float(duration)
             except ValueError:
-                logger.warning("%s has a line that is none of the gateway's: %r", self._path, line[:80])
+                logger.warning("%s has an unexpected line: %r", self._path, line[:80])
                 continue
             self._statuses[status.decode("ascii", "replace")] += count
             self._buckets[bisect.bisect_left(_BOUNDS, seconds)] += count
             self._seconds += seconds * count
 
-    def _empty(self) -> None:
+    def _truncate(self) -> None:
         if not self._position:
             return
         try:
@@ -108,6 +108,6 @@ class GatewayAnswers:
                 file.truncate(0)
             self._position = 0
         except OSError as error:
-            if self._emptied:
-                logger.warning("%s cannot be emptied and will grow: %s", self._path, error)
-            self._emptied = False
+            if not self._truncation_failed:
+                logger.warning("%s cannot be truncated and will grow: %s", self._path, error)
+            self._truncation_failed = True

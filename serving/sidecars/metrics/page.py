@@ -1,12 +1,12 @@
-"""Everything that the front door's ``/metrics`` tells, gathered at the moment it is asked.
+"""The front door's ``/metrics``: the metrics page, collected at each scrape.
 
-    workers' files (serving/sidecars/metrics/workers.py)     requests, stages, decisions
-    TorchServe's management API                   workers, queues
-    nginx's lines (serving/sidecars/metrics/gateway.py)    statuses and times that callers got
-    nginx's status page                           whether it answers; connections and requests, where it has stub_status
+    workers' files (workers.py)       requests, stages, decisions
+    TorchServe's management API       workers, queues
+    nginx's lines (gateway.py)        statuses and durations of the gateway's answers
+    nginx's status page               whether nginx answers; connections and requests, if it has stub_status
 
-TorchServe's frontend has metrics of its own on its metrics port. Nothing here waits longer than a scrape may; what
-cannot be asked is left out, and ``fashion_torchserve_up`` or ``nginx_up`` is 0.
+TorchServe's frontend has its own metrics, on its metrics port. A source that does not answer in time is left out, and
+``fashion_torchserve_up`` or ``nginx_up`` is 0.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from serving.sidecars.metrics.gateway import GatewayAnswers
 from serving.sidecars.torchserve import Upstream
 from serving.torchserve.management import Management, Model
 
-# Seconds; Prometheus gives up after 10 by default.
-_TIMEOUT = 5.0
+# Prometheus ends a scrape after 10 s by default.
+_SOURCE_TIMEOUT_S = 5.0
 
 # In the order of nginx's status page: https://nginx.org/en/docs/http/ngx_http_stub_status_module.html
-# prometheus_client appends _total to a counter's name. Nginx's exporter has two counters without it: untyped here.
+# Two counters of nginx's own exporter have no suffix _total. prometheus_client would append it, so they are untyped.
 _NGINX = (
     (GaugeMetricFamily, "nginx_connections_active", "Client connections."),
     (UnknownMetricFamily, "nginx_connections_accepted", "Accepted client connections."),
     (UnknownMetricFamily, "nginx_connections_handled", "Handled client connections; fewer where a limit was reached."),
     (CounterMetricFamily, "nginx_http_requests_total", "Requests of clients."),
-    (GaugeMetricFamily, "nginx_connections_reading", "Connections whose request's head is being read."),
-    (GaugeMetricFamily, "nginx_connections_writing", "Connections whose request is being answered."),
+    (GaugeMetricFamily, "nginx_connections_reading", "Connections with a request head being read."),
+    (GaugeMetricFamily, "nginx_connections_writing", "Connections with a request being answered."),
     (GaugeMetricFamily, "nginx_connections_waiting", "Idle client connections."),
 )
 
 
 @dataclasses.dataclass
-class _Page(Collector):
+class _Scrape(Collector):
     """The metrics of one scrape, in the form that the library's encoders take."""
 
     metrics: Sequence[Metric]
@@ -58,35 +58,35 @@ class _Page(Collector):
 
 
 @dataclasses.dataclass
-class Watch:
-    """Watches one service.
+class MetricsPage:
+    """The metrics page of one service.
 
     Attributes:
-        session: reuses connections; whoever made it closes it.
+        session: reuses connections; its creator closes it.
         upstream: TorchServe's APIs.
         counts: the folder of the workers' files.
-        answers: what nginx writes of its answers.
-        gateway: address of nginx's status page.
+        answers: the counts of nginx's answers.
+        status_url: nginx's status page.
     """
 
     session: aiohttp.ClientSession
     upstream: Upstream
     counts: Path
     answers: GatewayAnswers
-    gateway: str
+    status_url: str
 
     async def answer(self, request: web.Request) -> web.Response:
         """Answer ``GET /metrics`` in the newest format that the caller accepts."""
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(_Page(await self.metrics())), headers={"Content-Type": content_type})
+        return web.Response(body=encode(_Scrape(await self.metrics())), headers={"Content-Type": content_type})
 
     async def metrics(self) -> list[Metric]:
-        """All metrics of this moment."""
+        """All current metrics."""
         models, status = await asyncio.gather(self._models(), self._status())
         counted = await asyncio.to_thread(workers.read, self.counts)
         answers = await asyncio.to_thread(self.answers.metrics)
         if models is not None:
-            # A version that is no longer served has counts, which stay what they are, but is no fact of the present.
+            # The counters of a version that is no longer served stay valid, but its gauges do not.
             served = {(model.name, model.version) for model in models}
             version = operator.itemgetter("model", "version")
             for metric in counted:
@@ -96,13 +96,14 @@ class Watch:
 
     async def _models(self) -> list[Model] | None:
         try:
-            return await asyncio.wait_for(self.upstream.managed(Management.models), _TIMEOUT)
+            return await asyncio.wait_for(self.upstream.call_management(Management.models), _SOURCE_TIMEOUT_S)
         except (CallError, aiohttp.ClientError, asyncio.TimeoutError):
             return None
 
     async def _status(self) -> str | None:
         try:
-            async with self.session.get(self.gateway, timeout=aiohttp.ClientTimeout(total=_TIMEOUT)) as answer:
+            timeout = aiohttp.ClientTimeout(total=_SOURCE_TIMEOUT_S)
+            async with self.session.get(self.status_url, timeout=timeout) as answer:
                 return await answer.text() if answer.status == 200 else None
         except (aiohttp.ClientError, asyncio.TimeoutError):
             return None
@@ -115,22 +116,22 @@ def torchserve_metrics(models: list[Model] | None) -> list[Metric]:
         models: every version of every model; ``None`` if the management API does not answer.
     """
     gauge = functools.partial(GaugeMetricFamily, labels=("model", "version"))
-    ready = gauge("fashion_workers_ready", "Workers that take requests.")
-    wanted = gauge("fashion_workers_wanted", "Workers that there should be at least.")
+    ready = gauge("fashion_workers_ready", "Workers that accept requests.")
+    minimum = gauge("fashion_workers_wanted", "Configured minimum number of workers.")
     queued = gauge("fashion_queue_requests", "Requests that wait for a worker.")
-    capacity = gauge("fashion_queue_capacity", "Requests that can wait at once; the next is refused.")
+    capacity = gauge("fashion_queue_capacity", "Maximum number of waiting requests; more are refused.")
     for model in models or []:
         version = (model.name, model.version)
         ready.add_metric(version, sum(worker.ready for worker in model.workers))
-        wanted.add_metric(version, model.min_workers)
+        minimum.add_metric(version, model.min_workers)
         queued.add_metric(version, model.queued)
         capacity.add_metric(version, model.queue_capacity)
     up = GaugeMetricFamily("fashion_torchserve_up", "1 if the management API answers.", models is not None)
-    return [up, ready, wanted, queued, capacity]
+    return [up, ready, minimum, queued, capacity]
 
 
 def nginx_metrics(status: str | None) -> list[Metric]:
-    """The numbers of nginx's status page, under the names of nginx's own exporter.
+    """The numbers of nginx's status page, with the metric names of nginx's own exporter.
 
     Args:
         status: the page; ``None`` if nginx does not answer.

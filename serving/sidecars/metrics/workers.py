@@ -1,7 +1,7 @@
-"""What the workers have counted, as metrics: the files of ``handlers/metrics/counter_file.py``, read and added up.
+"""The workers' counts as metrics: reads and adds up the files of ``handlers/metrics/counter_file.py``.
 
-Workers write while this reads; each number is eight aligned bytes, so it is either the old or the new one. The sum of
-a histogram may be a moment ahead of its buckets.
+Workers may write during the read. Each number is eight aligned bytes, so a read gets either the old or the new value.
+The sum of a histogram may be slightly ahead of its buckets.
 """
 
 from __future__ import annotations
@@ -31,42 +31,42 @@ _KINDS: dict[str, type[_Metric]] = {
 
 
 def read(folder: Path) -> list[Metric]:
-    """All metrics of all workers, those of one model version added up; nothing while there are no files.
+    """The metrics of all workers, added up for each model version; none without files.
 
     Args:
-        folder: where the workers write.
+        folder: the folder of the workers' files.
     """
     versions: dict[tuple[str, str], tuple[list[Family], list[_Numbers]]] = {}
     for path in sorted(folder.glob(f"*{SUFFIX}")):
         try:
             version, families, numbers = _parse(path)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            # Its worker may be at its first line.
-            logger.info("%s is not read: %s", path, error)
+            # Its worker may be writing the first line.
+            logger.info("%s is skipped: %s", path, error)
             continue
         known, workers = versions.get(version, (families, []))
-        # A version that was packed anew may count something else; numbers of two kinds don't add up.
+        # After a version was packed again, its files may have other families, whose numbers cannot be added.
         versions[version] = (families, [*workers, numbers] if known == families else [numbers])
-    found: dict[str, _Metric] = {}
+    metrics: dict[str, _Metric] = {}
     for version, (families, workers) in versions.items():
-        _add(found, version, families, np.array(workers))
-    return list(found.values())
+        _add(metrics, version, families, np.array(workers))
+    return list(metrics.values())
 
 
 def clear(folder: Path) -> None:
-    """Remove what the workers of an earlier service counted."""
+    """Remove the counts of an earlier service's workers."""
     for path in folder.glob(f"*{SUFFIX}"):
         path.unlink(missing_ok=True)
 
 
 def _parse(path: Path) -> tuple[tuple[str, str], list[Family], _Numbers]:
-    # Not mmap: a worker may truncate the file meanwhile, and a read past the end of its mapping raises SIGBUS.
+    # Not mmap, because a worker may truncate the file during the read, and reading past its end raises SIGBUS.
     head, _, body = path.read_bytes().partition(b"\n")
     header = json.loads(head)
     families = [Family(**family) for family in header["families"]]
     numbers = np.frombuffer(body)
     if len(numbers) != sum(_sizes(families)):
-        raise ValueError("the numbers are not as many as the first line says")
+        raise ValueError(f"expected {sum(_sizes(families))} numbers, got {len(numbers)}")
     return (header["model"], header["version"]), families, numbers
 
 
@@ -74,17 +74,17 @@ def _sizes(families: Iterable[Family]) -> list[int]:
     return [math.prod(family.shape) for family in families]
 
 
-def _add(found: dict[str, _Metric], version: tuple[str, str], families: list[Family], workers: _Numbers) -> None:
+def _add(metrics: dict[str, _Metric], version: tuple[str, str], families: list[Family], workers: _Numbers) -> None:
     columns = np.split(workers, np.cumsum(_sizes(families))[:-1], axis=1)
     for family, numbers in zip(families, columns, strict=True):
         labels = ("model", "version", *family.labels)
-        metric = found.setdefault(family.name, _KINDS[family.kind](family.name, family.help, labels=labels))
-        # A gauge is the same in every worker.
+        metric = metrics.setdefault(family.name, _KINDS[family.kind](family.name, family.help, labels=labels))
+        # A gauge has the same value in every worker.
         total = numbers.max(0) if family.kind == "gauge" else numbers.sum(0)
         for values, row in zip(family.series, total.reshape(family.shape).tolist(), strict=True):
             if isinstance(metric, HistogramMetricFamily):
                 buckets = zip((*map(str, family.bounds), "+Inf"), itertools.accumulate(row[:-1]), strict=True)
                 metric.add_metric((*version, *values), list(buckets), row[-1])
+            # NaN marks an unknown gauge, for instance the accuracy of an archive without one.
             elif not math.isnan(row[0]):
-                # A gauge that nobody knows, such as the accuracy of an archive that does not tell.
                 metric.add_metric((*version, *values), row[0])

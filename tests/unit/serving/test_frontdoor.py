@@ -1,4 +1,4 @@
-"""What the front door answers about models and readiness, before a small real HTTP server."""
+"""The front door's answers about models and readiness, in front of a stand-in for TorchServe."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def stub():
 
 @contextlib.contextmanager
 def door(stub, max_age):
-    """A front door before the stub, in a thread of its own; asks it for a path: status, content type and JSON."""
+    """A front door in front of the stand-in, in a thread; yields a function: path → status, content type, JSON."""
     (port,) = free_ports.find(1)
     loop, stop, draining = asyncio.new_event_loop(), asyncio.Event(), asyncio.Event()
 
@@ -57,7 +57,7 @@ def door(stub, max_age):
     try:
         assert wait_until(lambda: listens(HOST, port), TIMEOUT)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(frontdoor, "MAX_AGE", max_age)
+            patch.setattr(frontdoor, "MAX_AGE_S", max_age)
             yield lambda path: get(f"http://{HOST}:{port}{path}")
     finally:
         loop.call_soon_threadsafe(stop.set)
@@ -71,44 +71,44 @@ def get(url):
 
 
 @pytest.fixture(scope="module")
-def forgetful(stub):
+def uncached(stub):
     with door(stub, max_age=0) as ask:
         yield ask
 
 
 @pytest.fixture
-def ask(stub, forgetful):
-    """Ask a front door that uses no answer again."""
+def ask(stub, uncached):
+    """Asks a front door without a cache."""
     stub.reset()
-    return forgetful
+    return uncached
 
 
-def assert_problem(found, status, told):
-    assert found[:2] == (status, "application/problem+json")
-    problem = found[2]
+def assert_problem(answer, status, detail):
+    assert answer[:2] == (status, "application/problem+json")
+    problem = answer[2]
     assert problem["status"] == status
     assert problem["instance"] == f"urn:uuid:{ID}"
-    assert told in problem["detail"]
+    assert detail in problem["detail"]
     assert problem["error"] == problem["detail"]
 
 
-def test_what_there_is(ask):
+def test_lists_and_metadata(ask):
     assert ask("/v1/models") == (200, "application/json", {"models": ["fashion", "together"]})
     assert ask("/v2")[2] == {"name": "fashion-serve", "version": VERSION, "extensions": ["binary_tensor_data"]}
     for path in ("/v2/models/fashion", "/v2/models/fashion/versions/2.0"):
-        status, _, found = ask(path)
-        assert (status, found["name"], found["versions"]) == (200, "fashion", ["1.0", "2.0"])
-        assert found["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, 28, 28]}]
+        status, _, model = ask(path)
+        assert (status, model["name"], model["versions"]) == (200, "fashion", ["1.0", "2.0"])
+        assert model["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, 28, 28]}]
 
 
-def test_what_is_ready(ask):
+def test_ready_models(ask):
     for path, key in (("/readyz", "ready"), ("/v2/health/ready", "ready"), ("/v2/health/live", "live")):
         assert ask(path) == (200, "application/json", {key: True})
     for path in ("/v1/models/fashion", "/v2/models/fashion/ready", "/v2/models/fashion/versions/2.0/ready"):
         assert ask(path) == (200, "application/json", {"name": "fashion", "ready": True})
 
 
-def test_what_is_not_ready(ask, stub):
+def test_models_that_are_not_ready(ask, stub):
     stub.worker_status = "UNLOADING"
     assert_problem(ask("/readyz"), 503, "not ready: fashion, together")
     assert_problem(ask("/v2/health/ready"), 503, "not ready: fashion, together")
@@ -126,17 +126,17 @@ def test_what_is_not_ready(ask, stub):
         "/v2/models/fashion/versions/all",
     ],
 )
-def test_what_is_not_there(ask, path):
+def test_unknown_models_and_versions(ask, path):
     assert_problem(ask(path), 404, "nosuch" if "nosuch" in path else "fashion")
 
 
-def test_answers_are_used_again(stub):
+def test_answers_are_cached_by_path(stub):
     stub.reset()
     with door(stub, max_age=3600) as ask:
         assert ask("/readyz")[0] == 200
         stub.worker_status = "UNLOADING"
         assert ask("/readyz")[0] == 200
-        # Another question, which nobody has asked before.
+        # Another path, whose answer is not in the cache.
         assert ask("/v2/health/ready")[0] == 503
         stub.worker_status = "READY"
         assert ask("/v2/health/ready")[0] == 503
@@ -153,9 +153,9 @@ def process(port, upstream):
 
 
 def test_without_torchserve():
-    port, *nobody = free_ports.find(3)
+    port, *unused = free_ports.find(3)
     names = ("FASHION_INFERENCE_PORT", "FASHION_MANAGEMENT_PORT")
-    with process(port, dict(zip(names, map(str, nobody), strict=True))):
+    with process(port, dict(zip(names, map(str, unused), strict=True))):
         for path in ("/readyz", "/v1/models", "/v2/health/live", "/v2/models/fashion"):
             assert_problem(get(f"http://{HOST}:{port}{path}"), 503, "TorchServe does not answer")
 
@@ -168,11 +168,11 @@ def test_a_service_that_is_stopping_is_not_ready(stub):
         door.send_signal(signal.SIGUSR1)
         assert wait_until(lambda: get(f"http://{HOST}:{port}/readyz")[0] == 503, TIMEOUT)
         assert_problem(get(f"http://{HOST}:{port}/v2/health/ready"), 503, "the service is stopping")
-        # What is in work goes on.
+        # Other requests are still answered.
         assert get(f"http://{HOST}:{port}/v1/models")[0] == 200
 
 
-def test_a_port_in_use_is_told(stub, capfd, monkeypatch):
+def test_a_port_in_use_is_reported(stub, capfd, monkeypatch):
     for name, value in stub.environment.items():
         monkeypatch.setenv(name, value)
     (port,) = free_ports.find(1)

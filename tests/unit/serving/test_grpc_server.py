@@ -1,4 +1,4 @@
-"""The gRPC bridge as a process of its own, between a real gRPC client and a small real HTTP server."""
+"""The gRPC bridge as a process, between a real gRPC client and a stand-in for TorchServe."""
 
 import json
 import os
@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -26,7 +27,7 @@ from tests.support import free_ports
 from tests.support.torchserve_stub import TorchServeStub, predict
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
-DEADLINE = 30  # seconds that a call may take before a test fails
+DEADLINE = 30  # seconds after which a call fails its test
 PIXELS = np.random.default_rng(5).integers(0, 256, (2, 28, 28), dtype=np.uint8)
 SERVICE = "inference.GRPCInferenceService"
 
@@ -40,32 +41,36 @@ class Bridge:
             cwd=ROOT,
             env={**os.environ, **upstream, "FASHION_GRPC_BRIDGE_PORT": port or str(free_ports.find(1)[0])},
             stderr=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             text=True,
         )
-        self.lines = []
-        for line in self.process.stderr:
+        errors = self.process.stderr
+        assert errors is not None
+        self.lines: list[str] = []
+        for line in errors:
             self.lines.append(line)
-            if found := re.search(r"gRPC on (127\.0\.0\.1:\d+)", line):
-                self.address = found[1]
+            if match := re.search(r"gRPC on (127\.0\.0\.1:\d+)", line):
+                self.address = match[1]
                 break
         else:
             self.process.wait(DEADLINE)
+            errors.close()
             return
-        # Whatever else it logs must not fill the pipe.
-        self._reader = threading.Thread(target=lambda: self.lines.extend(self.process.stderr))
+        # Read the rest of its log, so that the pipe never fills.
+        self._reader = threading.Thread(target=self._read, args=(errors,))
         self._reader.start()
 
+    def _read(self, errors):
+        with errors:
+            self.lines.extend(errors)
+
     def stop(self):
-        """Ask it to end; its exit code."""
+        """End it with SIGTERM; returns its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
     def wait(self):
         code = self.process.wait(DEADLINE)
         self._reader.join(DEADLINE)
-        self.process.stdout.close()
-        self.process.stderr.close()
         return code
 
 
@@ -98,7 +103,7 @@ def channel(bridge):
 
 
 def method_of(channel, name):
-    """A method of the protocol, as a generated stub has it."""
+    """A method of the protocol, as in a generated stub."""
     return channel.unary_unary(
         f"/{SERVICE}/{name}",
         request_serializer=getattr(messages, name + "Request").SerializeToString,
@@ -107,7 +112,7 @@ def method_of(channel, name):
 
 
 @pytest.fixture
-def call(channel, upstream):  # noqa: ARG001 (must be as new)
+def call(channel, upstream):  # noqa: ARG001 (it resets the stand-in)
     """Call one method of the protocol."""
     return lambda name, request, timeout=DEADLINE: method_of(channel, name)(request, timeout=timeout)
 
@@ -123,7 +128,7 @@ def refused(call, request, method="ModelInfer", timeout=DEADLINE):
     return caught.value.code(), caught.value.details()
 
 
-def test_an_inference_comes_back_whole(call, upstream):
+def test_an_inference_is_answered_completely(call, upstream):
     response = call("ModelInfer", request_for(id="n 42"))
     expected = predict(PIXELS)
     assert (response.model_name, response.model_version, response.id) == ("fashion", "1.0", "n 42")
@@ -137,7 +142,7 @@ def test_an_inference_comes_back_whole(call, upstream):
     assert upstream.paths == ["/predictions/fashion"]
 
 
-def test_the_version_and_the_outputs_are_those_that_were_asked(call, upstream):
+def test_the_requested_version_and_outputs_are_returned(call, upstream):
     outputs = [{"name": "class"}, {"name": "probabilities", "parameters": {"binary_data": {"bool_param": False}}}]
     response = call("ModelInfer", request_for(model_version="2.0", outputs=outputs))
     assert upstream.paths == ["/predictions/fashion/2.0"]
@@ -145,20 +150,20 @@ def test_the_version_and_the_outputs_are_those_that_were_asked(call, upstream):
     assert response.raw_output_contents[1] == predict(PIXELS).tobytes()
 
 
-def test_parameters_come_back_as_they_are(call):
+def test_parameters_are_returned_unchanged(call):
     parameters = {
-        "flag": {"bool_param": True},
-        "number": {"int64_param": -7},
-        "large": {"uint64_param": 2**64 - 1},
-        "fraction": {"double_param": 0.5},
-        "text": {"string_param": "ž"},
+        "flag": messages.InferParameter(bool_param=True),
+        "number": messages.InferParameter(int64_param=-7),
+        "large": messages.InferParameter(uint64_param=2**64 - 1),
+        "fraction": messages.InferParameter(double_param=0.5),
+        "text": messages.InferParameter(string_param="ž"),
     }
     response = call("ModelInfer", request_for(parameters=parameters))
     assert response.parameters == messages.ModelInferResponse(parameters=parameters).parameters
 
 
 def test_typed_contents_get_a_typed_answer(call):
-    tensor = {"name": "image", "datatype": "INT32", "shape": [2, 784]}
+    tensor: dict[str, Any] = {"name": "image", "datatype": "INT32", "shape": [2, 784]}
     tensor["contents"] = {"int_contents": PIXELS.ravel().tolist()}
     response = call("ModelInfer", messages.ModelInferRequest(model_name="fashion", inputs=[tensor]))
     assert not response.raw_output_contents
@@ -170,7 +175,7 @@ def test_typed_contents_get_a_typed_answer(call):
 
 
 def test_calls_in_flight_do_not_wait_for_each_other(call, upstream):
-    upstream.crowd = 32  # the stub answers none before it has all
+    upstream.crowd = 32  # the stand-in answers only after all 32 have arrived
     with ThreadPoolExecutor(32) as pool:
         requests = [request_for(np.full((1, 784), n, np.uint8), "together", id=str(n)) for n in range(32)]
         responses = list(pool.map(lambda request: call("ModelInfer", request), requests))
@@ -214,7 +219,7 @@ def test_each_http_status_has_its_code(call, upstream, status, code):
     ],
     ids=["TorchServe's own", "HTML", "nothing", "a list", "null", "giant", "not ASCII"],
 )
-def test_the_detail_survives_whatever_the_error_looks_like(call, upstream, body, detail):
+def test_the_detail_is_passed_on_from_any_form_of_error(call, upstream, body, detail):
     upstream.error_body = body
     assert refused(call, request_for(model="http-503")) == (grpc.StatusCode.UNAVAILABLE, detail)
 
@@ -240,7 +245,7 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("method", ["ModelInfer", "ModelReady", "ModelMetadata"])
 @pytest.mark.parametrize(("name", "version"), UNKNOWN.values(), ids=UNKNOWN)
-def test_what_is_not_there_is_not_found(call, method, name, version):
+def test_an_unknown_model_or_version_is_not_found(call, method, name, version):
     if method == "ModelInfer":
         request = request_for(model=name, model_version=version)
     else:
@@ -249,7 +254,7 @@ def test_what_is_not_there_is_not_found(call, method, name, version):
 
 
 def test_a_request_without_a_model_is_refused(call):
-    expected = (grpc.StatusCode.INVALID_ARGUMENT, "the request names no model")
+    expected = (grpc.StatusCode.INVALID_ARGUMENT, "the model name is missing")
     assert refused(call, request_for(model="")) == expected
     assert refused(call, messages.ModelReadyRequest(), "ModelReady") == expected
 
@@ -259,12 +264,12 @@ def test_a_message_over_the_limit_is_refused(call):
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_bytes_that_are_no_message_are_refused(channel):
+def test_bytes_that_are_not_a_message_are_refused(channel):
     method = channel.unary_unary(f"/{SERVICE}/ModelInfer")
     with pytest.raises(grpc.RpcError) as caught:
         method(b"\xff" * 20, timeout=DEADLINE)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.details() == "the bytes are no inference.ModelInferRequest"
+    assert caught.value.details() == "the bytes are not a message of type inference.ModelInferRequest"
 
 
 def test_a_deadline_ends_the_request_behind_the_bridge(channel, upstream):
@@ -278,7 +283,7 @@ def test_a_broken_connection_is_unavailable(call):
     assert refused(call, request_for(model="drop"))[0] is grpc.StatusCode.UNAVAILABLE
 
 
-def test_an_answer_without_a_protocol_is_an_internal_fault_and_logged(upstream):
+def test_an_answer_outside_of_the_protocol_is_an_internal_error_and_logged(upstream):
     running = Bridge(upstream.environment)
     try:
         with grpc.insecure_channel(running.address) as channel:
@@ -293,21 +298,21 @@ def test_an_answer_without_a_protocol_is_an_internal_fault_and_logged(upstream):
 
 
 def test_ready_means_that_the_workers_are(call, upstream):
-    ask = {
+    requests = {
         "ServerReady": messages.ServerReadyRequest(),
         "ModelReady": messages.ModelReadyRequest(name="fashion", version="2.0"),
     }
-    assert all(call(method, request).ready for method, request in ask.items())
+    assert all(call(method, request).ready for method, request in requests.items())
     upstream.worker_status = "UNLOADED"
-    assert not any(call(method, request).ready for method, request in ask.items())
+    assert not any(call(method, request).ready for method, request in requests.items())
     assert call("ServerLive", messages.ServerLiveRequest()).live
 
 
 def test_metadata_describes_model_and_server(call, upstream):
-    found = call("ModelMetadata", messages.ModelMetadataRequest(name="fashion"))
-    assert (found.name, found.platform, list(found.versions)) == ("fashion", "pytorch_torchscript", ["1.0", "2.0"])
-    assert [(t.name, t.datatype, list(t.shape)) for t in found.inputs] == [("image", "UINT8", [-1, 28, 28])]
-    assert [t.name for t in found.outputs] == ["probabilities", "class", "label"]
+    model = call("ModelMetadata", messages.ModelMetadataRequest(name="fashion"))
+    assert (model.name, model.platform, list(model.versions)) == ("fashion", "pytorch_torchscript", ["1.0", "2.0"])
+    assert [(t.name, t.datatype, list(t.shape)) for t in model.inputs] == [("image", "UINT8", [-1, 28, 28])]
+    assert [t.name for t in model.outputs] == ["probabilities", "class", "label"]
     server = call("ServerMetadata", messages.ServerMetadataRequest())
     assert (server.name, server.version) == (NAME, VERSION)
     upstream.worker_status = "UNLOADED"
@@ -320,18 +325,18 @@ def test_the_health_service_follows_the_workers(channel, upstream):
     for service in ("", SERVICE):
         upstream.worker_status = "READY"
         watch = health.Watch(health_pb2.HealthCheckRequest(service=service), timeout=DEADLINE)
-        wanted = health_pb2.HealthCheckResponse.SERVING
-        assert next(change for change in watch if change.status == wanted)
-        assert health.Check(health_pb2.HealthCheckRequest(service=service), timeout=DEADLINE).status == wanted
+        expected = health_pb2.HealthCheckResponse.SERVING
+        assert next(change for change in watch if change.status == expected)
+        assert health.Check(health_pb2.HealthCheckRequest(service=service), timeout=DEADLINE).status == expected
         upstream.worker_status = "UNLOADED"
-        wanted = health_pb2.HealthCheckResponse.NOT_SERVING
-        assert next(change for change in watch if change.status == wanted)
+        expected = health_pb2.HealthCheckResponse.NOT_SERVING
+        assert next(change for change in watch if change.status == expected)
         watch.cancel()
 
 
 def test_reflection_lists_and_describes_the_service(channel):
-    ask = reflection_pb2.ServerReflectionRequest
-    requests = [ask(list_services=""), ask(file_containing_symbol=SERVICE)]
+    request = reflection_pb2.ServerReflectionRequest
+    requests = [request(list_services=""), request(file_containing_symbol=SERVICE)]
     listed, described = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(iter(requests))
     names = {service.name for service in listed.list_services_response.service}
     assert names == {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
@@ -346,7 +351,7 @@ def test_sigterm_lets_calls_in_flight_finish(upstream):
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
         assert next(change for change in watch if change.status == health_pb2.HealthCheckResponse.SERVING)
         running.process.send_signal(signal.SIGTERM)
-        # Whoever watches is told before the listener closes.
+        # Watchers get the change before the listener closes.
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         watch.cancel()
         upstream.release()
@@ -355,18 +360,18 @@ def test_sigterm_lets_calls_in_flight_finish(upstream):
     assert not [line for line in running.lines if "Traceback" in line]
 
 
-def test_sigterm_does_not_wait_for_who_watches_the_health_service(upstream):
+def test_sigterm_does_not_wait_for_watchers_of_the_health_service(upstream):
     running = Bridge(upstream.environment)
     with grpc.insecure_channel(running.address) as channel:
         watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=DEADLINE)
         assert next(watch)
-        begun = time.monotonic()
+        started = time.monotonic()
         assert running.stop() == 0
-        assert time.monotonic() - begun < DEADLINE / 2
+        assert time.monotonic() - started < DEADLINE / 2
         watch.cancel()
 
 
-IMPATIENT = """
+SHORT_GRACE = """
 from serving.sidecars.grpc import server
 from serving.sidecars.process import run_until_signal
 server.GRACE_S = 0.5
@@ -374,8 +379,8 @@ raise SystemExit(run_until_signal("grpc_bridge", server.serve))
 """
 
 
-def test_sigterm_does_not_wait_for_ever_for_a_call_that_hangs(upstream):
-    running = Bridge(upstream.environment, program=IMPATIENT)
+def test_sigterm_does_not_wait_forever_for_a_hanging_call(upstream):
+    running = Bridge(upstream.environment, program=SHORT_GRACE)
     with grpc.insecure_channel(running.address) as channel:
         answer = method_of(channel, "ModelInfer").future(request_for(model="held"), timeout=DEADLINE)
         assert upstream.held.wait(DEADLINE)
@@ -383,7 +388,7 @@ def test_sigterm_does_not_wait_for_ever_for_a_call_that_hangs(upstream):
         assert isinstance(answer.exception(DEADLINE), grpc.RpcError)
 
 
-def test_without_torchserve_calls_are_unavailable_and_the_bridge_lives():
+def test_without_torchserve_calls_are_unavailable_and_the_bridge_keeps_running():
     inference, management = map(str, free_ports.find(2))
     running = Bridge({"FASHION_INFERENCE_PORT": inference, "FASHION_MANAGEMENT_PORT": management})
     try:
@@ -397,21 +402,19 @@ def test_without_torchserve_calls_are_unavailable_and_the_bridge_lives():
         assert running.stop() == 0
 
 
-def test_a_port_in_use_is_said_in_one_line(bridge):
+def test_a_port_in_use_is_reported_in_one_line(bridge):
     port = bridge.address.partition(":")[2]
     second = Bridge({}, port)
     assert second.process.returncode == 1
-    told = [line for line in second.lines if line.startswith("grpc_bridge: ")]
-    assert told == [f"grpc_bridge: cannot listen on 127.0.0.1:{port}; is the port in use?\n"]
+    errors = [line for line in second.lines if line.startswith("grpc_bridge: ")]
+    assert errors == [f"grpc_bridge: cannot listen on 127.0.0.1:{port}; is the port in use?\n"]
     assert not [line for line in second.lines if "Traceback" in line]
-    second.process.stdout.close()
-    second.process.stderr.close()
 
 
-def test_the_generated_code_is_that_of_the_proto_file(tmp_path):
+def test_the_generated_code_matches_the_proto_file(tmp_path):
     (tmp_path / generator.PROTO).parent.mkdir(parents=True)
     assert generator.generate(tmp_path) == 0
-    made = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.py*"))
-    assert [path.name for path in made] == ["open_inference_pb2.py", "open_inference_pb2.pyi"]
-    for path in made:
+    generated = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.py*"))
+    assert [path.name for path in generated] == ["open_inference_pb2.py", "open_inference_pb2.pyi"]
+    for path in generated:
         assert (tmp_path / path).read_text() == (ROOT / path).read_text(), "run python -m serving.sidecars.grpc.proto"

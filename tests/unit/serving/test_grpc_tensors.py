@@ -1,4 +1,4 @@
-"""Tensors of protobuf messages as JSON with raw bytes, and back; ``open_inference`` checks that side."""
+"""Tensors of protobuf messages to JSON with raw bytes, and back; the handlers' ``open_inference`` checks the result."""
 
 import math
 import struct
@@ -10,7 +10,7 @@ import pytest
 from handlers.inputs import open_inference
 from serving.errors import CallError
 from serving.sidecars.grpc import tensors
-from serving.sidecars.grpc.proto.open_inference_pb2 import ModelInferRequest
+from serving.sidecars.grpc.proto.open_inference_pb2 import InferParameter, ModelInferRequest
 from tests.support.torchserve_stub import SIGNATURE
 
 VALUES = {
@@ -59,20 +59,23 @@ def test_raw_bytes_become_typed_contents(datatype, field, values, raw):
     assert not any(each.HasField("contents") for each in response.outputs)
 
 
-def test_raw_contents_are_passed_on_and_every_output_is_asked_in_binary():
+def test_raw_contents_are_passed_on_and_every_output_is_requested_in_binary():
     pixels = np.arange(784, dtype=np.uint32).astype(np.uint8)
     request = ModelInferRequest(
         id="7",
         inputs=[{"name": "image", "datatype": "UINT8", "shape": [784]}],
-        outputs=[{"name": "label", "parameters": {"binary_data": {"bool_param": False}}}],
-        parameters={"binary_data_output": {"bool_param": False}, "mine": {"string_param": "x"}},
+        outputs=[{"name": "label", "parameters": {"binary_data": InferParameter(bool_param=False)}}],
+        parameters={
+            "binary_data_output": InferParameter(bool_param=False),
+            "mine": InferParameter(string_param="x"),
+        },
         raw_input_contents=[pixels.tobytes()],
     )
     assert tensors.is_raw(request)
     body, length = tensors.to_http(request)
-    values, asked = open_inference.parse(body, length, SIGNATURE)
+    values, parsed = open_inference.parse(body, length, SIGNATURE)
     np.testing.assert_array_equal(values, pixels.reshape(1, 28, 28))
-    assert asked == open_inference.Request("7", {"mine": "x"}, (open_inference.Output("label", True),))
+    assert parsed == open_inference.Request("7", {"mine": "x"}, (open_inference.Output("label", True),))
 
 
 def with_raw(request, *raw):
@@ -81,20 +84,20 @@ def with_raw(request, *raw):
 
 
 REFUSED = {
-    "raw for no input": (with_raw(ModelInferRequest(), b"x"), "one entry for each input: got 1 for 0"),
+    "raw for no input": (with_raw(ModelInferRequest(), b"x"), "one entry for each input, got 1 for 0"),
     "too few raw": (with_raw(ModelInferRequest(inputs=[{}, {}]), b"x"), "got 1 for 2"),
     "raw and typed": (with_raw(request_of("UINT8", uint_contents=[1, 2]), b"xx"), "one of them"),
-    "nothing": (request_of("FP32"), "FP32 takes fp32_contents, got no contents"),
+    "nothing": (request_of("FP32"), "FP32 needs fp32_contents, got no contents"),
     "other contents": (request_of("UINT8", int_contents=[1, 2]), "uint_contents, got int_contents"),
     "two contents": (request_of("INT8", int_contents=[1, 2], bool_contents=[True]), "got bool_contents, int_contents"),
     "typed FP16": (request_of("FP16", fp32_contents=[1, 2]), "'FP16' has no typed contents"),
     "unknown datatype": (request_of("BF16", fp32_contents=[1, 2]), "'BF16' has no typed contents"),
     "beyond INT8": (request_of("INT8", int_contents=[128, 0]), "a number that INT8 cannot hold"),
     "beyond UINT16": (request_of("UINT16", uint_contents=[2**16, 0]), "a number that UINT16 cannot hold"),
-    "too few values": (request_of("INT8", (3,), int_contents=[1, 2]), "takes 3 values, got 2"),
-    "negative shape": (request_of("INT8", (-2,), int_contents=[1, 2]), "takes -2 values, got 2"),
+    "too few values": (request_of("INT8", (3,), int_contents=[1, 2]), "needs 3 values, got 2"),
+    "negative shape": (request_of("INT8", (-2,), int_contents=[1, 2]), "needs -2 values, got 2"),
     "overflowing shape": (request_of("INT8", (2**62, 2**62), int_contents=[1, 2]), "values, got 2"),
-    "axes without end": (request_of("INT8", (2**62,) * 100_000, int_contents=[1, 2]), "100000 axes"),
+    "too many axes": (request_of("INT8", (2**62,) * 100_000, int_contents=[1, 2]), "100000 axes"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Make the Python modules of this folder from its ``.proto`` file; needs ``grpcio-tools``."""
+"""Generate the Python modules of this folder from its ``.proto`` file; needs ``grpcio-tools``."""
 
 from __future__ import annotations
 
