@@ -1,8 +1,8 @@
-/** The service's models and their inputs, read again and again so that a new model appears without a reload. */
+/** The service's models and their inputs, polled so that a new model appears without a reload. */
 
 import { ServiceError, describe, modelNames } from "./api.js";
 
-/** A deployment takes minutes, so that a model may appear this much later. */
+/** Deployments are rare, so a new model may appear up to this much later. */
 const POLL_INTERVAL_S = 15;
 
 /**
