@@ -1,4 +1,4 @@
-"""The MLP's int8 form, made of the trained version and deployed over it, as docs/deploying.md shows."""
+"""The MLP quantized to int8 and deployed over the trained version, as docs/deploying.md shows."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory):
-    """A service whose MLP went from 1.0 to its int8 form 1.1 while it ran."""
+    """A running service whose MLP was replaced: version 1.0 by its int8 version 1.1."""
     folder = tmp_path_factory.mktemp("int8")
     place = make_place(folder, folder / "model_store")
     place.environment["FASHION_ARTIFACTS_DIR"] = str(folder / "artifacts")
     shutil.copytree(artifacts.folder(MODEL, "1.0"), folder / "artifacts" / MODEL / "1.0")
 
     def run(*arguments: str) -> str:
-        ran = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", *arguments], cwd=ROOT, env=place.environment, capture_output=True, text=True
         )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
-        return ran.stdout
+        assert process.returncode == 0, process.stdout + process.stderr
+        return process.stdout
 
     run("models", "archive", MODEL)
     place.start()
@@ -48,9 +48,9 @@ def deployed(tmp_path_factory):
     place.end()
 
 
-def test_int8_version_answers(deployed):
+def test_the_int8_version_returns_its_golden_answers(deployed):
     with np.load(deployed.settings.run.parent / "artifacts" / MODEL / "1.1" / artifacts.GOLDEN) as golden:
-        images, wanted = golden["inputs"], golden["probabilities"]
+        images, expected = golden["inputs"], golden["probabilities"]
     answers = []
     for image in images[:50]:
         answer = requests.post(
@@ -61,10 +61,10 @@ def test_int8_version_answers(deployed):
         )
         assert (answer.status_code, answer.headers["X-Model-Version"]) == (200, "1.1")
         answers.append(list(answer.json()["probabilities"].values()))
-    assert np.allclose(answers, wanted[:50], rtol=0, atol=1e-6)
+    assert np.allclose(answers, expected[:50], rtol=0, atol=1e-6)
 
 
-def test_explanation_is_refused_in_words(deployed):
+def test_an_explanation_is_refused_with_the_reason(deployed):
     with (ROOT / "examples/ankle_boot.png").open("rb") as image:
         answer = requests.post(
             f"{deployed.gateway}/explanations/{MODEL}", data=image, headers={"Content-Type": "image/png"}, timeout=10
@@ -73,7 +73,7 @@ def test_explanation_is_refused_in_words(deployed):
     assert "version 1.1 is int8" in answer.json()["detail"]
 
 
-def test_index_has_both(deployed):
+def test_the_index_lists_both_versions(deployed):
     listed = [(entry.model, entry.version) for entry in index.read(deployed.settings.model_store)]
     assert listed == [(MODEL, "1.0"), (MODEL, "1.1")]
     assert deployed.settings.model_store != MODEL_STORE

