@@ -1,9 +1,10 @@
 """Client of fashion-serve: predictions, explanations and models over HTTP.
 
->>> from fashion_client import FashionClient
->>> with FashionClient("http://127.0.0.1:8000") as client:      # doctest: +SKIP
-...     client.predict("shoe.png").label
-'Ankle boot'
+Example:
+    >>> from fashion_client import FashionClient
+    >>> with FashionClient("http://127.0.0.1:8000") as client:
+    ...     client.predict("shoe.png").label
+    'Ankle boot'
 """
 
 from fashion_client.client import FashionClient

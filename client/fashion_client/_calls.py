@@ -1,6 +1,6 @@
 """The service's calls as data: the request of each, and the function that reads its answer.
 
-Both clients use them. A reader raises :class:`ProblemError` if the answer is a problem, and :class:`AnswerError` if it
+Both clients use them. A reader raises ``ProblemError`` if the answer is a problem, and ``AnswerError`` if it
 does not have the expected form.
 """
 
@@ -105,7 +105,7 @@ def probabilities(model: str, version: str | None, labels: tuple[str, ...], batc
 
 
 def explanation(example: Example, model: str, target: int | str | None) -> Call[Explanation]:
-    """Request the attributions for one example; raises InputError as :func:`prediction` does."""
+    """Request the attributions for one example; raises InputError as ``prediction`` does."""
     return _post(_path("/explanations", model), _explanation, JSON, *encode(example), target=target)
 
 

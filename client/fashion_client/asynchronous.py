@@ -32,7 +32,7 @@ R = TypeVar("R")
 
 
 class AsyncFashionClient(BaseClient):
-    """:class:`~fashion_client.FashionClient` for asyncio: the same arguments, calls, results and errors.
+    """``fashion_client.FashionClient`` for asyncio: the same arguments, calls, results and errors.
 
     One client belongs to one event loop. There is no progress bar.
     """
@@ -70,7 +70,7 @@ class AsyncFashionClient(BaseClient):
         version: str | None = None,
         top_k: int | None = None,
     ) -> Prediction | Sequence[Prediction]:
-        """See :meth:`fashion_client.FashionClient.predict`."""
+        """See ``fashion_client.FashionClient.predict``."""
         call = partial(_calls.prediction, model, version, top_k)
         if _inputs.are_arrays(images):
             batch, single = _inputs.as_batch(images, await self._example_shape(model))
@@ -89,29 +89,29 @@ class AsyncFashionClient(BaseClient):
         version: str | None = None,
         top_k: int | None = None,
     ) -> AsyncGenerator[Prediction | FashionError, None]:
-        """See :meth:`fashion_client.FashionClient.predict_each`."""
+        """See ``fashion_client.FashionClient.predict_each``."""
         return self._request_each(partial(_calls.prediction, model, version, top_k), images)
 
     async def explain(
         self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None
     ) -> Explanation:
-        """See :meth:`fashion_client.FashionClient.explain`."""
+        """See ``fashion_client.FashionClient.explain``."""
         return await self._request(_calls.explanation(image, model, target))
 
     async def heat_map(self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None) -> bytes:
-        """See :meth:`fashion_client.FashionClient.heat_map`."""
+        """See ``fashion_client.FashionClient.heat_map``."""
         return await self._request(_calls.heat_map(image, model, target))
 
     async def models(self) -> tuple[str, ...]:
-        """See :meth:`fashion_client.FashionClient.models`."""
+        """See ``fashion_client.FashionClient.models``."""
         return await self._request(_calls.models())
 
     async def model(self, name: str) -> Model:
-        """See :meth:`fashion_client.FashionClient.model`."""
+        """See ``fashion_client.FashionClient.model``."""
         return await self._request(_calls.model(name))
 
     async def ready(self) -> bool:
-        """See :meth:`fashion_client.FashionClient.ready`."""
+        """See ``fashion_client.FashionClient.ready``."""
         try:
             return await self._send(_calls.ready())
         except (ConnectError, AnswerTimeoutError):
@@ -170,7 +170,7 @@ class AsyncFashionClient(BaseClient):
 async def _in_order(
     work: Callable[[T], Awaitable[R]], items: Iterable[T], limit: int
 ) -> AsyncGenerator[R | FashionError, None]:
-    """Like :func:`fashion_client.client._in_order`, with tasks instead of threads."""
+    """Like ``fashion_client.client._in_order``, with tasks instead of threads."""
     slots = asyncio.Semaphore(limit)
 
     async def outcome(item: T) -> R | FashionError:

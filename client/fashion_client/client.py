@@ -39,7 +39,7 @@ class _PredictOptions(PredictOptions, total=False):
 class FashionClient(BaseClient):
     """A connection to a fashion-serve service; open it once and use it from any number of threads.
 
-    Calls raise a :class:`~fashion_client.errors.FashionError`. A call that fails with a connection error, 429 or 503 is
+    Calls raise a ``fashion_client.errors.FashionError``. A call that fails with a connection error, 429 or 503 is
     retried up to ``retries`` times, after the service's ``Retry-After`` plus a growing random delay.
 
     Args:
@@ -98,13 +98,13 @@ class FashionClient(BaseClient):
             images: a path, the bytes of a file, a Pillow image, a numpy array, or a list of them. An array is one
                 example or a batch of them (for images [28, 28], [784], [N, 28, 28] or [N, 784]; integers 0-255 or
                 floats 0-1). A batch is sent in pieces of at most 1024 examples and 6 MB.
-            model: the model's name, as :meth:`models` returns it.
+            model: the model's name, as ``models`` returns it.
             version: the model's version; by default the service's live one.
             top_k: return only the k likeliest labels, 1 or more.
             progress: show a progress bar for many examples on standard error.
 
         Returns:
-            A :class:`Prediction` for one example, :class:`Predictions` for a batch, a sequence for a list.
+            A ``Prediction`` for one example, ``Predictions`` for a batch, a sequence for a list.
 
         Raises:
             FashionError: the call failed. For a list or batch, the error of the first failed example in order.
@@ -130,7 +130,7 @@ class FashionClient(BaseClient):
         """Predict examples one by one with concurrent requests, and continue after an error.
 
         Args:
-            images: single examples, as for :meth:`predict`; consumed only as needed.
+            images: single examples, as for ``predict``; consumed only as needed.
             model: the model's name.
             version: the model's version; by default the service's live one.
             top_k: return only the k likeliest labels, 1 or more.
@@ -144,14 +144,14 @@ class FashionClient(BaseClient):
         """Explain how much each part of an example supports a label.
 
         Args:
-            image: a single example, as for :meth:`predict`.
+            image: a single example, as for ``predict``.
             model: the model's name.
             target: a label or its index; by default the likeliest label.
         """
         return self._request(_calls.explanation(image, model, target))
 
     def heat_map(self, image: Example, *, model: str = DEFAULT_MODEL, target: int | str | None = None) -> bytes:
-        """The explanation of an image as a picture: the bytes of a PNG file. Arguments as for :meth:`explain`."""
+        """The explanation of an image as a picture: the bytes of a PNG file. Arguments as for ``explain``."""
         return self._request(_calls.heat_map(image, model, target))
 
     def models(self) -> tuple[str, ...]:
@@ -252,7 +252,7 @@ def _in_order(
     ends soon.
 
     Yields:
-        What ``work`` returned, or the :class:`FashionError` that it raised.
+        What ``work`` returned, or the ``FashionError`` that it raised.
     """
     abandoned = threading.Event()
 

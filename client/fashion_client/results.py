@@ -30,13 +30,13 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictions(Sequence[Prediction]):
-    """A model's answers for many examples, in order: one array that is a sequence of :class:`Prediction`.
+    """A model's answers for many examples, in order: one array that is a sequence of ``Prediction``.
 
     Attributes:
         labels: the model's labels, in order.
         probabilities: float32 [N, len(labels)], 0 to 1.
         independent: whether the labels are independent of each other, so that a row need not sum to 1.
-        top_k: the number of labels in each :class:`Prediction`, None for all.
+        top_k: the number of labels in each ``Prediction``, None for all.
     """
 
     labels: tuple[str, ...]
