@@ -227,8 +227,8 @@ def test_answers_may_be_arrays(served):
 
 
 def test_top_k_and_picture(served):
-    catalogue = image_files.save(255 - np.kron(PICTURES[0], np.ones((5, 5), np.uint8)))
-    answer = served(FASHION).json(catalogue, "image/png", X_Query="top_k=3&picture=true")
+    photograph = image_files.save(255 - np.kron(PICTURES[0], np.ones((5, 5), np.uint8)))
+    answer = served(FASHION).json(photograph, "image/png", X_Query="top_k=3&picture=true")
     assert len(answer["probabilities"]) == 3
     picture = base64.b64decode(answer["picture"])
     again = served(FASHION).json(picture, "image/png", X_Query="top_k=3")

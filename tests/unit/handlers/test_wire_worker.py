@@ -41,14 +41,11 @@ class Worker:
             "OMP_NUM_THREADS": "1",
             **variables,
         }
-        program = TS / "model_service_worker.py"
+        command = [sys.executable, str(TS / "model_service_worker.py"), "--sock-type", "unix", "--sock-name", str(path)]
         self.log = folder / "worker.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [
-                    *(sys.executable, program, "--sock-type", "unix", "--sock-name", path),
-                    *("--metrics-config", TS / "configs" / "metrics.yaml"),
-                ],
+                [*command, "--metrics-config", str(TS / "configs" / "metrics.yaml")],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
