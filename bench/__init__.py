@@ -1,1 +1,1 @@
-"""Measurements that can be repeated: each module is a command, ``python -m bench.NAME``."""
+"""Repeatable measurements; most modules are commands, ``python -m bench.NAME``."""

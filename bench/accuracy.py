@@ -1,4 +1,4 @@
-"""What training reached: accuracy, calibration, parameters and seconds of every trained model.
+"""Results of training: accuracy, calibration, parameters and seconds of every trained model.
 
 python -m bench.accuracy       part of make bench; collects artifacts/<model>/1.0/metrics.json
 """
@@ -15,7 +15,7 @@ _KEPT = ("test_accuracy", "expected_calibration_error", "parameters", "train_sec
 
 
 def main() -> int:
-    """Write ``bench/results/models.json``; the exit code."""
+    """Write ``bench/results/models.json``; return the exit code."""
     results = {}
     try:
         for name, entry in catalog.CATALOG.items():

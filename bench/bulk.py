@@ -1,9 +1,9 @@
-"""Bulk: images a second through the service, 1,024 raw images a request, beside torch alone in this process.
+"""Bulk: images per second through the service, 1,024 raw images per request, compared with torch alone.
 
-    python -m bench.bulk           part of make bench; needs wrk; some three minutes
+    python -m bench.bulk           part of make bench; needs wrk; about three minutes
 
-Torch alone runs the archive's network, frozen, on prepared float32 inputs, with the best of several chunk sizes and
-numbers of threads, and does nothing else: no socket, no decoding, no answer. Both are measured in turn.
+Torch alone runs the archive's frozen network on prepared float32 inputs, with the fastest chunk size and number of
+threads. It does nothing else: no socket, no decoding, no answer. Both are measured in turn.
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ MODELS = ("fashion_mlp", "fashion_convnet")
 IMAGES = 1024
 CHUNKS = (64, 128, 256, 512, 1024)
 THREADS = (1, 2)
-# Requests at a time: one is read and answered while another is computed.
+# Concurrent requests: one is read and answered while another is computed.
 CONNECTIONS = (1, 2, 4)
 ROUNDS = 5
 SECONDS = 3
 
 
 def alone(network: torch.jit.ScriptModule, inputs: torch.Tensor, chunk: int, threads: int, seconds: float) -> float:
-    """Images a second of a frozen network on inputs ``[N, *network_shape]``."""
+    """Images per second of a frozen network on inputs ``[N, *network_shape]``."""
     torch.set_num_threads(threads)
     pieces = torch.split(inputs, chunk)
-    count, begun = 0, time.perf_counter()
+    count, begin = 0, time.perf_counter()
     with torch.inference_mode():
-        while time.perf_counter() - begun < seconds:
+        while time.perf_counter() - begin < seconds:
             for piece in pieces:
                 network(piece)
             count += len(inputs)
-    return count / (time.perf_counter() - begun)
+    return count / (time.perf_counter() - begin)
 
 
 def main() -> int:
+    """Write ``bench/results/bulk.json``; return the exit code."""
     images = fashion_mnist().test_inputs[:IMAGES]
     body = np.ascontiguousarray(images.numpy()).tobytes()
     headers = {"Content-Type": "application/octet-stream", "Accept": "application/x-npy"}
@@ -60,24 +61,24 @@ def main() -> int:
                 url = f"{service.inference}/predictions/{model}"
                 tried = {(c, t): alone(network, inputs, c, t, 1.0) for c in CHUNKS for t in THREADS}
                 chunk, threads = max(tried, key=lambda key: tried[key])
-                found: dict[str, list[float]] = {
+                rates: dict[str, list[float]] = {
                     "alone": [],
                     **{f"served, {connections} at a time": [] for connections in CONNECTIONS},
                 }
                 wrk.run(url, 4, 2, body, headers)
                 for turn in range(1, ROUNDS + 1):
                     print(f"\r{model} round {turn}/{ROUNDS}", end="", file=sys.stderr)
-                    found["alone"].append(alone(network, inputs, chunk, threads, SECONDS))
+                    rates["alone"].append(alone(network, inputs, chunk, threads, SECONDS))
                     for connections in CONNECTIONS:
                         load = wrk.run(url, connections, SECONDS, body, headers)
                         if load.failed:
                             raise wrk.LoadError(f"{load.failed} requests failed")
-                        found[f"served, {connections} at a time"].append(load.rate * IMAGES)
-                medians = {name: statistics.median(rates) for name, rates in found.items()}
+                        rates[f"served, {connections} at a time"].append(load.rate * IMAGES)
+                medians = {name: statistics.median(rounds) for name, rounds in rates.items()}
                 best = max(rate for name, rate in medians.items() if name != "alone")
                 ratio = best / medians["alone"]
                 results[model] = {
-                    "images_per_second": {name: [round(rate) for rate in rates] for name, rates in found.items()},
+                    "images_per_second": {name: [round(rate) for rate in rounds] for name, rounds in rates.items()},
                     "alone": {"chunk": chunk, "threads": threads},
                     "tried_alone": {f"{c} x {t} threads": round(rate) for (c, t), rate in tried.items()},
                     "ratio": ratio,

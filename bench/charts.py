@@ -17,7 +17,7 @@ from serving.settings import ROOT
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-# This service is blue, the others have one of these each.
+# This service is blue; each other server gets one of these colors.
 OTHERS = ("orange", "green", "red", "purple", "brown", "pink", "gray", "olive")
 IMAGES = ROOT / "docs" / "images"
 
@@ -61,7 +61,7 @@ def _latency_chart(measured: dict[str, Any], path: Path) -> None:
 
 
 def main() -> int:
-    """Draw both charts; the exit code."""
+    """Draw both charts; return the exit code."""
     IMAGES.mkdir(exist_ok=True)
     try:
         _throughput_chart(IMAGES / "peers-throughput.png")

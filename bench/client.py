@@ -1,9 +1,9 @@
-"""The Python client in bulk, beside wrk with the same body: images a second through the gateway.
+"""The Python client in bulk, compared with wrk: images per second through the gateway.
 
     python -m bench.client         part of make bench; needs wrk and nginx; about two minutes
 
-Both send pieces of 1,024 images as ``.npy`` over as many connections and take ``.npy`` answers, in turn; figures are
-medians of the rounds. The client also builds the pieces and joins the answers, which wrk does not.
+Both send pieces of 1,024 images as ``.npy`` over the same number of connections, in turn, and get ``.npy`` answers.
+Figures are medians of the rounds. The client also builds the pieces and joins the answers, which wrk does not.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ SECONDS = 4
 
 
 def main() -> int:
+    """Write ``bench/results/client.json``; return the exit code."""
     images = fashion_mnist().test_inputs.numpy()
     bulk = np.resize(images, (PIECE * PIECES, *images.shape[1:]))
     buffer = io.BytesIO()
@@ -43,16 +44,16 @@ def main() -> int:
                 if load.failed:
                     raise wrk.LoadError(f"{load.failed} of wrk's requests failed")
                 rates["wrk"].append(load.rate * PIECE)
-                begun = time.perf_counter()
+                begin = time.perf_counter()
                 client.predict(bulk, model=MODEL)
-                rates["client"].append(len(bulk) / (time.perf_counter() - begun))
+                rates["client"].append(len(bulk) / (time.perf_counter() - begin))
     except (wrk.LoadError, local_service.ServiceError, FashionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(file=sys.stderr)
-    medians = {name: statistics.median(found) for name, found in rates.items()}
+    medians = {name: statistics.median(rounds) for name, rounds in rates.items()}
     ratio = medians["client"] / medians["wrk"]
-    rows = [[name, f"{medians[name]:,.0f}", f"{min(found):,.0f}-{max(found):,.0f}"] for name, found in rates.items()]
+    rows = [[name, f"{medians[name]:,.0f}", f"{min(rounds):,.0f}-{max(rounds):,.0f}"] for name, rounds in rates.items()]
     print(reporting.table(["by", "images/s", "range"], [*rows, ["client / wrk", f"{ratio:.2f}", ""]]))
     print(f"→ {reporting.write('client', {'images_per_second': rates, 'ratio_of_medians': ratio})}")
     return 0

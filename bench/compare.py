@@ -1,10 +1,10 @@
-"""This service beside other model servers: the same network, the same bodies, the same answers, one machine, one run.
+"""Compare this service with other model servers: same network, bodies and answers, on one machine, in one run.
 
     python -m bench.compare [TABLE …]      make bench-peers; needs wrk, and the peers' environments
 
 Tables: ``mlp`` and ``convnet`` (raw pixels), ``png`` (PNG files), ``lone`` (one caller, every server without batches).
-Each peer first shows which of its settings answers most, then all are timed in turn, several rounds of it, with the
-others stopped by a signal meanwhile. Results go to ``bench/results/peers-<table>.json``, which ``bench.charts`` draws.
+First, each peer's fastest setting is found. Then all servers are measured in turn, for several rounds, while the others
+are paused by a signal. Results are written to ``bench/results/peers-<table>.json``; ``bench.charts`` draws them.
 """
 
 from __future__ import annotations
@@ -38,22 +38,23 @@ from serving.settings import ROOT
 
 PEERS = Path(__file__).parent / "peers"
 ROUNDS = 5
-SECONDS = 1
-USUAL = 64
-# Seconds; a server on Java takes longer.
-WARM_UP = 8
-START_TIMEOUT = 120.0
+ROUND_S = 1
+WARM_UP_CONNECTIONS = 64
+# Servers on Java need longer, `local_service.WARM_UP_S`.
+WARM_UP_S = 8
+# A peer that has not answered by then counts as missing.
+START_TIMEOUT_S = 120.0
 JSON = {"Content-Type": "application/json"}
 RAW = {"Content-Type": "application/octet-stream"}
 
 
 class PeerError(Exception):
-    """A server did not start or did not answer rightly; the message says how."""
+    """A server did not start, or gave a wrong answer; the message has the details."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """What a server is set up with: workers (processes), the largest batch, and how long one may wait to fill."""
+    """A server's setting: worker processes, largest batch, and how long a batch may wait to fill."""
 
     workers: int
     batch: int
@@ -69,10 +70,10 @@ class Table:
 
     Attributes:
         model: the network.
-        form: of the bodies.
-        connections: how many call at once.
-        setting: of every peer; without it, the best of its own.
-        settings_of: another table, whose settings are taken if it has been made.
+        form: the form of the bodies.
+        connections: the numbers of concurrent callers.
+        setting: one setting for all peers; without it, each peer's fastest.
+        settings_of: another table; if it has been measured, its settings are used.
     """
 
     model: str
@@ -87,13 +88,13 @@ class Peer:
     """One server.
 
     Attributes:
-        package: whose version is reported, and the name of its environment and requirements.
-        command: after ``python``.
-        path: where it answers; ``{model}`` is replaced.
-        pack: a body, and its form, as this server takes it, with headers.
-        unpack: an answer's body as the place of the best label.
-        settings: of which the best counts.
-        patient: outlives being stopped by a signal for a minute while others are measured.
+        package: the package whose version is reported; it also names the environment and requirements.
+        command: the arguments of ``python``.
+        path: the path for predictions.
+        pack: converts a body of some form to this server's body and headers.
+        unpack: reads the likeliest label's index from an answer.
+        settings: the settings to try.
+        pausable: whether the server survives a pause of a minute by SIGSTOP.
     """
 
     package: str
@@ -102,7 +103,7 @@ class Peer:
     pack: Callable[[bytes, str], tuple[bytes, Mapping[str, str]]]
     unpack: Callable[[requests.Response], int]
     settings: tuple[Setting, ...]
-    patient: bool = True
+    pausable: bool = True
 
 
 def _plain(body: bytes, form: str) -> tuple[bytes, Mapping[str, str]]:
@@ -145,7 +146,7 @@ def _module(name: str) -> tuple[str, ...]:
     return "-m", f"bench.peers.{name}"
 
 
-# This service, as it is set up if nobody says anything.
+# This service with its default settings.
 OURS = "fashion-serve"
 BATCHING = _settings((2, 32, 1), (2, 64, 1), (1, 64, 1))
 ALL: dict[str, Peer] = {
@@ -156,8 +157,8 @@ ALL: dict[str, Peer] = {
         _oip_binary,
         _oip_binary_best,
         _settings((2, 32, 0.1), (2, 64, 0.5), (1, 64, 0.5)),
-        # It takes the stop for a death of its Python processes. It does next to nothing while nobody asks.
-        patient=False,
+        # It mistakes the pause for the death of its Python processes. It uses almost no processor time when idle.
+        pausable=False,
     ),
     "mosec": Peer(
         "mosec",
@@ -211,7 +212,7 @@ ALL: dict[str, Peer] = {
         "torchserve",
         _module("torchserve_example"),
         "/predictions/mnist",
-        # Its handler takes pictures alone.
+        # Its handler accepts only pictures.
         lambda body, form: _plain(body if form == "png" else _png(body), "png"),
         lambda answer: int(answer.text),
         _settings((0, 1, 0)),
@@ -237,34 +238,34 @@ def environment_of(package: str) -> Path:
 
 
 class Server:
-    """A running server, whatever processes it has."""
+    """A running server with all its processes."""
 
     def __init__(
-        self, url: str, headers: Mapping[str, str], body: bytes, roots: list[psutil.Process], patient: bool = True
+        self, url: str, headers: Mapping[str, str], body: bytes, roots: list[psutil.Process], pausable: bool = True
     ) -> None:
         self.url, self.headers, self.body = url, headers, body
         self._roots = roots
-        self._patient = patient
+        self._pausable = pausable
 
     def processes(self) -> list[psutil.Process]:
-        """Those that were started and all that they started."""
-        found: list[psutil.Process] = []
+        """The root processes and their descendants."""
+        processes: list[psutil.Process] = []
         for root in self._roots:
             try:
-                found += [root, *root.children(recursive=True)]
+                processes += [root, *root.children(recursive=True)]
             except psutil.NoSuchProcess:
                 continue
-        return found
+        return processes
 
     def pause(self) -> None:
-        """Stop all processes until ``resume``, once what was asked of them last is answered."""
-        # A server that is stopped with work in hand takes its own stop for a hang, and starts its workers anew.
+        """Stop all processes until ``resume``."""
+        # Let the last requests finish: a server that is stopped while it works would later restart its workers.
         time.sleep(0.5)
-        if self._patient:
+        if self._pausable:
             self.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let all processes go on."""
+        """Continue all processes."""
         self.signal(signal.SIGCONT)
 
     def signal(self, number: signal.Signals) -> None:
@@ -275,42 +276,42 @@ class Server:
             except psutil.NoSuchProcess:
                 continue
 
-    def load(self, connections: int, seconds: int = SECONDS) -> wrk.Load:
-        """Requests from so many connections for so long."""
+    def load(self, connections: int, seconds: int = ROUND_S) -> wrk.Load:
+        """Send requests over a number of connections."""
         return wrk.run(self.url, connections, seconds, self.body, self.headers)
 
 
 def _await(server: Server, unpack: Callable[[requests.Response], int], expected: int, log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
+    deadline = time.monotonic() + START_TIMEOUT_S
     while True:
-        said: object
+        fault: object
         try:
             answer = requests.post(server.url, server.body, headers=dict(server.headers), timeout=10)
             if answer.ok:
                 break
-            said = f"{answer.status_code} {answer.text[:200]}"
+            fault = f"{answer.status_code} {answer.text[:200]}"
         except requests.RequestException as error:
-            said = error
+            fault = error
         if time.monotonic() > deadline or not server.processes():
-            raise PeerError(f"{said}; its log ends: {log.read_text(errors='replace')[-600:]}")
+            raise PeerError(f"{fault}; the end of its log: {log.read_text(errors='replace')[-600:]}")
         time.sleep(0.2)
-    found = unpack(answer)
-    if found != expected:
-        raise PeerError(f"it answers {found} where the network says {expected}")
+    label = unpack(answer)
+    if label != expected:
+        raise PeerError(f"the answer must be class {expected}, got {label}")
 
 
 @contextmanager
 def running(name: str, table: Table, setting: Setting, body: bytes, expected: int) -> Iterator[Server]:
-    """A peer that answers rightly; all its processes end with the block.
+    """Run a peer and check its first answer; all its processes end with the block.
 
     Raises:
-        PeerError: it is not installed, did not start, or answers wrongly.
+        PeerError: the peer is not installed, did not start, or gave a wrong answer.
     """
     peer = ALL[name]
     python = environment_of(peer.package) / "bin" / "python"
     if not python.exists():
-        raise PeerError("not installed; make bench-peers does that")
-    # Some servers take the ports after theirs for their other interfaces.
+        raise PeerError("not installed; run: make bench-peers")
+    # Some servers also use the ports after this one, for their other interfaces.
     port = local_service.free_ports(1)[0]
     with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as folder:
         environment = {
@@ -335,7 +336,7 @@ def running(name: str, table: Table, setting: Setting, body: bytes, expected: in
         }
         log = Path(folder) / "log"
         with log.open("wb") as output:
-            started = subprocess.Popen(
+            process = subprocess.Popen(
                 [str(python), *peer.command],
                 cwd=ROOT,
                 env=environment,
@@ -346,29 +347,29 @@ def running(name: str, table: Table, setting: Setting, body: bytes, expected: in
             )
         packed, headers = peer.pack(body, table.form)
         url = f"http://127.0.0.1:{port}{peer.path}"
-        server = Server(url, headers, packed, [psutil.Process(started.pid)], peer.patient)
+        server = Server(url, headers, packed, [psutil.Process(process.pid)], peer.pausable)
         try:
             _await(server, peer.unpack, expected, log)
             yield server
         finally:
-            everything = server.processes()
+            tree = server.processes()
             server.resume()
-            started.terminate()
-            psutil.wait_procs(everything, timeout=10)
-            for process in everything:
-                if process.is_running():
-                    process.kill()
-            started.wait()
+            process.terminate()
+            psutil.wait_procs(tree, timeout=10)
+            for member in tree:
+                if member.is_running():
+                    member.kill()
+            process.wait()
 
 
 @contextmanager
 def ours(table: Table, profile: str, body: bytes, expected: int) -> Iterator[Server]:
-    """This service under a profile, asked at TorchServe's own port, as the others have no gateway either."""
+    """Run this service under a profile; the load uses TorchServe's own port, because the peers have no gateway."""
     with local_service.service([table.model], profile) as service:
         packed, headers = _plain(body, table.form)
         url = f"{service.inference}/predictions/{table.model}"
-        # Its supervisor would start anew what is stopped for long. It does next to nothing while nobody asks.
-        server = Server(url, headers, packed, list(service.processes.values()), patient=False)
+        # Its supervisor would restart a paused process. The service uses almost no processor time when idle.
+        server = Server(url, headers, packed, list(service.processes.values()), pausable=False)
         _await(server, _best, expected, Path(os.devnull))
         try:
             yield server
@@ -377,18 +378,18 @@ def ours(table: Table, profile: str, body: bytes, expected: int) -> Iterator[Ser
 
 
 def _tune(name: str, table: Table, body: bytes, expected: int) -> tuple[Setting, dict[str, dict[str, int]]]:
-    """The setting that answers most requests a second, by the geometric mean over the numbers of connections.
+    """Find the setting with the highest geometric mean of the rates at all numbers of connections.
 
     Returns:
-        It, and for each setting the requests a second by the number of connections.
+        The setting, and for each setting the requests per second by number of connections.
     """
     tried: dict[str, dict[str, int]] = {}
     best: tuple[float, Setting] | None = None
     for setting in ALL[name].settings:
-        _say(f"{name}: trying {setting}")
+        _log(f"{name}: trying {setting}")
         try:
             with running(name, table, setting, body, expected) as server:
-                server.load(USUAL, 2)
+                server.load(WARM_UP_CONNECTIONS, 2)
                 rates = {c: max(server.load(c).rate, 1.0) for c in table.connections if c > 1}
         except PeerError as error:
             if setting == ALL[name].settings[-1] and best is None:
@@ -403,20 +404,20 @@ def _tune(name: str, table: Table, body: bytes, expected: int) -> tuple[Setting,
     return best[1], tried
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(f"{time.strftime('%X')} {text}", file=sys.stderr, flush=True)
 
 
 def _expected(model: str, image: NDArray[np.uint8]) -> int:
-    """The class that the network itself gives, in this process."""
+    """The network's own class for an image, computed in this process."""
     os.environ.update(PEER_ARTIFACT=str(ROOT / "artifacts" / model / "1.0"), PEER_FORM="raw")
     from bench.peers.predictor import Predictor
 
     return int(Predictor().probabilities(image[None]).argmax())
 
 
-def _known(table: Table) -> dict[str, tuple[Setting, dict[str, Any]]]:
-    """The settings of another table's peers, and what was tried, if they are to be taken and it has been made."""
+def _earlier_settings(table: Table) -> dict[str, tuple[Setting, dict[str, Any]]]:
+    """The settings of ``table.settings_of`` by peer, with the rates of all tried settings; empty if not measured."""
     path = reporting.RESULTS / f"peers-{table.settings_of}.json"
     if not table.settings_of or not path.exists():
         return {}
@@ -425,69 +426,70 @@ def _known(table: Table) -> dict[str, tuple[Setting, dict[str, Any]]]:
 
 
 def _ready(stack: ExitStack, name: str, table: Table, setting: Setting, body: bytes, expected: int) -> Server:
-    """A peer that is warm and waits for its turn, until the stack ends it."""
+    """Start a peer, warm it up and pause it; the stack ends it."""
     server = stack.enter_context(running(name, table, setting, body, expected))
-    server.load(USUAL, local_service.WARM_UP if ALL[name].package == "torchserve" else WARM_UP)
+    warm_up = local_service.WARM_UP_S if ALL[name].package == "torchserve" else WARM_UP_S
+    server.load(WARM_UP_CONNECTIONS, warm_up)
     server.pause()
     return server
 
 
 def _round(server: Server, table: Table) -> dict[int, wrk.Load]:
-    """One server's turn: what came of each number of connections."""
+    """One server's turn: the load at each number of connections."""
     server.resume()
-    server.load(USUAL, 1)
+    server.load(WARM_UP_CONNECTIONS, 1)
     loads = {connections: server.load(connections) for connections in table.connections}
     server.pause()
     return loads
 
 
 def compare(title: str) -> dict[str, Any]:
-    """One table: for each server its setting, and for each number of connections the figures of all rounds."""
+    """Measure one table: each server's setting, and the figures of all rounds by number of connections."""
     table = TABLES[title]
     image = fashion_mnist().test_inputs[0].numpy()
     body = image.tobytes() if table.form == "raw" else _png(image.tobytes())
     expected = _expected(table.model, image)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     missing: dict[str, str] = {}
-    known = _known(table)
+    earlier = _earlier_settings(table)
     with ExitStack() as stack:
         servers: dict[str, Server] = {}
         for name in ALL:
             try:
-                given = (table.setting, {}) if table.setting else known.get(name)
-                setting, tried = given or _tune(name, table, body, expected)
-                _say(f"{name}: {setting}")
+                preset = (table.setting, {}) if table.setting else earlier.get(name)
+                setting, tried = preset or _tune(name, table, body, expected)
+                _log(f"{name}: {setting}")
                 servers[name] = _ready(stack, name, table, setting, body, expected)
-                found[name] = {"setting": str(setting), "values": dataclasses.asdict(setting), "tried": tried}
+                results[name] = {"setting": str(setting), "values": dataclasses.asdict(setting), "tried": tried}
             except PeerError as error:
                 missing[name] = str(error)
-                _say(f"{name} is missing: {error}")
+                _log(f"{name} is missing: {error}")
         profile = "realtime" if title == "lone" else "throughput"
         server = servers[OURS] = stack.enter_context(ours(table, profile, body, expected))
-        server.load(USUAL, local_service.WARM_UP)
+        server.load(WARM_UP_CONNECTIONS, local_service.WARM_UP_S)
         serving = catalog.get(table.model).serving.under(profile)
         setting = Setting(serving.workers, serving.batch_size, serving.max_batch_delay_ms)
-        found[OURS] = {"setting": str(setting), "tried": {}}
+        results[OURS] = {"setting": str(setting), "tried": {}}
         loads: dict[str, dict[int, list[wrk.Load]]] = {
             name: {connections: [] for connections in table.connections} for name in servers
         }
         for turn in range(1, ROUNDS + 1):
             for name in list(servers):
-                _say(f"{title}: round {turn} of {ROUNDS}, {name}")
+                _log(f"{title}: round {turn} of {ROUNDS}, {name}")
                 try:
-                    came = _round(servers[name], table)
+                    by_connections = _round(servers[name], table)
                 except wrk.LoadError:
                     if name == OURS:
                         raise
-                    _say(f"{name} has died; starting it again")
-                    found[name]["deaths"] = found[name].get("deaths", 0) + 1
-                    setting = Setting(**found[name]["values"])
+                    _log(f"{name} has died; restarting it")
+                    results[name]["deaths"] = results[name].get("deaths", 0) + 1
+                    setting = Setting(**results[name]["values"])
                     servers[name] = _ready(stack, name, table, setting, body, expected)
-                    came = _round(servers[name], table)
-                for connections, load in came.items():
+                    by_connections = _round(servers[name], table)
+                for connections, load in by_connections.items():
                     loads[name][connections].append(load)
     for name, each in loads.items():
-        found[name]["connections"] = {
+        results[name]["connections"] = {
             str(connections): {
                 "rates": [round(load.rate) for load in rounds],
                 "requests_per_second": statistics.median(load.rate for load in rounds),
@@ -497,27 +499,28 @@ def compare(title: str) -> dict[str, Any]:
             }
             for connections, rounds in each.items()
         }
-        found[name]["version"] = _version(name)
-    return {"model": table.model, "form": table.form, "servers": found, "missing": missing}
+        results[name]["version"] = _version(name)
+    return {"model": table.model, "form": table.form, "servers": results, "missing": missing}
 
 
 def _version(name: str) -> str:
     if name == OURS:
-        ran = subprocess.run(["git", "describe", "--always"], cwd=ROOT, capture_output=True, text=True)
-        return ran.stdout.strip()
-    package = ALL[name].package
-    python = environment_of(package) / "bin" / "python"
-    code = f"from importlib.metadata import version; print(version({package!r}))"
-    return subprocess.run([str(python), "-c", code], capture_output=True, text=True).stdout.strip()
+        command = ["git", "describe", "--always"]
+    else:
+        package = ALL[name].package
+        python = environment_of(package) / "bin" / "python"
+        command = [str(python), "-c", f"from importlib.metadata import version; print(version({package!r}))"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def main() -> int:
-    wanted = sys.argv[1:] or list(TABLES)
-    if unknown := [title for title in wanted if title not in TABLES]:
-        print(f"error: no table named {unknown[0]}; there are {', '.join(TABLES)}", file=sys.stderr)
+    """Measure the tables named on the command line, or all; return the exit code."""
+    titles = sys.argv[1:] or list(TABLES)
+    if unknown := [title for title in titles if title not in TABLES]:
+        print(f"error: a table must be one of {', '.join(TABLES)}, got {unknown[0]}", file=sys.stderr)
         return 2
     try:
-        for title in wanted:
+        for title in titles:
             results = compare(title)
             print(f"→ {reporting.write(f'peers-{title}', results)}")
             for name, server in results["servers"].items():

@@ -1,10 +1,9 @@
-"""What decoding costs: microseconds per image for each format, beside what the format's own library takes.
+"""Cost of decoding: microseconds per image for each format, compared with the format's own library.
 
-Run it as ``python -m bench.decoding``. It takes about ten seconds, prints a Markdown table and writes
-``bench/results/decoding.json``.
+    python -m bench.decoding       part of make bench; about ten seconds
 
-Each figure is the quickest of several rounds, after a burn-in: on a shared machine the quickest round is the one that
-was disturbed least. ``floor`` is what the same bytes cost without this project: a copy of the values for raw bytes,
+Each figure is the fastest of several rounds after a burn-in, because on a shared machine the fastest round was
+disturbed least. ``floor`` is the cost of the same bytes without this project: a copy of the values for raw bytes,
 ``.npy`` and binary tensors, Pillow's ``open`` and ``load`` for images, ``orjson.loads`` for JSON.
 """
 
@@ -40,7 +39,7 @@ SECONDS_PER_ROUND = 0.02
 
 
 def pictures(count: int) -> NDArray[np.uint8]:
-    """Pictures that compress like clothes: a soft shape with some texture, uint8 [count, 28, 28]."""
+    """Pictures that compress like clothing: a soft shape with some texture, uint8 [count, 28, 28]."""
     random = np.random.default_rng(0)
     rows, columns = np.mgrid[-1:1:28j, -1:1:28j]
     shape = np.exp(-4 * (rows**2 + 2 * columns**2))
@@ -56,7 +55,7 @@ def image_file(picture: NDArray[np.uint8], format_: str) -> bytes:
 
 
 def load_images(bodies: list[bytes]) -> None:
-    """What Pillow alone does to decode image files."""
+    """Decode image files with Pillow alone."""
     for body in bodies:
         Image.open(io.BytesIO(body)).load()
 
@@ -66,7 +65,7 @@ def tensor(count: int, **more: object) -> dict[str, object]:
 
 
 def cases(values: NDArray[np.uint8]) -> dict[str, tuple[list[Part], int | None, Callable[[], object]]]:
-    """For each format: the request's parts, its JSON length, and the floor."""
+    """For each format: the request's parts, the length of its JSON header, and the floor."""
     count, raw = len(values), bytearray(values.tobytes())
     files = {format_: [image_file(value, format_) for value in values] for format_ in ("PNG", "JPEG")}
     text = orjson.dumps(values[0].tolist() if count == 1 else values.tolist())
@@ -100,17 +99,17 @@ def cases(values: NDArray[np.uint8]) -> dict[str, tuple[list[Part], int | None, 
     }
 
 
-def quickest(calls: list[Callable[[], object]]) -> list[float]:
-    """The microseconds of each call, the quickest of its rounds; rounds alternate, so all see the same machine."""
-    found = [float("inf")] * len(calls)
+def fastest_rounds(calls: list[Callable[[], object]]) -> list[float]:
+    """Microseconds of each call's fastest round. Rounds alternate, so that all calls get the same conditions."""
+    fastest = [float("inf")] * len(calls)
     numbers = []
     for call in calls:
         number, seconds = timeit.Timer(call).autorange()
         numbers.append(max(1, round(number * SECONDS_PER_ROUND / seconds)))
     for _ in range(ROUNDS):
-        for place, (call, number) in enumerate(zip(calls, numbers, strict=True)):
-            found[place] = min(found[place], timeit.timeit(call, number=number) / number * 1e6)
-    return found
+        for index, (call, number) in enumerate(zip(calls, numbers, strict=True)):
+            fastest[index] = min(fastest[index], timeit.timeit(call, number=number) / number * 1e6)
+    return fastest
 
 
 def measure() -> list[dict[str, float | str | int]]:
@@ -119,20 +118,21 @@ def measure() -> list[dict[str, float | str | int]]:
     for count in COUNTS:
         for name, (parts, json_length, floor) in cases(pictures(count)).items():
             decode = functools.partial(decoding.decode, parts, SIGNATURE, json_length=json_length)
-            took, least = quickest([decode, floor])
+            decode_us, floor_us = fastest_rounds([decode, floor])
             results.append(
                 {
                     "format": name,
                     "images": count,
                     "bytes": sum(len(part.body) for part in parts),
-                    "microseconds_per_image": round(took / count, 3),
-                    "floor_per_image": round(least / count, 3),
+                    "microseconds_per_image": round(decode_us / count, 3),
+                    "floor_per_image": round(floor_us / count, 3),
                 }
             )
     return results
 
 
 def main() -> None:
+    """Write ``bench/results/decoding.json``."""
     results = measure()
     rows = [[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row.values()] for row in results]
     print(reporting.table(["form", "images", "bytes", "µs per image", "floor, µs"], rows))

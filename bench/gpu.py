@@ -1,11 +1,12 @@
-"""The same networks and the running service on a CUDA machine, beside plain torch on that GPU.
+"""The networks and the running service on a CUDA machine, compared with plain torch on the same GPU.
 
-    python -m bench.gpu            needs a CUDA device and wrk; some three minutes
-    python -m bench.gpu --cpu      the same steps on the processor, which tests use: no figure of a GPU
+    python -m bench.gpu            needs a CUDA device and wrk; about three minutes
+    python -m bench.gpu --cpu      the same steps on the processor, for tests; writes no results
 
-Bulk: images a second of the handler's own steps (pixels in, probabilities out, copies among them) by batch size, beside
-torch alone on inputs that lie on the device already, each with and without a CUDA graph, which launches a batch's
-kernels in one go (PyTorch's documentation, "CUDA Graphs"). Service: requests a second, p50 and p99 by concurrency.
+Bulk: images per second by batch size, of the handler's own steps (pixels to probabilities, with the copies), and of
+torch alone on inputs that are already on the device. Both are measured with and without a CUDA graph, which launches
+all kernels of a batch in one call (PyTorch's documentation, "CUDA Graphs"). Service: requests per second, p50 and p99
+by concurrency.
 """
 
 from __future__ import annotations
@@ -35,20 +36,20 @@ SECONDS = 3
 
 
 def captured(network: Callable[[Tensor], Tensor], inputs: Tensor) -> Callable[[Tensor], Tensor]:
-    """The network as a CUDA graph for inputs of this shape; answers lie in one buffer that the next call overwrites."""
-    held = inputs.clone()
+    """The network as a CUDA graph for inputs of this shape. The next call overwrites the answer's buffer."""
+    static_inputs = inputs.clone()
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
-            network(held)
+            network(static_inputs)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        answer = network(held)
+        answer = network(static_inputs)
 
     def replay(values: Tensor) -> Tensor:
-        held.copy_(values)
+        static_inputs.copy_(values)
         graph.replay()
         return answer
 
@@ -56,7 +57,7 @@ def captured(network: Callable[[Tensor], Tensor], inputs: Tensor) -> Callable[[T
 
 
 def rate(step: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """Steps a second; the median of ``ROUNDS`` that share the time."""
+    """Steps per second; the median of ``ROUNDS`` rounds that share the time."""
 
     def finish() -> None:
         if device.type == "cuda":
@@ -66,13 +67,13 @@ def rate(step: Callable[[], object], device: torch.device, seconds: float) -> fl
     finish()
     rates: list[float] = []
     for _ in range(ROUNDS):
-        done, begun = 0, time.perf_counter()
-        while time.perf_counter() - begun < seconds / ROUNDS:
+        done, begin = 0, time.perf_counter()
+        while time.perf_counter() - begin < seconds / ROUNDS:
             for _ in range(8):
                 step()
             finish()
             done += 8
-        rates.append(done / (time.perf_counter() - begun))
+        rates.append(done / (time.perf_counter() - begin))
     return statistics.median(rates)
 
 
@@ -83,11 +84,11 @@ def _pixels_to_probabilities(
 
 
 def bulk(entry: Entry, device: torch.device, batches: tuple[int, ...], seconds: float) -> list[dict[str, Any]]:
-    """Images a second by batch size: torch alone, and from pixels to probabilities, each with and without a graph."""
+    """Images per second by batch size: torch alone, and pixels to probabilities, each with and without a graph."""
     path = artifacts.folder(entry.name, catalog.DEFAULT_VERSION) / artifacts.TORCHSCRIPT
     network = torch.jit.freeze(torch.jit.load(str(path), map_location=device).eval())  # type: ignore[no-untyped-call]
     images = fashion_mnist().test_inputs
-    found = []
+    rows = []
     with torch.inference_mode():
         for batch in batches:
             pixels = images[:batch].contiguous()
@@ -99,26 +100,26 @@ def bulk(entry: Entry, device: torch.device, batches: tuple[int, ...], seconds: 
             for name, call in ways.items():
                 expected = network(inputs)
                 if not torch.allclose(call(inputs), expected, atol=1e-3):
-                    raise AssertionError(f"{name} answers otherwise than torch")
+                    raise AssertionError(f"{name} and torch give different answers")
                 row[name] = rate(functools.partial(call, inputs), device, seconds) * len(pixels)
                 whole = functools.partial(_pixels_to_probabilities, call, pixels, entry, device)
                 row[f"{name}, pixels to probabilities"] = rate(whole, device, seconds) * len(pixels)
-            found.append(row)
-    return found
+            rows.append(row)
+    return rows
 
 
 def served(seconds: int) -> list[dict[str, Any]]:
-    """Requests a second and percentiles of a private service, which takes the GPU by itself where there is one."""
+    """Requests per second and percentiles of a private service, which uses a GPU if there is one."""
     body = fashion_mnist().test_inputs[0].numpy().tobytes()
     headers = {"Content-Type": "application/octet-stream"}
-    found = []
+    rows = []
     with local_service.service(MODELS) as service:
         for model in MODELS:
             url = f"{service.inference}/predictions/{model}"
             wrk.run(url, 64, seconds, body, headers)
             for connections in CONNECTIONS:
                 rounds = [wrk.run(url, connections, seconds, body, headers) for _ in range(ROUNDS)]
-                found.append(
+                rows.append(
                     {
                         "model": model,
                         "connections": connections,
@@ -128,15 +129,16 @@ def served(seconds: int) -> list[dict[str, Any]]:
                         "failed": sum(load.failed for load in rounds),
                     }
                 )
-    return found
+    return rows
 
 
 def main() -> int:
+    """Write ``bench/results/gpu.json``; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description="Networks and service on a CUDA machine.")
     parser.add_argument("--cpu", action="store_true", help="run the steps on the processor and write no result")
     on_cpu = parser.parse_args().cpu
     if not on_cpu and not torch.cuda.is_available():
-        print("error: torch finds no CUDA device here; --cpu runs the same steps on the processor", file=sys.stderr)
+        print("error: torch finds no CUDA device; --cpu runs the same steps on the processor", file=sys.stderr)
         return 1
     device = torch.device("cpu" if on_cpu else "cuda")
     batches, seconds = (BATCHES[:3], 0.1) if on_cpu else (BATCHES, float(SECONDS))

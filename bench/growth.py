@@ -1,10 +1,10 @@
-"""How the cost of a request grows: by the number of workers, the batch size and how many call at once.
+"""Cost of a request by the number of workers, the batch size and the number of concurrent callers.
 
-    python -m bench.growth         part of make bench; needs wrk; some six minutes
+    python -m bench.growth         part of make bench; needs wrk; about six minutes
 
-Services of ``fashion_mlp`` with different settings stand ready together, and are loaded in turn at TorchServe's own
-port, the others stopped by a signal meanwhile. Beside the rate: processor time a request of all processes of the
-machine but the idle one, wrk and the kernel's network among them.
+Services of ``fashion_mlp`` with different settings run together. Each gets load at TorchServe's own port in turn, while
+the others are paused by a signal. Besides the rate: processor time per request, of all the machine's processes, wrk and
+the kernel's network included.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ HEADERS = {"Content-Type": "application/octet-stream"}
 
 
 def _busy() -> float:
-    """Seconds that all cores together have worked since the machine started."""
+    """Busy seconds of all cores since the machine started."""
     times = psutil.cpu_times()
     return float(sum(times) - times.idle - times.iowait)
 
 
 def _load(server: Server, connections: int) -> tuple[wrk.Load, float]:
-    """One round, and the microseconds of processor time that each of its requests took."""
+    """One round of load, and its microseconds of processor time per request."""
     before = _busy()
     load = server.load(connections, SECONDS)
     return load, (_busy() - before) / max(load.rate * SECONDS, 1) * 1e6
 
 
 def main() -> int:
+    """Write ``bench/results/growth.json``; return the exit code."""
     body = fashion_mnist().test_inputs[0].numpy().tobytes()
     rounds: dict[tuple[int, int, int], list[tuple[wrk.Load, float]]] = {}
     try:
@@ -54,7 +55,7 @@ def main() -> int:
                 url = f"{service.inference}/predictions/{MODEL}"
                 server = servers[workers, batch] = Server(url, HEADERS, body, list(service.processes.values()))
                 stack.callback(server.resume)
-                server.load(64, local_service.WARM_UP)
+                server.load(64, local_service.WARM_UP_S)
                 server.pause()
             for turn in range(1, ROUNDS + 1):
                 for (workers, batch), server in servers.items():
@@ -89,8 +90,8 @@ def main() -> int:
 def _rows(results: list[dict[str, Any]]) -> list[list[str]]:
     rows = []
     for workers, batch in SETTINGS:
-        found = [each for each in results if (each["workers"], each["batch_size"]) == (workers, batch)]
-        cells = [f"{each['requests_per_second']:,.0f}, {each['processor_us_per_request']:.0f}" for each in found]
+        own = [each for each in results if (each["workers"], each["batch_size"]) == (workers, batch)]
+        cells = [f"{each['requests_per_second']:,.0f}, {each['processor_us_per_request']:.0f}" for each in own]
         rows.append([f"{workers} x {batch}", *cells])
     return rows
 

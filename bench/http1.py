@@ -1,6 +1,6 @@
-"""A client's side of HTTP/1.1, as small as a load generator needs it: one connection, one request at a time.
+"""A minimal HTTP/1.1 client for load generators: one connection, one request at a time.
 
-Answers must say their length, as all of the gateway's do.
+Answers must have a Content-Length, as all of the gateway's do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Reply(NamedTuple):
 
     Attributes:
         status: the status code.
-        head: status line and headers in small letters, lines ended by CR LF, without the empty line.
+        head: status line and headers in lower case, separated by CR LF, without the final empty line.
         body: the content.
     """
 
@@ -25,7 +25,7 @@ class Reply(NamedTuple):
     body: bytes
 
     def header(self, name: bytes) -> bytes:
-        """A header's value by its name in small letters; empty if there is none."""
+        """The value of the header with this lower-case name; empty without one."""
         start = self.head.find(b"\r\n" + name + b":")
         if start < 0:
             return b""
@@ -35,26 +35,26 @@ class Reply(NamedTuple):
 
 
 class BrokenError(Exception):
-    """The connection ended before the answer was whole."""
+    """The connection ended before the answer was complete."""
 
 
 class TooLateError(Exception):
-    """The answer did not come in time."""
+    """The answer did not arrive in time."""
 
 
 def request(method: str, path: str, headers: Mapping[str, str], body: bytes) -> bytes:
-    """A request as it goes over the wire."""
+    """The bytes of a request."""
     lines = [f"{method} {path} HTTP/1.1", "Host: fashion-serve", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 class Connection(asyncio.Protocol):
-    """One connection that is kept open; ``open`` makes one.
+    """A keep-alive connection; use ``open`` to make one.
 
     Attributes:
-        alive: requests can be sent.
-        since: when the request under way was sent, by ``time.perf_counter``; 0 while there is none.
+        alive: whether requests can be sent.
+        since: when the current request was sent, by ``time.perf_counter``; 0 without one.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._received = bytearray()
         self._waiting: asyncio.Future[Reply] | None = None
         self._body_starts = 0
-        self._whole = 0
+        self._reply_bytes = 0
         self._loop = asyncio.get_running_loop()
 
     @classmethod
@@ -71,29 +71,29 @@ class Connection(asyncio.Protocol):
         """Connect.
 
         Raises:
-            OSError: nobody takes the connection.
+            OSError: the connection was not accepted.
         """
-        _, made = await asyncio.get_running_loop().create_connection(cls, host, port)
-        return made
+        _, connection = await asyncio.get_running_loop().create_connection(cls, host, port)
+        return connection
 
-    async def ask(self, sent: bytes) -> Reply:
+    async def send(self, content: bytes) -> Reply:
         """Send a request and wait for its answer.
 
         Raises:
             BrokenError: the connection ended first.
-            TooLateError: ``give_up`` was called.
+            TooLateError: ``time_out`` was called.
         """
         self._waiting = self._loop.create_future()
         self.since = time.perf_counter()
-        self._transport.write(sent)
+        self._transport.write(content)
         try:
             return await self._waiting
         finally:
             self.since = 0.0
             self._waiting = None
 
-    def give_up(self) -> None:
-        """End the connection, and with it the request under way."""
+    def time_out(self) -> None:
+        """End the connection and its current request."""
         self._end(TooLateError())
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         received = self._received
         received += data
-        if not self._whole:
+        if not self._reply_bytes:
             end = received.find(b"\r\n\r\n")
             if end < 0:
                 return
@@ -117,12 +117,12 @@ class Connection(asyncio.Protocol):
                 self.close()
                 return
             self._body_starts = end + 4
-            self._whole = self._body_starts + int(length)
-        if len(received) < self._whole:
+            self._reply_bytes = self._body_starts + int(length)
+        if len(received) < self._reply_bytes:
             return
-        reply = Reply(int(self._head[9:12]), self._head, bytes(received[self._body_starts : self._whole]))
+        reply = Reply(int(self._head[9:12]), self._head, bytes(received[self._body_starts : self._reply_bytes]))
         received.clear()
-        self._whole = 0
+        self._reply_bytes = 0
         if b"\r\nconnection: close" in self._head:
             self.alive = False
             self._transport.close()

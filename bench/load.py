@@ -1,14 +1,14 @@
-"""Load on a running service, with every answer checked.
+"""Put load on a running service, and check every answer.
 
     python -m bench.load --url http://127.0.0.1:8000 --archive model_store/fashion_mlp.mar --rate 4000 --seconds 30
 
-Requests hold golden examples of the archives and each answer is compared with what the archive of the version that
-it names records. A failed call is repeated as the Python client does it (client/README.md): after a connection that
-broke, 429 and 503, up to three times. With ``--rate`` calls begin at fixed times, however slow the answers are, and a
-call's latency counts from then on; without it each connection asks again as soon as it has its answer.
+Requests hold golden examples of the archives. Each answer must match the golden answers of the version that it names.
+A call that fails with a broken connection, 429 or 503 is retried like in the Python client (client/README.md), up to
+three times. With ``--rate``, calls start at fixed times however slow the answers are, and latency counts from those
+times. Without it, each connection sends its next request as soon as it has an answer.
 
-SIGTERM and SIGINT end the load early; what was measured is written all the same. Exit code 1 for a call that failed or
-an answer that was wrong.
+SIGTERM and SIGINT end the load early; the results so far are still written. The exit code is 1 if a call failed or an
+answer was wrong.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from serving import settings
 from serving.errors import ArchiveError
 from serving.store import archives
 
-# Seconds of one entry of the time series.
-INTERVAL = 0.25
-# Seconds between two looks for requests that take too long.
-_LOOK = 0.1
-# Distinct problem bodies that are kept as examples.
-_EXAMPLES = 5
+# Resolution of the time series.
+INTERVAL_S = 0.25
+# How often requests are checked for their timeout; fine enough for timeouts of seconds.
+_TIMEOUT_POLL_S = 0.1
+# The most distinct problem bodies to keep as examples.
+_MAX_EXAMPLES = 5
 
 
-class Asked(Protocol):
-    """A request and what is right as its answer; ``bench.request_forms`` has them."""
+class Question(Protocol):
+    """A request with a check of its answer; ``bench.request_forms`` makes them."""
 
-    sent: bytes
+    request: bytes
 
     def is_right(self, reply: Reply) -> bool:
         """Whether an answer of status 200 is right."""
@@ -59,17 +59,17 @@ class Plan:
 
     Attributes:
         host, port: the service's address.
-        asked: the requests, asked in turn.
-        connections: kept open; also the most calls at once.
-        seconds: how long calls begin.
-        rate: calls a second; ``None`` for as many as the connections can make.
-        retries: repetitions of a failed call at most.
-        timeout: seconds that one try may take.
+        questions: sent in turn.
+        connections: connections kept open, and the most concurrent calls.
+        seconds: how long calls are started.
+        rate: calls per second; ``None`` for as many as the connections can make.
+        retries: the most retries of a failed call.
+        timeout: the limit for one try in seconds.
     """
 
     host: str
     port: int
-    asked: Sequence[Asked]
+    questions: Sequence[Question]
     connections: int
     seconds: float
     rate: float | None = None
@@ -78,16 +78,16 @@ class Plan:
 
 
 class Record:
-    """What came of the calls: totals, latencies, and both over time.
+    """The results of the calls: totals, latencies, and both over time.
 
-    Outcomes of calls are ``ok``, ``wrong`` (an answer that was not right), ``refused`` (429 or 503 to the last try),
-    ``unconnected`` (no connection for the last try), ``broken`` (the connection ended during it), ``late`` (no answer
-    in time) and ``status N``. Outcomes of tries are the same, but with every status by its number.
+    Outcomes of calls are ``ok``, ``wrong`` (a wrong answer), ``refused`` (429 or 503 to the last try), ``unconnected``
+    (no connection for the last try), ``broken`` (the connection ended during it), ``late`` (no answer in time) and
+    ``status N``. Tries have the same outcomes, except that 429 and 503 are ``status N`` too.
     """
 
     def __init__(self) -> None:
         self.started = time.time()
-        self.begun = time.perf_counter()
+        self.begin = time.perf_counter()
         self.calls: collections.Counter[str] = collections.Counter()
         self.tries: collections.Counter[str] = collections.Counter()
         self.versions: collections.Counter[str] = collections.Counter()
@@ -98,31 +98,31 @@ class Record:
         self.lags: list[float] = []
         self._series: list[tuple[collections.Counter[str], collections.Counter[str], list[float]]] = []
 
-    def _now(self) -> tuple[collections.Counter[str], collections.Counter[str], list[float]]:
-        place = int((time.perf_counter() - self.begun) / INTERVAL)
-        while len(self._series) <= place:
+    def _interval(self) -> tuple[collections.Counter[str], collections.Counter[str], list[float]]:
+        index = int((time.perf_counter() - self.begin) / INTERVAL_S)
+        while len(self._series) <= index:
             self._series.append((collections.Counter(), collections.Counter(), []))
-        return self._series[place]
+        return self._series[index]
 
-    def tried(self, outcome: str, reply: Reply | None, seconds: float) -> None:
-        """One try has ended."""
+    def add_try(self, outcome: str, reply: Reply | None, seconds: float) -> None:
+        """Count a try that has ended."""
         self.tries[outcome] += 1
-        self._now()[1][outcome] += 1
+        self._interval()[1][outcome] += 1
         if reply is None:
             return
         if reply.status in (429, 503):
             self.refusals.append(seconds)
             if not reply.header(b"retry-after"):
                 self.without_retry_after += 1
-        if outcome != "ok" and len(self.examples) < _EXAMPLES:
+        if outcome != "ok" and len(self.examples) < _MAX_EXAMPLES:
             example = f"{reply.status} {reply.body[:300]!r}"
             if example not in self.examples:
                 self.examples.append(example)
 
-    def called(self, outcome: str, seconds: float, reply: Reply | None) -> None:
-        """One call has ended, with all its tries."""
+    def add_call(self, outcome: str, seconds: float, reply: Reply | None) -> None:
+        """Count a call that has ended after its last try."""
         self.calls[outcome] += 1
-        calls, _, latencies = self._now()
+        calls, _, latencies = self._interval()
         calls[outcome] += 1
         if outcome == "ok" and reply is not None:
             self.latencies.append(seconds)
@@ -130,11 +130,10 @@ class Record:
             self.versions[reply.header(b"x-model-version").decode()] += 1
 
     def summary(self) -> dict[str, Any]:
-        """Everything as JSON takes it; times in seconds, latencies in milliseconds."""
-        ended = time.perf_counter() - self.begun
+        """All results in a form for JSON; times in seconds, latencies in milliseconds."""
         return {
             "started": self.started,
-            "seconds": round(ended, 3),
+            "seconds": round(time.perf_counter() - self.begin, 3),
             "calls": dict(self.calls),
             "tries": dict(self.tries),
             "versions": dict(self.versions),
@@ -143,7 +142,7 @@ class Record:
             "refusal_ms": _percentiles(self.refusals),
             "lag_ms": _percentiles(self.lags),
             "examples": self.examples,
-            "interval": INTERVAL,
+            "interval": INTERVAL_S,
             "series": [
                 {"calls": dict(calls), "tries": dict(tries), "latency_ms": _percentiles(latencies)}
                 for calls, tries, latencies in self._series
@@ -166,60 +165,60 @@ class Load:
     """The calls of one plan.
 
     Args:
-        plan: what is to be done.
-        stop: set it to end early; calls under way are finished.
+        plan: the load.
+        stop: an event that ends the load early; calls in progress are finished.
     """
 
     def __init__(self, plan: Plan, stop: asyncio.Event) -> None:
         self._plan = plan
         self._stop = stop
         self._open: set[Connection] = set()
-        self._asked = itertools.cycle(plan.asked)
+        self._questions = itertools.cycle(plan.questions)
         self._slots = itertools.count()
 
     async def run(self) -> Record:
         """Make the calls."""
         self._record = Record()
-        looking = asyncio.create_task(self._give_up_late_ones())
+        timeouts = asyncio.create_task(self._enforce_timeouts())
         try:
-            await asyncio.gather(*(self._caller(place) for place in range(self._plan.connections)))
+            await asyncio.gather(*(self._caller(index) for index in range(self._plan.connections)))
         finally:
-            looking.cancel()
+            timeouts.cancel()
             for connection in self._open:
                 connection.close()
         return self._record
 
-    async def _give_up_late_ones(self) -> None:
+    async def _enforce_timeouts(self) -> None:
         while True:
-            await asyncio.sleep(_LOOK)
-            before = time.perf_counter() - self._plan.timeout
+            await asyncio.sleep(_TIMEOUT_POLL_S)
+            oldest = time.perf_counter() - self._plan.timeout
             for connection in list(self._open):
-                if 0 < connection.since < before:
-                    connection.give_up()
+                if 0 < connection.since < oldest:
+                    connection.time_out()
 
-    async def _caller(self, place: int) -> None:
-        plan, begun = self._plan, self._record.begun
+    async def _caller(self, index: int) -> None:
+        plan, begin = self._plan, self._record.begin
         connection: Connection | None = None
-        # Without a rate: the connections are not opened all at once, which no server's backlog would hold.
-        await asyncio.sleep(place * 0.0002)
+        # Open the connections one after another: all at once, they would overflow a server's backlog.
+        await asyncio.sleep(index * 0.0002)
         while not self._stop.is_set():
             due = time.perf_counter()
             if plan.rate is not None:
-                due = begun + next(self._slots) / plan.rate
-                if due - begun > plan.seconds:
+                due = begin + next(self._slots) / plan.rate
+                if due - begin > plan.seconds:
                     return
                 wait = due - time.perf_counter()
                 if wait > 0.0005:
                     await asyncio.sleep(wait)
                 self._record.lags.append(max(0.0, time.perf_counter() - due))
-            elif due - begun > plan.seconds:
+            elif due - begin > plan.seconds:
                 return
-            connection = await self._call(connection, next(self._asked), due)
+            connection = await self._call(connection, next(self._questions), due)
 
-    async def _call(self, connection: Connection | None, asked: Asked, due: float) -> Connection | None:
+    async def _call(self, connection: Connection | None, question: Question, due: float) -> Connection | None:
         failed = 0
         while True:
-            outcome, reply, connection, error = await self._try(connection, asked)
+            outcome, reply, connection, error = await self._try(connection, question)
             failed += 1
             wait = retrying.wait_before_retry(error, failed, self._plan.retries) if error else None
             if wait is None:
@@ -227,14 +226,14 @@ class Load:
             await asyncio.sleep(wait)
         if outcome in ("status 429", "status 503"):
             outcome = "refused"
-        self._record.called(outcome, time.perf_counter() - due, reply)
+        self._record.add_call(outcome, time.perf_counter() - due, reply)
         return connection
 
     async def _try(
-        self, connection: Connection | None, asked: Asked
+        self, connection: Connection | None, question: Question
     ) -> tuple[str, Reply | None, Connection | None, errors.FashionError | None]:
-        """One try: its outcome, the answer, the connection for the next one, and what the Python client would raise."""
-        sent = time.perf_counter()
+        """Make one try; return its outcome, the answer, the next try's connection and the Python client's error."""
+        begin = time.perf_counter()
         reply = None
         error: errors.FashionError | None = None
         try:
@@ -244,7 +243,7 @@ class Load:
                     connection = None
                 connection = await Connection.open(self._plan.host, self._plan.port)
                 self._open.add(connection)
-            reply = await connection.ask(asked.sent)
+            reply = await connection.send(question.request)
         except OSError:
             outcome, error = "unconnected", errors.ConnectError("no connection")
         except BrokenError:
@@ -253,106 +252,122 @@ class Load:
             outcome, error = "late", errors.AnswerTimeoutError("late")
         else:
             if reply.status == 200:
-                outcome = "ok" if asked.is_right(reply) else "wrong"
+                outcome = "ok" if question.is_right(reply) else "wrong"
             else:
                 outcome = f"status {reply.status}"
-                after = retrying.parse_retry_after(reply.header(b"retry-after").decode() or None)
-                error = errors.problem_error(errors.Problem(reply.status, ""), after)
-        self._record.tried(outcome, reply, time.perf_counter() - sent)
+                retry_after = retrying.parse_retry_after(reply.header(b"retry-after").decode() or None)
+                error = errors.problem_error(errors.Problem(reply.status, ""), retry_after)
+        self._record.add_try(outcome, reply, time.perf_counter() - begin)
         return outcome, reply, connection, error
 
 
 async def run(plan: Plan) -> dict[str, Any]:
-    """Carry out a plan; SIGTERM and SIGINT end it early.
+    """Run a plan; SIGTERM and SIGINT end it early.
 
     Returns:
-        ``Record.summary`` and what the plan was.
+        ``Record.summary`` and the plan's settings.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    used = time.process_time()
+    cpu_begin = time.process_time()
     record = await Load(plan, stop).run()
     return {
         "rate": plan.rate,
         "connections": plan.connections,
         "retries": plan.retries,
-        "generator_seconds": round(time.process_time() - used, 2),
+        "generator_seconds": round(time.process_time() - cpu_begin, 2),
         **record.summary(),
     }
 
 
-async def _learn(host: str, port: int, model: str, files: Sequence[Path]) -> list[Asked]:
-    """Questions about pictures, whose right answers are what the service says now."""
+async def _learn(host: str, port: int, model: str, files: Sequence[Path]) -> list[Question]:
+    """Questions about pictures; the service's present answers are taken as right."""
     connection = await Connection.open(host, port)
-    learned: list[Asked] = []
+    questions: list[Question] = []
     for file in files:
         headers = {"Content-Type": f"image/{file.suffix[1:].replace('jpg', 'jpeg')}"}
-        sent = http1.request("POST", f"/predictions/{model}", headers, file.read_bytes())
-        reply = await connection.ask(sent)
+        request = http1.request("POST", f"/predictions/{model}", headers, file.read_bytes())
+        reply = await connection.send(request)
         if reply.status != 200:
-            raise ValueError(f"{file} is answered with {reply.status}: {reply.body[:200]!r}")
-        learned.append(request_forms.LearnedQuestion(sent, reply))
+            raise ValueError(f"{file}: the service must answer with 200, got {reply.status}: {reply.body[:200]!r}")
+        questions.append(request_forms.LearnedQuestion(request, reply))
     connection.close()
-    return learned
+    return questions
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.load", description="Load, with every answer checked.")
-    parser.add_argument("--url", default=settings.read().gateway.url, help="the gateway (%(default)s)")
-    parser.add_argument("--archive", type=Path, action="append", required=True, help="each version that may answer")
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.load", description="Put load on a service, and check every answer."
+    )
+    parser.add_argument("--url", default=settings.read().gateway.url, help="the gateway (default: %(default)s)")
+    parser.add_argument(
+        "--archive", type=Path, action="append", required=True, help="a version that may answer; may be repeated"
+    )
     parser.add_argument(
         "--form",
         action="append",
         choices=[*request_forms.FORMS, "all"],
-        help="form of the requests (raw); may be repeated",
+        help="form of the requests, may be repeated (default: raw)",
     )
     parser.add_argument(
-        "--picture", type=Path, action="append", help="ask about this file instead; what is answered first is right"
+        "--picture", type=Path, action="append", help="send this file instead; its first answer is taken as right"
     )
-    parser.add_argument("--rate", type=float, help="calls a second (as many as can be)")
-    parser.add_argument("--connections", type=int, default=64, help="most calls at once (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=10.0, help="how long (%(default)s)")
-    parser.add_argument("--retries", type=int, default=3, help="repetitions of a failed call (%(default)s)")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds for one try (%(default)s)")
-    parser.add_argument("--output", type=Path, help="write everything there, as JSON")
-    return parser.parse_args(arguments)
+    parser.add_argument("--rate", type=float, help="calls per second (default: as many as possible)")
+    parser.add_argument("--connections", type=int, default=64, help="most concurrent calls (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="duration (default: %(default)s)")
+    parser.add_argument("--retries", type=int, default=3, help="most retries of a failed call (default: %(default)s)")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds for one try (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="write all results to this file as JSON")
+    return parser.parse_args(argv)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; the exit code."""
-    given = _parse(arguments)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    arguments = _parse(argv)
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
-    address = urlsplit(given.url)
+    address = urlsplit(arguments.url)
     if address.scheme != "http" or not address.hostname:
-        print(f"error: --url is {given.url}; it must be http://HOST:PORT", file=sys.stderr)
+        print(f"error: --url must be http://HOST:PORT, got {arguments.url}", file=sys.stderr)
         return 2
     host, port = address.hostname, address.port or 80
 
-    async def go() -> dict[str, Any]:
-        read = [archives.read(path) for path in given.archive]
-        asked: Sequence[Asked]
-        if given.picture:
-            asked = await _learn(host, port, read[0].model, given.picture)
+    async def measure() -> dict[str, Any]:
+        versions = [archives.read(path) for path in arguments.archive]
+        questions: Sequence[Question]
+        if arguments.picture:
+            questions = await _learn(host, port, versions[0].model, arguments.picture)
         else:
-            forms = list(request_forms.FORMS) if given.form == ["all"] else given.form or ["raw"]
-            asked = request_forms.make(read, forms)
-        print("asking", flush=True)
-        plan = Plan(host, port, asked, given.connections, given.seconds, given.rate, given.retries, given.timeout)
-        return await run(plan)
+            forms = list(request_forms.FORMS) if arguments.form == ["all"] else arguments.form or ["raw"]
+            questions = request_forms.make(versions, forms)
+        # tests/support/scenes.py waits for this line.
+        print("load started", flush=True)
+        return await run(
+            Plan(
+                host,
+                port,
+                questions,
+                arguments.connections,
+                arguments.seconds,
+                arguments.rate,
+                arguments.retries,
+                arguments.timeout,
+            )
+        )
 
     try:
-        found = asyncio.run(go())
+        result = asyncio.run(measure())
     except (ArchiveError, ValueError, OSError, BrokenError) as error:
-        print(f"error: {error or 'the service ended the connection'}", file=sys.stderr)
+        print(f"error: {error or 'the service closed the connection'}", file=sys.stderr)
         return 2
-    if given.output:
-        given.output.write_text(json.dumps(found) + "\n")
-    told = {name: found[name] for name in ("seconds", "calls", "tries", "latency_ms", "lag_ms", "examples")}
-    print(json.dumps(told))
-    return 0 if set(found["calls"]) <= {"ok"} else 1
+    if arguments.output:
+        arguments.output.write_text(json.dumps(result) + "\n")
+    print(
+        json.dumps({name: result[name] for name in ("seconds", "calls", "tries", "latency_ms", "lag_ms", "examples")})
+    )
+    return 0 if set(result["calls"]) <= {"ok"} else 1
 
 
 if __name__ == "__main__":

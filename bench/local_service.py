@@ -1,4 +1,4 @@
-"""A service of its own for a measurement: the archives it needs, on free ports, started and stopped like any other."""
+"""A private service for a measurement, with the archives that it needs, on free ports."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from serving.gateway import config
 from serving.gateway.nginx_binary import Nginx
 from serving.settings import HOST, ROOT, Settings
 
-# Seconds of load. Java compiles what it runs often, and is at its best after some fifteen.
-WARM_UP = 20
+# Load before measuring: Java compiles frequently run code, and reaches its full speed after about 15 s.
+WARM_UP_S = 20
 _PORTS = (
     "GATEWAY",
     "GATEWAY_STATUS",
@@ -40,20 +40,20 @@ _PORTS = (
 
 
 class ServiceError(Exception):
-    """The service did not start; the message is its own."""
+    """The service did not start; the message is the service's own."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Service:
-    """One that runs.
+    """A running service.
 
     Attributes:
-        inference: address of TorchServe's own port, without a slash at the end.
-        gateway: address of the gateway.
-        management: address of the management API.
+        inference: URL of TorchServe's own port, without a slash at the end.
+        gateway: URL of the gateway.
+        management: URL of the management API.
         model_store: folder of its archives.
-        processes: what was started, by its name.
-        settings: as the service reads them.
+        processes: its processes by name.
+        settings: its settings.
     """
 
     inference: str
@@ -65,7 +65,7 @@ class Service:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports on which nothing listens."""
+    """Different ports without listeners."""
     with ExitStack() as stack:
         servers = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
         return [server.getsockname()[1] for server in servers]
@@ -78,16 +78,16 @@ def service(
     beside: Callable[[str], None] | None = None,
     serving: Serving | None = None,
 ) -> Iterator[Service]:
-    """A service of some trained models; nothing of it is left behind the block.
+    """Run a service of some trained models, and remove it after the block.
 
     Args:
         models: names of the catalog.
         profile: one of the catalog's ``PROFILES``.
-        serving: what the models are served with, in place of what the catalog says.
-        beside: called with the address of TorchServe's own port, in a thread, as the start begins.
+        beside: runs in a thread during the start, with the URL of TorchServe's own port.
+        serving: serving settings that replace the catalog's.
 
     Raises:
-        ServiceError: it did not start.
+        ServiceError: the service did not start.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         numbers = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
@@ -98,14 +98,13 @@ def service(
             "FASHION_RUN_DIR": f"{folder}/run",
             "FASHION_LOG_DIR": f"{folder}/logs",
         }
-        address = {name: f"http://127.0.0.1:{number}" for name, number in numbers.items()}
+        urls = {name: f"http://127.0.0.1:{number}" for name, number in numbers.items()}
 
         def run(*command: str) -> None:
-            done = subprocess.run(
-                [sys.executable, "-m", *command], cwd=ROOT, env=variables, capture_output=True, text=True
-            )
-            if done.returncode:
-                raise ServiceError(done.stderr.strip() or done.stdout.strip())
+            program = [sys.executable, "-m", *command]
+            result = subprocess.run(program, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+            if result.returncode:
+                raise ServiceError(result.stderr.strip() or result.stdout.strip())
 
         if serving is None:
             run("models", "archive", *models, "--profile", profile)
@@ -113,7 +112,7 @@ def service(
             for model in models:
                 entry = dataclasses.replace(catalog.get(model), serving=serving)
                 archiving.archive(entry, "1.0", Path(folder, "store"))
-        watcher = threading.Thread(target=beside, args=(address["INFERENCE"],)) if beside else None
+        watcher = threading.Thread(target=beside, args=(urls["INFERENCE"],)) if beside else None
         if watcher:
             watcher.start()
         try:
@@ -122,9 +121,9 @@ def service(
                 watcher.join()
             state = json.loads(Path(folder, "run", "service.json").read_text())
             yield Service(
-                address["INFERENCE"],
-                address["GATEWAY"],
-                address["MANAGEMENT"],
+                urls["INFERENCE"],
+                urls["GATEWAY"],
+                urls["MANAGEMENT"],
                 Path(folder, "store"),
                 {name: psutil.Process(pid) for name, pid in state["processes"].items()},
                 settings.read(variables),
@@ -135,18 +134,18 @@ def service(
 
 @contextmanager
 def gateway_of(service: Service, program: Nginx) -> Iterator[str]:
-    """A further gateway in front of a service; its address.
+    """Run another gateway in front of a running service, and yield its URL.
 
     Args:
-        service: one that runs.
+        service: the service.
         program: the nginx to run.
 
     Raises:
-        ServiceError: it did not start.
+        ServiceError: nginx did not start.
     """
     number, grpc, status = free_ports(3)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        given = dataclasses.replace(
+        gateway_settings = dataclasses.replace(
             service.settings,
             gateway=dataclasses.replace(service.settings.gateway, number=number),
             grpc=dataclasses.replace(service.settings.grpc, number=grpc),
@@ -154,15 +153,15 @@ def gateway_of(service: Service, program: Nginx) -> Iterator[str]:
             run=Path(folder, "run"),
             logs=Path(folder, "logs"),
         )
-        given.logs.mkdir()
-        command = config.command(program, config.write_config(given, program, Path(folder)))
-        log = given.logs / "gateway.log"
+        gateway_settings.logs.mkdir()
+        command = config.command(program, config.write_config(gateway_settings, program, Path(folder)))
+        log = gateway_settings.logs / "gateway.log"
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:
             if not polling.wait_until(lambda: ports.listens(HOST, number), 10):
                 raise ServiceError(log.read_text())
-            yield given.gateway_url
+            yield gateway_settings.gateway_url
         finally:
             process.terminate()
             process.wait(10)

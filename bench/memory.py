@@ -1,8 +1,8 @@
-"""Memory: proportional set size of TorchServe, both image models' workers and what forks them, after 100,000 requests.
+"""Memory of TorchServe, both image models' workers and their fork server, after 100,000 requests.
 
     python -m bench.memory         part of make bench; needs wrk and Linux; about a minute
 
-Pages that processes share count once, divided among them, so that the sum is what the machine has less of.
+The proportional set size divides shared pages among their processes, so that the sum is the memory really used.
 """
 
 from __future__ import annotations
@@ -31,17 +31,18 @@ def _measure(service: local_service.Service) -> dict[str, float]:
     if FORK_SERVER in service.processes:
         forking = service.processes[FORK_SERVER]
         workers += [forking, *forking.children(recursive=True)]
-    found = {"frontend": pss(frontend) / 1e6, "workers": sum(map(pss, workers)) / 1e6}
-    return {**found, "all": sum(found.values()), "processes": 1 + len(workers)}
+    megabytes = {"frontend": pss(frontend) / 1e6, "workers": sum(map(pss, workers)) / 1e6}
+    return {**megabytes, "all": sum(megabytes.values()), "processes": 1 + len(workers)}
 
 
 def main() -> int:
+    """Write ``bench/results/memory.json``; return the exit code."""
     body = fashion_mnist().test_inputs[0].numpy().tobytes()
     headers = {"Content-Type": "application/octet-stream"}
-    found: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, float]] = {}
     try:
         with local_service.service(MODELS) as service:
-            found["after the start"] = _measure(service)
+            results["after the start"] = _measure(service)
             for target in (REQUESTS, 2 * REQUESTS):
                 answered = dict.fromkeys(MODELS, 0)
                 while sum(answered.values()) < REQUESTS:
@@ -50,19 +51,19 @@ def main() -> int:
                         print(f"\r{done:,} of {2 * REQUESTS:,} requests", end="", file=sys.stderr)
                         load = wrk.run(f"{service.inference}/predictions/{model}", CONNECTIONS, 1, body, headers)
                         answered[model] += int(load.rate)
-                found[f"after {target:,} requests"] = _measure(service)
+                results[f"after {target:,} requests"] = _measure(service)
     except (wrk.LoadError, local_service.ServiceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(file=sys.stderr)
-    first, second = (found[f"after {target:,} requests"]["all"] for target in (REQUESTS, 2 * REQUESTS))
+    first, second = (results[f"after {target:,} requests"]["all"] for target in (REQUESTS, 2 * REQUESTS))
     rows = [
         [name, *(f"{megabytes[key]:,.0f}" for key in ("frontend", "workers", "all"))]
-        for name, megabytes in found.items()
+        for name, megabytes in results.items()
     ]
     print(reporting.table(["", "frontend MB", "workers MB", "all MB"], rows))
     print(f"growth from {REQUESTS:,} to {2 * REQUESTS:,} requests: {second / first - 1:+.1%}")
-    print(f"→ {reporting.write('memory', {'megabytes': found, 'growth': second / first - 1})}")
+    print(f"→ {reporting.write('memory', {'megabytes': results, 'growth': second / first - 1})}")
     return 0
 
 

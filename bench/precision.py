@@ -1,8 +1,8 @@
-"""The MLP at other precisions: time an image, accuracy, and how far probabilities move from those of float32.
+"""The MLP at other precisions: time per image, accuracy, and the largest change of a probability from float32.
 
-    python -m bench.precision      part of make bench; a minute; of use on processors with AVX-512 BF16 and VNNI
+    python -m bench.precision      part of make bench; a minute; for processors with AVX-512 BF16 and VNNI
 
-bfloat16 is computed by oneDNN, int8 (``models/quantizing.py``) by FBGEMM.
+oneDNN computes bfloat16, FBGEMM computes int8 (``models/quantizing.py``).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _ways(network: nn.Module, examples: Tensor) -> dict[str, Callable[[Tensor], 
     scripted = torch.jit.load(str(path)).eval()  # type: ignore[no-untyped-call]
     half = load_network(catalog.get(MODEL), catalog.DEFAULT_VERSION).to(torch.bfloat16)
     with warnings.catch_warnings():
-        # In maintenance, and what TorchServe's archives hold.
+        # torch has deprecated TorchScript, which TorchServe's archives hold.
         warnings.simplefilter("ignore")
         bfloat16 = torch.jit.freeze(torch.jit.script(half.eval()))
     int8 = torch.jit.freeze(quantizing.convert(network, examples))
@@ -50,14 +50,15 @@ def _microseconds(call: Callable[[Tensor], Tensor], inputs: Tensor) -> float:
         call(inputs)
     times = []
     for _ in range(ROUNDS):
-        begun = time.perf_counter()
+        begin = time.perf_counter()
         for _ in range(50):
             call(inputs)
-        times.append((time.perf_counter() - begun) / 50)
+        times.append((time.perf_counter() - begin) / 50)
     return statistics.median(times) / len(inputs) * 1e6
 
 
 def main() -> int:
+    """Write ``bench/results/precision.json``; return the exit code."""
     torch.set_num_threads(1)
     entry, dataset = catalog.get(MODEL), fashion_mnist()
     inputs = prepare(dataset.test_inputs, entry.input)
@@ -70,11 +71,15 @@ def main() -> int:
             probabilities = (call(inputs) / temperature).softmax(1)
             reference = probabilities if reference is None else reference
             accuracy = (probabilities.argmax(1) == dataset.test_targets).float().mean().item()
-            moved = (probabilities - reference).abs().max().item()
+            difference = (probabilities - reference).abs().max().item()
             times = {batch: _microseconds(call, inputs[:batch]) for batch in BATCHES}
-            results[name] = {"test_accuracy": accuracy, "largest_difference": moved, "microseconds_an_image": times}
-            rows.append([name, f"{accuracy:.4f}", f"{moved:.1e}", *(f"{times[batch]:.1f}" for batch in BATCHES)])
-    titles = ["precision", "accuracy", "largest difference", *(f"us an image, batch {batch}" for batch in BATCHES)]
+            results[name] = {
+                "test_accuracy": accuracy,
+                "largest_difference": difference,
+                "microseconds_an_image": times,
+            }
+            rows.append([name, f"{accuracy:.4f}", f"{difference:.1e}", *(f"{times[batch]:.1f}" for batch in BATCHES)])
+    titles = ["precision", "accuracy", "largest difference", *(f"us per image, batch {batch}" for batch in BATCHES)]
     print(reporting.table(titles, rows))
     print(f"→ {reporting.write('precision', results)}")
     return 0

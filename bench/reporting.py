@@ -1,4 +1,4 @@
-"""What all measurements share: the machine they ran on, and where their results go.
+"""Results of measurements: a table, and a file with the machine's description.
 
 python -m bench.reporting NAME < RESULTS.json      write bench/results/NAME.json
 """
@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, load and versions: a figure means nothing without them."""
+    """Processor, cores, load and versions, without which a figure means nothing."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

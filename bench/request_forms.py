@@ -1,7 +1,7 @@
-"""Requests whose right answers are known: an archive's golden examples in every form that the service takes.
+"""Requests with known answers: an archive's golden examples in every form that the service accepts.
 
-An answer is right if it has the right status, names a version that may answer, and holds the probabilities that this
-version's archive records for these examples, within ``TOLERANCE``.
+An answer is right if it names a version that may answer, and its probabilities differ from that version's golden
+answers by at most ``TOLERANCE``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from PIL import Image
 from bench import http1
 from serving.store.archives import Archive
 
-# Sums are rounded differently in a batch of another size.
+# Largest difference of a probability: float32 sums are rounded differently at each batch size.
 TOLERANCE = 1e-4
 
 NPY = "application/x-npy"
@@ -28,22 +28,23 @@ JSON = "application/json"
 OCTETS = "application/octet-stream"
 
 # Examples in a request of the form "bulk".
-_BULK = 32
-# Answers to one question that are remembered as right, so that the next one of the same bytes is not parsed.
-_REMEMBERED = 64
+_BULK_EXAMPLES = 32
+# Right answers that are cached per question, so that equal bytes are not parsed again.
+_CACHED_ANSWERS = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """One way to ask.
+    """One form of a request.
 
     Attributes:
-        path: with the model's name for ``%s``.
-        headers: sent along.
-        body: examples ``[N, *shape]`` to the body.
-        probabilities: the answer's body and labels to probabilities ``[N, labels]``; raises what parsing raises.
-        examples: how many go into one request.
-        images_only: not for models that take vectors.
+        path: the path, with ``%s`` for the model's name.
+        headers: the request's headers.
+        body: makes the body of examples ``[N, *shape]``.
+        probabilities: reads probabilities ``[N, labels]`` from an answer's body, given the labels; raises the errors of
+            parsing.
+        examples: the number of examples in one request.
+        images_only: whether the form is not for vector models.
     """
 
     path: str
@@ -81,13 +82,13 @@ def _oip(values: NDArray[Any]) -> bytes:
     return orjson.dumps({"inputs": [{**tensor, "shape": values.shape, "data": values.ravel().tolist()}]})
 
 
-def _objects(found: Any, labels: Sequence[str]) -> NDArray[np.float32]:
+def _objects(predictions: Any, labels: Sequence[str]) -> NDArray[np.float32]:
     rows = []
-    for one in found:
-        by_label = one["probabilities"]
+    for prediction in predictions:
+        by_label = prediction["probabilities"]
         row = [by_label[label] for label in labels]
-        if len(by_label) != len(labels) or ("class" in one and row[one["class"]] != max(row)):
-            raise ValueError("labels or class do not fit the probabilities")
+        if len(by_label) != len(labels) or ("class" in prediction and row[prediction["class"]] != max(row)):
+            raise ValueError("labels or class do not match the probabilities")
         rows.append(row)
     return np.array(rows, np.float32)
 
@@ -105,8 +106,8 @@ def _read_predictions(body: bytes, labels: Sequence[str]) -> NDArray[np.float32]
 
 
 def _read_npy(body: bytes, labels: Sequence[str]) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = np.load(io.BytesIO(body), allow_pickle=False)
-    return found.reshape(-1, len(labels))
+    values: NDArray[np.float32] = np.load(io.BytesIO(body), allow_pickle=False)
+    return values.reshape(-1, len(labels))
 
 
 def _read_octets(body: bytes, labels: Sequence[str]) -> NDArray[np.float32]:
@@ -127,7 +128,7 @@ FORMS: dict[str, Form] = {
     "json": Form(_PREDICT, {"Content-Type": JSON}, lambda v: orjson.dumps(v[0].tolist()), _read_object),
     "v1": Form(_V1, {"Content-Type": JSON}, lambda v: orjson.dumps({"instances": v[:1].tolist()}), _read_predictions),
     "v2": Form(_V2, {"Content-Type": JSON}, lambda v: _oip(v[:1]), _read_oip),
-    "bulk": Form(_PREDICT, {"Content-Type": NPY}, _npy, _read_list, examples=_BULK),
+    "bulk": Form(_PREDICT, {"Content-Type": NPY}, _npy, _read_list, examples=_BULK_EXAMPLES),
     "base64": Form(_PREDICT, {"Content-Type": JSON}, _base64, _read_predictions, images_only=True),
     "form": Form(
         _PREDICT, {"Content-Type": "multipart/form-data; boundary=b"}, _multipart, _read_object, images_only=True
@@ -149,81 +150,81 @@ class Question:
     """One request and, by version, its right answer.
 
     Args:
-        sent: the request as it goes over the wire.
+        request: the request's bytes.
         versions: the versions that may answer, each with its probabilities ``[N, labels]``.
         labels: the model's labels.
-        read: the answer's body to probabilities.
+        read: reads probabilities from an answer's body.
     """
 
     def __init__(
         self,
-        sent: bytes,
+        request: bytes,
         versions: Mapping[str, NDArray[np.float32]],
         labels: Sequence[str],
         read: Callable[[bytes, Sequence[str]], NDArray[np.float32]],
     ) -> None:
-        self.sent = sent
-        self._versions = {version.lower().encode(): wanted for version, wanted in versions.items()}
+        self.request = request
+        self._versions = {version.lower().encode(): expected for version, expected in versions.items()}
         self._labels = labels
         self._read = read
         self._right: set[tuple[bytes, bytes]] = set()
 
     def is_right(self, reply: http1.Reply) -> bool:
-        """Whether an answer of status 200 is the right one of the version that it names."""
+        """Whether an answer of status 200 is right for the version that it names."""
         version = reply.header(b"x-model-version")
         if (version, reply.body) in self._right:
             return True
-        wanted = self._versions.get(version)
-        if wanted is None:
+        expected = self._versions.get(version)
+        if expected is None:
             return False
         try:
-            found = self._read(reply.body, self._labels)
+            values = self._read(reply.body, self._labels)
         except (ValueError, KeyError, TypeError, IndexError):
             return False
-        if found.shape != wanted.shape or not np.allclose(found, wanted, rtol=0, atol=TOLERANCE):
+        if values.shape != expected.shape or not np.allclose(values, expected, rtol=0, atol=TOLERANCE):
             return False
-        if len(self._right) < _REMEMBERED:
+        if len(self._right) < _CACHED_ANSWERS:
             self._right.add((version, reply.body))
         return True
 
 
 class LearnedQuestion:
-    """A request whose answer while nothing is amiss is taken as the right one.
+    """A request whose first answer is taken as the right one.
 
     Args:
-        sent: the request as it goes over the wire.
-        reply: the answer to it.
+        request: the request's bytes.
+        reply: its first answer.
     """
 
-    def __init__(self, sent: bytes, reply: http1.Reply) -> None:
-        self.sent = sent
+    def __init__(self, request: bytes, reply: http1.Reply) -> None:
+        self.request = request
         self._version = reply.header(b"x-model-version")
-        self._wanted = orjson.loads(reply.body)
+        self._expected = orjson.loads(reply.body)
         self._right = reply.body
 
     def is_right(self, reply: http1.Reply) -> bool:
-        """Whether an answer of status 200 is the one that was learned, but for rounding."""
+        """Whether an answer of status 200 equals the first one, except for rounding."""
         if reply.header(b"x-model-version") != self._version:
             return False
         if reply.body == self._right:
             return True
         try:
-            found = orjson.loads(reply.body)
-            return set(found) == set(self._wanted) and all(
-                abs(found["probabilities"][label] - probability) <= TOLERANCE
-                for label, probability in self._wanted["probabilities"].items()
+            answer = orjson.loads(reply.body)
+            return set(answer) == set(self._expected) and all(
+                abs(answer["probabilities"][label] - probability) <= TOLERANCE
+                for label, probability in self._expected["probabilities"].items()
             )
         except (ValueError, KeyError, TypeError):
             return False
 
 
 def make(archives: Sequence[Archive], forms: Sequence[str], count: int = 64) -> list[Question]:
-    """Questions about every model of some archives, in every form that goes with it, in turn.
+    """Questions about every model of some archives, in every form that suits the model, in turn.
 
     Args:
-        archives: of each model one archive for each version that may answer.
+        archives: for each model, one archive of each version that may answer.
         forms: keys of ``FORMS``.
-        count: how many for each model and form, each about other examples as far as there are so many.
+        count: the number of questions for each model and form; examples repeat once all have been used.
 
     Raises:
         ValueError: an archive has no golden examples, or two versions of a model have different ones.
@@ -231,26 +232,26 @@ def make(archives: Sequence[Archive], forms: Sequence[str], count: int = 64) -> 
     by_model: dict[str, list[Archive]] = {}
     for archive in archives:
         by_model.setdefault(archive.model, []).append(archive)
-    made: list[list[Question]] = []
+    groups: list[list[Question]] = []
     for model, versions in by_model.items():
         golden = [archive.golden for archive in versions if archive.golden is not None]
         if len(golden) < len(versions) or any(not np.array_equal(golden[0].inputs, each.inputs) for each in golden):
-            raise ValueError(f"the archives of {model} do not have the same golden examples")
+            raise ValueError(f"all archives of {model} must have the same golden examples")
         labels = versions[0].signature.output.labels
         is_image = versions[0].signature.input.kind == "image"
         for form in (FORMS[name] for name in forms if is_image or not FORMS[name].images_only):
             questions = []
             by_version = {archive.version: each.probabilities for archive, each in zip(versions, golden, strict=True)}
-            for place in range(count):
-                rows = np.arange(place, place + form.examples) % len(golden[0].inputs)
+            for start in range(count):
+                rows = np.arange(start, start + form.examples) % len(golden[0].inputs)
                 body = form.body(golden[0].inputs[rows])
                 questions.append(
                     Question(
                         http1.request("POST", form.path % model, form.headers, body),
-                        {version: known[rows] for version, known in by_version.items()},
+                        {version: probabilities[rows] for version, probabilities in by_version.items()},
                         labels,
                         form.probabilities,
                     )
                 )
-            made.append(questions)
-    return [question for turn in zip(*made, strict=True) for question in turn]
+            groups.append(questions)
+    return [question for turn in zip(*groups, strict=True) for question in turn]

@@ -1,10 +1,10 @@
-"""A lone caller's wait, and a way round it: a second registration without batches, for when few requests are in work.
+"""A single caller's latency, and an experiment to lower it: a second registration of the model without batches.
 
-    python -m bench.single_caller           needs wrk and nginx; some two minutes
+    python -m bench.single_caller           needs wrk and nginx; about two minutes
 
-TorchServe waits a millisecond for a batch to fill. A bare nginx before one TorchServe, which has the model twice, sends
-a request to the one with batch size 1 while ``$connections_writing``, the number of requests in work, is small. The
-service does not do that: ``docs/internals/performance-log.md`` says why.
+TorchServe waits a millisecond for a batch to fill. Here, TorchServe has the model twice, with and without batches.
+A bare nginx in front uses the one without batches while ``$connections_writing``, the number of current requests, is
+small. The service does not do that; ``docs/internals/performance-log.md`` has the reasons.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from serving.gateway import nginx_binary
 from serving.gateway.nginx_binary import Nginx
 
 MODEL = "fashion_mlp"
+# The most current requests for which nginx uses the registration without batches.
 LANES = (0, 1, 2, 4)
 CONNECTIONS = (1, 4, 16, 64)
 ROUNDS = 5
@@ -52,7 +53,7 @@ http {{
 
 
 def _register(service: local_service.Service) -> None:
-    """The model once more, as ``lone``, without batches."""
+    """Register the model again as ``lone``, without batches."""
     with tempfile.TemporaryDirectory() as folder:
         packed, _ = archiving.archive(catalog.get(MODEL), "1.0", Path(folder), "realtime")
         (service.model_store / "lone.mar").write_bytes(packed.read_bytes())
@@ -71,6 +72,7 @@ def _start(
 
 
 def main() -> int:
+    """Write ``bench/results/lone.json``; return the exit code."""
     body = fashion_mnist().test_inputs[0].numpy().tobytes()
     loads: dict[tuple[str, int], list[wrk.Load]] = {}
     try:

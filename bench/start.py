@@ -1,8 +1,8 @@
-"""Start: seconds from nothing running to the first right prediction of both image models.
+"""Start: seconds until the first right prediction, with one image model and with both.
 
-    python -m bench.start          part of make bench; the archives and the class cache are built first
+    python -m bench.start          part of make bench; builds the class cache first
 
-Beside it the same, in turn: a Python that only imports torch, which each worker has to do too.
+For comparison, a Python that only imports torch is measured in turn, because each worker imports it too.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from serving.settings import ROOT
 
 MODELS = ("fashion_mlp", "fashion_convnet")
 ROUNDS = 7
-POLL = 0.01
+_POLL_INTERVAL_S = 0.01
+# A start takes a few seconds; one that takes this long has failed.
+_ANSWER_TIMEOUT_S = 60
 
 
 class FirstAnswers:
-    """Asks each model for a picture whose label both networks know, until it is right."""
+    """Sends each model a picture that both networks classify correctly, until the answer is right."""
 
     def __init__(self, models: Sequence[str]) -> None:
         dataset = fashion_mnist()
@@ -36,8 +38,8 @@ class FirstAnswers:
         self.seconds = 0.0
 
     def __call__(self, inference: str) -> None:
-        """Set ``seconds``, from now until every model has answered rightly."""
-        begun = time.monotonic()
+        """Set ``seconds`` to the time until every model has given the right answer."""
+        begin = time.monotonic()
         headers = {"Content-Type": "application/octet-stream"}
         with requests.Session() as session:
             for model in self._models:
@@ -50,41 +52,42 @@ class FirstAnswers:
                             break
                     except requests.RequestException:
                         pass
-                    if time.monotonic() - begun > 60:
-                        raise local_service.ServiceError(f"{model} did not answer rightly within a minute")
-                    time.sleep(POLL)
-        self.seconds = time.monotonic() - begun
+                    if time.monotonic() - begin > _ANSWER_TIMEOUT_S:
+                        raise local_service.ServiceError(f"{model}: no right answer within {_ANSWER_TIMEOUT_S} s")
+                    time.sleep(_POLL_INTERVAL_S)
+        self.seconds = time.monotonic() - begin
 
 
 def main() -> int:
+    """Write ``bench/results/start.json``; return the exit code."""
     subprocess.run([sys.executable, "-m", "serving", "prepare"], cwd=ROOT, check=True)
-    found: dict[str, list[float]] = {"import torch": [], "one model": [], "both models": []}
+    results: dict[str, list[float]] = {"import torch": [], "one model": [], "both models": []}
     try:
         for turn in range(1, ROUNDS + 1):
             print(f"\rround {turn}/{ROUNDS}", end="", file=sys.stderr)
-            begun = time.monotonic()
+            begin = time.monotonic()
             subprocess.run([sys.executable, "-c", "import torch"], check=True)
-            found["import torch"].append(time.monotonic() - begun)
+            results["import torch"].append(time.monotonic() - begin)
             for name, models in (("one model", MODELS[:1]), ("both models", MODELS)):
                 first = FirstAnswers(models)
                 with local_service.service(models, beside=first):
-                    found[name].append(first.seconds)
+                    results[name].append(first.seconds)
     except local_service.ServiceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(file=sys.stderr)
-    medians = {name: statistics.median(seconds) for name, seconds in found.items()}
+    medians = {name: statistics.median(seconds) for name, seconds in results.items()}
     rows = [
         [
             name,
             f"{seconds:.2f}",
             f"{seconds - medians['import torch']:+.2f}",
-            f"{min(found[name]):.2f}-{max(found[name]):.2f}",
+            f"{min(results[name]):.2f}-{max(results[name]):.2f}",
         ]
         for name, seconds in medians.items()
     ]
     print(reporting.table(["", "seconds", "beyond import torch", "range"], rows))
-    print(f"→ {reporting.write('start', {'seconds': found, 'medians': medians})}")
+    print(f"→ {reporting.write('start', {'seconds': results, 'medians': medians})}")
     return 0
 
 

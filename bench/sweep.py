@@ -1,8 +1,8 @@
-"""This service alone: requests a second and latency by concurrency and by form of the body, for both image models.
+"""This service alone: requests per second and latency by concurrency and form of the body, for both image models.
 
-    python -m bench.sweep          part of make bench; needs wrk; some four minutes
+    python -m bench.sweep          part of make bench; needs wrk; about four minutes
 
-The service is a private one, asked at TorchServe's own port. Figures are medians of rounds in turn.
+The load uses TorchServe's own port of a private service. Figures are medians of rounds in turn.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from models.datasets import fashion_mnist
 
 MODELS = ("fashion_mlp", "fashion_convnet")
 CONNECTIONS = (1, 4, 16, 64, 256)
-# Forms other than raw pixels are shown at one concurrency.
-USUAL = 64
+# The concurrency of all forms other than raw pixels.
+FORM_CONNECTIONS = 64
 ROUNDS = 5
 SECONDS = 2
 
 
 def forms(image: NDArray[np.uint8]) -> dict[str, tuple[bytes, Mapping[str, str]]]:
-    """One grey image, uint8 ``[28, 28]``, as bodies with their headers."""
+    """One gray image, uint8 ``[28, 28]``, as bodies with their headers."""
     png, npy = io.BytesIO(), io.BytesIO()
     Image.fromarray(image).save(png, "png")
     np.save(npy, image)
@@ -53,14 +53,16 @@ def _path(form: str, model: str) -> str:
 
 
 def main() -> int:
+    """Write ``bench/results/sweep.json``; return the exit code."""
     bodies = forms(fashion_mnist().test_inputs[0].numpy())
     cells = [(model, "raw", connections) for model in MODELS for connections in CONNECTIONS]
-    cells += [(model, form, USUAL) for model in MODELS for form in bodies if form != "raw"]
+    cells += [(model, form, FORM_CONNECTIONS) for model in MODELS for form in bodies if form != "raw"]
     loads: dict[tuple[str, str, int], list[wrk.Load]] = {cell: [] for cell in cells}
     try:
         with local_service.service(MODELS) as service:
             for model in MODELS:
-                wrk.run(f"{service.inference}{_path('raw', model)}", USUAL, local_service.WARM_UP, *bodies["raw"])
+                url = f"{service.inference}{_path('raw', model)}"
+                wrk.run(url, FORM_CONNECTIONS, local_service.WARM_UP_S, *bodies["raw"])
             for turn in range(1, ROUNDS + 1):
                 for model, form, connections in cells:
                     print(f"\rround {turn}/{ROUNDS} {model} {form} c={connections}   ", end="", file=sys.stderr)

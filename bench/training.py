@@ -1,10 +1,10 @@
-"""Training: images a second of the project's loop, beside the loop that textbooks show, same network, same batches.
+"""Training: images per second of the project's loop, compared with a textbook loop of the same network and batch size.
 
-    python -m bench.training       part of make bench; some two minutes
+    python -m bench.training       part of make bench; about two minutes
 
-The textbook's: a Dataset that makes a picture and then a normalised tensor of each sample, as torchvision's
-FashionMNIST with ToTensor and Normalize does, a shuffling DataLoader with 64 samples a batch, Adam. The project's loop
-runs with the catalog's settings, augmentation, dropout and averaging among them, and that batch size.
+The textbook loop has a Dataset that makes a picture and then a normalized tensor of each sample, like torchvision's
+FashionMNIST with ToTensor and Normalize. It uses a shuffling DataLoader with 64 samples per batch, and Adam. The
+project's loop has the catalog's settings, including augmentation, dropout and averaging, and the same batch size.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from models.training import train
 
 MODELS = ("fashion_mlp", "fashion_convnet")
 BATCH = 64
-# Enough for a steady rate; an epoch of all is the same many times over.
+# Enough for a steady rate; more examples would not change it.
 EXAMPLES = 20_000
 ROUNDS = 5
 
 
 class Samples(TorchDataset[tuple[Tensor, int]]):
-    """One sample at a time: picture, tensor of 0 to 1, normalised, padded where the network wants it."""
+    """One sample at a time: picture, tensor of 0 to 1, normalized, padded if the network needs it."""
 
     def __init__(self, images: NDArray[np.uint8], targets: NDArray[np.int64], padding: int) -> None:
         self._images, self._targets, self._padding = images, targets, padding
@@ -55,7 +55,7 @@ class Samples(TorchDataset[tuple[Tensor, int]]):
 
 
 def textbook(name: str, dataset: Dataset) -> float:
-    """Images a second of one epoch."""
+    """Images per second of one epoch."""
     entry = catalog.get(name)
     torch.manual_seed(0)
     network = entry.network()
@@ -63,17 +63,17 @@ def textbook(name: str, dataset: Dataset) -> float:
     loader = DataLoader(samples, BATCH, shuffle=True)
     optimizer = torch.optim.Adam(network.parameters())
     criterion = nn.CrossEntropyLoss()
-    begun = time.perf_counter()
+    begin = time.perf_counter()
     for inputs, targets in loader:
         optimizer.zero_grad()
         loss = criterion(network(inputs.reshape(-1, *entry.input.network_shape)), targets)
         loss.backward()
         optimizer.step()
-    return len(samples) / (time.perf_counter() - begun)
+    return len(samples) / (time.perf_counter() - begin)
 
 
 def ours(name: str, dataset: Dataset) -> float:
-    """Images a second of the second of two epochs, as the progress bar shows them."""
+    """Images per second of the second of two epochs, as the progress bar shows them."""
     entry = catalog.get(name)
     settings = dataclasses.replace(entry.training, epochs=2, batch_size=BATCH, validation=1000)
     quiet = Console(file=io.StringIO())
@@ -81,6 +81,7 @@ def ours(name: str, dataset: Dataset) -> float:
 
 
 def main() -> int:
+    """Write ``bench/results/training.json``; return the exit code."""
     whole = fashion_mnist()
     dataset = dataclasses.replace(
         whole, train_inputs=whole.train_inputs[:EXAMPLES], train_targets=whole.train_targets[:EXAMPLES]
@@ -92,7 +93,7 @@ def main() -> int:
             print(f"\r{name} round {turn}/{ROUNDS}", end="", file=sys.stderr)
             rates["textbook"].append(textbook(name, dataset))
             rates["models.training"].append(ours(name, dataset))
-        medians = {way: statistics.median(found) for way, found in rates.items()}
+        medians = {way: statistics.median(rounds) for way, rounds in rates.items()}
         ratio = medians["models.training"] / medians["textbook"]
         results[name] = {"images_per_second": rates, "medians": medians, "ratio": ratio}
         rows.append([name, *(f"{rate:,.0f}" for rate in medians.values()), f"{ratio:.1f}"])

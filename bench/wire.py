@@ -1,12 +1,11 @@
-"""What a worker's messages cost: microseconds per request, read and written by TorchServe and by the handlers.
+"""Cost of a worker's messages: microseconds per request to read and write them, by TorchServe and by the handlers.
 
-Run it as ``python -m bench.wire``. It takes about ten seconds, prints a Markdown table and writes
-``bench/results/wire.json``.
+    python -m bench.wire           part of make bench; about ten seconds
 
-A batch of raw images goes through a pair of sockets, without TorchServe's frontend and without a network. ``read`` is
-from the socket to the handler's input, whose dicts ``handlers.transport.request_patterns`` makes on demand; ``write``
-is from the handler's answers to the bytes for the socket. Figures are medians of the thread's processor time; rounds
-alternate between the two, so that both see the same machine.
+A batch of raw images is sent through a pair of sockets, without TorchServe's frontend and without a network. ``read``
+is from the socket to the handler's input, whose dicts ``handlers.transport.request_patterns`` makes on demand.
+``write`` is from the handler's answers to the bytes for the socket. Figures are medians of the thread's processor
+time. Rounds alternate between the two, so that both get the same conditions.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ COUNTS = (1, 16, 64)
 ROUNDS = 300
 WARM_UP = 50
 
-# What the frontend passes on of a request by curl or wrk, and the two headers that it adds.
+# The headers of a request by curl or wrk that the frontend passes on, and the two that it adds.
 HEADERS = {
     "Host": "127.0.0.1:8080",
     "Content-Type": "application/octet-stream",
@@ -59,7 +58,7 @@ def message(count: int, same_headers: bool) -> bytes:
 
     Args:
         count: requests in the batch.
-        same_headers: all requests have the same headers; otherwise each has one more, with an id of its own.
+        same_headers: whether all requests have the same headers; otherwise each also has its own X-Request-Id.
     """
     parts = [b"I"]
     for row in np.random.default_rng(0).integers(0, 256, (count, 784), np.uint8):
@@ -78,17 +77,17 @@ def by_wire(connection: socket.socket, reader: Pipeline) -> Any:
     return reader.retrieve_msg(connection)[1]
 
 
-def answered(found: Any) -> Context:
-    """A context as a handler leaves it after a batch that went well."""
-    context = Context("fashion_mlp", ".", {}, len(found[0]), None, ts.__version__)
-    context.request_processor = found[0]
-    for place in range(len(found[0])):
-        context.set_response_content_type(place, "application/json")
+def answered(batch: Any) -> Context:
+    """The context after a handler has answered a batch successfully."""
+    context = Context("fashion_mlp", ".", {}, len(batch[0]), None, ts.__version__)
+    context.request_processor = batch[0]
+    for index in range(len(batch[0])):
+        context.set_response_content_type(index, "application/json")
     return context
 
 
 def measure(count: int, same_headers: bool) -> dict[str, float]:
-    """Medians in microseconds per request: ``read`` and ``write`` of each of the two."""
+    """Medians of ``read`` and ``write`` by TorchServe and by the handlers, in microseconds per request."""
     reader, taken = Pipeline(), dict[str, list[float]]()
 
     def timed(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -99,21 +98,21 @@ def measure(count: int, same_headers: bool) -> dict[str, float]:
 
     worker, frontend = socket.socketpair()
     with worker, frontend:
-        # A whole batch must fit, as one thread writes and reads.
+        # A whole batch must fit, because the same thread writes and reads.
         for end in (worker, frontend):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
             end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         for _ in range(WARM_UP + ROUNDS):
             sent = message(count, same_headers)
             frontend.sendall(sent)
-            found = timed("read_torchserve", by_torchserve, worker)
+            batch = timed("read_torchserve", by_torchserve, worker)
             frontend.sendall(sent)
             timed("read_wire", by_wire, worker, reader)
-            arguments = ([ANSWER] * count, found[2], "Prediction success", 200, answered(found))
+            arguments = ([ANSWER] * count, batch[2], "Prediction success", 200, answered(batch))
             expected = timed("write_torchserve", torchserve.create_predict_response, *arguments)
             written = timed("write_wire", wire.create_predict_response, *arguments)
             if written != expected:
-                raise RuntimeError("handlers.transport.wire writes other bytes than TorchServe")
+                raise RuntimeError("handlers.transport.wire and TorchServe write different bytes")
     return {name: statistics.median(values[WARM_UP:]) for name, values in taken.items()}
 
 
@@ -130,7 +129,8 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    # As the service runs: the handler decodes bodies.
+    """Write ``bench/results/wire.json``."""
+    # Like in the service, where the handler decodes bodies.
     os.environ["TS_DECODE_INPUT_REQUEST"] = "false"
     results: list[dict[str, Any]] = [
         {

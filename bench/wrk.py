@@ -1,4 +1,4 @@
-"""Load by wrk, a program of its own (Debian's package ``wrk``): one body, many times, and what came of it."""
+"""Load by the program wrk (Debian's package ``wrk``): one body sent many times, and the figures."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ end
 
 
 class LoadError(Exception):
-    """The load could not be made; the message says what to do."""
+    """The load failed; the message has the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """What one round of load gave.
+    """The figures of one round of load.
 
     Attributes:
-        rate: answered requests a second.
-        p50, p99: milliseconds.
-        failed: requests that got no answer, or one other than 2xx and 3xx.
+        rate: answered requests per second.
+        p50, p99: latency in milliseconds.
+        failed: requests without an answer, or with a status other than 2xx and 3xx.
     """
 
     rate: float
@@ -46,10 +46,10 @@ class Load:
 
 
 def run(url: str, connections: int, seconds: int, body: bytes, headers: Mapping[str, str]) -> Load:
-    """POST ``body`` over and over from one thread.
+    """POST ``body`` repeatedly from one thread.
 
     Raises:
-        LoadError: wrk is missing, or cannot reach the address.
+        LoadError: wrk is missing, or cannot reach the URL.
     """
     program = shutil.which("wrk")
     if program is None:
@@ -60,10 +60,11 @@ def run(url: str, connections: int, seconds: int, body: bytes, headers: Mapping[
         script = Path(folder) / "load.lua"
         script.write_text(_SCRIPT % {"body": json.dumps(f"{folder}/body"), "headers": set_headers})
         command = [program, "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", str(script), url]
-        ran = subprocess.run(command, capture_output=True, text=True)
-    lines = ran.stdout.strip().splitlines()
-    if ran.returncode or not lines or not lines[-1].startswith("{"):
-        raise LoadError(f"wrk failed at {url}: {ran.stderr.strip() or ran.stdout.strip()}; is the service running?")
-    told = json.loads(lines[-1])
-    rate = told["requests"] / told["microseconds"] * 1e6
-    return Load(rate, told["p50"] / 1000, told["p99"] / 1000, told["failed"])
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = result.stdout.strip().splitlines()
+    if result.returncode or not lines or not lines[-1].startswith("{"):
+        reason = result.stderr.strip() or result.stdout.strip()
+        raise LoadError(f"wrk failed at {url}: {reason}; is the service running?")
+    totals = json.loads(lines[-1])
+    rate = totals["requests"] / totals["microseconds"] * 1e6
+    return Load(rate, totals["p50"] / 1000, totals["p99"] / 1000, totals["failed"])

@@ -1,1 +1,1 @@
-"""The same predictor behind other servers, one short file each; ``bench.compare`` starts and times them."""
+"""The same predictor behind other servers, one file each; ``bench.compare`` starts and measures them."""

@@ -9,7 +9,7 @@ import bentoml
 
 from bench.peers.predictor import BATCH, WAIT_MS, WORKERS, Predictor
 
-# Its batches wait for at most this long in all, the network's time included; batches of one it refuses.
+# `max_latency_ms` is BentoML's limit for waiting and computing together. It refuses a batch size of 1.
 BATCHES = {"batchable": True, "max_batch_size": BATCH, "max_latency_ms": int(1000 * WAIT_MS)} if BATCH > 1 else {}
 
 

@@ -1,4 +1,4 @@
-"""FastAPI by hand: the network in uvicorn's own process; with a batch above 1, requests that wait go in together."""
+"""FastAPI by hand: the network in uvicorn's own process; with a batch size above 1, waiting requests are batched."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ waiting: asyncio.Queue[tuple[bytes, asyncio.Future[bytes]]]
 async def answer_batches() -> None:
     while True:
         jobs = [await waiting.get()]
-        # Let the requests that have arrived by now be read.
+        # Let the event loop read the requests that have arrived.
         await asyncio.sleep(0)
         while len(jobs) < BATCH and not waiting.empty():
             jobs.append(waiting.get_nowait())

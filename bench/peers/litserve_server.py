@@ -1,4 +1,4 @@
-"""LitServe: JSON in, as its documentation does it, with dynamic batches and one server process for each worker."""
+"""LitServe: JSON requests as in its documentation, with dynamic batches and one server process per worker."""
 
 from __future__ import annotations
 

@@ -25,32 +25,36 @@ class Classify(MLModel):
         return InferenceResponse(model_name=self.name, outputs=[output])
 
 
-async def main() -> None:
+async def serve() -> None:
+    settings = Settings(
+        host="127.0.0.1",
+        http_port=PORT,
+        grpc_port=PORT + 1,
+        metrics_port=PORT + 2,
+        # 0 keeps the network in the server's process.
+        parallel_workers=WORKERS if WORKERS > 1 else 0,
+        debug=False,
+        logging_settings="logging.ini",
+        use_structured_logging=False,
+    )
+    model = ModelSettings(
+        name="classifier",
+        implementation=Classify,
+        max_batch_size=BATCH,
+        max_batch_time=WAIT_MS / 1000 if BATCH > 1 else 0,
+    )
+    await MLServer(settings).start([model])
+
+
+def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         Path("logging.ini").write_text(
             "[loggers]\nkeys=root\n[handlers]\nkeys=none\n[formatters]\nkeys=\n"
             "[logger_root]\nlevel=ERROR\nhandlers=none\n[handler_none]\nclass=NullHandler\nargs=()\n"
         )
-        settings = Settings(
-            host="127.0.0.1",
-            http_port=PORT,
-            grpc_port=PORT + 1,
-            metrics_port=PORT + 2,
-            # 0 keeps the network in the server's process.
-            parallel_workers=WORKERS if WORKERS > 1 else 0,
-            debug=False,
-            logging_settings="logging.ini",
-            use_structured_logging=False,
-        )
-        model = ModelSettings(
-            name="classifier",
-            implementation=Classify,
-            max_batch_size=BATCH,
-            max_batch_time=WAIT_MS / 1000 if BATCH > 1 else 0,
-        )
-        await MLServer(settings).start([model])
+        asyncio.run(serve())
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

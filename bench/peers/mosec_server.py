@@ -1,4 +1,4 @@
-"""mosec: Rust in front, a Python process for each worker, dynamic batches of raw bodies."""
+"""mosec: a Rust server, one Python process per worker, dynamic batches of raw bodies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Classify(Worker):
         return data
 
     def forward(self, data: bytes | list[bytes]) -> bytes | list[bytes]:
-        # With batches of one, mosec hands over the one and no list.
+        # With a batch size of 1, mosec passes the body itself instead of a list.
         return self._predictor(data) if isinstance(data, list) else self._predictor([data])[0]
 
 

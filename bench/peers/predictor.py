@@ -1,6 +1,6 @@
-"""What every peer calls: bodies in, answers out, by the network and the optimisations of this service.
+"""The predictor of every peer: bodies to answers, with the network and the optimizations of this service.
 
-A peer's process is told by environment variables what to serve: ``PEER_ARTIFACT`` (the folder with ``model.pt`` and
+Environment variables configure a peer's process: ``PEER_ARTIFACT`` (the folder with ``model.pt`` and
 ``signature.json``), ``PEER_FORM`` (``raw`` or ``png``), ``PEER_PORT``, ``PEER_WORKERS``, ``PEER_BATCH`` (largest
 batch) and ``PEER_WAIT_MS`` (how long a batch may wait to fill).
 """
@@ -28,7 +28,7 @@ WAIT_MS = float(os.environ.get("PEER_WAIT_MS", "1"))
 
 
 class Predictor:
-    """One network on the CPU, with one thread, as each worker of every server has it."""
+    """One network on the CPU with one thread, the same for each worker of every server."""
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
@@ -42,11 +42,11 @@ class Predictor:
             self.probabilities(np.zeros((count, *self._input["shape"]), np.uint8))
 
     def __call__(self, bodies: Sequence[bytes]) -> list[bytes]:
-        """The JSON answer to each body, a whole PNG or the pixels of one image."""
+        """The JSON answer to each body; a body is a PNG or the pixels of one image."""
         return self.answers(self.probabilities(np.stack([self.decode(body) for body in bodies])))
 
     def decode(self, body: bytes) -> NDArray[np.uint8]:
-        """One grey image, uint8 ``[height, width]``."""
+        """One gray image, uint8 ``[height, width]``."""
         pixels: NDArray[np.uint8]
         if self._is_png:
             pixels = np.asarray(Image.open(io.BytesIO(body)), np.uint8)
@@ -56,17 +56,17 @@ class Predictor:
 
     def probabilities(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Probabilities float32 ``[N, labels]`` of images uint8 ``[N, height, width]``."""
-        given = self._input
+        spec = self._input
         with torch.inference_mode():
             values = torch.from_numpy(images)
-            if given["padding"]:
-                values = torch.nn.functional.pad(values, (given["padding"],) * 4)
-            values = (values.float() * given["gain"] + given["bias"]).reshape(-1, *given["network_shape"])
-            found: NDArray[np.float32] = (self._network(values) / self._output["temperature"]).softmax(1).numpy()
-        return found
+            if spec["padding"]:
+                values = torch.nn.functional.pad(values, (spec["padding"],) * 4)
+            values = (values.float() * spec["gain"] + spec["bias"]).reshape(-1, *spec["network_shape"])
+            rows: NDArray[np.float32] = (self._network(values) / self._output["temperature"]).softmax(1).numpy()
+        return rows
 
     def answers(self, probabilities: NDArray[np.float32]) -> list[bytes]:
-        """What this service answers, for each row of probabilities."""
+        """This service's answer for each row of probabilities."""
         labels = self._output["labels"]
         return [
             orjson.dumps(

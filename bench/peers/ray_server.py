@@ -1,4 +1,4 @@
-"""Ray Serve: a replica for each worker, its decorator for batches, raw bodies through its HTTP proxy."""
+"""Ray Serve: one replica per worker, batches by its decorator, raw bodies through its HTTP proxy."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""TorchServe as its own MNIST example sets it up: a handler on Pillow and per-image tensors, every setting its default.
+"""TorchServe as in its own MNIST example: a handler with Pillow and a tensor per image, and default settings.
 
-The example's handler takes its picture apart with torchvision, whose wheels ask for another torch; these are the same
-steps without it (``examples/image_classifier/mnist/mnist_handler.py`` and ``ts/torch_handler/vision_handler.py``).
+The example's handler decodes pictures with torchvision, whose wheels require another torch. These are the same steps
+without it (``examples/image_classifier/mnist/mnist_handler.py`` and ``ts/torch_handler/vision_handler.py``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from ts.torch_handler.base_handler import BaseHandler
 
-GIVEN = json.loads((Path(os.environ["PEER_ARTIFACT"]) / "signature.json").read_text())["input"]
+INPUT = json.loads((Path(os.environ["PEER_ARTIFACT"]) / "signature.json").read_text())["input"]
 
 
 class MNISTDigitClassifier(BaseHandler):
@@ -31,13 +31,13 @@ class MNISTDigitClassifier(BaseHandler):
         images = []
         for row in data:
             image = Image.open(io.BytesIO(row.get("data") or row.get("body")))
-            tensor = torch.nn.functional.pad(torch.from_numpy(np.array(image, np.float32)), (GIVEN["padding"],) * 4)
-            images.append((tensor * GIVEN["gain"] + GIVEN["bias"]).reshape(GIVEN["network_shape"]))
+            tensor = torch.nn.functional.pad(torch.from_numpy(np.array(image, np.float32)), (INPUT["padding"],) * 4)
+            images.append((tensor * INPUT["gain"] + INPUT["bias"]).reshape(INPUT["network_shape"]))
         return torch.stack(images).to(self.device)
 
     def postprocess(self, data: torch.Tensor) -> list[int]:
-        found: list[int] = data.argmax(1).tolist()
-        return found
+        classes: list[int] = data.argmax(1).tolist()
+        return classes
 
 
 def _free_ports(count: int) -> list[int]:

@@ -19,6 +19,6 @@ class TritonPythonModel:
         for request in requests:
             image = backend.get_input_tensor_by_name(request, "image").as_numpy()
             images.append(image if image.dtype == np.uint8 else self._predictor.decode(image[0, 0])[None])
-        found = self._predictor.probabilities(np.concatenate(images))
-        pieces = np.split(found, np.cumsum([len(image) for image in images])[:-1])
+        probabilities = self._predictor.probabilities(np.concatenate(images))
+        pieces = np.split(probabilities, np.cumsum([len(image) for image in images])[:-1])
         return [backend.InferenceResponse([backend.Tensor("probabilities", piece)]) for piece in pieces]

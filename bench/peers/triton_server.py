@@ -1,4 +1,4 @@
-"""Triton's own server with its Python backend, as nvidia-pytriton brings both; binary tensors of the protocol."""
+"""Triton's own server and Python backend from the package nvidia-pytriton, with binary tensors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main() -> None:
     shutil.copy(Path(__file__).with_name("triton_model.py"), repository / "classifier" / "1" / "model.py")
     config = CONFIG.format(batch=BATCH, workers=WORKERS, wait=int(WAIT_MS * 1000), image=IMAGE[os.environ["PEER_FORM"]])
     (repository / "classifier" / "config.pbtxt").write_text(config)
-    # The backend looks for its helper process beside itself; the package keeps one for each version of Python.
+    # The backend expects its helper program in its own folder. The package has one for each version of Python.
     backends = repository.with_name(repository.name + "-backends")
     shutil.copytree(server / "backends", backends)
     version = f"{sys.version_info.major}.{sys.version_info.minor}"

@@ -118,7 +118,7 @@ class Load:
         started.append(self)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line == "asking\n", line + self._process.stdout.read()
+        assert line == "load started\n", line + self._process.stdout.read()
 
     @property
     def running(self) -> bool:

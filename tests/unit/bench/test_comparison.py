@@ -1,4 +1,4 @@
-"""What the comparison makes of its figures, and how each server is asked."""
+"""The tables and charts of the comparison, and the requests to each server."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ def measured():
     return {"machine": machine, "results": {"servers": servers, "missing": {"BentoML": "not installed"}}}
 
 
-def test_the_table_has_the_quickest_first_and_names_what_is_missing(measured):
+def test_the_table_has_the_fastest_server_first_and_lists_missing_servers(measured):
     lines = render.throughput_table(measured).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == [
         "**fashion-serve**",
@@ -42,7 +42,7 @@ def test_the_table_has_the_quickest_first_and_names_what_is_missing(measured):
     assert "missing" in lines[5]
 
 
-def test_the_ratio_is_to_the_best_other_server_at_that_concurrency(measured):
+def test_the_ratio_is_to_the_fastest_other_server_at_that_concurrency(measured):
     assert render.ratio_to_best(measured, "16") == (1.1, "Triton")
     assert render.ratio_to_best(measured, "64") == (1.5, "mosec")
 
@@ -57,7 +57,7 @@ def test_charts_are_drawn_of_every_comparison(measured, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", compare.ALL)
-def test_every_server_has_pinned_packages_and_is_tuned_by_three_settings_or_is_an_example(name):
+def test_every_server_has_pinned_packages_and_three_settings_unless_it_is_an_example(name):
     peer = compare.ALL[name]
     folder = compare.environment_of(peer.package).name.removeprefix(".venv-")
     pins = (compare.PEERS / "requirements" / f"{folder}.txt").read_text().split()
@@ -65,7 +65,7 @@ def test_every_server_has_pinned_packages_and_is_tuned_by_three_settings_or_is_a
     assert len(peer.settings) >= 3 or "example" in name
 
 
-def test_triton_is_asked_in_the_protocols_binary_form():
+def test_triton_gets_binary_tensors():
     pixels = bytes(range(256)) * 3 + bytes(16)
     body, headers = compare.ALL["Triton (Python backend)"].pack(pixels, "raw")
     length = int(headers["Inference-Header-Content-Length"])
@@ -76,14 +76,14 @@ def test_triton_is_asked_in_the_protocols_binary_form():
     assert body.endswith(b"\x07\x00\x00\x00picture")
 
 
-def test_servers_of_json_get_base64():
+def test_json_servers_get_base64():
     body, _ = compare.ALL["LitServe"].pack(b"pixels", "raw")
     assert base64.b64decode(json.loads(body)["image"]) == b"pixels"
     body, _ = compare.ALL["MLServer"].pack(b"pixels", "raw")
     assert base64.b64decode(json.loads(body)["inputs"][0]["data"][0]) == b"pixels"
 
 
-def test_the_example_of_torchserve_gets_a_picture():
+def test_the_torchserve_example_gets_a_picture():
     body, headers = compare.ALL["TorchServe (MNIST example)"].pack(np.zeros(784, np.uint8).tobytes(), "raw")
     assert body.startswith(b"\x89PNG")
     assert headers == {"Content-Type": "image/png"}

@@ -1,7 +1,8 @@
-"""The measurement of a GPU, its steps tried on the processor."""
+"""The steps of the GPU measurement, run on the processor."""
 
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -11,15 +12,15 @@ from models import catalog
 from serving.settings import ROOT
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU to measure")
-def test_without_a_gpu_it_says_so():
-    ran = subprocess.run([sys.executable, "-m", "bench.gpu"], cwd=ROOT, capture_output=True, text=True)
-    assert ran.returncode == 1
-    assert ran.stderr.startswith("error: torch finds no CUDA device here")
-    assert "Traceback" not in ran.stderr
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_without_a_gpu_the_measurement_fails_with_one_line():
+    result = subprocess.run([sys.executable, "-m", "bench.gpu"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: torch finds no CUDA device")
+    assert "Traceback" not in result.stderr
 
 
-def test_bulk_counts_images_of_every_batch():
+def test_bulk_measures_every_batch_size():
     rows = gpu.bulk(catalog.get("fashion_mlp"), torch.device("cpu"), (1, 16), 0.05)
     assert [row["batch"] for row in rows] == [1, 16]
     for row in rows:
@@ -27,12 +28,12 @@ def test_bulk_counts_images_of_every_batch():
         assert row["torch, pixels to probabilities"] > 0
 
 
-def test_a_rate_is_steps_a_second(monkeypatch):
+def test_a_rate_is_in_steps_per_second(monkeypatch):
     now = 0.0
 
     def step():
         nonlocal now
         now += 0.25
 
-    monkeypatch.setattr(gpu.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
     assert gpu.rate(step, torch.device("cpu"), 100.0) == pytest.approx(4.0)
