@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Fill wheelhouse/<device> with the wheels that the image is built from: requirements/service.txt, resolved and pinned.
+# Fill wheelhouse/<device> with the wheels for the image: requirements/service.txt, resolved and pinned.
 #
 #   docker/wheels.sh cpu|gpu
 #
-# The image has Debian 12's Python 3.11 on Linux, whatever runs here. cpu asks PyTorch's own index for the CPU build
-# of torch, which is a tenth of the size; gpu takes the build that everybody gets, which carries CUDA.
+# The wheels are for the image's Linux and Python 3.11 (Debian 12), on any host. cpu downloads the CPU build of torch from
+# PyTorch's own index; it has a tenth of the size. gpu downloads the default build, which contains CUDA.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -36,7 +36,7 @@ rm -rf "$folder"
 mkdir -p "$folder"
 download() {
     local platforms=()
-    # Debian 12 has glibc 2.36; pip takes a wheel for an older one only if that is named. NCCL is built for 2.18.
+    # Debian 12 has glibc 2.36. pip accepts wheels for older versions only if they are named; NCCL's is for 2.18.
     for minor in $(seq 28 -1 5); do platforms+=(--platform "manylinux_2_${minor}_$machine"); done
     for tag in 2014 2010 1; do platforms+=(--platform "manylinux${tag}_$machine"); done
     "$python" -m pip download --quiet --disable-pip-version-check --dest "$folder" --only-binary=:all: \
@@ -45,12 +45,12 @@ download() {
 
 echo "Filling $folder (once; a few hundred megabytes, gpu a few gigabytes)"
 if [ "$device" = cpu ]; then
-    # First and alone, and found again below: that index holds old versions of other packages too.
+    # Torch separately, because this index also has old versions of other packages. The next download finds the wheel.
     download --no-deps --extra-index-url "$cpu_index" "$(grep '^torch==' requirements/service.txt)"
 fi
 download --find-links "$folder" -r requirements/service.txt
 if [ "$device" = gpu ] && ! compgen -G "$folder/nvidia_*.whl" >/dev/null; then
-    echo "error: pip found a build of torch without CUDA; see that its settings (pip config list) name no CPU build" >&2
+    echo "error: pip chose a build of torch without CUDA; remove the index of the CPU builds from pip config list" >&2
     exit 1
 fi
 echo "$digest $machine" >"$folder/.complete"

@@ -1,1 +1,1 @@
-"""What watches the service: Prometheus' scrapes and alerts, and the dashboard, in Grafana or as a picture."""
+"""Monitoring: scrapes and alert rules for Prometheus, and the dashboard, for Grafana or as a picture."""

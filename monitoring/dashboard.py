@@ -1,4 +1,4 @@
-"""The panels of Grafana's dashboard, as what Prometheus is asked for them."""
+"""The panels of Grafana's dashboard, and their queries for Prometheus."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 DASHBOARD = FOLDER / "grafana" / "dashboards" / "fashion-serve.json"
-# All models, as the dashboard's variable has it at first.
+# All models: the initial value of the dashboard's variable.
 _MODELS = ".*"
 
 
@@ -18,8 +18,8 @@ class Query:
     """One query of a panel.
 
     Attributes:
-        expression: in PromQL, without Grafana's variables.
-        legend: names a series by its labels, as ``{{label}}``; may be empty.
+        expression: PromQL, with values in place of Grafana's variables.
+        legend: the name of a series, with its labels as ``{{label}}``; may be empty.
     """
 
     expression: str
@@ -31,11 +31,11 @@ class Panel:
     """One panel that shows data.
 
     Attributes:
-        title: as the dashboard shows it.
-        row: the title of the row that it is in.
+        title: as shown in the dashboard.
+        row: the title of its row.
         kind: Grafana's type, such as ``timeseries``.
         unit: Grafana's name of the unit, such as ``reqps``.
-        queries: what it shows.
+        queries: the queries of its series.
     """
 
     title: str
@@ -49,22 +49,22 @@ def panels(interval: str, path: Path = DASHBOARD) -> list[Panel]:
     """All panels, in the order of the dashboard.
 
     Args:
-        interval: what Grafana's ``$__rate_interval`` stands for: four scrape intervals, such as ``1m``.
-        path: the dashboard.
+        interval: the value of Grafana's ``$__rate_interval``: four scrape intervals, such as ``1m``.
+        path: the dashboard's file.
     """
-    found: list[Panel] = []
+    result: list[Panel] = []
     row = ""
-    described: dict[str, Any]
-    for described in json.loads(path.read_text())["panels"]:
-        if described["type"] == "row":
-            row = described["title"]
+    panel: dict[str, Any]
+    for panel in json.loads(path.read_text())["panels"]:
+        if panel["type"] == "row":
+            row = panel["title"]
             continue
         queries = [
             Query(
                 target["expr"].replace("$__rate_interval", interval).replace("$model", _MODELS), target["legendFormat"]
             )
-            for target in described["targets"]
+            for target in panel["targets"]
         ]
-        unit = described["fieldConfig"]["defaults"]["unit"]
-        found.append(Panel(described["title"], row, described["type"], unit, tuple(queries)))
-    return found
+        unit = panel["fieldConfig"]["defaults"]["unit"]
+        result.append(Panel(panel["title"], row, panel["type"], unit, tuple(queries)))
+    return result

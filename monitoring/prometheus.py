@@ -1,4 +1,4 @@
-"""Questions to a Prometheus, over its HTTP API."""
+"""A client of Prometheus' HTTP API."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 
 import requests
 
-# Seconds.
-_TIMEOUT = 30.0
+# A query of the dashboard takes milliseconds, on a busy machine seconds.
+_TIMEOUT_S = 30.0
 
 
 class QueryError(Exception):
-    """Prometheus does not answer, or cannot answer this; the message has its reason."""
+    """Prometheus does not answer, or rejects the query; the message has the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """One series of an answer.
+    """One series of a query's result.
 
     Attributes:
-        labels: by name.
-        times: seconds since 1970; one where an instant was asked for.
-        values: as many; never NaN, which is left out with its time.
+        labels: name → value.
+        times: seconds since 1970; a single one for an instant query.
+        values: one for each time; NaN values are left out.
     """
 
     labels: dict[str, str]
@@ -35,7 +35,7 @@ class Prometheus:
     """A Prometheus at one address.
 
     Args:
-        url: without a slash at the end.
+        url: its address, without a slash at the end.
     """
 
     def __init__(self, url: str) -> None:
@@ -43,49 +43,49 @@ class Prometheus:
         self._session = requests.Session()
         self._session.trust_env = False
 
-    def now(self, expression: str) -> list[Series]:
-        """What an expression gives now: the series that have a value.
+    def query(self, expression: str) -> list[Series]:
+        """The current result of an expression: the series that have a value.
 
         Raises:
-            QueryError: see there.
+            QueryError: Prometheus does not answer, or rejects the expression.
         """
-        found = self.get("query", query=expression)["result"]
-        return _series([(one["metric"], [one["value"]]) for one in found])
+        result = self.get("query", query=expression)["result"]
+        return _series([(each["metric"], [each["value"]]) for each in result])
 
-    def between(self, expression: str, start: float, end: float, step: float) -> list[Series]:
-        """What an expression gave over time.
+    def query_range(self, expression: str, start: float, end: float, step: float) -> list[Series]:
+        """The results of an expression over time.
 
         Args:
-            expression: in PromQL.
+            expression: PromQL.
             start, end: seconds since 1970.
             step: seconds between two values.
 
         Raises:
-            QueryError: see there.
+            QueryError: Prometheus does not answer, or rejects the query.
         """
-        found = self.get("query_range", query=expression, start=f"{start}", end=f"{end}", step=f"{step}")["result"]
-        return _series([(one["metric"], one["values"]) for one in found])
+        result = self.get("query_range", query=expression, start=f"{start}", end=f"{end}", step=f"{step}")["result"]
+        return _series([(each["metric"], each["values"]) for each in result])
 
     def get(self, path: str, **query: str) -> Any:
-        """The ``data`` of an answer of the API.
+        """The ``data`` of the API's answer.
 
         Raises:
-            QueryError: see there.
+            QueryError: Prometheus does not answer, or rejects the query.
         """
         try:
-            answer = self._session.get(f"{self._url}/api/v1/{path}", params=query, timeout=_TIMEOUT)
-            told = answer.json()
+            answer = self._session.get(f"{self._url}/api/v1/{path}", params=query, timeout=_TIMEOUT_S)
+            document = answer.json()
         except (requests.RequestException, ValueError) as error:
             raise QueryError(f"Prometheus at {self._url} does not answer: {error}") from error
-        if told["status"] != "success":
-            raise QueryError(f"{told['error']}: {query}")
-        return told["data"]
+        if document["status"] != "success":
+            raise QueryError(f"{document['error']}: {query}")
+        return document["data"]
 
 
-def _series(found: list[tuple[dict[str, str], list[tuple[float, str]]]]) -> list[Series]:
+def _series(result: list[tuple[dict[str, str], list[tuple[float, str]]]]) -> list[Series]:
     series = []
-    for labels, pairs in found:
-        read = [(time, float(value)) for time, value in pairs if not math.isnan(float(value))]
-        if read:
-            series.append(Series(labels, [time for time, _ in read], [value for _, value in read]))
+    for labels, pairs in result:
+        points = [(time, float(value)) for time, value in pairs if not math.isnan(float(value))]
+        if points:
+            series.append(Series(labels, [time for time, _ in points], [value for _, value in points]))
     return series

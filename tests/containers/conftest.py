@@ -1,6 +1,6 @@
-"""The composed service, under a name and ports of its own, shared by all tests: leave it as it was.
+"""The composed service, with its own project name and ports. All tests share it, so a test must restore it.
 
-The image must be there (`make image`), and the archives (`make archive`). Without an engine the tests fail.
+The tests need a container engine, the image (`make image`), and the archives (`make archive`).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def stack():
 
 @pytest.fixture
 def ready(stack):
-    """The service, and ready again when the test is over."""
+    """The service; after the test it is made ready again."""
     yield stack
 
     def unhealthy() -> bool:
         state = stack.inspect()["State"]
-        return state["Running"] and state["Health"]["Status"] == "unhealthy"
+        return bool(state["Running"] and state["Health"]["Status"] == "unhealthy")
 
-    # Compose gives up at once on a container that is still unhealthy, though its service has recovered.
+    # Compose fails at once for an unhealthy container, even if its service has recovered since the last health check.
     wait_until(lambda: not unhealthy(), TIMEOUT, "the next health check")
     stack.up()

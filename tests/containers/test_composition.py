@@ -1,4 +1,4 @@
-"""The composed service as it comes up: its health, its volume, its logs, and what watches it."""
+"""The composed service after its start: health, volume, logs, and metrics."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from serving.settings import ROOT
 from tests.support.composing import run, wait_until
 
 BOOT = (ROOT / "examples" / "ankle_boot.png").read_bytes()
-# From built images to an answer of /readyz, on a machine with nothing else to do.
+# Limit for the start, from built images to an answer of /readyz, on an idle machine.
 START_S = 15.0
 
 
-def test_it_is_healthy_in_time(ready):
+def test_the_service_is_healthy_in_time(ready):
     limit = ready.slowed(START_S)
     ready.compose("down")
     seconds = ready.up()
@@ -25,14 +25,14 @@ def test_it_is_healthy_in_time(ready):
     assert ready.is_ready()
 
 
-def test_what_is_live_is_kept_in_the_volume(stack):
+def test_the_live_versions_are_kept_in_the_volume(stack):
     live = json.loads(stack.inside("cat /state/live.json"))
     assert live.keys() >= {"fashion_mlp", "fashion_convnet"}
     (mount,) = [mount for mount in stack.inspect()["Mounts"] if mount["Destination"] == "/state"]
     assert (mount["Type"], mount["Name"]) == ("volume", f"{stack.project}_state")
 
 
-def test_prometheus_finds_what_it_scrapes(stack):
+def test_the_pages_that_prometheus_scrapes_exist(stack):
     for _ in range(3):
         answer = requests.post(f"{stack.url}/predictions/fashion_mlp", data=BOOT, timeout=60)
         assert answer.json()["label"] == "Ankle boot"
@@ -43,8 +43,8 @@ def test_prometheus_finds_what_it_scrapes(stack):
         for static in job["static_configs"]
         for target in static["targets"]
     ]
-    ask = f"import urllib.request as u\nfor url in {urls!r}: print(u.urlopen(url, timeout=10).read().decode())"
-    pages = stack.beside(ask)
+    script = f"import urllib.request as u\nfor url in {urls!r}: print(u.urlopen(url, timeout=10).read().decode())"
+    pages = stack.beside(script)
     for line in (
         'fashion_requests_total{format="png",model="fashion_mlp",status="200",version="1.0"} ',
         "nginx_up 1",
@@ -53,13 +53,13 @@ def test_prometheus_finds_what_it_scrapes(stack):
         assert f"\n{line}" in pages, pages
 
 
-def test_everything_is_logged_by_the_engine(stack):
-    name = requests.post(f"{stack.url}/predictions/fashion_mlp", data=BOOT, timeout=60).headers["X-Request-Id"]
+def test_the_engine_has_the_logs_of_all_parts(stack):
+    request_id = requests.post(f"{stack.url}/predictions/fashion_mlp", data=BOOT, timeout=60).headers["X-Request-Id"]
 
     def logged() -> list[str]:
         return run("docker", "logs", stack.container).splitlines()
 
-    wait_until(lambda: any(f'"id":"{name}"' in line for line in logged()), 10, "the access log")
+    wait_until(lambda: any(f'"id":"{request_id}"' in line for line in logged()), 10, "the access log")
     lines = logged()
     assert any(line.startswith("Ready after ") for line in lines)
     assert any("-fashion_mlp_1.0-stdout handlers.transport.pipeline" in line for line in lines)

@@ -1,4 +1,4 @@
-"""What the container does when it, or a process in it, is killed, told to end, flooded, or cannot work at all."""
+"""The container under faults: killed, stopped, overloaded, a process killed, or unable to start."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.support import packing
 from tests.support.composing import IMAGE, inspect, run, wait_until
 from tests.support.steady_load import Load
 
-# Seconds within which everything is ready again, on a machine that has nothing else to do.
-RECOVERY = 15.0
+# Limit for a recovery on an idle machine.
+RECOVERY_S = 15.0
 BULK = np.random.default_rng(1).integers(0, 256, (limits.EXAMPLES, 28 * 28), np.uint8).tobytes()
 RAW = {"Content-Type": "application/octet-stream", "Accept": "application/octet-stream"}
 
@@ -33,7 +33,7 @@ def grpc_serves(stack) -> bool:
             answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=2)
         except grpc.RpcError:
             return False
-    return answer.status == health_pb2.HealthCheckResponse.SERVING
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
 def serves(stack) -> bool:
@@ -45,32 +45,32 @@ def send_bulk(stack, model: str = "fashion_convnet") -> requests.Response:
 
 
 def restarts(stack) -> int:
-    return stack.inspect()["RestartCount"]
+    return int(stack.inspect()["RestartCount"])
 
 
-def while_busy(stack, act: Callable[[], object], count: int = 6) -> list[requests.Response]:
-    """Send bulk requests, act as soon as the worker computes, and return the answers."""
-    busy = "cat /proc/[0-9]*/stat 2>/dev/null | awk '{total += $14} END {print total}'"
-    before = int(stack.inside(busy))
+def while_busy(stack, action: Callable[[], object], count: int = 6) -> list[requests.Response]:
+    """Send bulk requests, call ``action`` as soon as the worker computes, and return the answers."""
+    cpu_time = "cat /proc/[0-9]*/stat 2>/dev/null | awk '{total += $14} END {print total}'"
+    before = int(stack.inside(cpu_time))
     with ThreadPoolExecutor(count) as pool:
         sent = [pool.submit(send_bulk, stack) for _ in range(count)]
-        # Ten hundredths of a second: the first has been read and is being computed.
-        wait_until(lambda: int(stack.inside(busy)) > before + 10, 30, "a worker computes")
-        act()
+        # After 0.1 s of CPU time, the worker has read the first request and computes it.
+        wait_until(lambda: int(stack.inside(cpu_time)) > before + 10, 30, "a worker computes")
+        action()
         return [each.result() for each in sent]
 
 
 def test_a_killed_container_is_ready_again_in_time(ready):
-    before, limit = restarts(ready), ready.slowed(RECOVERY)
-    # As the kernel does, for want of memory for one. `docker kill` tells the engine to leave the container stopped.
+    before, limit = restarts(ready), ready.slowed(RECOVERY_S)
+    # Like the kernel's out-of-memory killer. After `docker kill` the engine would leave the container stopped.
     os.kill(ready.inspect()["State"]["Pid"], signal.SIGKILL)
-    begun = time.monotonic()
+    started = time.monotonic()
     wait_until(lambda: restarts(ready) > before, limit, "the container is started again")
-    wait_until(lambda: serves(ready), limit - (time.monotonic() - begun), "the service is ready again")
-    print(f"ready again after {time.monotonic() - begun:.1f} s, limit {limit:.0f} s")
+    wait_until(lambda: serves(ready), limit - (time.monotonic() - started), "the service is ready again")
+    print(f"ready again after {time.monotonic() - started:.1f} s, limit {limit:.0f} s")
 
 
-def test_a_container_killed_by_hand_is_brought_back_by_compose(ready):
+def test_compose_starts_a_manually_killed_container_again(ready):
     run("docker", "kill", "--signal", "KILL", ready.container)
     ready.up()
     assert serves(ready)
@@ -78,29 +78,29 @@ def test_a_container_killed_by_hand_is_brought_back_by_compose(ready):
 
 @pytest.mark.parametrize("name", ["java", "nginx", "python"])
 def test_the_container_outlives_its_processes(ready, name):
-    def revived() -> int:
+    def recoveries() -> int:
         return run("docker", "logs", ready.container).count("ready again after")
 
-    before, already, limit = restarts(ready), revived(), ready.slowed(RECOVERY)
-    # Of Python all but the supervisor, whose parent is tini.
+    before, earlier, limit = restarts(ready), recoveries(), ready.slowed(RECOVERY_S)
+    # All Python processes except the supervisor, whose parent is tini (pid 1).
     ready.inside(f"kill -9 $(cat /proc/[0-9]*/stat | awk '$2 ~ /{name}/ && $4 != 1 {{print $1}}')", check=False)
-    begun = time.monotonic()
-    wait_until(lambda: revived() > already and serves(ready), limit, "the service is ready again")
-    print(f"{name}: ready again after {time.monotonic() - begun:.1f} s, limit {limit:.0f} s")
+    started = time.monotonic()
+    wait_until(lambda: recoveries() > earlier and serves(ready), limit, "the service is ready again")
+    print(f"{name}: ready again after {time.monotonic() - started:.1f} s, limit {limit:.0f} s")
     assert restarts(ready) == before
 
 
-def test_a_container_whose_supervisor_ends_starts_again(ready):
+def test_a_container_restarts_when_its_supervisor_ends(ready):
     before = restarts(ready)
     ready.inside("kill -9 $(cat /proc/[0-9]*/stat | awk '$4 == 1 && $2 ~ /python/ {print $1}')", check=False)
     wait_until(lambda: restarts(ready) > before, 10, "the container starts again")
-    wait_until(lambda: serves(ready), ready.slowed(RECOVERY), "the service is ready again")
+    wait_until(lambda: serves(ready), ready.slowed(RECOVERY_S), "the service is ready again")
 
 
 def test_sigterm_under_load_loses_no_request(ready):
     with Load(ready.url) as load:
         wait_until(lambda: load.answered > 200, 30, "load")
-        # As an update does it: the container is stopped with SIGTERM, removed, and made anew.
+        # Like an update: the container is stopped with SIGTERM, removed, and created again.
         ready.up("--force-recreate")
         after = load.answered
         wait_until(lambda: load.answered > after + 200, 30, "load")
@@ -109,7 +109,7 @@ def test_sigterm_under_load_loses_no_request(ready):
     assert load.outcomes["right"] == load.answered
 
 
-def test_sigterm_finishes_what_is_in_flight(ready):
+def test_sigterm_finishes_requests_in_flight(ready):
     name = ready.container
     answers = while_busy(ready, lambda: run("docker", "kill", "--signal", "TERM", name))
     assert [(answer.status_code, len(answer.content)) for answer in answers] == [(200, limits.EXAMPLES * 10 * 4)] * 6
@@ -130,13 +130,13 @@ def test_a_flood_of_bulk_requests_stays_within_the_memory_limit(ready):
     killed = [line for line in ready.inside(script, check=False).splitlines() if "oom_kill " in line]
     assert killed == ["oom_kill 0"]
     script = "cat /sys/fs/cgroup/memory.peak /sys/fs/cgroup/memory/memory.max_usage_in_bytes 2>/dev/null"
-    print(f"most memory: {int(ready.inside(script, check=False).split()[0]) / 2**30:.1f} GB")
+    print(f"peak memory: {int(ready.inside(script, check=False).split()[0]) / 2**30:.1f} GB")
     assert restarts(ready) == before
     assert serves(ready)
 
 
 def start_alone(store: Path, *options: str) -> tuple[int, str]:
-    """Run the image with a model store of its own to its end: the exit code, and what it printed."""
+    """Run the image with a model store until it ends; returns the exit code and the output."""
     name = run(
         *("docker", "run", "--detach", "--read-only", "--tmpfs", "/tmp:exec", "--tmpfs", "/state:uid=10001"),
         *("--volume", f"{store}:/models:ro", *options, IMAGE),
@@ -150,10 +150,10 @@ def start_alone(store: Path, *options: str) -> tuple[int, str]:
 
 def test_a_container_without_archives_ends(tmp_path):
     tmp_path.chmod(0o755)
-    code, said = start_alone(tmp_path)
+    code, output = start_alone(tmp_path)
     assert code == 1
-    assert "holds no archive" in said
-    assert "Traceback" not in said
+    assert "holds no archive" in output
+    assert "Traceback" not in output
 
 
 def test_a_container_whose_workers_cannot_start_ends(tmp_path):
@@ -162,14 +162,14 @@ def test_a_container_whose_workers_cannot_start_ends(tmp_path):
     packing.pack(store, changes={"vector_classifier.py": broken.encode()})
     tmp_path.chmod(0o755)
     store.chmod(0o755)
-    code, said = start_alone(store)
+    code, output = start_alone(store)
     assert code == 1
-    assert "ended while it loaded the model" in said
+    assert "ended while it loaded the model" in output
 
 
-def test_a_container_that_must_have_a_gpu_ends_without():
-    code, said = start_alone(
+def test_a_container_that_requires_a_gpu_ends_without_one():
+    code, output = start_alone(
         ROOT / "model_store", "--env", "FASHION_DEVICE_TYPE=gpu", "--env", "NVIDIA_VISIBLE_DEVICES=void"
     )
     assert code == 1
-    assert "TorchServe found no GPU" in said
+    assert "TorchServe found no GPU" in output

@@ -1,4 +1,4 @@
-"""What the image and the files that describe it hold, and what they do not."""
+"""The contents of the image, and of the Compose files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -13,24 +14,26 @@ from serving import VERSION, settings
 from serving.settings import ROOT
 from tests.support.composing import IMAGE, inspect, run, wait_until
 
-MOST_BYTES = 1.25e9
+MAX_IMAGE_BYTES = 1.25e9
 
 
 def sh(script: str, image: str = IMAGE) -> str:
-    # As root, who may look everywhere.
+    # As root, who can read every folder.
     return run("docker", "run", "--rm", "--user=0", "--network=none", "--entrypoint", "sh", image, "-c", script)
 
 
-def config(*files: str, **environment: str) -> dict:
-    named = [part for file in files for part in ("--file", file)]
-    return json.loads(run("docker", "compose", *named, "config", "--format", "json", environment=environment))
+def config(*files: str, **environment: str) -> dict[str, Any]:
+    options = [part for file in files for part in ("--file", file)]
+    output = run("docker", "compose", *options, "config", "--format", "json", environment=environment)
+    document: dict[str, Any] = json.loads(output)
+    return document
 
 
 def test_hadolint_finds_nothing():
     assert run(str(Path(sys.executable).with_name("hadolint")), "docker/Dockerfile") == ""
 
 
-def test_keys_and_certificates_are_secrets_and_empty_without():
+def test_keys_and_certificates_are_secrets_and_empty_by_default():
     def secrets(**settings: str) -> dict[str, str]:
         return {name: secret["file"] for name, secret in config("docker-compose.yml", **settings)["secrets"].items()}
 
@@ -46,10 +49,10 @@ def test_keys_and_certificates_are_secrets_and_empty_without():
 def test_the_image_is_small():
     size = inspect(IMAGE)["Size"]
     print(f"{size / 1e9:.2f} GB")
-    assert size < MOST_BYTES
+    assert size < MAX_IMAGE_BYTES
 
 
-def test_the_image_is_labelled_and_has_a_user_of_fixed_number():
+def test_the_image_has_labels_and_a_user_with_a_fixed_uid():
     configured = inspect(IMAGE)["Config"]
     labels = {name.removeprefix("org.opencontainers.image."): value for name, value in configured["Labels"].items()}
     assert labels.keys() >= {"title", "description", "version", "revision", "base.name"}
@@ -69,7 +72,7 @@ def test_the_image_has_no_compiler_no_pip_and_no_tests():
     assert sh(script) == ""
 
 
-def test_the_gpu_overlay_field_by_field():
+def test_the_gpu_file_changes_only_environment_and_resources():
     plain = config("docker-compose.yml", FASHION_DEVICE="gpu")["services"]
     gpu = config("docker-compose.yml", "docker-compose.gpu.yml", FASHION_DEVICE="gpu")["services"]
     assert {name: gpu[name] for name in gpu if name != "fashion-serve"} == {
@@ -99,7 +102,7 @@ EXAMPLE = dict(re.findall(r"^#(FASHION_[A-Z_]+)=(.*)$", (ROOT / ".env.example").
 
 
 def test_every_setting_of_the_files_is_explained():
-    # What the Makefile sets for a build, and the files for the container.
+    # Set by the Makefile for a build, or by the files for the container.
     inner = {"FASHION_VERSION", "FASHION_REVISION", "FASHION_SUFFIX", "FASHION_DEVICE_TYPE"}
     used = set(re.findall(r"\bFASHION_[A-Z_]+", FILES)) - inner
     read = {option.variable for _, option in settings.options()}
@@ -107,27 +110,27 @@ def test_every_setting_of_the_files_is_explained():
     assert EXAMPLE.keys() - used <= read
 
 
-def test_the_defaults_of_the_example_are_those_of_the_files():
+def test_the_examples_defaults_are_those_of_the_files():
     defaults = set(re.findall(r"\$\{(FASHION_[A-Z_]+):-([^}]*)\}", FILES))
     shown = {(name, value) for name, value in EXAMPLE.items() if value}
     assert len(shown) > 5
     assert shown <= defaults
 
 
-def test_monitoring_comes_with_its_profile_alone():
-    every = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    assert {name for name in every if every[name].get("profiles") == ["monitoring"]} == {"prometheus", "grafana"}
-    assert config("docker-compose.yml")["services"].keys() == every.keys() - {"prometheus", "grafana"}
-    # A tag that moves would be another image tomorrow.
-    assert all(re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", every[name]["image"]) for name in ("prometheus", "grafana"))
+def test_monitoring_runs_only_with_its_profile():
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert {name for name in services if services[name].get("profiles") == ["monitoring"]} == {"prometheus", "grafana"}
+    assert config("docker-compose.yml")["services"].keys() == services.keys() - {"prometheus", "grafana"}
+    # Fixed versions, because a moving tag would change the image.
+    assert all(re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+", services[name]["image"]) for name in ("prometheus", "grafana"))
     for name in ("prometheus", "grafana"):
-        for mount in every[name]["volumes"]:
+        for mount in services[name]["volumes"]:
             source = mount.partition(":")[0]
             assert not source.startswith(".") or (ROOT / source).exists(), source
 
 
-def test_a_baked_image_serves_by_itself():
-    """Built as `make image BAKE=1` builds it, with neither model store nor network."""
+def test_a_baked_image_serves_without_a_model_store_or_network():
+    # As `make image BAKE=1` builds it.
     run("docker", "compose", "build", "--quiet", environment={"FASHION_SUFFIX": "-baked"})
     image = f"{IMAGE}-baked"
     stored = {path.name for path in (ROOT / "model_store").iterdir() if path.suffix in (".mar", ".json")}

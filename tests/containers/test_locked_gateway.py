@@ -1,4 +1,4 @@
-"""API keys and TLS in the container, set up as docs/operations.md says."""
+"""API keys and TLS in the container, set up as in docs/operations.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BOOT = (ROOT / "examples" / "ankle_boot.png").read_bytes()
 
 @pytest.fixture(params=["chown -R 10001 /keys", "chown -R 0:10001 /keys && chmod 440 /keys/*"], ids=["owner", "group"])
 def locked(ready, tmp_path, request):
-    """The service, asking for a key, over TLS; and the key, and the authority's certificate."""
+    """The service with keys and TLS, a key, and the authority's certificate."""
     keys = tmp_path / "keys"
     run("serving/gateway/certs.sh", str(keys))
     key = secrets.token_hex(32)
@@ -29,7 +29,7 @@ def locked(ready, tmp_path, request):
     return ready, key, keys / "ca.crt"
 
 
-def test_keys_and_tls_hold_in_the_container(locked):
+def test_keys_and_tls_work_in_the_container(locked):
     stack, key, authority = locked
     url = f"https://127.0.0.1:{stack.gateway_port}/predictions/fashion_convnet"
 
@@ -46,8 +46,8 @@ def test_keys_and_tls_hold_in_the_container(locked):
     assert requests.get(f"{stack.url}/healthz", timeout=TIMEOUT).status_code == 400
     credentials = grpc.ssl_channel_credentials(authority.read_bytes())
     with grpc.secure_channel(f"127.0.0.1:{stack.grpc_port}", credentials) as channel:
-        health, asked = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest()
+        health, request = health_pb2_grpc.HealthStub(channel), health_pb2.HealthCheckRequest()
         with pytest.raises(grpc.RpcError, match="UNAUTHENTICATED"):
-            health.Check(asked, timeout=TIMEOUT)
-        answer = health.Check(asked, timeout=TIMEOUT, metadata=[("x-api-key", key)])
+            health.Check(request, timeout=TIMEOUT)
+        answer = health.Check(request, timeout=TIMEOUT, metadata=[("x-api-key", key)])
     assert answer.status == health_pb2.HealthCheckResponse.SERVING

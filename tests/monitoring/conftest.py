@@ -1,4 +1,4 @@
-"""One service with one Prometheus, shared by the tests, after half a minute of traffic and the loss of a worker."""
+"""A service and a Prometheus, shared by the tests, after half a minute of traffic and the loss of a worker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serving.polling import wait_until
 from tests.support import watched
 from tests.support.place import Place, make_place
 
-_LOSSES = 5
+_MAX_LOST_WORKERS = 5
 
 
 @pytest.fixture(scope="session")
@@ -26,14 +26,14 @@ def place(tmp_path_factory) -> Iterator[Place]:
 
 @pytest.fixture(scope="session")
 def prometheus(place, tmp_path_factory) -> Iterator[Prometheus]:
-    """What has watched the service while it answered, failed and lost a worker; it goes on while tests run."""
-    with watched.traffic(place), watched.prometheus(place, tmp_path_factory.mktemp("prometheus") / "run") as found:
-        # A counter's first value is no increase, so it takes more than one failure to make a rate of failures.
+    """A Prometheus that has scraped the service under traffic and failures, and still scrapes it during the tests."""
+    with watched.traffic(place), watched.prometheus(place, tmp_path_factory.mktemp("prometheus") / "run") as running:
+        # A counter's first value has no rate, so a rate of failures needs more than one failure.
         failures = f"rate(Requests5XX[{watched.INTERVAL}]) > 0"
-        for _ in range(_LOSSES):
+        for _ in range(_MAX_LOST_WORKERS):
             watched.lose_worker(place, "blobs_mlp")
-            if wait_until(lambda: bool(found.now(failures)), 2 * watched.SCRAPE):
+            if wait_until(lambda: bool(running.query(failures)), 2 * watched.SCRAPE_INTERVAL_S):
                 break
         else:
-            pytest.fail(f"{_LOSSES} lost workers, and no failures: {found.now('Requests5XX')}")
-        yield found
+            pytest.fail(f"{_MAX_LOST_WORKERS} lost workers caused no failures: {running.query('Requests5XX')}")
+        yield running

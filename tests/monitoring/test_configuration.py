@@ -1,4 +1,4 @@
-"""Prometheus takes its configuration, the alerts fire when they must, and Grafana's files belong together."""
+"""Prometheus accepts its configuration, the alerts fire when they must, and Grafana's files are consistent."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from tests.support.watched import program
     ids=" ".join,
 )
 def test_promtool(arguments):
-    ran = subprocess.run([program("promtool"), *arguments], cwd=ROOT, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    result = subprocess.run([program("promtool"), *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_every_alert_has_a_rule_test_and_an_explanation():
     rules = yaml.safe_load((dashboard.FOLDER / "alerts.yml").read_text())["groups"][0]["rules"]
     cases = yaml.safe_load((ROOT / "tests" / "monitoring" / "alerts.test.yml").read_text())["tests"]
-    asked = [one for case in cases for one in case["alert_rule_test"]]
+    checks = [check for case in cases for check in case["alert_rule_test"]]
     names = {rule["alert"] for rule in rules}
-    assert {one["alertname"] for one in asked if one["exp_alerts"]} == names
-    assert {one["alertname"] for one in asked if not one["exp_alerts"]} == names
+    assert {check["alertname"] for check in checks if check["exp_alerts"]} == names
+    assert {check["alertname"] for check in checks if not check["exp_alerts"]} == names
     documented = (ROOT / "docs" / "monitoring.md").read_text()
     assert [name for name in names if f"`{name}`" not in documented] == []
 
 
-def test_the_dashboard_asks_the_provisioned_prometheus():
+def test_the_dashboard_queries_the_provisioned_prometheus():
     provisioning = dashboard.FOLDER / "grafana" / "provisioning"
     (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text())["datasources"]
-    described = json.loads(dashboard.DASHBOARD.read_text())
-    shown = [panel for panel in described["panels"] if panel["type"] != "row"]
-    assert {panel["datasource"]["uid"] for panel in shown} == {source["uid"]}
-    assert {target["datasource"]["uid"] for panel in shown for target in panel["targets"]} == {source["uid"]}
-    numbers = [panel["id"] for panel in described["panels"]]
+    panels = json.loads(dashboard.DASHBOARD.read_text())["panels"]
+    filled = [panel for panel in panels if panel["type"] != "row"]
+    assert {panel["datasource"]["uid"] for panel in filled} == {source["uid"]}
+    assert {target["datasource"]["uid"] for panel in filled for target in panel["targets"]} == {source["uid"]}
+    numbers = [panel["id"] for panel in panels]
     assert len(set(numbers)) == len(numbers)
     prometheus = yaml.safe_load((dashboard.FOLDER / "prometheus.yml").read_text())
     assert source["jsonData"]["timeInterval"] == prometheus["global"]["scrape_interval"]
@@ -54,8 +54,10 @@ def test_the_dashboard_asks_the_provisioned_prometheus():
 def test_panels_do_not_overlap():
     taken: set[tuple[int, int]] = set()
     for panel in json.loads(dashboard.DASHBOARD.read_text())["panels"]:
-        at = panel["gridPos"]
-        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        grid = panel["gridPos"]
+        cells = {
+            (x, y) for x in range(grid["x"], grid["x"] + grid["w"]) for y in range(grid["y"], grid["y"] + grid["h"])
+        }
         assert not cells & taken, panel["title"]
-        assert at["x"] + at["w"] <= 24
+        assert grid["x"] + grid["w"] <= 24
         taken |= cells

@@ -1,4 +1,4 @@
-"""A composed service as tests see it: its container, what Docker says of it, and its gateway."""
+"""Docker commands for tests, and a composed service: its container and its gateway."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from serving.settings import ROOT
 # `make test-containers` sets FASHION_DEVICE, and COMPOSE_FILE for a GPU.
 IMAGE = f"fashion-serve:{os.environ.get('FASHION_DEVICE', 'cpu')}"
 TIMEOUT = 60.0
-# How long a machine with nothing else to do takes to import torch in a container, generously.
+# Time to import torch in a container on an idle machine, rounded up.
 _IMPORT_S = 2.0
 
 
 def run(*command: str, environment: dict[str, str] | None = None, check: bool = True, timeout: float = 360) -> str:
-    """Run a command and return what it printed; with ``check`` it must succeed."""
-    ran = subprocess.run(
+    """Run a command and return its output; with ``check`` it must succeed."""
+    result = subprocess.run(
         command,
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
@@ -32,22 +32,23 @@ def run(*command: str, environment: dict[str, str] | None = None, check: bool = 
         text=True,
         timeout=timeout,
     )
-    assert not check or ran.returncode == 0, f"{' '.join(command)}: {ran.returncode}\n{ran.stdout}"
-    return ran.stdout
+    assert not check or result.returncode == 0, f"{' '.join(command)}: {result.returncode}\n{result.stdout}"
+    return result.stdout
 
 
 def inspect(name: str) -> dict[str, Any]:
-    """All that Docker knows of a container or image."""
-    return json.loads(run("docker", "inspect", name))[0]
+    """Docker's description of a container or image."""
+    description: dict[str, Any] = json.loads(run("docker", "inspect", name))[0]
+    return description
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> float:
-    """Wait until a condition holds, and return how many seconds that took."""
-    begun = time.monotonic()
+    """Wait until a condition holds; returns the seconds that it took. ``what`` is for the error message."""
+    started = time.monotonic()
     while not condition():
-        assert time.monotonic() - begun < timeout, f"{what}: not within {timeout:g} s"
+        assert time.monotonic() - started < timeout, f"{what}: not within {timeout:g} s"
         time.sleep(0.1)
-    return time.monotonic() - begun
+    return time.monotonic() - started
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Stack:
 
     Attributes:
         project: its name.
-        gateway_port, grpc_port: where it is published.
+        gateway_port, grpc_port: its published ports.
     """
 
     project: str
@@ -74,7 +75,7 @@ class Stack:
         return f"{self.project}-fashion-serve-1"
 
     def compose(self, *arguments: str, **settings: str) -> str:
-        """Run docker compose with the project's files, and settings in the place of its own."""
+        """Run docker compose with the project's files; ``settings`` override its variables."""
         own = {
             "COMPOSE_PROJECT_NAME": self.project,
             "FASHION_GATEWAY_PORT": str(self.gateway_port),
@@ -83,37 +84,37 @@ class Stack:
         return run("docker", "compose", *arguments, environment={**own, **settings})
 
     def up(self, *options: str, **settings: str) -> float:
-        """Bring up what is not, wait until it is healthy, and return how many seconds that took."""
-        begun = time.monotonic()
+        """Start the service, wait until it is healthy, and return the seconds that it took."""
+        started = time.monotonic()
         self.compose("up", "--detach", "--wait", "--wait-timeout", "120", *options, **settings)
-        return time.monotonic() - begun
+        return time.monotonic() - started
 
     def down(self) -> None:
-        """Remove it, its volume too."""
+        """Remove the service and its volume."""
         self.compose("down", "--volumes")
 
     def inspect(self) -> dict[str, Any]:
-        """What Docker knows of its container."""
+        """Docker's description of its container."""
         return inspect(self.container)
 
     def inside(self, script: str, check: bool = True) -> str:
-        """What a shell script prints in its container."""
+        """Run a shell script in its container; returns the output."""
         return run("docker", "exec", self.container, "sh", "-c", script, check=check)
 
     def beside(self, script: str) -> str:
-        """What a Python script prints in another container on its network."""
+        """Run a Python script in another container on its network; returns the output."""
         network = f"--network={self.project}_default"
         return run("docker", "run", "--rm", network, "--entrypoint", "python", IMAGE, "-c", script)
 
     def is_ready(self) -> bool:
-        """The gateway says that everything is ready."""
+        """Whether the gateway answers 200 at /readyz."""
         try:
             return requests.get(f"{self.url}/readyz", timeout=2).status_code == 200
         except requests.RequestException:
             return False
 
     def slowed(self, seconds: float) -> float:
-        """A time limit for a machine with nothing else to do, longer in proportion where other work slows this one."""
-        begun = time.monotonic()
+        """A time limit of an idle machine, extended in proportion to the current load of this one."""
+        started = time.monotonic()
         run("docker", "exec", self.container, "python", "-c", "import torch")
-        return seconds * max(1.0, (time.monotonic() - begun) / _IMPORT_S)
+        return seconds * max(1.0, (time.monotonic() - started) / _IMPORT_S)

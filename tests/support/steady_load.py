@@ -1,4 +1,4 @@
-"""Steady load on a gateway, every answer checked, and every request that was refused sent again as it asks for."""
+"""Steady load on a gateway: checks every answer, and retries refused requests after their Retry-After."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 import requests
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 28, 28), np.uint8)
-# Seconds for one request with all its attempts.
-PATIENCE = 60.0
+# For one request with all its attempts: several times a restart of the container.
+REQUEST_TIMEOUT_S = 60.0
 
 
 class Load:
-    """Callers that send one image after another, from entering to leaving the context.
+    """Callers that send one image after another while the context is open.
 
     Attributes:
-        outcomes: how often what happened to an attempt: "right", "refused" (503 that says when to come again, or a
-            connection that ended before any answer), or in words what should not happen.
+        outcomes: number of attempts by outcome: "right", "refused" (503 with Retry-After, or a connection that ended
+            before any answer), or the description of an error.
         answered: requests that got a right answer in the end.
     """
 
@@ -44,18 +44,18 @@ class Load:
 
     @property
     def wrong(self) -> dict[str, int]:
-        """What should not have happened."""
+        """The outcomes that are errors."""
         return {outcome: count for outcome, count in self.outcomes.items() if outcome not in ("right", "refused")}
 
     def _send(self, session: requests.Session, image: np.ndarray) -> requests.Response:
         headers = {"Content-Type": "application/octet-stream"}
-        return session.post(self._url, data=image.tobytes(), headers=headers, timeout=PATIENCE)
+        return session.post(self._url, data=image.tobytes(), headers=headers, timeout=REQUEST_TIMEOUT_S)
 
     def _call(self, number: int) -> None:
         session = requests.Session()
         while not self._stop.is_set():
             number = (number + 1) % len(IMAGES)
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + REQUEST_TIMEOUT_S
             while (outcome := self._try(session, number)) == "refused" and time.monotonic() < deadline:
                 time.sleep(1)
             with self._lock:

@@ -1,4 +1,4 @@
-"""A service under real traffic, and a real Prometheus that watches it as ``monitoring/prometheus.yml`` says."""
+"""A service under real traffic, and a real Prometheus that scrapes it according to ``monitoring/prometheus.yml``."""
 
 from __future__ import annotations
 
@@ -24,27 +24,28 @@ from serving.settings import HOST, ROOT
 from tests.support import free_ports
 from tests.support.place import Place
 
-# Seconds between two scrapes, and what Grafana's $__rate_interval is by that.
-SCRAPE = 1
+# A short scrape interval, so that the tests don't wait long for rates.
+SCRAPE_INTERVAL_S = 1
+# The value of Grafana's $__rate_interval in the dashboard's queries.
 INTERVAL = "10s"
-# Scrapes after which every rate has a value.
-SCRAPES = 15
+# Scrapes until every rate over INTERVAL has a value.
+_MIN_SCRAPES = 15
 TIMEOUT = 60
 
 
 def program(name: str) -> str:
-    """A program of Debian's package ``prometheus``; the tests here fail without it."""
-    found = shutil.which(name)
-    if found is None:
+    """A program of Debian's package ``prometheus``; without it the tests fail."""
+    path = shutil.which(name)
+    if path is None:
         pytest.fail(f"{name} is missing; on Debian: sudo apt-get install prometheus")
-    return found
+    return path
 
 
 @contextlib.contextmanager
 def prometheus(place: Place, folder: Path) -> Iterator[Prometheus]:
-    """A Prometheus that watches the service at ``place`` every second."""
+    """A Prometheus that scrapes the service at ``place`` every second."""
     config = yaml.safe_load((dashboard.FOLDER / "prometheus.yml").read_text())
-    config["global"] = {"scrape_interval": f"{SCRAPE}s", "evaluation_interval": f"{SCRAPE}s"}
+    config["global"] = {"scrape_interval": f"{SCRAPE_INTERVAL_S}s", "evaluation_interval": f"{SCRAPE_INTERVAL_S}s"}
     config["rule_files"] = [str(dashboard.FOLDER / "alerts.yml")]
     for job in config["scrape_configs"]:
         assert job["static_configs"] == [{"targets": ["fashion-serve:8003"]}]
@@ -60,15 +61,15 @@ def prometheus(place: Place, folder: Path) -> Iterator[Prometheus]:
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
     try:
-        found = Prometheus(f"http://{HOST}:{port}")
+        running = Prometheus(f"http://{HOST}:{port}")
 
         def ready() -> bool:
             with contextlib.suppress(QueryError):
-                return bool(found.now(f"sum_over_time(up[1m]) >= {SCRAPES}"))
+                return bool(running.query(f"sum_over_time(up[1m]) >= {_MIN_SCRAPES}"))
             return False
 
         assert wait_until(ready, TIMEOUT), (folder / "prometheus.log").read_text()
-        yield found
+        yield running
     finally:
         process.terminate()
         process.wait(10)
@@ -76,7 +77,7 @@ def prometheus(place: Place, folder: Path) -> Iterator[Prometheus]:
 
 @contextlib.contextmanager
 def traffic(place: Place) -> Iterator[None]:
-    """Requests of every kind to every model, right and wrong ones, one after another, as long as this lasts."""
+    """Sends requests of every kind to every model, valid and invalid ones, until the context ends."""
     over = threading.Event()
     thread = threading.Thread(target=_send, args=(place, over))
     thread.start()
@@ -88,25 +89,25 @@ def traffic(place: Place) -> Iterator[None]:
 
 
 def _send(place: Place, over: threading.Event) -> None:
-    shirt = (ROOT / "examples" / "ankle_boot.png").read_bytes()
+    boot = (ROOT / "examples" / "ankle_boot.png").read_bytes()
     noise = np.random.default_rng(1).integers(0, 256, (8, 28, 28), dtype=np.uint8)
     tensor = {"name": "image", "shape": [1, 28, 28], "datatype": "UINT8", "data": noise[0].ravel().tolist()}
     session = requests.Session()
     session.trust_env = False
 
-    def post(model: str, **given: object) -> None:
-        # What a lost worker does to requests is not what is tried here.
+    def post(model: str, **request: Any) -> None:
+        # Requests may fail while a worker is lost; other tests cover that.
         with contextlib.suppress(requests.RequestException):
-            session.post(f"{place.gateway}/predictions/{model}", timeout=10, **given)
+            session.post(f"{place.gateway}/predictions/{model}", timeout=10, **request)
 
     octets = {"Content-Type": "application/octet-stream"}
     while not over.is_set():
         for model in ("fashion_mlp", "fashion_convnet"):
-            post(model, data=shirt, headers={"Content-Type": "image/png"})
+            post(model, data=boot, headers={"Content-Type": "image/png"})
             post(model, data=noise.tobytes(), headers=octets)
             post(model, json={"instances": [noise[0].tolist()]})
             post(model, json={"inputs": [tensor]})
-            post(model, files={"image": shirt})
+            post(model, files={"image": boot})
             post(model, data=b"\x89PNG\r\n\x1a\nand no more", headers={"Content-Type": "image/png"})
             post(model, data=b"x" * 783, headers=octets)
             post(model, data=b"x", headers={"Content-Type": "application/zip"})
@@ -115,29 +116,30 @@ def _send(place: Place, over: threading.Event) -> None:
 
 
 def lose_worker(place: Place, model: str) -> None:
-    """Kill a worker while it has a request, which so fails, and wait until the next one is ready."""
+    """Kill a worker during a request, which fails by that, and wait until the next worker is ready."""
 
-    def described() -> Any:
+    def description() -> Any:
         return requests.get(f"{place.management}/models/{model}", timeout=TIMEOUT).json()[0]
 
     def worker() -> Any:
-        return described()["workers"][0]
+        return description()["workers"][0]
 
     pid = worker()["pid"]
     os.kill(pid, signal.SIGSTOP)
-    # The first goes to the stopped worker, the next one waits behind it. Past the gateway, which would ask once more.
-    asking = [threading.Thread(target=_ask, args=(place, model)) for _ in range(2)]
-    for thread in asking:
+    # The first request reaches the stopped worker, and the second waits in the queue. Both bypass the gateway, which
+    # would retry them.
+    senders = [threading.Thread(target=_predict, args=(place, model)) for _ in range(2)]
+    for thread in senders:
         thread.start()
     try:
-        assert wait_until(lambda: described()["jobQueueStatus"]["pendingRequests"] > 0, TIMEOUT)
+        assert wait_until(lambda: description()["jobQueueStatus"]["pendingRequests"] > 0, TIMEOUT)
     finally:
         os.kill(pid, signal.SIGKILL)
-        for thread in asking:
+        for thread in senders:
             thread.join(TIMEOUT)
     assert wait_until(lambda: worker()["status"] == "READY" and worker()["pid"] != pid, TIMEOUT)
 
 
-def _ask(place: Place, model: str) -> None:
+def _predict(place: Place, model: str) -> None:
     with contextlib.suppress(requests.RequestException):
         requests.post(f"{place.inference}/predictions/{model}", json=[0.5, -1.5, 3.0, 2.0], timeout=TIMEOUT)

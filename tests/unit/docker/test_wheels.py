@@ -1,4 +1,4 @@
-"""``docker/wheels.sh``, with a pip that notes what it is asked for in place of fetching gigabytes."""
+"""``docker/wheels.sh``, with a stand-in for pip that records its arguments instead of downloading gigabytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ esac
 
 @pytest.fixture
 def fill(tmp_path):
-    """Fills a wheelhouse: the process that has ended, and what pip was asked for."""
+    """Fills a wheelhouse; returns the finished process and the arguments of each call of pip."""
 
     def fill(device: str, fetch: str = "true") -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
         for folder in ("docker", "requirements"):
@@ -30,39 +30,39 @@ def fill(tmp_path):
         python.write_text(PYTHON.format(log=log, fetch=fetch, python=sys.executable))
         python.chmod(0o755)
         command = [tmp_path / "docker" / "wheels.sh", device]
-        ran = subprocess.run(
+        result = subprocess.run(
             command, env={"PYTHON": str(python), "PATH": "/usr/bin:/bin"}, capture_output=True, text=True
         )
-        return ran, [line.split() for line in log.read_text().splitlines()]
+        return result, [line.split() for line in log.read_text().splitlines()]
 
     return fill
 
 
-def test_every_glibc_that_a_wheel_may_be_built_for_is_named(fill):
-    # pip takes none for an older one by itself; NCCL's wheels are for 2.18 alone.
-    ran, (asked,) = fill("gpu", "touch wheelhouse/gpu/nvidia_nccl.whl")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+def test_every_accepted_glibc_version_is_named(fill):
+    # pip does not accept wheels for older versions by itself; NCCL's wheels are for 2.18 only.
+    result, (arguments,) = fill("gpu", "touch wheelhouse/gpu/nvidia_nccl.whl")
+    assert result.returncode == 0, result.stdout + result.stderr
     for minor in range(5, 29):
-        assert any(word.startswith(f"manylinux_2_{minor}_") for word in asked)
-    assert "requirements/service.txt" in asked
-    # Once is enough.
+        assert any(word.startswith(f"manylinux_2_{minor}_") for word in arguments)
+    assert "requirements/service.txt" in arguments
+    # A complete wheelhouse is not filled again.
     assert fill("gpu")[1] == []
 
 
-def test_build_of_torch_without_cuda_is_no_gpu_wheelhouse(fill):
-    ran, _ = fill("gpu")
-    assert ran.returncode == 1
-    assert "without CUDA" in ran.stderr
+def test_a_gpu_wheelhouse_without_cuda_is_an_error(fill):
+    result, _ = fill("gpu")
+    assert result.returncode == 1
+    assert "without CUDA" in result.stderr
 
 
-def test_torch_for_the_cpu_comes_first_and_alone(fill):
-    ran, asked = fill("cpu")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ["--no-deps" in each for each in asked] == [True, False]
-    assert asked[0][-1].startswith("torch==")
+def test_the_cpu_build_of_torch_is_downloaded_first_and_separately(fill):
+    result, calls = fill("cpu")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert ["--no-deps" in call for call in calls] == [True, False]
+    assert calls[0][-1].startswith("torch==")
 
 
-def test_other_devices_are_told(fill):
-    ran, asked = fill("tpu")
-    assert (ran.returncode, asked) == (2, [])
-    assert "usage: " in ran.stderr
+def test_other_devices_are_refused(fill):
+    result, calls = fill("tpu")
+    assert (result.returncode, calls) == (2, [])
+    assert "usage: " in result.stderr
