@@ -205,7 +205,7 @@ lint: $(VENV)/.lint-installed lint-web ## style, types, layers, spelling, shell 
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@PYTHONPATH=client $(BIN)/lint-imports --no-logo
+	@report=$$(PYTHONPATH=client $(BIN)/lint-imports --no-logo) || { echo "$$report"; exit 1; }
 	@$(BIN)/codespell
 	@if command -v $(SHELLCHECK) >/dev/null; then $(SHELLCHECK) $(SHELL_SCRIPTS); \
 		else echo "shellcheck is not installed and was skipped; on Debian: sudo apt-get install shellcheck"; fi
