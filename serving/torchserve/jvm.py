@@ -149,7 +149,7 @@ def _low_latency_prefix(settings: Settings) -> list[str]:
     With batches they would make the slowest answers slower.
     """
     chrt, taskset, words = shutil.which("chrt"), shutil.which("taskset"), []
-    # Under SCHED_BATCH the wake-ups of the frontend's threads don't pre-empt a computing worker.
+    # Under SCHED_BATCH the wake-ups of the frontend's threads don't preempt a computing worker.
     if chrt and subprocess.run([chrt, "--batch", "0", "true"], capture_output=True, check=False).returncode == 0:
         words += [chrt, "--batch", "0"]
     # A request passes through six threads of the frontend, and waking a thread on another core takes longer than its
