@@ -339,8 +339,8 @@ def test_nginx_accepts_the_configuration_without_a_warning(tiny_service, keys, c
         _share(tmp_path, ("tiny", "2.0", 0.01), ("other", "1.0", 100))
     changes["everything"] = {key: value for change in changes.values() for key, value in change.items()}
     program = nginx_binary.find(settings.read().nginx)
-    given = dataclasses.replace(tiny_service.settings, run=tmp_path, logs=tmp_path, **changes[name])
-    command = gateway_config.command(program, gateway_config.write_config(given, program, tmp_path))
+    changed = dataclasses.replace(tiny_service.settings, run=tmp_path, logs=tmp_path, **changes[name])
+    command = gateway_config.command(program, gateway_config.write_config(changed, program, tmp_path))
     result = subprocess.run([*command, "-t"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "[warn]" not in result.stderr

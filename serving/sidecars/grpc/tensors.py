@@ -51,7 +51,7 @@ def is_raw(request: ModelInferRequest) -> bool:
 
 
 def to_http(request: ModelInferRequest) -> tuple[bytes, int]:
-    """Write a request as an HTTP body with binary tensors that asks for binary outputs.
+    """Write a request as an HTTP body with binary tensors, with a request for binary outputs.
 
     Returns:
         The body, and the number of bytes of JSON at its start.
