@@ -146,14 +146,14 @@ class Encoder:
 
     def _object(self, texts: list[bytes], values: NDArray[np.float32], best: int, top_k: int | None) -> bytes:
         if top_k is None:
-            named = self._probabilities % tuple(texts)
+            member = self._probabilities % tuple(texts)
         else:
             order = np.argsort(-values, kind="stable")[:top_k]
-            named = b'"probabilities":{%b}' % b",".join(self._labels[index] + b":" + texts[index] for index in order)
+            member = b'"probabilities":{%b}' % b",".join(self._labels[index] + b":" + texts[index] for index in order)
         if self._output.activation == "softmax":
-            return b"%b%b,%b}" % (self._heads[best], texts[best], named)
+            return b"%b%b,%b}" % (self._heads[best], texts[best], member)
         labels = [self._labels[index] for index in np.flatnonzero(values >= THRESHOLD)]
-        return b'{%b,"labels":[%b]}' % (named, b",".join(labels))
+        return b'{%b,"labels":[%b]}' % (member, b",".join(labels))
 
 
 def _texts(probabilities: NDArray[np.float32]) -> list[list[bytes]]:

@@ -62,14 +62,14 @@ def metadata(signature: Signature, versions: Sequence[str]) -> dict[str, Any]:
     def tensor(name: str, datatype: str, *shape: int) -> dict[str, Any]:
         return {"name": name, "datatype": datatype, "shape": [-1, *shape]}
 
-    taken, out = signature.input, signature.output
-    shapes = {"probabilities": [len(out.labels)], "class": [], "label": []}
+    inputs, outputs = signature.input, signature.output
+    shapes = {"probabilities": [len(outputs.labels)], "class": [], "label": []}
     return {
         "name": signature.model,
         "versions": list(versions),
         "platform": "pytorch_torchscript",
-        "inputs": [tensor(taken.name, native_datatype(signature), *taken.shape)],
-        "outputs": [tensor(name, _OUTPUT_DATATYPES[name], *shapes[name]) for name in OUTPUT_NAMES[out.activation]],
+        "inputs": [tensor(inputs.name, native_datatype(signature), *inputs.shape)],
+        "outputs": [tensor(name, _OUTPUT_DATATYPES[name], *shapes[name]) for name in OUTPUT_NAMES[outputs.activation]],
     }
 
 
