@@ -75,7 +75,7 @@ def free_ports(count: int) -> list[int]:
 def service(
     models: Sequence[str],
     profile: str = "throughput",
-    beside: Callable[[str], None] | None = None,
+    during_start: Callable[[str], None] | None = None,
     serving: Serving | None = None,
 ) -> Iterator[Service]:
     """Run a service of some trained models, and remove it after the block.
@@ -83,7 +83,7 @@ def service(
     Args:
         models: names of the catalog.
         profile: one of the catalog's ``PROFILES``.
-        beside: runs in a thread during the start, with the URL of TorchServe's own port.
+        during_start: called in a thread during the start, with the URL of TorchServe's own port.
         serving: serving settings that replace the catalog's.
 
     Raises:
@@ -112,13 +112,13 @@ def service(
             for model in models:
                 entry = dataclasses.replace(catalog.get(model), serving=serving)
                 archiving.archive(entry, "1.0", Path(folder, "store"))
-        watcher = threading.Thread(target=beside, args=(urls["INFERENCE"],)) if beside else None
-        if watcher:
-            watcher.start()
+        thread = threading.Thread(target=during_start, args=(urls["INFERENCE"],)) if during_start else None
+        if thread:
+            thread.start()
         try:
             run("serving", "start")
-            if watcher:
-                watcher.join()
+            if thread:
+                thread.join()
             state = json.loads(Path(folder, "run", "service.json").read_text())
             yield Service(
                 urls["INFERENCE"],

@@ -1,7 +1,7 @@
-"""Figures of the pages, from ``bench/results/*.json`` and the code's defaults.
+"""Render figures into the pages, from ``bench/results/*.json`` and the code's defaults.
 
     python -m bench.render             rewrite the figures in README.md and docs/ (make figures)
-    python -m bench.render --check     fail where a page disagrees (make lint)
+    python -m bench.render --check     fail if a page has other figures (make lint)
 
 A page marks each figure or table: ``<!-- figures: NAME ARGUMENTS -->…<!-- /figures -->``. ``FIGURES`` has the names.
 """
@@ -35,17 +35,17 @@ _MARK = re.compile(r"(<!-- figures: ([^>]+?) -->)(.*?)(<!-- /figures -->)", re.D
 
 
 class FigureError(Exception):
-    """A page asks for a figure that does not exist; the message names both."""
+    """A page names a figure that does not exist; the message has the figure."""
 
 
 def comparison(title: str) -> dict[str, Any]:
-    """One of ``TITLES`` as it was measured: the machine and the results."""
+    """The machine and the results of one of ``TITLES``."""
     measured: dict[str, Any] = json.loads((reporting.RESULTS / f"peers-{title}.json").read_text())
     return measured
 
 
 def results(name: str) -> Any:
-    """What was measured, without the machine."""
+    """The results of a measurement, without the machine."""
     return json.loads((reporting.RESULTS / f"{name}.json").read_text())["results"]
 
 
@@ -54,12 +54,12 @@ def _by_rate(servers: dict[str, Any], connections: str) -> list[tuple[str, Any]]
 
 
 def _server_name(name: str, server: dict[str, Any]) -> str:
-    deaths = f" (died {server['deaths']} times and was started again)" if server.get("deaths") else ""
+    deaths = f" (died {server['deaths']} times and was restarted)" if server.get("deaths") else ""
     return f"**{name}**" if name == OURS else f"{name} {server['version']}{deaths}"
 
 
 def throughput_table(measured: dict[str, Any]) -> str:
-    """Requests a second (spread of the rounds), p50 and p99 in ms, by server and number of connections."""
+    """Requests per second (range of the rounds), p50 and p99 in ms, by server and number of connections."""
     servers: dict[str, Any] = measured["results"]["servers"]
     connections = list(servers[OURS]["connections"])
     rows = []
@@ -77,7 +77,7 @@ def throughput_table(measured: dict[str, Any]) -> str:
 
 
 def ratio_to_best(measured: dict[str, Any], connections: str) -> tuple[float, str]:
-    """This service's requests a second over those of the best other server, and that server's name."""
+    """The ratio of this service's rate to the fastest other server's, and that server's name."""
     servers: dict[str, Any] = measured["results"]["servers"]
     rates = {name: server["connections"][connections]["requests_per_second"] for name, server in servers.items()}
     ours = rates.pop(OURS)
@@ -209,20 +209,20 @@ def _memory(when: str) -> str:
 
 
 def _chaos(key: str) -> str:
-    """Cells of one fault: calls answered, not answered, wrong, tries repeated, seconds until all was ready again."""
+    """Cells of one fault: calls answered, not answered, wrong; retries; seconds until all parts were ready again."""
     scene = results("chaos")[key]
     calls, tries = scene["calls"], scene["tries"]
-    refused = sum(count for outcome, count in calls.items() if outcome not in ("ok", "wrong"))
-    repeated = sum(tries.values()) - sum(calls.values())
+    unanswered = sum(count for outcome, count in calls.items() if outcome not in ("ok", "wrong"))
+    retries = sum(tries.values()) - sum(calls.values())
     ready = scene.get("back_seconds") or [
         scene[name] for name in ("ready_seconds", "replaced_seconds") if name in scene
     ]
     shown = f"{max(ready):.1f} s" if ready else "–"
-    return f" {calls['ok']:,} | {refused:,} | {calls.get('wrong', 0)} | {repeated:,} | {shown} "
+    return f" {calls['ok']:,} | {unanswered:,} | {calls.get('wrong', 0)} | {retries:,} | {shown} "
 
 
 def _slow_clients() -> str:
-    """The rate of the other callers among slow clients, of their rate without."""
+    """The other callers' rate beside slow clients, as a share of their rate without slow clients."""
     scene = results("chaos")["slow-clients"]
     return f"{statistics.median(scene['among']) / statistics.median(scene['alone']):.0%}"
 
@@ -233,7 +233,7 @@ def _machine(name: str) -> str:
 
 
 def _value(form: str, path: str) -> str:
-    """One number of a results file: a format of Python, and the path of file and keys."""
+    """One number of a results file, by its path ``FILE/KEY/…``, in one of Python's formats."""
     name, *keys = path.split("/")
     value = results(name)
     for key in keys:
@@ -272,10 +272,10 @@ _ARGUMENTS = {"value": 2, "ratio": 2}
 
 
 def rendered(text: str) -> str:
-    """A page with every marked figure as it is now.
+    """A page with all marked figures rendered.
 
     Raises:
-        FigureError: there is no such figure.
+        FigureError: a marked figure does not exist.
     """
 
     def replace(match: re.Match[str]) -> str:
@@ -297,7 +297,7 @@ def pages() -> list[Path]:
 
 
 def main() -> int:
-    """Rewrite or check all pages; the exit code."""
+    """Rewrite or check all pages; return the exit code."""
     code = 0
     for page in pages():
         shown = page.relative_to(ROOT)

@@ -70,7 +70,7 @@ def main() -> int:
             results["import torch"].append(time.monotonic() - begin)
             for name, models in (("one model", MODELS[:1]), ("both models", MODELS)):
                 first = FirstAnswers(models)
-                with local_service.service(models, beside=first):
+                with local_service.service(models, during_start=first):
                     results[name].append(first.seconds)
     except local_service.ServiceError as error:
         print(f"error: {error}", file=sys.stderr)

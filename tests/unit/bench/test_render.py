@@ -1,4 +1,4 @@
-"""Figures are written into the marked places of the pages, and a page that disagrees is named."""
+"""Figures are rendered into the marks of the pages, and a page with other figures is reported."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def run(monkeypatch, *arguments):
     return render.main()
 
 
-def test_a_figure_is_replaced_and_the_text_around_it_stays(page, monkeypatch):
+def test_a_figure_is_replaced_and_the_text_around_it_is_kept(page, monkeypatch):
     assert run(monkeypatch) == 0
     assert page.read_text() == (
         "It takes <!-- figures: value .1f start/both models/seconds/1 -->2.2<!-- /figures --> s.\n"
     )
 
 
-def test_a_page_with_an_old_figure_fails_the_check_and_stays_as_it_is(page, monkeypatch, capsys):
+def test_a_page_with_an_old_figure_fails_the_check_and_is_not_changed(page, monkeypatch, capsys):
     before = page.read_text()
     assert run(monkeypatch, "--check") == 1
     assert "README.md has other figures" in capsys.readouterr().err
@@ -42,7 +42,7 @@ def test_a_page_with_an_old_figure_fails_the_check_and_stays_as_it_is(page, monk
     assert run(monkeypatch, "--check") == 0
 
 
-def test_a_table_stands_on_lines_of_its_own(monkeypatch):
+def test_a_table_gets_its_own_lines(monkeypatch):
     monkeypatch.setitem(render.FIGURES, "table", lambda: "| a |\n| --- |")
     assert render.rendered("<!-- figures: table --><!-- /figures -->") == (
         "<!-- figures: table -->\n\n| a |\n| --- |\n\n<!-- /figures -->"
@@ -50,16 +50,16 @@ def test_a_table_stands_on_lines_of_its_own(monkeypatch):
 
 
 @pytest.mark.parametrize("figure", ["nothing", "value .1f start/one model", "value .1f absent/x", "value .1f", "peers"])
-def test_a_figure_that_does_not_exist_is_named(page, figure, monkeypatch, capsys):
+def test_a_missing_figure_is_reported(page, figure, monkeypatch, capsys):
     page.write_text(f"<!-- figures: {figure} -->1<!-- /figures -->")
     assert run(monkeypatch) == 1
     assert f"README.md: no figure '{figure}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", render.pages(), ids=lambda path: path.name)
-def test_every_mark_is_closed_and_none_begins_a_line_of_a_paragraph(path):
+def test_every_mark_is_closed_and_none_starts_a_line_of_a_paragraph(path):
     text = path.read_text()
     assert text.count("<!-- figures: ") == text.count("<!-- /figures -->") == len(render._MARK.findall(text))
-    # Markdown takes such a line as HTML.
+    # Markdown reads such a line as HTML.
     lines = [line.strip() for line in text.splitlines()]
     assert [line for line in lines if line.startswith("<!-- figures: ") and not line.endswith("-->")] == []

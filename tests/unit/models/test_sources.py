@@ -115,10 +115,10 @@ def test_a_mirror_that_keeps_failing_leaves_no_files(serve, tmp_path, faults, re
 def test_a_server_that_never_answers_fails_within_seconds(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_READ_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        begun = time.monotonic()
+        begin = time.monotonic()
         with pytest.raises(DataError, match=r"no answer within 0\.2 s"):
             fetch(Mirror(f"http://127.0.0.1:{silent.getsockname()[1]}"), tmp_path)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begin < 10
 
 
 def test_a_transfer_that_trickles_is_abandoned(serve, tmp_path, monkeypatch):
@@ -148,13 +148,13 @@ def test_a_name_that_resolves_forever_fails_within_seconds(tmp_path, monkeypatch
 
     monkeypatch.setattr(sources, "_CONNECT_TIMEOUT_S", 0.2)
     monkeypatch.setattr(socket, "create_connection", resolve)
-    begun = time.monotonic()
+    begin = time.monotonic()
     try:
         with pytest.raises(DataError, match=r"no connection to slow\.invalid within 0\.2 s"):
             fetch(Mirror("https://slow.invalid"), tmp_path)
     finally:
         released.set()
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begin < 10
 
 
 @pytest.fixture
