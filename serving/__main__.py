@@ -165,7 +165,7 @@ def _prepare(_: argparse.Namespace, settings: Settings) -> int:
 
 def _roll_out(arguments: argparse.Namespace, settings: Settings) -> int:
     with _progress() as report:
-        result = control.ask(state.running(settings), vars(arguments), report)
+        result = control.request(state.running(settings), vars(arguments), report)
     _print(result)
     return 0
 

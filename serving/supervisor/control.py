@@ -112,7 +112,7 @@ async def serve(settings: Settings, scratch: Path, versions: asyncio.Lock) -> as
     return await asyncio.start_unix_server(answer, _path(scratch))
 
 
-def ask(service: State | None, arguments: Mapping[str, Any], report: Report) -> str:
+def request(service: State | None, arguments: Mapping[str, Any], report: Report) -> str:
     """Let a running service run one command.
 
     Args:

@@ -109,7 +109,7 @@ def _fork_server(settings: Settings, scratch: Path) -> Part:
     return Part(
         name=FORK_SERVER,
         command=[sys.executable, str(forking.SERVER), str(forking.address(scratch))],
-        # Forked workers inherit it, so it is that of workers which the frontend starts itself.
+        # Forked workers inherit it. It equals that of workers that the frontend starts itself.
         environment=jvm.environment(settings, scratch),
         folder=settings.run,
         output=settings.log("fork_server.log"),

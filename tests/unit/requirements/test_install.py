@@ -21,7 +21,7 @@ def environment(tmp_path):
         python = tmp_path / "env" / "bin" / "python"
         python.parent.mkdir(parents=True)
         python.write_text(
-            f"#!/bin/sh\necho \"$@\" > '{tmp_path}/asked'\ncat <<'END'\n{printed}\nEND\nsleep {seconds}\nexit {code}\n"
+            f"#!/bin/sh\necho \"$@\" > '{tmp_path}/words'\ncat <<'END'\n{printed}\nEND\nsleep {seconds}\nexit {code}\n"
         )
         python.chmod(0o755)
         (python.parent / "pip").touch()
@@ -39,8 +39,8 @@ def test_the_screen_shows_one_line_and_the_log_everything(environment, tmp_path,
     assert lines[1].startswith("3 packages installed in ")
     assert len(lines) == 2
     assert (folder / "install.log").read_text() == f"{printed}\n"
-    assert (tmp_path / "asked").read_text().split()[:3] == ["-m", "pip", "install"]
-    assert (tmp_path / "asked").read_text().endswith("-r some.txt\n")
+    assert (tmp_path / "words").read_text().split()[:3] == ["-m", "pip", "install"]
+    assert (tmp_path / "words").read_text().endswith("-r some.txt\n")
 
 
 def test_a_failure_shows_pips_reason_and_the_log(environment, capsys):
@@ -103,7 +103,7 @@ def test_an_environment_without_pip_is_created_again(environment, tmp_path, caps
     (folder / "pyvenv.cfg").mkdir()
     assert install.install(folder, ["torch"]) == 1
     assert f"the virtual environment {folder} could not be created" in capsys.readouterr().err
-    assert not (tmp_path / "asked").exists()
+    assert not (tmp_path / "words").exists()
 
 
 def test_an_old_python_can_parse_the_script():
