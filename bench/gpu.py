@@ -3,10 +3,10 @@
     python -m bench.gpu            needs a CUDA device and wrk; about three minutes
     python -m bench.gpu --cpu      the same steps on the processor, for tests; writes no results
 
-Bulk: images per second by batch size, of the handler's own steps (pixels to probabilities, with the copies), and of
-torch alone on inputs that are already on the device. Both are measured with and without a CUDA graph, which launches
-all kernels of a batch in one call (PyTorch's documentation, "CUDA Graphs"). Service: requests per second, p50 and p99
-by concurrency.
+Bulk: images per second by batch size. The handler's own steps (pixels to probabilities, with the copies) are compared
+with torch alone on inputs that are already on the device. Both are measured with and without a CUDA graph, which
+launches all kernels of a batch in one call (PyTorch's documentation, "CUDA Graphs"). Service: requests per second, p50
+and p99 by concurrency.
 """
 
 from __future__ import annotations

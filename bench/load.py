@@ -80,9 +80,14 @@ class Plan:
 class Record:
     """The results of the calls: totals, latencies, and both over time.
 
-    Outcomes of calls are ``ok``, ``wrong`` (a wrong answer), ``refused`` (429 or 503 to the last try), ``unconnected``
-    (no connection for the last try), ``broken`` (the connection ended during it), ``late`` (no answer in time) and
-    ``status N``. Tries have the same outcomes, except that 429 and 503 are ``status N`` too.
+    The outcome of a call is that of its last try:
+
+    ok, wrong      an answer of status 200 that is right, or wrong
+    refused        429 or 503; for a try, ``status 429`` or ``status 503``
+    unconnected    no connection
+    broken         the connection ended before the answer was complete
+    late           no answer within the timeout
+    status N       any other status
     """
 
     def __init__(self) -> None:
