@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-# TorchServe 0.12 and torch 2.13 run on these; README.md says why no others.
+# TorchServe 0.12 and torch 2.13 were tried with these. Older ones lack some of the pinned packages.
 OLDEST, NEWEST = (3, 10), (3, 13)
 # The lines in which pip names a package that it looks up or finds installed, and the packages that it will install.
 _LOOKED_UP = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:) ([A-Za-z0-9._/-]+)", re.MULTILINE)
