@@ -40,7 +40,7 @@ class FashionClient(BaseClient):
     """A connection to a fashion-serve service; open it once and use it from any number of threads.
 
     Calls raise a ``fashion_client.errors.FashionError``. A call that fails with a connection error, 429 or 503 is
-    retried up to ``retries`` times, after the service's ``Retry-After`` plus a growing random delay.
+    retried up to ``retries`` times. Each retry waits for the service's ``Retry-After`` plus a growing random delay.
 
     Args:
         url: the service's address; by default ``$FASHION_URL``, else ``http://127.0.0.1:8000``.
