@@ -112,7 +112,7 @@ def test_archive_of_the_model_store_can_be_registered_by_name(tiny_service, tmp_
         assert requests.post(api, params=parameters, timeout=60).status_code == 200
         answer = requests.post(f"{tiny_service.inference}/predictions/second", json=VECTOR, timeout=10)
         assert answer.status_code == 200
-        monkeypatch.setattr("serving.torchserve.management._PAGE", "1")
+        monkeypatch.setattr("serving.torchserve.management._PAGE_SIZE", "1")
         assert Management(tiny_service.management).names() == ["second", "tiny"]
         assert all(model.ready for model in Management(tiny_service.management).models())
     finally:
