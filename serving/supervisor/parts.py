@@ -45,12 +45,12 @@ class Part:
     Attributes:
         name: of the part.
         command: program and arguments.
-        environment: all its environment variables.
-        folder: its working directory.
         output: file for its standard output and error.
         probe: polled during a start; returns ``None`` when the part is ready, else its status.
             Raises ``StartError`` when the start has failed.
         answers: sends a liveness request; whether the part answers within ``LIVENESS_TIMEOUT_S``.
+        environment: all its environment variables.
+        folder: its working directory.
         stop_signal: the signal for a graceful stop, after which the part answers its open requests and ends.
         death_signal: the signal that Linux sends to the process when the supervisor is killed.
         faces_callers: a graceful stop ends these parts before the others.
@@ -58,11 +58,11 @@ class Part:
 
     name: str
     command: Sequence[str]
-    environment: dict[str, str]
-    folder: Path
     output: Path
     probe: Callable[[], str | None]
     answers: Callable[[], bool]
+    environment: dict[str, str] = dataclasses.field(default_factory=lambda: dict(os.environ))
+    folder: Path = ROOT
     stop_signal: int = signal.SIGTERM
     death_signal: int = signal.SIGKILL
     faces_callers: bool = False
@@ -155,8 +155,6 @@ def _bridge(settings: Settings) -> Part:
     return Part(
         name=BRIDGE,
         command=[sys.executable, "-m", "serving.sidecars.grpc.server"],
-        environment=dict(os.environ),
-        folder=ROOT,
         output=settings.log("grpc_bridge.log"),
         probe=_listens(settings.grpc_bridge, f"starting the {BRIDGE}"),
         answers=lambda: _grpc_answers(settings),
@@ -168,8 +166,6 @@ def _frontdoor(settings: Settings) -> Part:
     return Part(
         name=FRONTDOOR,
         command=[sys.executable, "-m", "serving.sidecars.frontdoor"],
-        environment=dict(os.environ),
-        folder=ROOT,
         output=settings.log("frontdoor.log"),
         probe=_listens(settings.frontdoor, f"starting the {FRONTDOOR}"),
         answers=lambda: _http_answers(f"{settings.frontdoor.url}/v2"),
@@ -181,7 +177,6 @@ def _gateway(settings: Settings, scratch: Path) -> Part:
     return Part(
         name=GATEWAY,
         command=config.command(program, config.write_config(settings, program, scratch)),
-        environment=dict(os.environ),
         folder=settings.run,
         output=settings.log("gateway.log"),
         probe=_listens(status, f"starting the {GATEWAY}"),

@@ -71,7 +71,6 @@ def part(settings):
     def make(name, program=SLEEPS, **changes):
         fields = {
             "command": [sys.executable, "-c", program],
-            "environment": dict(os.environ),
             "folder": settings.run,
             "output": settings.logs / f"{name}.log",
             "probe": lambda: None,
@@ -350,12 +349,12 @@ def test_setting_the_clock_changes_nothing(settings, part, supervise, monkeypatc
 def test_parts_end_with_a_killed_supervisor_and_the_next_start_succeeds(settings):
     program = f"""
 import sys
-from serving.settings import ROOT, read
+from serving.settings import read
 from serving.supervisor import parts, supervisor
 from serving.supervisor.parts import Part
 def make(_):
-    return Part("first", [sys.executable, "-c", {SLEEPS!r}], {{}}, ROOT, settings.log("first.log"),
-                lambda: None, lambda: True)
+    return Part(name="first", command=[sys.executable, "-c", {SLEEPS!r}], environment={{}},
+                output=settings.log("first.log"), probe=lambda: None, answers=lambda: True)
 settings = read()
 parts.plan = lambda *_: [make]
 supervisor.run(settings, print, lambda: print("ready", flush=True))
