@@ -19,18 +19,8 @@ import numpy as np
 from fashion_client._calls import NPY_LOCK
 from PIL import Image
 
-LABELS = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+from tests.support.signatures import LABELS
+
 MODELS: dict[str, dict[str, Any]] = {
     "fashion_convnet": {"input": ("image", "UINT8", [-1, 28, 28]), "labels": LABELS, "versions": ["1.0", "1.1"]},
     "sigmoid_net": {"input": ("features", "FP32", [-1, 3]), "labels": ("a", "b"), "versions": ["1.0"]},

@@ -32,7 +32,8 @@ from fashion_client import (
 )
 from PIL import Image
 
-from tests.support.scripted_service import LABELS, Cut, Drop, Reply, ScriptedService, Stall, StallInBody, png, problem
+from tests.support.scripted_service import Cut, Drop, Reply, ScriptedService, Stall, StallInBody, png, problem
+from tests.support.signatures import LABELS
 
 BUSY = problem(503, "Busy", "the queue is full")
 

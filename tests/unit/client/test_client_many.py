@@ -23,7 +23,8 @@ from fashion_client import (
 from fashion_client.asynchronous import AsyncFashionClient
 from fashion_client.client import _in_order
 
-from tests.support.scripted_service import LABELS, NPY, Drop, Reply, ScriptedService, expected, png, problem
+from tests.support.scripted_service import NPY, Drop, Reply, ScriptedService, expected, png, problem
+from tests.support.signatures import LABELS
 
 REFUSAL = problem(422, "Wrong", "not an image")
 
