@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from serving.settings import ROOT, read
+from tests.support import makefile
 
 README = (ROOT / "README.md").read_text()
 ADDRESS = read({}).gateway.url
@@ -61,9 +62,8 @@ def test_the_python_example_runs(gateway):
 
 
 def test_every_make_target_in_it_exists():
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"(?:`|\$ )make ([a-z-]+)", README))
-    assert {"serve", "test"} <= named <= targets
+    assert {"serve", "test"} <= named <= makefile.targets()
 
 
 def test_every_page_that_it_links_exists():

@@ -12,6 +12,7 @@ import yaml
 
 from bench.render import pages
 from serving.settings import ROOT
+from tests.support import makefile
 
 CODE = re.compile(r"`([^`\n]+)`")
 FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()} - {
@@ -50,13 +51,7 @@ def test_every_test_that_a_page_names_exists(page, test_names):
 
 @pytest.mark.parametrize("page", pages(), ids=lambda path: path.name)
 def test_every_target_that_a_page_names_exists(page):
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    targets |= {
-        each
-        for line in re.findall(r"^([a-z -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        for each in line.split()
-    }
-    assert set(re.findall(r"(?:`|\$ )make ([a-z-]+)", page.read_text())) <= targets
+    assert set(re.findall(r"(?:`|\$ )make ([a-z-]+)", page.read_text())) <= makefile.targets()
 
 
 @pytest.fixture

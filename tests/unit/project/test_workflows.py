@@ -9,9 +9,9 @@ import yaml
 
 from requirements import install
 from serving.settings import ROOT
+from tests.support import makefile
 
 WORKFLOWS = {path.stem: yaml.safe_load(path.read_text()) for path in (ROOT / ".github" / "workflows").glob("*.yml")}
-TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def jobs(name):
@@ -26,7 +26,7 @@ def test_every_make_command_names_a_target(name):
             called |= set(re.findall(r"^make ([a-z-]+)", step.get("run", ""), re.MULTILINE))
         called |= set(job.get("strategy", {}).get("matrix", {}).get("target", []))
     assert called
-    assert called <= TARGETS
+    assert called <= makefile.targets()
 
 
 def test_linux_and_macos_test_every_supported_python():
