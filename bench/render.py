@@ -38,15 +38,19 @@ class FigureError(Exception):
     """A page names a figure that does not exist; the message has the figure."""
 
 
+def _measurement(name: str) -> dict[str, Any]:
+    measured: dict[str, Any] = json.loads((reporting.RESULTS / f"{name}.json").read_text())
+    return measured
+
+
 def comparison(title: str) -> dict[str, Any]:
     """The machine and the results of one of ``TITLES``."""
-    measured: dict[str, Any] = json.loads((reporting.RESULTS / f"peers-{title}.json").read_text())
-    return measured
+    return _measurement(f"peers-{title}")
 
 
 def results(name: str) -> Any:
     """The results of a measurement, without the machine."""
-    return json.loads((reporting.RESULTS / f"{name}.json").read_text())["results"]
+    return _measurement(name)["results"]
 
 
 def _by_rate(servers: dict[str, Any], connections: str) -> list[tuple[str, Any]]:
@@ -228,7 +232,7 @@ def _slow_clients() -> str:
 
 
 def _machine(name: str) -> str:
-    machine = json.loads((reporting.RESULTS / f"{name}.json").read_text())["machine"]
+    machine = _measurement(name)["machine"]
     return f"{machine['processor']}, {machine['cores']} cores shared with the load, {machine['date']}"
 
 
@@ -245,10 +249,6 @@ def _ratio(title: str, connections: str) -> str:
     return f"{ratio_to_best(comparison(title), connections)[0]:.2f}"
 
 
-def _settings() -> str:
-    return settings.main("markdown")
-
-
 FIGURES: dict[str, Callable[..., str]] = {
     "alone": _alone,
     "chaos": _chaos,
@@ -262,7 +262,7 @@ FIGURES: dict[str, Callable[..., str]] = {
     "precision": _precision,
     "ratio": _ratio,
     "ratios": _ratios,
-    "settings": _settings,
+    "settings": lambda: settings.main("markdown"),
     "single-caller": _single_caller,
     "slow-clients": _slow_clients,
     "value": _value,
