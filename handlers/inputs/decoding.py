@@ -175,7 +175,7 @@ def _decode(part: Part, signature: Signature, prepare: images.Prepare) -> Decode
 
 @functools.lru_cache(maxsize=256)
 def kind_of(content_type: str) -> Kind:
-    """The kind of body that a content type stands for, whatever parameters it has."""
+    """The kind of body that a content type declares; its parameters are ignored."""
     name = content_type.partition(";")[0].strip().lower()
     if name == "application/octet-stream":
         return "octets"
