@@ -200,7 +200,6 @@ test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.contain
 	@$(ON_DEVICE) $(PYTEST) tests/containers
 
 # shellcheck has no wheel for Linux on arm64; Debian's package is used there.
-SHELLCHECK := $(if $(wildcard $(BIN)/shellcheck),$(BIN)/,)shellcheck
 SHELL_SCRIPTS := .ci/run docker/wheels.sh serving/gateway/certs.sh serving/torchserve/forking/python
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 lint: $(VENV)/.lint-installed lint-web ## check style, types, layers, spelling, shell scripts, workflows, and the figures of README.md and docs/
@@ -209,7 +208,7 @@ lint: $(VENV)/.lint-installed lint-web ## check style, types, layers, spelling, 
 	@$(BIN)/mypy
 	@report=$$(PYTHONPATH=client $(BIN)/lint-imports --no-logo) || { echo "$$report"; exit 1; }
 	@$(BIN)/codespell
-	@if command -v $(SHELLCHECK) >/dev/null; then $(SHELLCHECK) $(SHELL_SCRIPTS); \
+	@PATH="$(BIN):$$PATH"; if command -v shellcheck >/dev/null; then shellcheck $(SHELL_SCRIPTS); \
 		else echo "shellcheck is not installed and was skipped; on Debian: sudo apt-get install shellcheck"; test -z "$$CI"; fi
 	@$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
 	@$(SCHEMA) vendor.renovate renovate.json
