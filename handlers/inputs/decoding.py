@@ -145,7 +145,7 @@ def _parts(parts: Iterable[Part], signature: Signature, prepare: images.Prepare)
         count += len(decoded[-1].values)
         validation.check_count(count)
     if not decoded:
-        raise problems.Malformed(f"the request has no parts; send {ACCEPTED[signature.input.kind]}")
+        raise problems.Malformed(f"the request has no content; send {ACCEPTED[signature.input.kind]}")
     if len(decoded) == 1:
         return decoded[0]
     if not all(part.envelope == "plain" for part in decoded):
@@ -278,6 +278,7 @@ def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
     if len(text) > limits.JSON_PIECE_BYTES and (decoded := _long_json(text, signature)):
         return decoded
     json_numbers.check_size(text)
+    # bytearray.removeprefix() would copy a text without the mark too.
     text = text.removeprefix(json_numbers.BYTE_ORDER_MARK)
     # open_inference parses the text itself; this test keeps most requests from being parsed twice. It starts with a
     # single byte because finding a byte is many times faster than finding a word.
