@@ -2,7 +2,6 @@
 
 import { keyHeaders } from "./key.js";
 
-/** Longer than the gateway waits for a prediction (20 s), so that the gateway's error is shown. */
 const TIMEOUT_S = 30;
 
 /** A failed request; `message` is a sentence for people. */
