@@ -314,7 +314,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--form",
         action="append",
         choices=[*request_forms.FORMS, "all"],
-        help="form of the requests, may be repeated (default: raw)",
+        help="form of the requests, or all; may be repeated (default: raw)",
     )
     parser.add_argument(
         "--picture", type=Path, action="append", help="send this file instead; its first answer is taken as right"
@@ -345,7 +345,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.picture:
             questions = await _learn(host, port, versions[0].model, arguments.picture)
         else:
-            forms = list(request_forms.FORMS) if arguments.form == ["all"] else arguments.form or ["raw"]
+            chosen = arguments.form or ["raw"]
+            forms = list(request_forms.FORMS) if "all" in chosen else chosen
             questions = request_forms.make(versions, forms)
         # tests/support/scenes.py waits for this line.
         print("load started", flush=True)
