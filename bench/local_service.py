@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
-import socket
+import random
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -25,6 +26,8 @@ from serving.settings import HOST, ROOT, Settings
 
 # Load before measuring: Java compiles frequently run code, and reaches its full speed after about 15 s.
 WARM_UP_S = 20
+# Below the ports of outgoing connections (Linux from 32768), such as those of wrk and of the gateway.
+_FREE_PORTS = range(20000, 30000)
 _PORTS = (
     "GATEWAY",
     "GATEWAY_STATUS",
@@ -66,9 +69,8 @@ class Service:
 
 def free_ports(count: int) -> list[int]:
     """Different ports without listeners."""
-    with ExitStack() as stack:
-        servers = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(count)]
-        return [server.getsockname()[1] for server in servers]
+    shuffled = random.sample(_FREE_PORTS, len(_FREE_PORTS))
+    return list(itertools.islice((port for port in shuffled if ports.is_free(HOST, port)), count))
 
 
 @contextmanager
