@@ -102,8 +102,9 @@ def _peers_short(title: str) -> str:
 def _ratios() -> str:
     rows = []
     for title, shown in TITLES.items():
-        connections = comparison(title)["results"]["servers"][OURS]["connections"]
-        ratios = {c: "{:.2f} ({})".format(*ratio_to_best(comparison(title), c)) for c in connections}
+        measured = comparison(title)
+        connections = measured["results"]["servers"][OURS]["connections"]
+        ratios = {c: "{:.2f} ({})".format(*ratio_to_best(measured, c)) for c in connections}
         rows.append([shown, *(ratios.get(c, "") for c in ("1", "16", "64", "256"))])
     return reporting.table(["comparison", "c=1", "c=16", "c=64", "c=256"], rows)
 
