@@ -65,14 +65,6 @@ def _site_link(match: re.Match[str], uri: str, source: str) -> str:
 
 def http_reference(openapi: dict[str, Any]) -> str:
     """An OpenAPI document as Markdown: operations by tag, then the schemas."""
-
-    def resolved(value: dict[str, Any]) -> dict[str, Any]:
-        while reference := value.get("$ref"):
-            value = openapi
-            for key in reference.removeprefix("#/").split("/"):
-                value = value[key]
-        return value
-
     info = openapi["info"]
     lines = [
         "# HTTP API",
@@ -85,32 +77,43 @@ def http_reference(openapi: dict[str, Any]) -> str:
         for path, methods in openapi["paths"].items():
             shared = methods.get("parameters", [])
             for method, operation in methods.items():
-                if method == "parameters" or tag["name"] not in operation["tags"]:
-                    continue
-                lines += ["", f"### {method.upper()} {path}", "", f"{operation['summary']}.", ""]
-                lines += [operation.get("description", ""), ""]
-                parameters = [resolved(each) for each in [*shared, *operation.get("parameters", [])]]
-                lines += _table(
-                    ("parameter", "in", "meaning"),
-                    [(f"`{each['name']}`", each["in"], each.get("description", "")) for each in parameters],
-                )
-                body = resolved(operation.get("requestBody", {}))
-                lines += _table(
-                    ("request body", "schema"),
-                    [(f"`{kind}`", _schema(content)) for kind, content in body.get("content", {}).items()],
-                )
-                answers = {status: resolved(each) for status, each in operation["responses"].items()}
-                lines += _table(
-                    ("status", "meaning", "body"),
-                    [
-                        (status, each["description"], ", ".join(f"`{kind}`" for kind in each.get("content", {})))
-                        for status, each in answers.items()
-                    ],
-                )
+                if method != "parameters" and tag["name"] in operation["tags"]:
+                    lines += _operation(openapi, f"{method.upper()} {path}", operation, shared)
     lines += ["", "## Schemas", ""]
     for name, schema in openapi["components"]["schemas"].items():
         lines += [f"### {name}", "", "```yaml", yaml.safe_dump(schema, sort_keys=False, width=100), "```", ""]
     return "\n".join(lines)
+
+
+def _operation(openapi: dict[str, Any], title: str, operation: dict[str, Any], shared: list[Any]) -> list[str]:
+    lines = ["", f"### {title}", "", f"{operation['summary']}.", "", operation.get("description", ""), ""]
+    parameters = [_resolved(openapi, each) for each in [*shared, *operation.get("parameters", [])]]
+    lines += _table(
+        ("parameter", "in", "meaning"),
+        [(f"`{each['name']}`", each["in"], each.get("description", "")) for each in parameters],
+    )
+    body = _resolved(openapi, operation.get("requestBody", {}))
+    lines += _table(
+        ("request body", "schema"),
+        [(f"`{kind}`", _schema(content)) for kind, content in body.get("content", {}).items()],
+    )
+    answers = {status: _resolved(openapi, each) for status, each in operation["responses"].items()}
+    lines += _table(
+        ("status", "meaning", "body"),
+        [
+            (status, each["description"], ", ".join(f"`{kind}`" for kind in each.get("content", {})))
+            for status, each in answers.items()
+        ],
+    )
+    return lines
+
+
+def _resolved(openapi: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    while reference := value.get("$ref"):
+        value = openapi
+        for key in reference.removeprefix("#/").split("/"):
+            value = value[key]
+    return value
 
 
 def _schema(content: dict[str, Any]) -> str:
