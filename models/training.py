@@ -27,7 +27,7 @@ from models.training_step import Batches, bfloat16_products, dropout
 CHUNK_SIZE = 256
 # Steps of small networks take microseconds; updating the progress bar each time would cost more than the step.
 STEPS_PER_REFRESH = 16
-# Without a terminal there is no progress bar. The FashionMNIST trainings (55 and 60 epochs) then print one line.
+# Without a terminal there is no progress bar; a line per this many epochs keeps a first run on one screen.
 EPOCHS_PER_LINE = 40
 
 
