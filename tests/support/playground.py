@@ -163,13 +163,6 @@ def pixels(file: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(file)))
 
 
-def png(array: np.ndarray) -> bytes:
-    """An array as a PNG file."""
-    file = io.BytesIO()
-    Image.fromarray(array).save(file, "PNG")
-    return file.getvalue()
-
-
 def photograph() -> bytes:
     """A JPEG of a test image like a photo in a shop: large, dark on white, off center."""
     item = Image.open(SAMPLES / "trouser.png").resize((420, 420), Image.Resampling.BICUBIC)

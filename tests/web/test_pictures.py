@@ -9,7 +9,8 @@ from playwright.sync_api import expect
 
 from models.datasets import fashion_mnist
 from models.fashion_mnist import LABELS
-from tests.support.playground import IMAGE_MODELS, SAMPLES, photograph, pixels, png
+from tests.support import image_files
+from tests.support.playground import IMAGE_MODELS, SAMPLES, photograph, pixels
 
 # Every second column white, and a gray foot, so that mirroring, shifting and resizing all change the picture.
 STRIPES = np.zeros((28, 28), np.uint8)
@@ -52,15 +53,15 @@ def test_chosen_file(playground):
 
 
 def test_same_file_chosen_again_after_another_picture(playground):
-    playground.choose_file("stripes.png", png(STRIPES), "image/png")
+    playground.choose_file("stripes.png", image_files.save(STRIPES), "image/png")
     playground.choose_sample("Bag")
-    playground.choose_file("stripes.png", png(STRIPES), "image/png")
+    playground.choose_file("stripes.png", image_files.save(STRIPES), "image/png")
     np.testing.assert_array_equal(playground.model_input("fashion_mlp"), STRIPES)
 
 
 def test_dropped_file(playground, tmp_path):
     file = tmp_path / "dropped.png"
-    file.write_bytes(png(STRIPES))
+    file.write_bytes(image_files.save(STRIPES))
     devtools = playground.page.context.new_cdp_session(playground.page)
     # The events of a file that is dragged from the desktop.
     data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
@@ -71,7 +72,7 @@ def test_dropped_file(playground, tmp_path):
         devtools.send("Input.dispatchDragEvent", {"type": "drop", "x": 700, "y": 500, "data": data})
     expect(playground.page.get_by_text("Drop the picture anywhere")).to_be_hidden()
     for model in IMAGE_MODELS:
-        playground.assert_shows(model, playground.prediction(model, png(STRIPES)))
+        playground.assert_shows(model, playground.prediction(model, image_files.save(STRIPES)))
 
 
 def test_dropped_text_is_reported_and_changes_nothing(playground):
@@ -91,7 +92,7 @@ def test_pasted_picture(playground):
             const picture = new Blob([bytes], { type: "image/png" });
             await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
         }""",
-        base64.b64encode(png(STRIPES)).decode(),
+        base64.b64encode(image_files.save(STRIPES)).decode(),
     )
     with playground.answers():
         playground.page.keyboard.press("Control+V")
