@@ -15,7 +15,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -135,22 +135,22 @@ def request(service: State | None, arguments: Mapping[str, Any], report: Report)
             raise NotRunningError("the service is not running, or is still starting; see: make status") from None
         connection.sendall(json.dumps(arguments).encode() + b"\n")
         try:
-            return outcome(connection.fileno(), report, "the service stopped before the command was done")
+            return outcome(connection.fileno(), report, lambda: "the service stopped before the command was done")
         except KeyboardInterrupt:
             connection.shutdown(socket.SHUT_WR)
             # The supervisor undoes the command; wait until it is done.
             with suppress(ServingError):
-                outcome(connection.fileno(), report, "")
+                outcome(connection.fileno(), report, lambda: "")
             raise
 
 
-def outcome(descriptor: int, report: Report, ended: str) -> str:
+def outcome(descriptor: int, report: Report, ended: Callable[[], str]) -> str:
     """Read the supervisor's messages until a command, or its own start, is done; return the result.
 
     Args:
         descriptor: to read from.
         report: receives the progress.
-        ended: the error message if the supervisor ends first.
+        ended: returns the error message if the supervisor ends first.
 
     Raises:
         ServingError: the command failed, or the supervisor ended.
@@ -161,7 +161,7 @@ def outcome(descriptor: int, report: Report, ended: str) -> str:
         if not select.select([descriptor], [], [], 0.2)[0]:
             continue
         if not (piece := os.read(descriptor, 1 << 16)):
-            raise ServingError(ended)
+            raise ServingError(ended())
         *lines, rest = (rest + piece).split(b"\n")
         for message in map(json.loads, lines):
             if "error" in message:

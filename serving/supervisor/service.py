@@ -18,6 +18,7 @@ from serving.supervisor import control, state
 from serving.supervisor.state import State
 from serving.torchserve import management
 from serving.torchserve.management import Model
+from serving.torchserve.readiness import last_lines
 
 # The longest stop: 80 s for open requests, 15 s for the others (supervisor.py), and a margin.
 _STOP_TIMEOUT_S = 120.0
@@ -63,7 +64,9 @@ def start(settings: Settings, report: Report) -> None:
         )
     os.close(writing)
     try:
-        control.outcome(reading, report, f"the supervisor ended during the start; see {log}")
+        control.outcome(
+            reading, report, lambda: f"the supervisor ended during the start; last lines of {log}:\n{last_lines(log)}"
+        )
     except BaseException:
         # Also on Ctrl-C. The supervisor stops the parts that it has started.
         process.terminate()

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from serving import files
-from serving.errors import AlreadyRunningError, ArchiveError, PortInUseError, StartError
+from serving.errors import AlreadyRunningError, ArchiveError, PortInUseError, ServingError, StartError
 from serving.polling import wait_until
 from serving.settings import HOST, ROOT
 from serving.settings import read as read_settings
@@ -402,3 +402,12 @@ def test_stop_without_a_service_creates_no_folder(settings):
     assert not service.stop(settings)
     assert service.status(settings).state is None
     assert not settings.run.exists()
+
+
+def test_a_start_shows_the_end_of_the_log_of_a_supervisor_that_died(settings, tmp_path, monkeypatch):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho no module named serving\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(ServingError, match=r"ended during the start; last lines of \S+:\nno module named serving"):
+        service.start(settings, print)
