@@ -264,7 +264,7 @@ figures: $(STAMP) ## write the figures of bench/results/ and the settings' defau
 .PHONY: clean distclean
 clean: ## stop the service; remove archives, logs and caches; keep trained models
 	@test ! -x $(BIN)/python || $(BIN)/python -m serving stop 2>/dev/null || true
-	@rm -rf model_store/*.mar model_store/index.json model_store/.index.lock logs run .pytest_cache .mypy_cache .ruff_cache .grimp_cache .hypothesis
+	@rm -rf model_store/*.mar model_store/index.json model_store/.index.lock logs run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove virtual environments, downloaded data and trained models
