@@ -20,8 +20,10 @@ import pytest
 import requests
 
 from serving import settings
+from serving.settings import ROOT
 from tests.support import free_ports
-from tests.support.reference import LABELS, PIXELS, ROOT, TIMEOUT
+from tests.support.reference import PIXELS, TIMEOUT
+from tests.support.signatures import LABELS
 
 
 @dataclasses.dataclass(frozen=True)

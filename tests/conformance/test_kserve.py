@@ -8,7 +8,8 @@ import pytest
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
 
-from tests.support.reference import PIXELS, VERSION, assert_same, labels, png, run
+from tests.support import image_files
+from tests.support.reference import PIXELS, VERSION, assert_same, labels, run
 
 
 def make_request(model, binary, **options):
@@ -74,7 +75,11 @@ def test_an_error_over_http(service):
 
 @pytest.mark.parametrize("form", ["pixels", "base64"])
 def test_v1_predict(service, model, expected, form):
-    instances = PIXELS.tolist() if form == "pixels" else [{"b64": base64.b64encode(png(i)).decode()} for i in PIXELS]
+    instances = (
+        PIXELS.tolist()
+        if form == "pixels"
+        else [{"b64": base64.b64encode(image_files.save(i)).decode()} for i in PIXELS]
+    )
     answer = over_http(
         lambda client: client.infer(service.http, {"instances": instances}, model_name=model), protocol="v1"
     )

@@ -16,7 +16,9 @@ import schemathesis
 from hypothesis import strategies as st
 from schemathesis import checks
 
-from tests.support.reference import PIXELS, ROOT, TIMEOUT, png
+from serving.settings import ROOT
+from tests.support import image_files
+from tests.support.reference import PIXELS, TIMEOUT
 
 # Random requests per operation, in addition to the description's examples and to corner cases.
 REQUESTS_PER_OPERATION = 60
@@ -43,7 +45,7 @@ def _bodies(*valid: bytes) -> st.SearchStrategy[bytes]:
     return whole | st.builds(lambda body, share: body[: int(len(body) * share)], whole, st.floats(0, 1)) | st.binary()
 
 
-PNG = png(PIXELS[0])
+PNG = image_files.save(PIXELS[0])
 VECTORS = np.arange(12, dtype="<f4").reshape(3, 4)
 for kind in ("png", "jpeg", "webp", "gif", "bmp"):
     schemathesis.openapi.media_type(f"image/{kind}", _bodies(PNG))

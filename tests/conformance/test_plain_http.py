@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import requests
 
-from tests.support.reference import PIXELS, ROOT, TIMEOUT, VERSION, assert_same, labels, png
+from serving.settings import ROOT
+from tests.support import image_files
+from tests.support.reference import PIXELS, TIMEOUT, VERSION, assert_same, labels
 
 EXAMPLE = ROOT / "examples/ankle_boot.png"
 PROBLEM = {"type", "title", "status", "detail", "instance"}
@@ -52,7 +54,10 @@ FORMATS = {
     "JSON images": ("application/json", json.dumps(PIXELS.tolist()).encode()),
     "JSON rows": ("application/json", json.dumps(PIXELS.reshape(5, 784).tolist()).encode()),
     "instances": ("application/json", json.dumps({"instances": PIXELS.tolist()}).encode()),
-    "base64": ("application/json", json.dumps([base64.b64encode(png(each)).decode() for each in PIXELS]).encode()),
+    "base64": (
+        "application/json",
+        json.dumps([base64.b64encode(image_files.save(each)).decode() for each in PIXELS]).encode(),
+    ),
 }
 
 
@@ -75,7 +80,7 @@ def test_a_prediction_of_one_image(post, service, model, expected):
 
 
 def test_several_files_in_one_form(service, model, expected):
-    files = [("images", (f"{n}.png", png(image), "image/png")) for n, image in enumerate(PIXELS)]
+    files = [("images", (f"{n}.png", image_files.save(image), "image/png")) for n, image in enumerate(PIXELS)]
     for client in (requests, httpx):
         answer = client.post(f"{service.http}/predictions/{model}", files=files, timeout=TIMEOUT)
         assert answer.status_code == 200, answer.text

@@ -9,7 +9,8 @@ from tritonclient import grpc as triton
 from tritonclient.grpc import aio, service_pb2
 from tritonclient.utils import InferenceServerException
 
-from tests.support.reference import PIXELS, TIMEOUT, VERSION, assert_same, labels, png, run
+from tests.support import image_files
+from tests.support.reference import PIXELS, TIMEOUT, VERSION, assert_same, labels, run
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_float_datatypes(client, model, expected, datatype):
 
 
 def test_encoded_images(client, model, expected):
-    files = np.array([png(image) for image in PIXELS], dtype=np.object_)
+    files = np.array([image_files.save(image) for image in PIXELS], dtype=np.object_)
     assert_same(client.infer(model, [tensor(files, "BYTES")]).as_numpy("probabilities"), expected)
 
 

@@ -7,7 +7,9 @@ from tritonclient import http
 from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
 
-from tests.support.reference import LABELS, PIXELS, TIMEOUT, VERSION, assert_same, labels, png, run
+from tests.support import image_files
+from tests.support.reference import PIXELS, TIMEOUT, VERSION, assert_same, labels, run
+from tests.support.signatures import LABELS
 
 DATATYPES = {
     "UINT8": np.uint8,
@@ -101,7 +103,7 @@ def test_shapes_and_any_name(client, model, expected, shape):
 
 
 def test_encoded_images(client, model, expected):
-    files = np.array([png(image) for image in PIXELS], dtype=np.object_)
+    files = np.array([image_files.save(image) for image in PIXELS], dtype=np.object_)
     result = client.infer(model, [tensor(files, "BYTES")])
     assert_same(result.as_numpy("probabilities"), expected)
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-LABELS = [
-    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-]
+from serving.settings import ROOT
+from tests.support.signatures import LABELS
+
 VERSION = "1.0"
 TIMEOUT = 30  # seconds for one request; the gateway waits 20 s for a prediction
 
@@ -27,13 +23,6 @@ def _pixels() -> np.ndarray:
 
 
 PIXELS = _pixels()
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """A PNG file of uint8 [H, W]."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def assert_same(probabilities: Any, expected: np.ndarray) -> None:
