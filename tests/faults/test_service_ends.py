@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import psutil
 import pytest
-import requests
 
 from serving import settings
 from serving.polling import wait_until
@@ -102,7 +101,7 @@ def test_lost_frontend_is_restarted_and_no_answer_is_wrong(scene, name, title, n
     killed = load.event(title)
     frontend.send_signal(number)
     assert wait_until(lambda: scene.place.pid(parts.FRONTEND) != frontend.pid, scenes.PATIENCE)
-    assert wait_until(lambda: requests.get(scene.place.gateway + "/readyz", timeout=5).status_code == 200, 60)
+    assert wait_until(scene.is_ready, 60)
     took = time.time() - killed
     load.event("ready")
     result = load.result()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import requests
 
 from serving.polling import wait_until
 from serving.supervisor import parts
@@ -19,13 +18,6 @@ from tests.support.scenes import Scene
 RESTART_LIMIT_S = 10.0
 # Outcomes after which a caller may retry.
 RETRIABLE = {"refused", "unconnected", "broken"}
-
-
-def _is_ready(scene: Scene) -> bool:
-    try:
-        return requests.get(scene.place.gateway + "/readyz", timeout=5).status_code == 200
-    except requests.RequestException:
-        return False
 
 
 def test_parts_end_with_a_killed_supervisor_and_the_next_start_succeeds(scene):
@@ -73,7 +65,7 @@ def test_hung_part_is_restarted(hanging, name):
     for process in (*(before.children() if name == parts.GATEWAY else ()), before):
         process.send_signal(signal.SIGSTOP)
     assert wait_until(lambda: scene.place.pid(name) not in (0, before.pid), scenes.PATIENCE)
-    assert wait_until(lambda: _is_ready(scene), scenes.PATIENCE)
+    assert wait_until(scene.is_ready, scenes.PATIENCE)
     took = time.time() - hung
     load.event("ready")
     result = load.result()
@@ -108,7 +100,7 @@ def test_frontend_that_dies_on_a_full_disk_is_restarted_when_there_is_space(prep
             assert "No space left on device" in log.read_text()
             filling.unlink()
             freed = load.event("space again")
-            assert wait_until(lambda: _is_ready(scene), scenes.PATIENCE)
+            assert wait_until(scene.is_ready, scenes.PATIENCE)
             took = time.time() - freed
             load.event("ready")
             result = load.result()
@@ -160,7 +152,7 @@ def test_setting_the_clock_by_an_hour_changes_nothing(prepared, tmp_path, rate, 
     frontend.kill()
     load.event("kill -9 of TorchServe's frontend, clock an hour back")
     assert wait_until(lambda: place.pid(parts.FRONTEND) not in (0, frontend.pid), scenes.PATIENCE)
-    assert wait_until(lambda: _is_ready(scene), scenes.PATIENCE)
+    assert wait_until(scene.is_ready, scenes.PATIENCE)
     result = load.result()
     scenes.keep("clock", "The clock is set by an hour, forward and back", result)
     assert set(scenes.failed(result)) <= RETRIABLE

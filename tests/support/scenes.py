@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import requests
 
 from models import index_writer
 from models.archiving import file_name
@@ -196,6 +197,13 @@ class Scene:
     def management(self) -> Management:
         """TorchServe's management API."""
         return Management(self.place.management)
+
+    def is_ready(self) -> bool:
+        """Whether the gateway answers 200 at /readyz."""
+        try:
+            return requests.get(f"{self.place.gateway}/readyz", timeout=5).status_code == 200
+        except requests.RequestException:
+            return False
 
     def model(self, version: str = "1.0") -> Model:
         """The description of the model by the management API."""
