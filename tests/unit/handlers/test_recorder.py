@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from handlers import problems
 from handlers.inputs import decoding
 from handlers.metrics import recorder
 from handlers.signature import Signature
@@ -141,3 +142,45 @@ def test_the_recorder_flushes_by_itself(served):
     # The recorder's own thread empties the queue, because ``count`` was not called yet.
     assert wait_until(lambda: not recorder._batches, 10)
     assert wait_until(lambda: count()["fashion_requests_total", "raw", "200"] == 1, 10)
+
+
+def test_without_a_folder_there_is_no_recorder(monkeypatch):
+    monkeypatch.delenv(recorder.VARIABLE, raising=False)
+    assert recorder.open_recorder(VECTOR) is None
+
+
+def test_a_folder_that_cannot_be_made_is_a_warning_only(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(recorder.VARIABLE, str(tmp_path / "file" / "counts"))
+    assert recorder.open_recorder(VECTOR) is None
+    assert recorder.VARIABLE in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content_type", "name"),
+    [
+        ("image/png", "png"),
+        ("Image/JPEG; q=1", "jpeg"),
+        ("image/jpg", "jpeg"),
+        ("image/tiff", "image"),
+        ("image/image", "image"),
+        ("application/octet-stream", "raw"),
+        ("application/x-npy", "npy"),
+        ("application/json; charset=utf-8", "json"),
+        ("application/vnd.x+json", "json"),
+        ("multipart/form-data; boundary=x", "multipart"),
+        ("application/x-www-form-urlencoded", "form"),
+        ("text/plain", "text"),
+        ("", "none"),
+        ("application/zip", "unknown"),
+    ],
+)
+def test_the_format_of_a_content_type(content_type, name):
+    assert recorder.format_of(content_type) == name
+    assert name in recorder.FORMATS
+
+
+def test_every_problem_of_a_handler_has_a_status_series():
+    kinds = [kind for kind in vars(problems).values() if isinstance(kind, type) and issubclass(kind, problems.Problem)]
+    kinds.remove(problems.Problem)
+    assert sorted(str(kind.status) for kind in kinds) == sorted(set(recorder.STATUSES) - {"200"})

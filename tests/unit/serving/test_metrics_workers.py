@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from handlers import problems
-from handlers.metrics import recorder
 from handlers.metrics.recorder import Batch, Recorder
 from serving.settings import ROOT
 from serving.sidecars.metrics import workers
@@ -242,45 +241,3 @@ def test_clear_removes_only_counts(tmp_path):
     workers.clear(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     workers.clear(tmp_path / "missing")
-
-
-def test_without_a_folder_there_is_no_recorder(monkeypatch):
-    monkeypatch.delenv(recorder.VARIABLE, raising=False)
-    assert recorder.open_recorder(VECTOR) is None
-
-
-def test_a_folder_that_cannot_be_made_is_a_warning_only(tmp_path, monkeypatch, caplog):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv(recorder.VARIABLE, str(tmp_path / "file" / "counts"))
-    assert recorder.open_recorder(VECTOR) is None
-    assert recorder.VARIABLE in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("content_type", "name"),
-    [
-        ("image/png", "png"),
-        ("Image/JPEG; q=1", "jpeg"),
-        ("image/jpg", "jpeg"),
-        ("image/tiff", "image"),
-        ("image/image", "image"),
-        ("application/octet-stream", "raw"),
-        ("application/x-npy", "npy"),
-        ("application/json; charset=utf-8", "json"),
-        ("application/vnd.x+json", "json"),
-        ("multipart/form-data; boundary=x", "multipart"),
-        ("application/x-www-form-urlencoded", "form"),
-        ("text/plain", "text"),
-        ("", "none"),
-        ("application/zip", "unknown"),
-    ],
-)
-def test_the_format_of_a_content_type(content_type, name):
-    assert recorder.format_of(content_type) == name
-    assert name in recorder.FORMATS
-
-
-def test_every_problem_of_a_handler_has_a_status_series():
-    kinds = [kind for kind in vars(problems).values() if isinstance(kind, type) and issubclass(kind, problems.Problem)]
-    kinds.remove(problems.Problem)
-    assert sorted(str(kind.status) for kind in kinds) == sorted(set(recorder.STATUSES) - {"200"})
