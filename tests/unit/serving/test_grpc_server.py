@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,12 +20,12 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from handlers import limits
 from serving import NAME, VERSION
+from serving.settings import ROOT
 from serving.sidecars.grpc.proto import __main__ as generator
 from serving.sidecars.grpc.proto import open_inference_pb2 as messages
 from tests.support import free_ports
 from tests.support.torchserve_stub import TorchServeStub, predict
 
-ROOT = Path(__file__).resolve().parent.parent.parent.parent
 DEADLINE = 30  # seconds after which a call fails its test
 PIXELS = np.random.default_rng(5).integers(0, 256, (2, 28, 28), dtype=np.uint8)
 SERVICE = "inference.GRPCInferenceService"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
-ROOT = Path(__file__).resolve().parents[4]
+from serving.settings import ROOT
+
 PROTO = "serving/sidecars/grpc/proto/open_inference.proto"
 
 
