@@ -1,4 +1,4 @@
-"""The settings of the service. No other module reads their environment variables.
+"""The settings of the service: the one module of ``serving`` that reads their environment variables.
 
     python -m serving.settings markdown|env     print the table of docs/operations.md, or the lines of .env.example
 

@@ -38,7 +38,7 @@ def apply(settings: Settings, state: Mapping[str, Live], wait: bool = True) -> b
         Whether the gateway uses it: ``False`` if something changed and no gateway runs.
 
     Raises:
-        RolloutError: nginx kept its old configuration.
+        RolloutError: the file cannot be written, nginx kept its old configuration, or its old workers still run.
         TokenError: TorchServe's token cannot be read.
     """
     text = live_config.render(state, tokens.headers(settings, "inference")())
@@ -57,7 +57,7 @@ def reload(pid_file: Path, wait: bool) -> bool:
         Whether nginx runs.
 
     Raises:
-        RolloutError: nginx kept its old configuration.
+        RolloutError: nginx kept its old configuration, or its old workers still run.
     """
     try:
         master = psutil.Process(int(pid_file.read_text()))

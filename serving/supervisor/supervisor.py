@@ -2,7 +2,7 @@
 
     python -m serving.supervisor.supervisor DESCRIPTOR      run by `python -m serving start`, which reads from the pipe
 
-    lock ─► scratch folder ─► ports free ─► each part in order: spawn, wait until ready ─► ready
+    lock, free ports ─► scratch ─► each part in order: spawn, wait until ready ─► ready
                                  │
          SIGTERM, SIGINT ◄───────┤  a part ends or hangs ─► kill its process group ─► back off ─► restart it
               │
@@ -52,7 +52,7 @@ _STABLE_AFTER_S = 60.0
 _CALLERS_GRACE_S = 80.0
 # TorchServe ends within 2 to 4 s.
 _GRACE_S = 15.0
-# The processes of a killed service end within _GRACE_S.
+# Linux ends the parts of a killed supervisor at once (child.py); the rest is for a busy machine.
 _LEFTOVERS_TIMEOUT_S = 15.0
 # Other commands take the lock for a moment, to check whether the service runs.
 _LOCK_TIMEOUT_S = 1.0
@@ -185,7 +185,7 @@ class Supervisor:
 
 
 async def _clear_leftovers(settings: Settings, before: State) -> None:
-    """Wait until the parts of a killed supervisor have ended, and remove its scratch folder."""
+    """Wait for the parts of a killed supervisor, which Linux has told to end, and remove its scratch folder."""
     deadline = time.monotonic() + _LEFTOVERS_TIMEOUT_S
     # Ports have no event to wait for.
     while time.monotonic() < deadline and not all(ports.is_free(p.host, p.number) for p in settings.ports):  # noqa: ASYNC110

@@ -67,8 +67,8 @@ def worker_lines(path: Path, worker: str, count: int = _LOG_LINES) -> str:
 class LoadingWorkers:
     """Detects a worker that ends while it loads its model. In the management API it looks like a loading worker.
 
-    It searches for workers among the descendants of its own process. So outside of the supervisor, for instance in a
-    rollout, it misses a worker that ends before it has reported its pid.
+    It works only in the supervisor, where rollouts run too, because it searches for the workers among the descendants
+    of its own process.
 
     Args:
         log: ``workers.log``.
