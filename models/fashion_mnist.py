@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from models.downloads import Mirror, Package, Source, display
 from models.errors import DataError
-from models.sources import Mirror, Package, Source, display
 
 LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 

@@ -27,8 +27,8 @@ import pytest
 import requests
 from pip._internal.models.index import PyPI
 
+from models.downloads import Mirror
 from models.fashion_mnist import SOURCES
-from models.sources import Mirror
 from serving import settings
 from serving.settings import ROOT
 from tests.support import free_ports, guard

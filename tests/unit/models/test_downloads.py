@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from models import sources
+from models import downloads
+from models.downloads import Mirror, Package, display
 from models.errors import DataError
-from models.sources import Mirror, Package, display
 from tests.support import free_ports
 
 NAMES = ("images", "labels")
@@ -30,7 +30,7 @@ def check(name: str, packed: bytes) -> None:
         raise DataError(f"{name} is altered")
 
 
-def fetch(source: sources.Source, folder: Path) -> None:
+def fetch(source: downloads.Source, folder: Path) -> None:
     with display(disable=True) as progress:
         source.fetch(NAMES, folder, check, progress)
 
@@ -74,7 +74,7 @@ class Server:
 
 @pytest.fixture
 def serve(monkeypatch):
-    monkeypatch.setattr(sources, "_RETRY_DELAY_S", 0.0)
+    monkeypatch.setattr(downloads, "_RETRY_DELAY_S", 0.0)
     servers = []
 
     def start(*faults: str) -> Server:
@@ -113,7 +113,7 @@ def test_a_mirror_that_keeps_failing_leaves_no_files(serve, tmp_path, faults, re
 
 
 def test_a_server_that_never_answers_fails_within_seconds(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(downloads, "_READ_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begin = time.monotonic()
         with pytest.raises(DataError, match=r"no answer within 0\.2 s"):
@@ -122,8 +122,8 @@ def test_a_server_that_never_answers_fails_within_seconds(tmp_path, monkeypatch)
 
 
 def test_a_transfer_that_trickles_is_abandoned(serve, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "_GRACE_S", 0.0)
-    monkeypatch.setattr(sources, "_SLOWEST_BYTES_PER_S", 1e12)
+    monkeypatch.setattr(downloads, "_GRACE_S", 0.0)
+    monkeypatch.setattr(downloads, "_SLOWEST_BYTES_PER_S", 1e12)
     with pytest.raises(DataError, match="no answer within"):
         fetch(serve().mirror, tmp_path)
 
@@ -146,7 +146,7 @@ def test_a_name_that_resolves_forever_fails_within_seconds(tmp_path, monkeypatch
         released.wait(60)
         raise OSError
 
-    monkeypatch.setattr(sources, "_CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(downloads, "_CONNECT_TIMEOUT_S", 0.2)
     monkeypatch.setattr(socket, "create_connection", resolve)
     begin = time.monotonic()
     try:
