@@ -44,7 +44,7 @@ def check_size(text: bytes | bytearray) -> None:
             f"the JSON is too long ({len(text)} bytes, limit {limits.JSON_BYTES} except for lists of only numbers); "
             "send image files as multipart/form-data, and tensors in binary form"
         )
-    # A value with its separator has at least 2 bytes, and no value counts as more than 5 numbers.
+    # No byte counts as more than 5 numbers: "{" counts as 10 halves.
     if len(text) <= limits.JSON_VALUES // 5:
         return
     # In half numbers, weighted as limits.JSON_VALUES says. Marks inside strings count too, but base64 has none.
