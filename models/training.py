@@ -18,10 +18,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from handlers.signature import Input
+from models.augmentation import Batches
+from models.calibration import fit_temperature
 from models.catalog import Entry, Training
 from models.datasets import Dataset
 from models.errors import DataError
-from models.training_step import Batches, bfloat16_products, dropout
+from models.training_step import bfloat16_products, dropout
 
 # Examples per call of the network in evaluation; larger chunks do not fit into the processor's cache.
 CHUNK_SIZE = 256
@@ -84,22 +86,6 @@ def loss_of(scores: Tensor, targets: Tensor, activation: str) -> Tensor:
 def correct(scores: Tensor, targets: Tensor, activation: str) -> Tensor:
     """Which decisions are right: [N] for one class of several, [N, labels] for independent labels; bool."""
     return (scores >= 0.5) == (targets >= 0.5) if activation == "sigmoid" else scores.argmax(1) == targets
-
-
-def fit_temperature(scores: Tensor, targets: Tensor) -> float:
-    """The temperature with the least cross-entropy (Guo et al. 2017, "On Calibration of Modern Neural Networks")."""
-    log_temperature = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-    scores = scores.double()
-    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> float:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(scores / log_temperature.exp(), targets)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.item()
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return log_temperature.exp().item()
 
 
 def _add_dropout(network: nn.Module, rates: dict[str, float]) -> None:

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
+from models.augmentation import Batches
 from models.catalog import CATALOG
-from models.training_step import Batches
 
 SETTINGS = dataclasses.replace(CATALOG["fashion_mlp"].training, flip=True, shift=1)
 COUNT = 3600

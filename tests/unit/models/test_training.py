@@ -17,7 +17,7 @@ from models import artifacts, datasets, training
 from models.building import build, load_network, quick
 from models.catalog import CATALOG
 from models.errors import DataError
-from models.training import fit_temperature, prepare, train
+from models.training import prepare, train
 
 ROOT = Path(__file__).parents[3]
 FILES = {
@@ -136,14 +136,6 @@ def test_prepare_pads_then_scales():
     assert prepared.shape == (1, 1, 32, 32)
     assert prepared[0, 0, 0, 0].item() == pytest.approx(spec.bias)
     assert prepared[0, 0, 2, 2].item() == pytest.approx(255 * spec.gain + spec.bias)
-
-
-@pytest.mark.parametrize("true_temperature", [0.5, 1.0, 2.5])
-def test_the_fit_recovers_the_temperature_that_made_the_labels(true_temperature):
-    generator = torch.Generator().manual_seed(0)
-    scores = torch.randn(20000, 10, generator=generator) * 3
-    targets = torch.multinomial((scores / true_temperature).softmax(1), 1, generator=generator).flatten()
-    assert fit_temperature(scores, targets) == pytest.approx(true_temperature, rel=0.05)
 
 
 def test_a_failed_write_keeps_the_old_artifact(tmp_path):
