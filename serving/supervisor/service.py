@@ -10,6 +10,9 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+
+import psutil
 
 from serving import Report, polling
 from serving.errors import BusyError, ServingError
@@ -88,11 +91,29 @@ def stop(settings: Settings) -> bool:
     running = state.running(settings)
     if running is None:
         return False
+    family = _family(running.pid)
     os.kill(running.pid, signal.SIGTERM)
     timeout = _STOP_TIMEOUT_S + settings.drain_delay
-    if not polling.wait_until(lambda: state.running(settings) is None, timeout):
+    # The supervisor releases its lock shortly before it and the last killed processes are gone.
+    if not polling.wait_until(lambda: state.running(settings) is None and all(map(_ended, family)), timeout):
         log = settings.log("supervisor.log")
         raise BusyError(f"the supervisor (pid {running.pid}) did not end within {timeout:g} s; see {log}")
+    return True
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """A process and all its descendants."""
+    try:
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _ended(process: psutil.Process) -> bool:
+    """Whether a process has ended, even if its parent has not read its exit status yet."""
+    with suppress(psutil.NoSuchProcess):
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     return True
 
 
