@@ -2,7 +2,7 @@
 
     python -m bench.load --url http://127.0.0.1:8000 --archive model_store/fashion_mlp.mar --rate 4000 --seconds 30
 
-Requests hold golden examples of the archives. Each answer must match the golden answers of the version that it names.
+Requests hold golden examples of the archives. Each answer must match those of the version that it names.
 A call that fails with a broken connection, 429 or 503 is retried like in the Python client (client/README.md), up to
 three times. With ``--rate``, calls start at fixed times however slow the answers are, and latency counts from those
 times. Without it, each connection sends its next request as soon as it has an answer.

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from handlers.signature import Output, Signature
-from models import artifacts, cards, plotting
+from models import artifacts, cards, golden, plotting
 from models.catalog import Entry, Training
 from models.datasets import DATASETS, Dataset
 from models.errors import ArtifactError
@@ -23,8 +23,6 @@ from models.evaluation import evaluate, worst_mistakes
 from models.exporting import export
 from models.training import forward, prepare, probabilities, train
 
-# Examples with their expected probabilities: enough to detect a wrong network, few enough to check at every start.
-GOLDEN_COUNT = 200
 # Test examples on which TorchScript is compared with the network.
 EXPORT_CHECK_COUNT = 1000
 # Four rows of six pictures.
@@ -97,7 +95,7 @@ def answer(entry: Entry, network: nn.Module, dataset: Dataset, temperature: floa
 def describe(
     folder: Path, dataset: Dataset, answers: Tensor, metrics: dict[str, Any], signature: Signature, structure: str
 ) -> None:
-    """Write the files that describe an artifact: signature, metrics, golden answers, pictures and card.
+    """Write the files that describe an artifact: signature, metrics, golden examples, pictures and card.
 
     Args:
         folder: the artifact's folder.
@@ -109,11 +107,7 @@ def describe(
     """
     (folder / artifacts.SIGNATURE).write_text(signature.to_json())
     (folder / artifacts.METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
-    np.savez(
-        folder / artifacts.GOLDEN,
-        inputs=dataset.test_inputs[:GOLDEN_COUNT].numpy(),
-        probabilities=answers[:GOLDEN_COUNT].numpy(),
-    )
+    golden.write(folder / artifacts.GOLDEN, dataset.test_inputs, answers)
     plotting.confusion_matrix(metrics["confusion_matrix"], signature.output.labels, folder / "confusion_matrix.png")
     _draw_mistakes(folder / "errors.png", signature.output, dataset, answers)
     (folder / artifacts.CARD).write_text(cards.card(signature, metrics, structure))

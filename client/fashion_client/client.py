@@ -97,7 +97,7 @@ class FashionClient(BaseClient):
         Args:
             images: a path, the bytes of a file, a Pillow image, a numpy array, or a list of them. An array is one
                 example or a batch of them (for images [28, 28], [784], [N, 28, 28] or [N, 784]; integers 0-255 or
-                floats 0-1). A batch is sent in pieces of at most 1024 examples and 6 MB.
+                floats 0-1). A batch is sent in pieces (the limits are in ``_inputs.py``).
             model: the model's name, as ``models`` returns it.
             version: the model's version; by default the service's live one.
             top_k: return only the k likeliest labels, 1 or more.
@@ -214,6 +214,7 @@ class FashionClient(BaseClient):
             except FashionError as error:
                 failed += 1
                 wait = retrying.wait_before_retry(error, failed, self._retries)
+                # An event's wait is a sleep that ends early when the event is set. Without a batch nothing sets it.
                 if wait is None or (abandoned or threading.Event()).wait(wait):
                     raise
 
@@ -227,6 +228,7 @@ class FashionClient(BaseClient):
                 headers=call.headers,
                 data=call.body,
                 timeout=self._timeout,
+                # The service never redirects a call. Another host must not receive the API key.
                 allow_redirects=False,
             )
         except exceptions.SSLError as error:
@@ -247,9 +249,9 @@ def _in_order(
 ) -> Generator[R | FashionError, None, None]:
     """Run ``work`` for each item on ``limit`` threads, and yield the outcomes in the items' order.
 
-    At most ``2 * limit`` items are consumed ahead of the caller, so that neither a long iterable nor its results fill
-    the memory. If the caller stops early, waiting items are dropped, and the event passed to ``work`` is set so that it
-    ends soon.
+    At most ``2 * limit`` items are consumed ahead of the caller: one in work and one waiting per thread, so that no
+    thread pauses, and neither a long iterable nor its results fill the memory. If the caller stops early, waiting items
+    are dropped, and the event passed to ``work`` is set so that it ends soon.
 
     Yields:
         What ``work`` returned, or the ``FashionError`` that it raised.

@@ -1,5 +1,8 @@
 """A lock file by which a worker learns whether it is the only one of its model version.
 
+Only such a worker may answer a message in parts: beside another worker it would wait for the frontend's lock, which an
+idle worker keeps until a request arrives (``pipeline.py``).
+
 The workers of a version share the folder that TorchServe unpacked their archive to, and lock a file there. The kernel
 releases a worker's locks when it ends, whatever the cause.
 """

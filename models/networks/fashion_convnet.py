@@ -5,7 +5,10 @@ from torch import Tensor, nn
 
 
 class FashionConvNet(nn.Module):
-    """Two convolutions and three linear layers; [N, 1, 32, 32] float32 in, [N, 10] scores out."""
+    """Two convolutions and three linear layers; [N, 1, 32, 32] float32 in, [N, 10] scores out.
+
+    LeNet-5 takes 32x32, so the catalog pads the data set's 28x28 images by 2 on each side.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from serving import Report
+from serving.errors import RolloutError
 from serving.rollout import steps
 from serving.rollout.steps import Rollout
 from serving.settings import Settings
@@ -57,6 +58,10 @@ def run(arguments: Mapping[str, Any], settings: Settings, report: Report) -> str
     Raises:
         ServingError: nothing has changed; or only the cleanup failed, as the message says.
     """
+    if not 0 < (percent := arguments.get("percent", 100.0)) <= 100:
+        raise RolloutError(f"--percent must be above 0 and at most 100, got {percent:g}")
+    if not (grace := arguments["grace"]) >= 0:
+        raise RolloutError(f"--grace must be 0 or more seconds, got {grace:g}")
     _, options = _COMMANDS[arguments["command"]]
-    change = Rollout(settings, arguments["model"], arguments["grace"], report)
+    change = Rollout(settings, arguments["model"], grace, report)
     return str(getattr(change, arguments["command"])(*(arguments[name] for name in options)))

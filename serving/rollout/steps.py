@@ -31,14 +31,12 @@ from serving.store import archives, index, live
 from serving.store.archives import Archive
 from serving.store.index import Listed
 from serving.store.live import Canary, Live
-from serving.torchserve import management, readiness
+from serving.torchserve import golden_check, management
 from serving.torchserve.readiness import LoadingWorkers
 
 # By how much a new version's test accuracy may be below that of the live version. On 10,000 test images the standard
 # error of an accuracy of 0.9 is 0.003, and the margin is less than twice that.
 ACCURACY_MARGIN = 0.005
-# Training packs 200 golden inputs into an archive.
-GOLDEN_INPUTS = 200
 # A version is unregistered when its queue has been empty for this long. Batches take milliseconds, and the largest
 # request (8192 images) less than 2 s.
 GRACE_S = 5.0
@@ -60,8 +58,6 @@ class Rollout:
     """
 
     def __init__(self, settings: Settings, model: str, grace: float, report: Report) -> None:
-        if not grace >= 0:
-            raise RolloutError(f"--grace must be 0 or more seconds, got {grace:g}")
         if shutil.which("kill") is None:
             raise RolloutError("the program kill is missing, which TorchServe needs; on Debian: apt-get install procps")
         self._settings = settings
@@ -127,8 +123,6 @@ class Rollout:
         Raises:
             ServingError: as for ``deploy``; or there is another canary.
         """
-        if not 0 < percent <= 100:
-            raise RolloutError(f"--percent must be above 0 and at most 100, got {percent:g}")
         before = self._known()
         self._refuse_live(version, before)
         if before.canary and before.canary.version != version:
@@ -209,7 +203,7 @@ class Rollout:
         entry = self._entry(version)
         archive = archives.read_listed(entry)
         if archive.golden is None:
-            raise RolloutError(f"{entry.path} has no golden inputs to check; run: make archive")
+            raise RolloutError(f"{entry.path} has no golden examples to check; run: make archive")
         accuracy = _accuracy(archive)
         if not accuracy >= entry.accuracy_floor:
             floor = entry.accuracy_floor
@@ -235,8 +229,8 @@ class Rollout:
             self._management.register(archive.path.name)
             self._wait_for_workers(version)
             if archive.golden:
-                self._report(f"checking {min(GOLDEN_INPUTS, len(archive.golden.inputs))} golden predictions of {who}")
-                readiness.golden_check(self._settings, archive, GOLDEN_INPUTS)
+                self._report(f"checking {len(archive.golden.inputs)} golden examples of {who}")
+                golden_check.run(self._settings, archive)
         # A change that fails late may have sent requests to the version. They must be answered first.
         with self._undo_by(partial(self._retire, version)):
             change()

@@ -25,7 +25,7 @@ GOLDEN = "golden.npz"
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
-    """Inputs with the probabilities that the network gave after training. The golden check compares with them.
+    """Golden examples: inputs, and the probabilities that the network gave for them after training.
 
     Attributes:
         inputs: uint8 or float32, [K, *input shape] of the signature, K >= 1.
@@ -44,7 +44,7 @@ class Archive:
         path: the file.
         model, version: from the manifest, which TorchServe uses.
         signature: of the network's inputs and outputs.
-        golden: ``None`` for an archive without golden inputs.
+        golden: ``None`` for an archive without golden examples.
         batch_size: up to this many requests reach a worker in one batch.
     """
 

@@ -4,7 +4,7 @@
 
     lock, free ports ─► scratch ─► each part in order: spawn, wait until ready ─► ready
                                  │
-         SIGTERM, SIGINT ◄───────┤  a part ends or hangs ─► kill its process group ─► back off ─► restart it
+         SIGTERM, SIGINT ◄───────┤  a part ends or hangs ─► kill its process group ─► back off, restart it (restarts.py)
               │
               └─► /readyz answers 503 ─► drain delay ─► the callers' side answers and ends ─► the others in parallel
 
@@ -37,17 +37,13 @@ from serving.settings import Settings
 from serving.settings import read as read_settings
 from serving.sidecars.metrics import workers
 from serving.store import index, live
-from serving.supervisor import control, parts, state
+from serving.supervisor import control, parts, restarts, state
 from serving.supervisor.child import Child
 from serving.supervisor.state import State
 from serving.torchserve import jvm
 
 logger = logging.getLogger("serving.supervisor")
 
-# The longest pause between two restart attempts. It bounds how long a part stays down after the cause is gone.
-_BACKOFF_LIMIT_S = 60.0
-# A part that has run for this long is stable; its backoff starts at the beginning again.
-_STABLE_AFTER_S = 60.0
 # nginx and the gRPC bridge answer their open requests within 75 s (nginx's worker_shutdown_timeout).
 _CALLERS_GRACE_S = 80.0
 # TorchServe ends within 2 to 4 s.
@@ -134,32 +130,19 @@ class Supervisor:
     async def _keep(self) -> None:
         commands = await control.serve(self._settings, self._scratch, self._versions)
         try:
-            await asyncio.gather(*map(self._keep_running, self._children))
+            await asyncio.gather(
+                *(
+                    restarts.keep_running(
+                        child,
+                        self._settings.backoff,
+                        self._report,
+                        self._versions if child.part.name == parts.FRONTEND else None,
+                    )
+                    for child in self._children
+                )
+            )
         finally:
             commands.close()
-
-    async def _keep_running(self, child: Child) -> None:
-        """Restart a part each time that it ends or hangs, without a limit."""
-        attempt = 0
-        while True:
-            begun = time.monotonic()
-            self._report(f"{await child.lost()}; restarting it")
-            if time.monotonic() - begun > _STABLE_AFTER_S:
-                attempt = 0
-            while child.pid is None:
-                if attempt:
-                    await asyncio.sleep(min(self._settings.backoff * 2 ** (attempt - 1), _BACKOFF_LIMIT_S))
-                attempt += 1
-                begun = time.monotonic()
-                try:
-                    async with self._versions if child.part.name == parts.FRONTEND else asyncio.Lock():
-                        await child.restart()
-                    self._report(f"{child.part.name} ready again after {time.monotonic() - begun:.1f} s")
-                except ServingError as error:
-                    self._report(f"{child.part.name}: restart attempt {attempt} failed: {error}")
-                except Exception:
-                    # The cause may pass, as that of a full disk does.
-                    logger.exception("%s: restart attempt %d failed", child.part.name, attempt)
 
     async def _end(self) -> None:
         """Stop the parts that face callers, and the others when the last request is answered."""

@@ -5,7 +5,6 @@ TorchServe's ``/ping`` is not used, because it reports Healthy while workers are
 
 from __future__ import annotations
 
-import io
 import re
 import sys
 import time
@@ -13,23 +12,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import httpx
-import numpy as np
 import psutil
 
-from serving import loopback
 from serving.errors import StartError, UnreachableError
 from serving.settings import Settings
 from serving.store.archives import Archive
-from serving.torchserve import management, tokens
+from serving.torchserve import golden_check, management
 from serving.torchserve.management import Model, Worker
 
-# A start sends a few of an archive's golden inputs, which suffices to notice a wrong network and takes milliseconds.
-_GOLDEN_INPUTS = 16
-# Largest accepted difference of a probability. Its last digits depend on the CPU and the batch.
-_TOLERANCE = 1e-4
-# The first answer of a worker takes seconds on a busy machine.
-_GOLDEN_TIMEOUT_S = 30.0
+# A start checks a few of an archive's golden examples: enough to notice a wrong network, in milliseconds.
+_GOLDEN_EXAMPLES = 16
 
 # An argument of each worker's command line is the path of its socket.
 _WORKER_SOCKET = re.compile(r"\.ts\.sock\.(\d+)$", re.MULTILINE)
@@ -124,49 +116,6 @@ def _worker_processes() -> dict[str, int]:
     return pids
 
 
-def golden_check(settings: Settings, archive: Archive, count: int = _GOLDEN_INPUTS) -> None:
-    """Compare a model version's predictions for golden inputs with those of its training; nothing without inputs.
-
-    Args:
-        settings: of the service.
-        archive: the model version.
-        count: maximum number of golden inputs.
-
-    Raises:
-        StartError: no answer, a status other than 200, or other probabilities.
-    """
-    golden = archive.golden
-    if golden is None:
-        return
-    failed = f"golden check of {archive.model} {archive.version} failed"
-    body = io.BytesIO()
-    np.save(body, golden.inputs[:count])
-    npy = "application/x-npy"
-    headers = {"Content-Type": npy, "Accept": npy, **tokens.headers(settings, "inference")()}
-    url = f"{settings.inference.url}/predictions/{archive.model}/{archive.version}"
-    with loopback.client(_GOLDEN_TIMEOUT_S) as client:
-        try:
-            answer = client.post(url, content=body.getvalue(), headers=headers)
-        except httpx.HTTPError as error:
-            raise StartError(f"{failed}: no answer: {error}") from error
-    if answer.status_code != 200:
-        raise StartError(f"{failed}: HTTP status {answer.status_code}, expected 200: {answer.text[:500]}")
-    expected = golden.probabilities[:count]
-    try:
-        probabilities = np.load(io.BytesIO(answer.content), allow_pickle=False)
-    except ValueError:
-        kind = answer.headers.get("Content-Type", "none")
-        raise StartError(
-            f"{failed}: the answer is not a .npy file (Content-Type: {kind}); its handler must answer "
-            f"Accept: {npy} with the probabilities as a .npy file"
-        ) from None
-    if probabilities.shape != expected.shape or not np.allclose(probabilities, expected, rtol=0, atol=_TOLERANCE):
-        raise StartError(
-            f"{failed}: the probabilities differ from those of the training; {archive.path} does not hold the trained "
-            "network, run: make archive"
-        )
-
-
 class FrontendProbe:
     """The readiness probe of a starting frontend; the supervisor calls it until it returns ``None``.
 
@@ -204,5 +153,5 @@ class FrontendProbe:
         if self._settings.device_type == "gpu" and not all(worker.gpu for model in models for worker in model.workers):
             raise StartError("FASHION_DEVICE_TYPE is gpu, but TorchServe found no GPU; check that nvidia-smi works")
         for archive in self._archives:
-            golden_check(self._settings, archive)
+            golden_check.run(self._settings, archive, _GOLDEN_EXAMPLES)
         return None

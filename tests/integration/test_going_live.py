@@ -158,7 +158,7 @@ def _other(path: Path) -> None:
         ({}, _other, "is not what was packed"),
         ({}, Path.unlink, "is missing"),
         ({"changes": {"signature.json": None}}, None, "signature.json missing"),
-        ({"changes": {"golden.npz": None}}, None, "no golden inputs"),
+        ({"changes": {"golden.npz": None}}, None, "no golden examples"),
         ({"accuracy": 0.4}, None, "the catalog requires 0.5000"),
         ({"accuracy": float("nan")}, None, "test accuracy of nan, the catalog requires 0.5000"),
         ({"accuracy": 0.894}, None, "more than 0.005 below the 0.9000 of the live version 1.0"),
@@ -170,7 +170,7 @@ def _other(path: Path) -> None:
         ),
     ],
     ids=[
-        *("truncated", "replaced", "missing", "no signature", "no golden inputs", "under the floor", "no accuracy"),
+        *("truncated", "replaced", "missing", "no signature", "no golden examples", "under the floor", "no accuracy"),
         *("less accurate than the live one", "does not load", "answers wrongly"),
     ],
 )

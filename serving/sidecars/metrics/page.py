@@ -31,7 +31,7 @@ from serving.sidecars.metrics.gateway import GatewayAnswers
 from serving.sidecars.torchserve import Upstream
 from serving.torchserve.management import Management, Model
 
-# Prometheus ends a scrape after 10 s by default.
+# Half of the 10 s after which Prometheus ends a scrape by default: the sources answer in parallel.
 _SOURCE_TIMEOUT_S = 5.0
 
 # In the order of nginx's status page: https://nginx.org/en/docs/http/ngx_http_stub_status_module.html

@@ -15,7 +15,7 @@ from serving.errors import StartError
 from serving.polling import wait_until
 from serving.settings import HOST
 from serving.store import archives
-from serving.torchserve import readiness
+from serving.torchserve import golden_check, readiness
 from serving.torchserve.management import Model, Worker
 from tests.support import packing
 
@@ -109,5 +109,5 @@ def test_a_handler_that_answers_in_another_format_fails_the_golden_check(tmp_pat
         answering.start()
         message = r"golden check of tiny 1\.0 failed: the answer is not a \.npy file \(Content-Type: application/json\)"
         with pytest.raises(StartError, match=message):
-            readiness.golden_check(settings.read({"FASHION_INFERENCE_PORT": str(server.server_port)}), archive)
+            golden_check.run(settings.read({"FASHION_INFERENCE_PORT": str(server.server_port)}), archive)
         answering.join()

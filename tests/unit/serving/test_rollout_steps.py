@@ -10,7 +10,7 @@ from serving.rollout.steps import Rollout
 from serving.settings import read as read_settings
 from serving.store import live
 from serving.store.live import Canary, Live
-from serving.torchserve import management, readiness
+from serving.torchserve import golden_check, management
 from serving.torchserve.management import Model, Worker
 from tests.support import packing
 
@@ -71,7 +71,7 @@ def settings(tmp_path):
 @pytest.fixture
 def change(settings, registry, shares, monkeypatch):
     """A function that returns a new rollout."""
-    monkeypatch.setattr(readiness, "golden_check", lambda *_: None)
+    monkeypatch.setattr(golden_check, "run", lambda *_: None)
     monkeypatch.setattr(management, "of_service", lambda _: registry)
     monkeypatch.setattr(reload, "apply", lambda _, state: not shares.append(state["tiny"].canary))
     packing.pack(settings.model_store)

@@ -21,7 +21,7 @@ from serving.polling import wait_until
 from serving.settings import HOST, ROOT
 from serving.settings import read as read_settings
 from serving.store import live
-from serving.supervisor import parts, service, state, supervisor
+from serving.supervisor import parts, restarts, service, state, supervisor
 from serving.supervisor.parts import Part
 from serving.supervisor.supervisor import Supervisor
 from tests.support import free_ports, packing
@@ -280,7 +280,7 @@ def test_restarts_back_off_and_continue_after_any_error(settings, part, supervis
 
 
 def test_the_backoff_has_a_limit(settings, part, supervise, monkeypatch):
-    monkeypatch.setattr(supervisor, "_BACKOFF_LIMIT_S", 0.0)
+    monkeypatch.setattr(restarts, "_BACKOFF_LIMIT_S", 0.0)
     attempts = []
     made = part("first")
 
