@@ -1,7 +1,8 @@
 """Open Inference Protocol (KServe v2): an inference request becomes examples.
 
-Sources: the protocol's REST specification (kserve/open-inference-protocol, ``inference_rest.md``) and the binary tensor
-data extension (triton-inference-server/server, ``extension_binary_data.md``).
+Sources: the protocol's REST specification (kserve/open-inference-protocol, ``inference_rest.md``), and the extensions
+for binary tensor data and classification (triton-inference-server/server, ``extension_binary_data.md`` and
+``extension_classification.md``).
 
 A request body is a JSON header, followed by the raw bytes of its tensor if the header declares them::
 
@@ -44,16 +45,20 @@ DATATYPES: dict[str, np.dtype[Any]] = {
 }
 OUTPUT_NAMES = {"softmax": ("probabilities", "class", "label"), "sigmoid": ("probabilities",)}
 _MAX_AXES = 4
-# Triton's extensions that change what an output holds or where it goes. They are refused because ignoring them would
-# give the caller another answer than requested.
-_UNSUPPORTED_PARAMETERS = ("classification", "shared_memory_region")
 
 
 class Output(NamedTuple):
-    """One output tensor of the response: its name, and whether it follows the JSON as raw bytes."""
+    """One output tensor of the response.
+
+    Attributes:
+        name: one of ``OUTPUT_NAMES``.
+        binary: it follows the JSON as raw bytes.
+        classes: the number of most probable labels to return as text in place of the numbers; 0: the numbers.
+    """
 
     name: str
     binary: bool
+    classes: int = 0
 
 
 class Request(NamedTuple):
@@ -203,11 +208,27 @@ def _request(document: dict[str, Any], activation: str) -> Request:
         if name in outputs:
             raise problems.Unprocessable(f"output {brief(name)} is requested twice")
         options = _parameters(output)
-        for unsupported in _UNSUPPORTED_PARAMETERS:
-            if unsupported in options:
-                raise problems.Unprocessable(f"output {brief(name)}: the parameter {unsupported} is not supported")
-        outputs[name] = Output(name, _flag(options, "binary_data", binary))
+        # Ignored, it would give the caller another answer than requested.
+        if "shared_memory_region" in options:
+            raise problems.Unprocessable(
+                f"output {brief(name)}: shared memory is not supported; leave out the parameter shared_memory_region"
+            )
+        outputs[name] = Output(name, _flag(options, "binary_data", binary), _classes(options, name))
     return Request(identifier, parameters, tuple(outputs.values()))
+
+
+def _classes(parameters: dict[str, Any], name: str) -> int:
+    """The parameter of Triton's classification extension, which its clients call ``class_count``; 0 without it."""
+    count = parameters.get("classification")
+    if count is None:
+        return 0
+    if type(count) is not int or count < 1:
+        raise problems.Unprocessable(f"the parameter classification must be a whole number from 1, got {brief(count)}")
+    if name != "probabilities":
+        raise problems.Unprocessable(
+            f"the parameter classification is for the output probabilities, got it for {name}; request that output"
+        )
+    return count
 
 
 def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:

@@ -73,16 +73,23 @@ def metadata(signature: Signature, versions: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def _element(text: str) -> bytes:
+    """A text as an element of a binary BYTES tensor."""
+    encoded = text.encode()
+    return len(encoded).to_bytes(4, "little") + encoded
+
+
 @functools.lru_cache(maxsize=8)
 def _label_elements(labels: tuple[str, ...]) -> tuple[bytes, ...]:
-    """Each label as an element of a binary BYTES tensor."""
-    return tuple(len(label).to_bytes(4, "little") + label for label in map(str.encode, labels))
+    return tuple(map(_element, labels))
 
 
 def _output(output: Output, probabilities: NDArray[np.float32], signature: Signature) -> tuple[dict[str, Any], bytes]:
     """One tensor of the response, and the raw bytes that follow the JSON for it."""
-    name, binary = output
+    name, binary, classes = output
     labels, datatype = signature.output.labels, _OUTPUT_DATATYPES[name]
+    if classes:
+        return _classification(output, probabilities, labels)
     values: NDArray[Any] = probabilities if name == "probabilities" else probabilities.argmax(axis=1)
     tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": values.shape}
     if not binary:
@@ -95,3 +102,21 @@ def _output(output: Output, probabilities: NDArray[np.float32], signature: Signa
         raw = values.astype(DATATYPES[datatype], copy=False).tobytes()
     tensor["parameters"] = {"binary_data_size": len(raw)}
     return tensor, raw
+
+
+def _classification(
+    output: Output, probabilities: NDArray[np.float32], labels: tuple[str, ...]
+) -> tuple[dict[str, Any], bytes]:
+    """As ``_output``, with the most probable labels as text; a count beyond the model's labels returns all of them."""
+    best = np.argsort(-probabilities, axis=1, kind="stable")[:, : output.classes]
+    values = np.take_along_axis(probabilities, best, axis=1)
+    # Six decimals, as Triton writes them.
+    texts = [
+        f"{value:f}:{index}:{labels[index]}"
+        for value, index in zip(values.ravel().tolist(), best.ravel().tolist(), strict=True)
+    ]
+    tensor: dict[str, Any] = {"name": output.name, "datatype": "BYTES", "shape": best.shape}
+    if not output.binary:
+        return {**tensor, "data": texts}, b""
+    raw = b"".join(map(_element, texts))
+    return {**tensor, "parameters": {"binary_data_size": len(raw)}}, raw

@@ -8,7 +8,7 @@ from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
 
 from tests.support import image_files
-from tests.support.reference import PIXELS, TIMEOUT, VERSION, assert_same, labels, run
+from tests.support.reference import PIXELS, TIMEOUT, VERSION, assert_classes, assert_same, labels, run
 from tests.support.signatures import LABELS
 
 DATATYPES = {
@@ -78,6 +78,13 @@ def test_inference(client, model, expected, sent, received):
     response = result.get_response()
     assert (response["id"], response["model_name"], response["model_version"]) == ("42", model, VERSION)
     assert [output["name"] for output in response["outputs"]] == ["label", "class", "probabilities"]
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["binary out", "JSON out"])
+def test_the_most_probable_classes(client, model, expected, binary):
+    requested = [http.InferRequestedOutput("probabilities", binary_data=binary, class_count=3)]
+    result = client.infer(model, [tensor(PIXELS)], outputs=requested).as_numpy("probabilities")
+    assert_classes(result, expected, 3)
 
 
 def test_every_output_by_default(client, model, expected):

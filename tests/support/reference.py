@@ -30,6 +30,17 @@ def assert_same(probabilities: Any, expected: np.ndarray) -> None:
     np.testing.assert_allclose(np.asarray(probabilities).reshape(expected.shape), expected, atol=1e-5)
 
 
+def assert_classes(answered: np.ndarray, expected: np.ndarray, count: int) -> None:
+    """``answered``, [N, count], has the most probable classes as Triton's texts ``value:index:label``."""
+    assert answered.shape == (len(expected), count)
+    for texts, probabilities in zip(answered.tolist(), expected, strict=True):
+        # Triton's client returns JSON strings as text and binary ones as bytes.
+        split = [(each if isinstance(each, str) else each.decode()).split(":") for each in texts]
+        best = np.argsort(-probabilities, kind="stable")[:count].tolist()
+        assert [(int(index), label) for _, index, label in split] == [(index, LABELS[index]) for index in best]
+        np.testing.assert_allclose([float(value) for value, _, _ in split], probabilities[best], atol=1e-5)
+
+
 def labels(expected: np.ndarray) -> list[str]:
     """The label of each row of probabilities."""
     return [LABELS[index] for index in expected.argmax(1)]

@@ -101,7 +101,14 @@ class Service:
         return messages.ServerMetadataResponse(name=NAME, version=VERSION)
 
     async def ModelReady(self, request: messages.ModelReadyRequest, _context: Context) -> messages.ModelReadyResponse:
-        return messages.ModelReadyResponse(ready=await self._upstream.model_ready(request.name, request.version))
+        try:
+            ready = await self._upstream.model_ready(request.name, request.version)
+        except CallError as error:
+            if error.status != 404:
+                raise
+            # As Triton answers, whose clients ask about models that may not exist.
+            ready = False
+        return messages.ModelReadyResponse(ready=ready)
 
     async def ModelMetadata(
         self, request: messages.ModelMetadataRequest, _context: Context

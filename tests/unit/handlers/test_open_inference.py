@@ -122,6 +122,12 @@ def test_image_files_are_elements_of_bytes(shape, binary):
 
 ONE = PIXELS[0].ravel().tolist()
 GOOD = tensor(ONE, (1, 784))
+
+
+def classified(count, name="probabilities", **more):
+    return as_json(GOOD, outputs=[{"name": name, "parameters": {"classification": count, **more}}])
+
+
 BAD_JSON = {
     "not JSON": (b'{"inputs": [', problems.Malformed),
     "not UTF-8": (b'{"inputs": "\xff"}', problems.Malformed),
@@ -187,8 +193,12 @@ BAD_JSON = {
     "output without a name": (as_json(GOOD, outputs=[{}]), problems.Malformed),
     "unknown output": (as_json(GOOD, outputs=[{"name": "scores"}]), problems.Unprocessable),
     "output twice": (as_json(GOOD, outputs=[{"name": "class"}, {"name": "class"}]), problems.Unprocessable),
-    "classification": (
-        as_json(GOOD, outputs=[{"name": "probabilities", "parameters": {"classification": 3}}]),
+    "classification of none": (classified(0), problems.Unprocessable),
+    "classification of a text": (classified("2"), problems.Unprocessable),
+    "classification of true": (classified(True), problems.Unprocessable),
+    "classification of classes": (classified(2, "class"), problems.Unprocessable),
+    "shared memory": (
+        as_json(GOOD, outputs=[{"name": "class", "parameters": {"shared_memory_region": "a"}}]),
         problems.Unprocessable,
     ),
     "binary_data a number": (
@@ -356,6 +366,21 @@ def test_independent_labels_have_only_probabilities():
     assert [output["name"] for output in json.loads(body)["outputs"]] == ["probabilities"]
     with pytest.raises(problems.Unprocessable, match=r"the model has probabilities$"):
         answer(as_json(tensor([1, 2, 3], (3,), "FP32"), outputs=[{"name": "class"}]), signature=VECTOR)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 100])
+def test_classification_returns_the_most_probable_labels_as_text(count):
+    expected = [
+        ["0.500000:1:Trouser", "0.300000:2:Žabot", "0.200000:0:T-shirt/top"],
+        # Equal probabilities keep the order of the labels.
+        ["0.800000:2:Žabot", "0.100000:0:T-shirt/top", "0.100000:1:Trouser"],
+    ]
+    flat = [text for row in expected for text in row[:count]]
+    described = {"name": "probabilities", "datatype": "BYTES", "shape": [2, min(count, 3)]}
+    assert json.loads(answer(classified(count))[0])["outputs"] == [{**described, "data": flat}]
+    header, raw = binary_outputs(*answer(classified(count, binary_data=True))[::2])
+    assert header["outputs"][0]["shape"] == described["shape"]
+    assert raw["probabilities"] == b"".join(struct.pack("<I", len(t.encode())) + t.encode() for t in flat)
 
 
 def test_metadata_describes_the_tensors():

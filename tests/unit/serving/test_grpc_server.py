@@ -242,7 +242,7 @@ UNKNOWN = {
 }
 
 
-@pytest.mark.parametrize("method", ["ModelInfer", "ModelReady", "ModelMetadata"])
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelMetadata"])
 @pytest.mark.parametrize(("name", "version"), UNKNOWN.values(), ids=UNKNOWN)
 def test_an_unknown_model_or_version_is_not_found(call, method, name, version):
     if method == "ModelInfer":
@@ -250,6 +250,11 @@ def test_an_unknown_model_or_version_is_not_found(call, method, name, version):
     else:
         request = getattr(messages, method + "Request")(name=name, version=version)
     assert refused(call, request, method)[0] is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(("name", "version"), UNKNOWN.values(), ids=UNKNOWN)
+def test_an_unknown_model_or_version_is_not_ready(call, name, version):
+    assert not call("ModelReady", messages.ModelReadyRequest(name=name, version=version)).ready
 
 
 def test_a_request_without_a_model_is_refused(call):
@@ -294,6 +299,21 @@ def test_an_answer_outside_of_the_protocol_is_an_internal_error_and_logged(upstr
     finally:
         assert running.stop() == 0
     assert any("Traceback" in line for line in running.lines)
+
+
+def test_classification_is_answered_as_text(call):
+    outputs = [{"name": "probabilities", "parameters": {"classification": {"int64_param": 1}}}]
+    expected = [
+        f"{row.max():f}:{row.argmax()}:{['Shirt', 'Bag', 'Ankle boot'][row.argmax()]}" for row in predict(PIXELS)
+    ]
+    response = call("ModelInfer", request_for(outputs=outputs))
+    assert (response.outputs[0].datatype, list(response.outputs[0].shape)) == ("BYTES", [2, 1])
+    raw = b"".join(struct.pack("<I", len(text)) + text.encode() for text in expected)
+    assert list(response.raw_output_contents) == [raw]
+    tensor = {"name": "image", "datatype": "UINT8", "shape": PIXELS.shape}
+    typed = {**tensor, "contents": {"uint_contents": PIXELS.ravel().tolist()}}
+    response = call("ModelInfer", messages.ModelInferRequest(model_name="fashion", inputs=[typed], outputs=outputs))
+    assert [text.decode() for text in response.outputs[0].contents.bytes_contents] == expected
 
 
 def test_ready_means_that_the_workers_are(call, upstream):
