@@ -88,14 +88,14 @@ def families(signature: Signature) -> tuple[Family, ...]:
         _family(
             "fashion_stage_seconds",
             "histogram",
-            "Seconds that a request's batch took in each stage, observed once per request.",
+            "Seconds that a request's batch took in each stage, observed once per answered request.",
             _STAGE_BOUNDS,
             stage=STAGES,
         ),
         _family(
             "fashion_handler_seconds",
             "histogram",
-            "Seconds that a request's batch took in all stages, observed once per request.",
+            "Seconds that a request's batch took in all stages, observed once per answered request.",
             _STAGE_BOUNDS,
         ),
         _family("fashion_batch_requests", "histogram", "Requests in one batch.", _BATCH_BOUNDS),
@@ -105,6 +105,7 @@ def families(signature: Signature) -> tuple[Family, ...]:
             "Batches of requests with the same headers, by the outcome of the fast path.",
             outcome=FAST_PATH_OUTCOMES,
         ),
+        _family("fashion_executions_total", "counter", "Batches that went through the network."),
         _family("fashion_examples_total", "counter", "Images or vectors that went through the network."),
         _family(
             "fashion_predictions_total",
@@ -218,13 +219,15 @@ class Recorder:
         _observe(self._counts["fashion_batch_requests"][0], _BATCH_BOUNDS, sizes[sizes > 0])
         outcomes = [batch.fast_path for batch in batches]
         self._counts["fashion_fast_path_total"][:, 0] += [outcomes.count(outcome) for outcome in FAST_PATH_OUTCOMES]
-        timed = [batch.seconds is not None for batch in batches]
-        seconds = np.array([batch.seconds for batch in batches if batch.seconds], np.float64).reshape(-1, len(STAGES))
+        timed = [batch for batch in batches if batch.seconds]
+        answered = np.array([len(batch.answered) for batch in timed], np.float64)
+        seconds = np.array([batch.seconds for batch in timed], np.float64).reshape(-1, len(STAGES))
         for histogram, durations in zip(self._counts["fashion_stage_seconds"], seconds.T, strict=True):
-            _observe(histogram, _STAGE_BOUNDS, durations, sizes[timed])
-        _observe(self._counts["fashion_handler_seconds"][0], _STAGE_BOUNDS, seconds.sum(1), sizes[timed])
+            _observe(histogram, _STAGE_BOUNDS, durations, answered)
+        _observe(self._counts["fashion_handler_seconds"][0], _STAGE_BOUNDS, seconds.sum(1), answered)
         probabilities = [batch.probabilities for batch in batches if batch.probabilities is not None]
         if probabilities:
+            self._counts["fashion_executions_total"] += len(probabilities)
             self._add_predictions(np.concatenate(probabilities))
 
     def _add_requests(self, batches: Sequence[Batch]) -> None:

@@ -1,4 +1,4 @@
-"""The front door: an HTTP server for the lists, metadata and readiness of models, and for metrics.
+"""The front door: an HTTP server for the lists, metadata, readiness and statistics of models, and for metrics.
 
     python -m serving.sidecars.frontdoor
 
@@ -9,10 +9,14 @@
     /v1/models/{model}                                 {"name", "ready"}
     /v2/models/{model}[/versions/{version}]            the Open Inference Protocol's metadata, by the handler
     /v2/models/{model}[/versions/{version}]/ready      {"name", "ready"}
+    /v2/models/{model}[/versions/{version}]/config     Triton's model configuration
+    /v2/models[/{model}[/versions/{version}]]/stats    Triton's statistics
+    POST /v2/repository/index                          Triton's list of all versions
     /metrics                                           for Prometheus; not a public path of the gateway
 
-A model that is not ready is 503, and an unknown model 404, both ``application/problem+json``. Answers are cached for a
-second, so that probes cost TorchServe almost nothing. Only the gateway calls this server, and it checks the paths.
+A model that is not ready is 503, and an unknown model 404, both ``application/problem+json``. All but the last two are
+cached for a second, so that probes cost TorchServe almost nothing. Only the gateway calls this server, and it checks
+the paths.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from reprlib import repr as brief
 from typing import Any
 
 import aiohttp
@@ -33,10 +38,12 @@ from serving import NAME, VERSION
 from serving.errors import CallError
 from serving.gateway import config
 from serving.settings import Settings
+from serving.sidecars import triton
 from serving.sidecars.metrics.gateway import GatewayAnswers
 from serving.sidecars.metrics.page import MetricsPage
 from serving.sidecars.process import run_until_signal
 from serving.sidecars.torchserve import Upstream
+from serving.sidecars.triton import Extensions
 from serving.torchserve.management import Management
 
 logger = logging.getLogger("serving.sidecars.frontdoor")
@@ -59,16 +66,22 @@ class NotFound(problems.Problem):
     type = problems.TYPE_PREFIX + "not-found"
 
 
+# The status of a ``CallError`` → its problem; any other is ``problems.Unavailable``.
+_PROBLEMS = {400: problems.Malformed, 404: NotFound, 413: problems.TooLarge}
+
+
 class FrontDoor:
     """The routes above, for one TorchServe.
 
     Args:
         upstream: TorchServe's APIs.
+        extensions: Triton's extensions.
         draining: once it is set, the service is not ready.
     """
 
-    def __init__(self, upstream: Upstream, draining: asyncio.Event) -> None:
+    def __init__(self, upstream: Upstream, extensions: Extensions, draining: asyncio.Event) -> None:
         self._upstream = upstream
+        self._extensions = extensions
         self._draining = draining
         self._answers: dict[str, tuple[float, asyncio.Task[bytes]]] = {}
 
@@ -85,8 +98,15 @@ class FrontDoor:
             "/v2/models/{model}/versions/{version}": self._metadata,
             "/v2/models/{model}/ready": self._model_ready,
             "/v2/models/{model}/versions/{version}/ready": self._model_ready,
+            "/v2/models/{model}/config": self._config,
+            "/v2/models/{model}/versions/{version}/config": self._config,
         }
         application = web.Application()
+        # Not cached, because clients compare the counts before and after their requests.
+        for path in ("", "/{model}", "/{model}/versions/{version}"):
+            application.router.add_get(f"/v2/models{path}/stats", self._handler(self._statistics, cached=False))
+        # Not cached, because its answer depends on the body.
+        application.router.add_post("/v2/repository/index", self._handler(self._index, cached=False))
         for path, route in routes.items():
             application.router.add_get(path, self._handler(route))
         return application
@@ -102,7 +122,7 @@ class FrontDoor:
         return {"live": True}
 
     async def _server(self, _request: web.Request) -> Any:
-        return {"name": NAME, "version": VERSION, "extensions": ["binary_tensor_data"]}
+        return {"name": NAME, "version": VERSION, "extensions": triton.NAMES}
 
     async def _models(self, _request: web.Request) -> Any:
         return {"models": await self._upstream.call_management(Management.names)}
@@ -120,16 +140,36 @@ class FrontDoor:
     async def _metadata(self, request: web.Request) -> Any:
         return await self._upstream.metadata(request.match_info["model"], request.match_info.get("version", ""))
 
-    def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def _config(self, request: web.Request) -> Any:
+        return await self._extensions.config(request.match_info["model"], request.match_info.get("version", ""))
+
+    async def _statistics(self, request: web.Request) -> Any:
+        names = request.match_info
+        return await self._extensions.statistics(names.get("model", ""), names.get("version", ""))
+
+    async def _index(self, request: web.Request) -> Any:
+        try:
+            body = await request.read()
+            ready = orjson.loads(body).get("ready", False) if body else False
+        except web.HTTPRequestEntityTooLarge:
+            raise CallError(413, 'the body of an index request is too large; send nothing or {"ready": true}') from None
+        except (ValueError, AttributeError):
+            raise CallError(400, 'the body must be empty or a JSON object such as {"ready": true}') from None
+        if type(ready) is not bool:
+            raise CallError(400, f"ready must be true or false, got {brief(ready)}")
+        return await self._extensions.index(ready)
+
+    def _handler(self, route: Route, cached: bool = True) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def answer(request: web.Request) -> web.StreamResponse:
             try:
                 if self._draining.is_set() and route == self._ready:
                     raise CallError(503, "the service is stopping")
                 # Shielded, because a caller that disconnects must not cancel the task that others wait for.
-                body = await asyncio.shield(self._cached(request, route))
+                computed = asyncio.shield(self._cached(request, route)) if cached else _computed(request, route)
+                body = await computed
                 return web.Response(body=body, content_type="application/json")
             except CallError as error:
-                problem = (NotFound if error.status == 404 else problems.Unavailable)(error.detail)
+                problem = _PROBLEMS.get(error.status, problems.Unavailable)(error.detail)
             except (aiohttp.ClientError, asyncio.TimeoutError) as error:
                 logger.warning("TorchServe cannot be reached: %s", error)
                 problem = problems.Unavailable("TorchServe does not answer")
@@ -151,13 +191,13 @@ class FrontDoor:
         if task is None or now - started >= MAX_AGE_S:
             if len(self._answers) >= _MAX_CACHED_ANSWERS:
                 self._answers.clear()
-
-            async def compute() -> bytes:
-                return orjson.dumps(await route(request))
-
-            task = asyncio.create_task(compute())
+            task = asyncio.create_task(_computed(request, route))
             self._answers[request.path] = now, task
         return task
+
+
+async def _computed(request: web.Request, route: Route) -> bytes:
+    return orjson.dumps(await route(request))
 
 
 async def serve(settings: Settings, draining: asyncio.Event, stop: asyncio.Event) -> None:
@@ -173,7 +213,7 @@ async def serve(settings: Settings, draining: asyncio.Event, stop: asyncio.Event
     """
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         upstream = Upstream(session, settings)
-        application = FrontDoor(upstream, draining).application()
+        application = FrontDoor(upstream, Extensions(upstream, settings.counts), draining).application()
         answers = GatewayAnswers(config.answers_log(settings))
         page = MetricsPage(session, upstream, settings.counts, answers, f"{settings.gateway_status.url}/status")
         application.router.add_get("/metrics", page.answer)

@@ -15,7 +15,7 @@ import orjson
 from serving.errors import CallError, TokenError, UnreachableError
 from serving.settings import Settings
 from serving.torchserve import management, tokens
-from serving.torchserve.management import Management
+from serving.torchserve.management import Management, Model
 
 T = TypeVar("T")
 
@@ -65,11 +65,30 @@ class Upstream:
         Raises:
             CallError: 404, or 503 without an answer of TorchServe.
         """
+        return (await self.model(name, version)).ready
+
+    async def model(self, name: str, version: str) -> Model:
+        """One registered version of a model; an empty version means the default version.
+
+        Raises:
+            CallError: 404, or 503 without an answer of TorchServe.
+        """
         _path(name, version)
         model = await self.call_management(lambda api: api.describe(name, version))
         if model is None:
             raise CallError(404, f"there is no model {name}{f' in version {version}' if version else ''}")
-        return model.ready
+        return model
+
+    async def versions(self, name: str = "", version: str = "") -> list[Model]:
+        """Every registered version of every model, or those of one model, or one version.
+
+        Raises:
+            CallError: 404, or 503 without an answer of TorchServe.
+        """
+        if not name:
+            return await self.call_management(Management.models)
+        model = await self.model(name, version)
+        return [model] if version else await self.call_management(lambda api: api.versions(name))
 
     async def metadata(self, name: str, version: str) -> dict[str, Any]:
         """The protocol's model metadata, with all registered versions of the model.

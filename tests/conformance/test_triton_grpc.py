@@ -6,9 +6,10 @@ import grpc
 import numpy as np
 import pytest
 from tritonclient import grpc as triton
-from tritonclient.grpc import aio, service_pb2
+from tritonclient.grpc import aio, model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
+from serving.polling import wait_until
 from tests.support import image_files
 from tests.support.reference import PIXELS, TIMEOUT, VERSION, assert_classes, assert_same, labels, run
 
@@ -35,7 +36,7 @@ def test_health(client, model):
 
 
 def test_metadata(client, model):
-    assert client.get_server_metadata().name
+    assert "statistics" in client.get_server_metadata().extensions
     metadata = client.get_model_metadata(model, VERSION)
     assert (metadata.name, metadata.platform) == (model, "pytorch_torchscript")
     assert VERSION in metadata.versions
@@ -47,6 +48,47 @@ def test_metadata(client, model):
         ("class", "INT64", [-1]),
         ("label", "BYTES", [-1]),
     ]
+
+
+def test_the_configuration(client, model):
+    for version in ("", VERSION):
+        config = client.get_model_config(model, version).config
+        assert (config.name, config.platform) == (model, "pytorch_torchscript")
+        assert config.max_batch_size >= len(PIXELS)
+        assert [(each.name, each.data_type, list(each.dims)) for each in config.input] == [
+            ("image", model_config_pb2.TYPE_UINT8, [28, 28])
+        ]
+        assert [each.name for each in config.output] == ["probabilities", "class", "label"]
+        assert config.WhichOneof("scheduling_choice") == "dynamic_batching"
+
+
+def test_statistics_count_each_inference(client, model):
+    def counts(*arguments):
+        stats = client.get_inference_statistics(*arguments).model_stats
+        return next(each for each in stats if (each.name, each.version) == (model, VERSION))
+
+    before = counts()
+    for _ in range(3):
+        client.infer(model, [tensor(PIXELS)])
+    # The workers write their counts four times a second.
+    assert wait_until(lambda: counts().inference_count == before.inference_count + 15, TIMEOUT)
+    after = counts(model)
+    assert after == counts(model, VERSION)
+    assert after.inference_stats.success.count == before.inference_stats.success.count + 3
+    assert after.inference_stats.compute_infer.ns > before.inference_stats.compute_infer.ns
+    assert 1 <= after.execution_count - before.execution_count <= 3
+
+
+def test_the_repository_index(client, model):
+    models = client.get_model_repository_index().models
+    assert (model, VERSION, "READY") in [(each.name, each.version, each.state) for each in models]
+
+
+@pytest.mark.parametrize("method", ["get_system_shared_memory_status", "get_trace_settings", "get_log_settings"])
+def test_other_extensions_do_not_exist(client, method):
+    with pytest.raises(InferenceServerException) as caught:
+        getattr(client, method)()
+    assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
 
 
 @pytest.mark.parametrize("version", ["", VERSION], ids=["default version", "a version"])

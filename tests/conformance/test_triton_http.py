@@ -7,6 +7,7 @@ from tritonclient import http
 from tritonclient.http import aio
 from tritonclient.utils import InferenceServerException
 
+from serving.polling import wait_until
 from tests.support import image_files
 from tests.support.reference import PIXELS, TIMEOUT, VERSION, assert_classes, assert_same, labels, run
 from tests.support.signatures import LABELS
@@ -63,6 +64,45 @@ def test_metadata(client, model):
             {"name": "class", "datatype": "INT64", "shape": [-1]},
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
         ]
+
+
+def test_the_configuration(client, model):
+    for version in ("", VERSION):
+        config = client.get_model_config(model, version)
+        assert (config["name"], config["platform"]) == (model, "pytorch_torchscript")
+        assert config["max_batch_size"] >= len(PIXELS)
+        assert [(each["name"], each["data_type"], each["dims"]) for each in config["input"]] == [
+            ("image", "TYPE_UINT8", [28, 28])
+        ]
+        assert [each["name"] for each in config["output"]] == ["probabilities", "class", "label"]
+
+
+def test_statistics_count_each_inference(client, model):
+    def counts(*arguments):
+        stats = client.get_inference_statistics(*arguments)["model_stats"]
+        return next(each for each in stats if (each["name"], each["version"]) == (model, VERSION))
+
+    before = counts()
+    for _ in range(3):
+        client.infer(model, [tensor(PIXELS)])
+    # The workers write their counts four times a second.
+    assert wait_until(lambda: counts()["inference_count"] == before["inference_count"] + 15, TIMEOUT)
+    after = counts(model)
+    assert after == counts(model, VERSION)
+    assert after["inference_stats"]["success"]["count"] == before["inference_stats"]["success"]["count"] + 3
+    assert after["inference_stats"]["compute_infer"]["ns"] > before["inference_stats"]["compute_infer"]["ns"]
+    assert 1 <= after["execution_count"] - before["execution_count"] <= 3
+
+
+def test_the_repository_index(client, model):
+    assert {"name": model, "version": VERSION, "state": "READY", "reason": ""} in client.get_model_repository_index()
+
+
+@pytest.mark.parametrize("method", ["get_system_shared_memory_status", "get_trace_settings", "get_log_settings"])
+def test_other_extensions_do_not_exist(client, method):
+    with pytest.raises(InferenceServerException) as caught:
+        getattr(client, method)()
+    assert caught.value.status() == "404"
 
 
 @pytest.mark.parametrize("sent", [True, False], ids=["binary in", "JSON in"])

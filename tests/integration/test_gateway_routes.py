@@ -139,6 +139,31 @@ def test_nothing_of_torchserves_other_apis_can_be_reached(gateway, service):
     assert _registered(service) == before
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "/v2/systemsharedmemory/status",
+            "/v2/cudasharedmemory/region/r/register",
+            "/v2/trace/setting",
+            "/v2/logging",
+        ),
+        *("/v2/models/{m}/trace/setting", "/v2/models/{m}/generate", "/v2/repository/models/{m}/load"),
+    ],
+)
+def test_tritons_other_paths_do_not_exist(gateway, path):
+    for method in ("GET", "POST"):
+        answer = requests.request(method, gateway.url + path_of(path), data=b"{}", timeout=TIMEOUT)
+        assert (answer.status_code, answer.json()["status"]) == (404, 404)
+
+
+def test_the_index_of_a_chunked_request_has_ready_versions(gateway):
+    answer = requests.post(gateway.url + "/v2/repository/index", data=iter([b'{"ready"', b": true}"]), timeout=TIMEOUT)
+    assert {"name": MODEL, "version": VERSION, "state": "READY", "reason": ""} in answer.json()
+    answer = requests.post(gateway.url + "/v2/repository/index", data=b"{", timeout=TIMEOUT)
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:problem-type:fashion-serve:malformed")
+
+
 def test_disguised_paths_lead_where_they_say(gateway):
     for path in ("//v2", "/./v2", "/x/../v2", "/%76%32"):
         status, _, body = ask(gateway, "GET", path)

@@ -23,6 +23,7 @@ from serving.settings import Settings
 from serving.sidecars.grpc.service import PROTOCOL, Service, add_to
 from serving.sidecars.process import run_until_signal
 from serving.sidecars.torchserve import Upstream
+from serving.sidecars.triton import Extensions
 
 logger = logging.getLogger("serving.sidecars.grpc.server")
 
@@ -63,7 +64,7 @@ async def serve(settings: Settings, draining: asyncio.Event, stop: asyncio.Event
         )
         checks = health.aio.HealthServicer()
         await _set_health(checks, False)
-        service = Service(upstream)
+        service = Service(upstream, Extensions(upstream, settings.counts))
         add_to(server, service)
         health_pb2_grpc.add_HealthServicer_to_server(checks, server)
         reflection.enable_server_reflection((PROTOCOL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

@@ -8,6 +8,8 @@ reports each failure as INTERNAL, and always reports that it is ready.
     ModelMetadata             POST {inference}/predictions/{model} with describe: True: the handler knows its tensors
     ServerLive                GET {inference}/ping
     ServerMetadata            no request
+    ModelConfig, ModelStatistics, RepositoryIndex
+                              as the front door's /v2/models/…/config, /v2/models/…/stats and /v2/repository/index
 
 A failure behind the bridge becomes a gRPC status:
 
@@ -44,9 +46,11 @@ from google.protobuf.message import DecodeError, Message
 
 from serving import NAME, VERSION
 from serving.errors import CallError
+from serving.sidecars import triton
 from serving.sidecars.grpc import tensors
 from serving.sidecars.grpc.proto import open_inference_pb2 as messages
 from serving.sidecars.torchserve import Upstream
+from serving.sidecars.triton import Extensions
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +81,9 @@ Method = Callable[[Any, Context], Awaitable[Message]]
 class Service:
     """One method for each call of the protocol. Failures are raised as ``CallError``."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, extensions: Extensions) -> None:
         self._upstream = upstream
+        self._extensions = extensions
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -98,7 +103,7 @@ class Service:
     async def ServerMetadata(
         self, _request: messages.ServerMetadataRequest, _context: Context
     ) -> messages.ServerMetadataResponse:
-        return messages.ServerMetadataResponse(name=NAME, version=VERSION)
+        return messages.ServerMetadataResponse(name=NAME, version=VERSION, extensions=triton.NAMES)
 
     async def ModelReady(self, request: messages.ModelReadyRequest, _context: Context) -> messages.ModelReadyResponse:
         try:
@@ -115,6 +120,24 @@ class Service:
     ) -> messages.ModelMetadataResponse:
         metadata = await self._upstream.metadata(request.name, request.version)
         return json_format.ParseDict(metadata, messages.ModelMetadataResponse(), ignore_unknown_fields=True)
+
+    async def ModelConfig(
+        self, request: messages.ModelConfigRequest, _context: Context
+    ) -> messages.ModelConfigResponse:
+        config = await self._extensions.config(request.name, request.version)
+        return json_format.ParseDict({"config": config}, messages.ModelConfigResponse())
+
+    async def ModelStatistics(
+        self, request: messages.ModelStatisticsRequest, _context: Context
+    ) -> messages.ModelStatisticsResponse:
+        statistics = await self._extensions.statistics(request.name, request.version)
+        return json_format.ParseDict(statistics, messages.ModelStatisticsResponse())
+
+    async def RepositoryIndex(
+        self, request: messages.RepositoryIndexRequest, _context: Context
+    ) -> messages.RepositoryIndexResponse:
+        index = await self._extensions.index(request.ready)
+        return json_format.ParseDict({"models": index}, messages.RepositoryIndexResponse())
 
     async def ModelInfer(self, request: messages.ModelInferRequest, context: Context) -> messages.ModelInferResponse:
         self._in_flight += 1

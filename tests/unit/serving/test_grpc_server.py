@@ -19,11 +19,14 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from handlers import limits
+from handlers.metrics.recorder import Batch, Recorder
 from serving import NAME, VERSION
 from serving.settings import ROOT
+from serving.sidecars import triton
 from serving.sidecars.grpc.proto import __main__ as generator
 from serving.sidecars.grpc.proto import open_inference_pb2 as messages
 from tests.support import free_ports
+from tests.support.signatures import FASHION
 from tests.support.torchserve_stub import TorchServeStub, predict
 
 DEADLINE = 30  # seconds after which a call fails its test
@@ -86,8 +89,14 @@ def upstream(shared_upstream):
 
 
 @pytest.fixture(scope="module")
-def bridge(shared_upstream):
-    running = Bridge(shared_upstream.environment)
+def counts(tmp_path_factory):
+    """The folder of the workers' counts."""
+    return tmp_path_factory.mktemp("run") / "counts"
+
+
+@pytest.fixture(scope="module")
+def bridge(shared_upstream, counts):
+    running = Bridge({**shared_upstream.environment, "FASHION_RUN_DIR": str(counts.parent)})
     yield running
     if running.process.poll() is None:
         assert running.stop() == 0
@@ -242,7 +251,7 @@ UNKNOWN = {
 }
 
 
-@pytest.mark.parametrize("method", ["ModelInfer", "ModelMetadata"])
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelMetadata", "ModelConfig", "ModelStatistics"])
 @pytest.mark.parametrize(("name", "version"), UNKNOWN.values(), ids=UNKNOWN)
 def test_an_unknown_model_or_version_is_not_found(call, method, name, version):
     if method == "ModelInfer":
@@ -301,6 +310,57 @@ def test_an_answer_outside_of_the_protocol_is_an_internal_error_and_logged(upstr
     assert any("Traceback" in line for line in running.lines)
 
 
+def test_the_configuration_in_tritons_form(call):
+    config = call("ModelConfig", messages.ModelConfigRequest(name="fashion", version="2.0")).config
+    assert (config.name, config.platform, config.max_batch_size) == ("fashion", "pytorch_torchscript", limits.EXAMPLES)
+    assert [(t.name, t.data_type, list(t.dims)) for t in config.input] == [("image", messages.TYPE_UINT8, [28, 28])]
+    assert [(t.name, t.data_type, list(t.dims), t.HasField("reshape")) for t in config.output] == [
+        ("probabilities", messages.TYPE_FP32, [3], False),
+        ("class", messages.TYPE_INT64, [1], True),
+        ("label", messages.TYPE_STRING, [1], True),
+    ]
+    assert [(group.kind, group.count) for group in config.instance_group] == [(messages.ModelInstanceGroup.KIND_CPU, 1)]
+    assert config.HasField("dynamic_batching")
+
+
+def test_statistics_are_those_of_the_workers(call, counts):
+    recorder = Recorder(counts, FASHION)
+    recorder.add(Batch(["image/png"] * 2, [], (0.001, 0.002, 0.003), np.full((6, 10), 0.1, np.float32)))
+    recorder.flush()
+    first, whole = call("ModelStatistics", messages.ModelStatisticsRequest(name="fashion", version="1.0")).model_stats
+    assert (first.name, first.version, whole.version) == ("fashion", "1.0", "1")
+    assert (first.inference_count, first.execution_count) == (6, 1)
+    stats = first.inference_stats
+    assert (stats.success.count, stats.success.ns, stats.fail.count) == (2, 12_000_000, 0)
+    assert [part.ns for part in (stats.compute_input, stats.compute_infer, stats.compute_output)] == [
+        *(2_000_000, 4_000_000, 6_000_000)
+    ]
+    every = call("ModelStatistics", messages.ModelStatisticsRequest()).model_stats
+    assert [(each.name, each.version, each.inference_count) for each in every] == [
+        *(("fashion", "1.0", 6), ("fashion", "2.0", 0), ("together", "1.0", 0), ("together", "2.0", 0))
+    ]
+
+
+def test_the_repository_index_lists_all_or_ready_versions(call, upstream):
+    versions = [(name, version) for name in ("fashion", "together") for version in ("1.0", "2.0")]
+    for state, reason, ready in (("READY", "", versions), ("UNAVAILABLE", "0 of 1 workers are ready", [])):
+        models = call("RepositoryIndex", messages.RepositoryIndexRequest()).models
+        assert [(m.name, m.version, m.state, m.reason) for m in models] == [(*each, state, reason) for each in versions]
+        models = call("RepositoryIndex", messages.RepositoryIndexRequest(ready=True)).models
+        assert [(m.name, m.version) for m in models] == ready
+        upstream.worker_status = "UNLOADED"
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["RepositoryModelLoad", "SystemSharedMemoryStatus", "CudaSharedMemoryStatus", "TraceSetting", "LogSettings"],
+)
+def test_tritons_other_calls_are_unimplemented(channel, method):
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(f"/{SERVICE}/{method}")(b"", timeout=DEADLINE)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_classification_is_answered_as_text(call):
     outputs = [{"name": "probabilities", "parameters": {"classification": {"int64_param": 1}}}]
     expected = [
@@ -333,7 +393,7 @@ def test_metadata_describes_model_and_server(call, upstream):
     assert [(t.name, t.datatype, list(t.shape)) for t in model.inputs] == [("image", "UINT8", [-1, 28, 28])]
     assert [t.name for t in model.outputs] == ["probabilities", "class", "label"]
     server = call("ServerMetadata", messages.ServerMetadataRequest())
-    assert (server.name, server.version) == (NAME, VERSION)
+    assert (server.name, server.version, tuple(server.extensions)) == (NAME, VERSION, triton.NAMES)
     upstream.worker_status = "UNLOADED"
     code, detail = refused(call, messages.ModelMetadataRequest(name="fashion"), "ModelMetadata")
     assert (code, "not ready" in detail) == (grpc.StatusCode.UNAVAILABLE, True)

@@ -170,6 +170,7 @@ def test_the_accept_header_picks_the_format(tmp_path, accept, content_type, pars
         "fashion_fast_path",
         "fashion_rejected",
         "fashion_examples",
+        "fashion_executions",
         "fashion_predictions",
         "fashion_gateway_requests",
         "nginx_http_requests",
