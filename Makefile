@@ -170,11 +170,12 @@ test-fresh: $(STAMP) ## `make serve` on a machine that has only Python: ten minu
 
 # The official clients need an older protobuf than the service, so they have their own environment.
 CONFORMANCE := .venv-conformance
-$(CONFORMANCE)/.installed: requirements/conformance.txt $(STAMP)
+$(CONFORMANCE)/.installed: requirements/conformance.txt requirements/perf_analyzer.txt $(STAMP)
 	@$(INSTALL) $(CONFORMANCE) -r requirements/conformance.txt
+	@$(INSTALL) $(CONFORMANCE) --upgrade --no-deps --target $(CONFORMANCE)/perf_analyzer -r requirements/perf_analyzer.txt
 	@touch $@
 
-test-conformance: archive $(CONFORMANCE)/.installed ## tests with official Triton, KServe and HTTP clients; needs curl
+test-conformance: archive $(CONFORMANCE)/.installed ## tests with official Triton, KServe and HTTP clients, and perf_analyzer; needs curl and Debian's libb64-0d
 	@$(CONFORMANCE)/bin/python -m pytest tests/conformance --ignore tests/conformance/test_kserve.py
 	@$(CONFORMANCE)/bin/python -m pytest tests/conformance/test_kserve.py
 
