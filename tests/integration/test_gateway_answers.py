@@ -138,7 +138,7 @@ def test_every_described_example_is_answered(gateway):
         for example in body["content"]["application/json"]["examples"].values():
             name = example.get("$ref", "").rpartition("/")[2]
             described = OPENAPI["components"]["examples"][name] if name else example
-            filled = path.replace("{model}", described["x-model"]).replace("{version}", "1.0")
+            filled = path.replace("{model}", described.get("x-model", "")).replace("{version}", "1.0")
             answer = post(gateway, filled, json.dumps(described["value"]), **JSON)
             assert answer.status_code == 200, (filled, described, answer.text)
             sent += 1
