@@ -113,6 +113,15 @@ def test_the_most_probable_classes(client, model, expected):
     assert_classes(result, expected, 3)
 
 
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_compressed_requests(client, model, expected, algorithm):
+    result = client.infer(model, [tensor(PIXELS)], compression_algorithm=algorithm)
+    assert_same(result.as_numpy("probabilities"), expected)
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer(model, [tensor(np.zeros((90_000, 784), np.uint8))], compression_algorithm=algorithm)
+    assert caught.value.status() == "StatusCode.RESOURCE_EXHAUSTED"
+
+
 @pytest.mark.parametrize("datatype", ["FP16", "FP32", "FP64"])
 def test_float_datatypes(client, model, expected, datatype):
     dtype = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64}[datatype]
