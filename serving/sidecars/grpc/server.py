@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from handlers import limits
 from serving.settings import Settings
-from serving.sidecars.grpc.service import PROTOCOL, Service, add_to
+from serving.sidecars.grpc.service import PROTOCOL, Service, Unimplemented, add_to
 from serving.sidecars.process import run_until_signal
 from serving.sidecars.torchserve import Upstream
 from serving.sidecars.triton import Extensions
@@ -68,6 +68,7 @@ async def serve(settings: Settings, draining: asyncio.Event, stop: asyncio.Event
         add_to(server, service)
         health_pb2_grpc.add_HealthServicer_to_server(checks, server)
         reflection.enable_server_reflection((PROTOCOL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        server.add_generic_rpc_handlers((Unimplemented(),))
         address = settings.grpc_bridge.address
         try:
             server.add_insecure_port(address)

@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import aiohttp
@@ -165,6 +165,23 @@ def add_to(server: grpc.aio.Server, service: Service) -> None:
             _handler(getattr(service, method.name), request), response_serializer=response.SerializeToString
         )
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(PROTOCOL.full_name, handlers),))
+
+
+class Unimplemented(grpc.GenericRpcHandler):
+    """Refuses every call that no other handler of the server has; register it last.
+
+    gRPC itself would refuse it too, but without the methods that there are.
+    """
+
+    def service(self, call: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        """A handler that refuses ``call``, whether it streams or not."""
+        known = ", ".join(method.name for method in PROTOCOL.methods)
+
+        async def refuse(_requests: AsyncIterator[bytes], context: Context) -> None:
+            detail = f"there is no method {call.method[:200]}; {PROTOCOL.full_name} has {known}"
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, detail)
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _handler(method: Method, request: type[Message]) -> Callable[[bytes, Context], Awaitable[Message]]:

@@ -359,6 +359,14 @@ def test_tritons_other_calls_are_unimplemented(channel, method):
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary(f"/{SERVICE}/{method}")(b"", timeout=DEADLINE)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert f"no method /{SERVICE}/{method}; {SERVICE} has ServerLive, " in str(caught.value.details())
+
+
+def test_a_stream_of_inferences_is_unimplemented(channel):
+    with pytest.raises(grpc.RpcError) as caught:
+        list(channel.stream_stream(f"/{SERVICE}/ModelStreamInfer")(iter([b"", b""]), timeout=DEADLINE))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "ModelInfer" in str(caught.value.details())
 
 
 def test_classification_is_answered_as_text(call):
