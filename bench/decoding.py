@@ -23,7 +23,7 @@ from PIL import Image
 
 from bench import reporting
 from handlers.inputs import decoding, npy
-from handlers.inputs.decoding import Part
+from handlers.inputs.multipart import Part
 from handlers.signature import Input, Output, Signature
 
 SIGNATURE = Signature(

@@ -9,8 +9,8 @@ from __future__ import annotations
 # The frontend itself refuses larger bodies. Must equal max_request_size in config.properties.
 REQUEST_BYTES = 64 * 1024 * 1024
 
-# Examples (images or vectors) in one request, whatever their format.
-EXAMPLES = 8192
+# Examples (images or vectors) in one request, whatever their format: the whole test set of FashionMNIST.
+EXAMPLES = 10_000
 
 # Examples to explain in one request: each costs some 50 forward and backward passes.
 EXPLAINED = 16
@@ -38,11 +38,12 @@ IMAGE_PIECES = 4096
 
 # For a JSON body that is parsed as a whole: its bytes, which are copied twice, and its numbers (829 images of 28 x 28).
 # Until it is a pixel, each number takes some 90 bytes. A string counts as two numbers, a list as one and a half, and an
-# object as five or more. A body of nested lists of numbers only, bare or as {"instances": ...}, is parsed in pieces,
-# and only EXAMPLES limits it.
+# object as five or more. Nested lists of only numbers, bare or as the member "instances" of an object, are parsed in
+# pieces, and only EXAMPLES limits them.
 JSON_BYTES = 8 * 1024 * 1024
 JSON_VALUES = 650_000
-JSON_PIECE_BYTES = 1024 * 1024
+# Lists of one number, [9], the densest text, reach JSON_VALUES at 1,040,000 bytes. A piece stays below that.
+JSON_PIECE_BYTES = 1024 * 1000
 
 # Bytes of a .npy header; numpy writes 118.
 NPY_HEADER_BYTES = 1024

@@ -8,8 +8,9 @@ Formats, by content type:
     application/octet-stream            raw values, one example after another: uint8 pixels, or little-endian float32
                                         features; image and .npy files are recognized by their first bytes
     application/x-npy                   one array
-    application/json, */*+json          a list of numbers, base64 images, {"instances": …} (KServe v1), or
-                                        {"inputs": …} (Open Inference Protocol, handlers.inputs.open_inference)
+    application/json, */*+json          a list of numbers, base64 images, {"instances": …} (KServe v1), {"inputs": …} of
+                                        tensors (Open Inference Protocol, handlers.inputs.open_inference), or of
+                                        examples (TensorFlow Serving's columns, Hugging Face)
     multipart/form-data                 parts of the formats above, in order
     text/*, application/x-www-form-urlencoded (curl -d), none
                                         recognized by content
@@ -25,6 +26,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -32,6 +34,7 @@ from numpy.typing import NDArray
 
 from handlers import limits, problems
 from handlers.inputs import image_headers, images, json_numbers, multipart, npy, open_inference, validation
+from handlers.inputs.multipart import Part
 from handlers.signature import Signature
 
 Body = bytes | bytearray
@@ -42,25 +45,22 @@ ACCEPTED = {
     "application/x-npy, JSON, or multipart/form-data of these",
     "vector": "JSON, raw little-endian float32 as application/octet-stream, or application/x-npy",
 }
-FORM = "application/x-www-form-urlencoded"
 
 # Member names that wrap one example in a JSON object, in KServe v1, TensorFlow Serving and TorchServe's examples.
 _WRAPPERS = ("b64", "image", "image_bytes", "data", "features")
+# The members of a tensor of the Open Inference Protocol.
+_TENSOR = {"name", "shape", "datatype"}
+_TENSOR_REQUEST = (b'"inputs"', b'"datatype"')
 # The first characters of a PNG, JPEG, GIF, WebP or BMP file in base64, and of a data: URL.
 _BASE64_STARTS = (b"iVBORw0K", b"/9j/", b"R0lGOD", b"UklGR", b"Qk", b"data:image/")
 _FILE_STARTS = image_headers.FIRST_BYTES | {npy.MAGIC[0]}
-_INSTANCES = re.compile(rb'\s*\{\s*"instances"\s*:')
+_INSTANCES = re.compile(rb'"instances"\s*:')
+# After a list that is a member of an object: the next member, or the object's end.
+_LIST_END = re.compile(rb'\s*,?\s*["}]')
 _ONE_AS_INSTANCES = '"instances" must be a list of examples, got one example; put it in a list'
 # White space of more than a kilobyte before or after a text does not occur in practice.
 _EDGE_BYTES = 1024
 _JSON_ENDS = {ord("["): ord("]"), ord("{"): ord("}"), ord('"'): ord('"')}
-
-
-class Part(NamedTuple):
-    """One body, or one part of a multipart body: its bytes and its content type (empty if it has none)."""
-
-    body: Body
-    content_type: str
 
 
 class Decoded(NamedTuple):
@@ -102,7 +102,7 @@ def decode(
         raise problems.Malformed(
             f"{open_inference.JSON_LENGTH_HEADER} needs a single body, got multipart/form-data; remove the header"
         )
-    return _parts(map(Part._make, multipart.split(*parts[0])) if len(parts) == 1 else parts, signature, prepare)
+    return _parts(multipart.split(*parts[0][:2]) if len(parts) == 1 else parts, signature, prepare)
 
 
 def pictures(bodies: Sequence[Body], content_type: str, signature: Signature) -> NDArray[np.uint8] | None:
@@ -139,13 +139,23 @@ def pictures(bodies: Sequence[Body], content_type: str, signature: Signature) ->
 
 def _parts(parts: Iterable[Part], signature: Signature, prepare: images.Prepare) -> Decoded:
     decoded: list[Decoded] = []
+    ignored: problems.Problem = problems.Malformed(f"the form is empty; send {ACCEPTED[signature.input.kind]}")
     count = 0
-    for part in parts:
-        decoded.append(_decode(part, signature, prepare))
+    for number, part in enumerate(parts, 1):
+        try:
+            decoded.append(_decode(part, signature, prepare))
+        except problems.Problem as problem:
+            name = f" ({part.name[:40]})" if part.name else ""
+            refused = type(problem)(f"part {number} of the form{name}: {problem.detail}")
+            if not part.optional or (part.body and type(problem) is not problems.UnsupportedFormat):
+                raise refused from None
+            # Such as a comment, or the value of a button.
+            ignored = refused
+            continue
         count += len(decoded[-1].values)
         validation.check_count(count)
     if not decoded:
-        raise problems.Malformed(f"the request has no content; send {ACCEPTED[signature.input.kind]}")
+        raise ignored
     if len(decoded) == 1:
         return decoded[0]
     if not all(part.envelope == "plain" for part in decoded):
@@ -156,7 +166,7 @@ def _parts(parts: Iterable[Part], signature: Signature, prepare: images.Prepare)
 
 
 def _decode(part: Part, signature: Signature, prepare: images.Prepare) -> Decoded:
-    body, content_type = part
+    body, content_type = part.body, part.content_type
     if not body:
         raise problems.Malformed(f"the body is empty; send {ACCEPTED[signature.input.kind]}")
     kind = kind_of(content_type)
@@ -185,7 +195,7 @@ def kind_of(content_type: str) -> Kind:
         return "json"
     if name in (npy.CONTENT_TYPE, "application/npy"):
         return "npy"
-    if name == FORM:
+    if name == multipart.URL_ENCODED:
         return "form"
     if name.startswith(multipart.CONTENT_TYPE):
         return "multipart"
@@ -200,7 +210,7 @@ def _by_content(body: Body, kind: Kind, signature: Signature, prepare: images.Pr
     # By the first byte alone, raw pixels that start with 91 would be a list.
     if head.startswith(json_numbers.BYTE_ORDER_MARK) or (head and tail and _JSON_ENDS.get(head[0]) == tail[-1]):
         return _json(body, signature, prepare)
-    if head.startswith(_BASE64_STARTS):
+    if head.startswith(_BASE64_STARTS) and not (kind == "form" and b"%" in body):
         if len(body) > limits.JSON_BYTES:
             raise problems.TooLarge(
                 f"the base64 text is too long ({len(body)} bytes, limit {limits.JSON_BYTES}); send the file itself"
@@ -208,6 +218,9 @@ def _by_content(body: Body, kind: Kind, signature: Signature, prepare: images.Pr
         return _base64(body.decode("latin-1"), signature, prepare)
     if kind == "none" and len(body) % signature.input.example_bytes == 0:
         return _octets(body, signature)
+    if kind == "form" and len(body) <= limits.JSON_BYTES:
+        with suppress(problems.UnsupportedFormat):
+            return _parts(multipart.split_url_encoded(body), signature, prepare)
     hint = "; curl sends a file unchanged with --data-binary, not with -d" if kind == "form" else ""
     raise problems.UnsupportedFormat(f"unrecognized content; send {ACCEPTED[signature.input.kind]}{hint}")
 
@@ -282,7 +295,7 @@ def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
     text = text.removeprefix(json_numbers.BYTE_ORDER_MARK)
     # open_inference parses the text itself; this test keeps most requests from being parsed twice. It starts with a
     # single byte because finding a byte is many times faster than finding a word.
-    if b'"' in text and b'"inputs"' in text and b'"instances"' not in text and text.lstrip()[:1] == b"{":
+    if b'"' in text and all(name in text for name in _TENSOR_REQUEST) and b'"instances"' not in text:
         return _inference(text, None, signature, prepare)
     document = json_numbers.load(text)
     may_hold_booleans = b"e" in text and (b"true" in text or b"false" in text)
@@ -291,19 +304,27 @@ def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
         if "instances" in document:
             return Decoded(reader.instances(document["instances"]), False, "predictions")
         if "inputs" in document:
-            return _inference(text, None, signature, prepare)
+            if _are_tensors(document["inputs"]):
+                return _inference(text, None, signature, prepare)
+            return Decoded(reader.inputs(document["inputs"]), False, "predictions")
     return reader.examples(document)
 
 
+def _are_tensors(inputs: Any) -> bool:
+    """Whether the value of ``inputs`` is the Open Inference Protocol's, and not examples as other servers take them."""
+    return type(inputs) is list and any(type(member) is dict and not _TENSOR.isdisjoint(member) for member in inputs)
+
+
 def _long_json(text: Body, signature: Signature) -> Decoded | None:
-    """Decode a long text of only numbers, bare or in ``{"instances": …}``; ``None`` for any other text."""
+    """Decode a long text of only numbers, bare or as ``instances`` of an object; ``None`` for any other text."""
     start = len(json_numbers.BYTE_ORDER_MARK) if text.startswith(json_numbers.BYTE_ORDER_MARK) else 0
     end = len(text)
-    instances = _INSTANCES.match(text, start)
+    instances = text[start : start + _EDGE_BYTES].lstrip().startswith(b"{")
     if instances:
-        start, end = instances.end(), text.rfind(b"}")
-        if end < len(text) - _EDGE_BYTES or text[end + 1 :].strip():
+        span = _long_instances(text, start)
+        if span is None:
             return None
+        start, end = span
     limit = limits.EXAMPLES * math.prod(signature.input.shape)
     values = json_numbers.from_text(text, start, end, signature.input.kind == "image", limit)
     if values is None:
@@ -312,6 +333,22 @@ def _long_json(text: Body, signature: Signature) -> Decoded | None:
     if instances and examples.single:
         raise problems.Unprocessable(_ONE_AS_INSTANCES)
     return Decoded(*examples, "predictions" if instances else "plain")
+
+
+def _long_instances(text: Body, start: int) -> tuple[int, int] | None:
+    """Start and end of the list of numbers that is the member ``instances`` of an object; ``None`` without one."""
+    # Another member may hold the same name.
+    for name in itertools.islice(_INSTANCES.finditer(text, start), 4):
+        first = name.end()
+        # Numbers and lists hold none of these; the first one belongs to the next member, or ends the object.
+        ends = [place for mark in (b'"', b"}") if (place := text.find(mark, first)) >= 0]
+        last = text.rfind(b"]", first, min(ends)) + 1 if ends else 0
+        if last and len(text) - (last - first) <= limits.JSON_PIECE_BYTES and _LIST_END.match(text, last):
+            # The other members have no meaning here, but must be valid JSON.
+            document = json_numbers.load(text[start:first] + b"null" + text[last:])
+            if document.get("instances", 0) is None:
+                return first, last
+    return None
 
 
 class _JsonReader(NamedTuple):
@@ -334,6 +371,16 @@ class _JsonReader(NamedTuple):
                 raise problems.Unprocessable(_ONE_AS_INSTANCES)
             return examples.values
         return self._joined(members)
+
+    def inputs(self, value: Any) -> NDArray[Any]:
+        """The examples in the value of ``inputs``: examples, or one column of them by the name of its input."""
+        if type(value) is dict:
+            if len(value) != 1:
+                raise problems.Unprocessable(
+                    f'the model takes one input, got {len(value)} in "inputs"; send {{"instances": [...]}}'
+                )
+            (value,) = value.values()
+        return self.examples(value).values
 
     def examples(self, value: Any) -> Decoded:
         """One example or a list of them: numbers, base64 strings or objects that hold one of these."""

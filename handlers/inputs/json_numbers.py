@@ -26,8 +26,9 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # As Python and JavaScript write them.
 _NOT_FINITE = re.compile(rb"[\[,:\s-](NaN|Infinity)\b")
 
-# By nesting depth: the end of a member of the outermost list, in a list of lists and in a list of lists of lists.
-_BORDERS = {2: re.compile(rb"\]\s*,"), 3: re.compile(rb"\]\s*\]\s*,")}
+# By nesting depth, the end of a member of the outermost list. Depth 2 is [N, values], depth 3 [N, H, W], depth 4 has a
+# channel axis.
+_BORDERS = {depth: re.compile(rb"\]\s*" * (depth - 1) + b",") for depth in (2, 3, 4)}
 _OPENING = re.compile(rb"\s*((?:\[\s*)+)")
 # A text with one of these may hold members other than numbers and lists.
 _NOT_NUMBERS = (b'"', b"{", b"true", b"false", b"null")
@@ -47,7 +48,8 @@ def check_size(text: bytes | bytearray) -> None:
     # No byte counts as more than 5 numbers: "{" counts as 10 halves.
     if len(text) <= limits.JSON_VALUES // 5:
         return
-    # In half numbers, weighted as limits.JSON_VALUES says. Marks inside strings count too, but base64 has none.
+    # In half numbers, because limits.JSON_VALUES counts a list as one and a half. Marks inside strings count too, but
+    # base64 has none.
     halves = 2 * text.count(b",") + 3 * text.count(b"[") + 10 * text.count(b"{") + text.count(b'"')
     if halves > 2 * limits.JSON_VALUES:
         raise problems.TooLarge(
@@ -88,7 +90,8 @@ def from_list(nested: list[Any], pixels: bool, may_hold_booleans: bool, datatype
         nested: as ``load`` parsed it.
         pixels: read a list of integers as pixels; otherwise all numbers become floats.
         may_hold_booleans: false if the text holds neither ``true`` nor ``false``, which saves a check of each number.
-        datatype: of the floats.
+        datatype: of the floats. float64 holds what the text says, so that a number beyond float32 is noticed; a long
+            text takes float32, half the memory.
 
     Raises:
         problems.Unprocessable: not rectangular, not only numbers, or an integer that is not a pixel.
@@ -149,6 +152,7 @@ def _pieces(text: bytes | bytearray, start: int, end: int, border: re.Pattern[by
     """Split the list ``text[start:end]`` into shorter JSON lists that hold its members in order."""
     start = text.index(b"[", start) + 1
     while end - start > limits.JSON_PIECE_BYTES:
+        # Half of the limit, so that with the rest of its last member a piece stays below it.
         match = border.search(text, start + limits.JSON_PIECE_BYTES // 2, end)
         if match is None:
             break

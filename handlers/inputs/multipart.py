@@ -1,9 +1,9 @@
-"""Splits a ``multipart/form-data`` body into the bytes and content types of its parts, in order.
+"""Splits the body of a form into its parts, in order: ``multipart/form-data``, or URL-encoded.
 
 TorchServe splits forms too, for callers of its own port, but answers a broken form with 500. So the gateway sends
 forms as another content type, and puts their own in ``X-Content-Type``.
 
-Sources: RFC 2046, section 5.1.1 (delimiters), and RFC 7578 (forms). Names of fields and files are ignored.
+Sources: RFC 2046, section 5.1.1 (delimiters), RFC 7578 (forms), and the URL standard (``urlencoded`` forms).
 """
 
 from __future__ import annotations
@@ -11,17 +11,40 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from handlers import limits, problems
 
 CONTENT_TYPE = "multipart/form-data"
 
+URL_ENCODED = "application/x-www-form-urlencoded"
+
 _BOUNDARY = re.compile(r";\s*boundary=(?:\"([^\"]{1,70})\"|([^\s\";,]{1,70}))\s*(?:;|$)", re.IGNORECASE)
 _PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
+_DISPOSITION = re.compile(r";\s*(filename|name)\*?=(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;]*))", re.IGNORECASE)
+# The name of a URL-encoded field. No image in base64 begins like this.
+_FIELD_NAME = re.compile(rb"([\w.\[\]-]{1,64})=")
 
 
-def split(body: bytes | bytearray, content_type: str) -> Iterator[tuple[bytes | bytearray, str]]:
-    """Iterate over the parts of a body: each part's bytes and content type, which is empty if the part has none.
+class Part(NamedTuple):
+    """One body, or one part of a form.
+
+    Attributes:
+        body: its bytes.
+        content_type: empty if it has none.
+        name: of the form's field; empty for a whole body.
+        optional: a text field or an empty file slot, which browsers send with a file. It may hold no example.
+    """
+
+    body: bytes | bytearray
+    content_type: str
+    name: str = ""
+    optional: bool = False
+
+
+def split(body: bytes | bytearray, content_type: str) -> Iterator[Part]:
+    """Iterate over the parts of a ``multipart/form-data`` body.
 
     Args:
         body: the whole body.
@@ -47,17 +70,43 @@ def split(body: bytes | bytearray, content_type: str) -> Iterator[tuple[bytes | 
             return
         if number > limits.EXAMPLES:
             raise problems.TooLarge(f"the form has more than {limits.EXAMPLES} parts; send several requests")
-        start, kind = _headers(body, place)
+        start, headers = _headers(body, place)
         # In a part without content, the line break that ends the headers may be the delimiter's own.
         end = body.find(delimiter, start - 2)
         if end < 0:
             raise problems.Malformed(f"part {number} of the form is truncated: no boundary follows it")
-        yield body[start : max(start, end)], kind
+        yield _part(body[start : max(start, end)], headers)
         place = end + 2
 
 
-def _headers(body: bytes | bytearray, place: int) -> tuple[int, str]:
-    """For the part whose delimiter ends at ``place``: the position of its content, and its content type."""
+def split_url_encoded(body: bytes | bytearray) -> list[Part]:
+    """The fields of an ``application/x-www-form-urlencoded`` body; a body that is one bare value counts as a field.
+
+    Raises:
+        problems.TooLarge: more than ``limits.EXAMPLES`` fields, or more percent signs than a form needs.
+    """
+    fields = body.split(b"&", limits.EXAMPLES)
+    # Until it is a byte, each percent sign takes some 50 bytes of memory, less than a number in JSON.
+    if len(fields) > limits.EXAMPLES or body.count(b"%") > limits.JSON_VALUES:
+        raise problems.TooLarge("the form is too large; send image files as multipart/form-data")
+    parts = []
+    for field in fields:
+        match = _FIELD_NAME.match(field)
+        value = unquote_to_bytes(bytes(field[match.end() if match else 0 :].replace(b"+", b" ")))
+        parts.append(Part(value, "text/plain", match[1].decode("latin-1") if match else "", optional=True))
+    return parts
+
+
+def _part(body: bytes | bytearray, headers: dict[str, str]) -> Part:
+    content_type, disposition = headers.get("content-type", ""), headers.get("content-disposition", "")
+    labels = {match[1].lower(): match[2] or match[3] or "" for match in _DISPOSITION.finditer(disposition)}
+    is_text = "name" in labels and "filename" not in labels and not content_type
+    is_empty_slot = not body and not labels.get("filename")
+    return Part(body, "text/plain" if is_text else content_type, labels.get("name", ""), is_text or is_empty_slot)
+
+
+def _headers(body: bytes | bytearray, place: int) -> tuple[int, dict[str, str]]:
+    """For the part whose delimiter ends at ``place``: the position of its content, and its headers."""
     line_end = body.find(b"\r\n", place, place + limits.PART_HEADER_BYTES)
     if line_end < 0 or body[place:line_end].strip(b" \t"):
         raise problems.Malformed("each boundary of the form must be followed by a line break (CRLF)")
@@ -75,4 +124,4 @@ def _headers(body: bytes | bytearray, place: int) -> tuple[int, str]:
         raise problems.UnsupportedFormat(
             f"a part of the form has the transfer encoding {encoding[:40]!r}; send its bytes unencoded"
         )
-    return headers_end + 4, headers.get("content-type", "")
+    return headers_end + 4, headers

@@ -23,6 +23,7 @@ from __future__ import annotations
 import base64
 import functools
 import math
+import re
 from collections.abc import Iterable
 from itertools import chain
 from reprlib import repr as brief
@@ -45,6 +46,8 @@ DATATYPES: dict[str, np.dtype[Any]] = {
 }
 OUTPUT_NAMES = {"softmax": ("probabilities", "class", "label"), "sigmoid": ("probabilities",)}
 _MAX_AXES = 4
+# Of at most 64 bits.
+_INTEGER = re.compile(r"-?[0-9]{1,20}")
 
 
 class Output(NamedTuple):
@@ -118,19 +121,22 @@ def parse(
     binary = view[json_length:]
     parse_header = _cached_header if json_length <= _CACHED_HEADER_BYTES else _header
     tensor, request = parse_header(header, signature.output.activation)
-    datatype, shape = _field(tensor, "datatype", str), _field(tensor, "shape", list)
-    size = _parameters(tensor).get("binary_data_size")
+    datatype, shape = _field(tensor, "datatype", str), _shape(tensor)
+    parameters = _parameters(tensor)
+    size = parameters.get("binary_data_size")
     if size is None:
         if binary:
             raise problems.Malformed(
                 f"the body has {len(binary)} bytes after the JSON, but the input has no binary_data_size"
             )
-        return _from_json(_field(tensor, "data", list), datatype, shape, signature, prepare), request
+        return _from_json(_data(tensor), datatype, shape, signature, prepare), request
     if type(size) is not int or size != len(binary):
         raise problems.Malformed(f"binary_data_size is {brief(size)}, but {len(binary)} bytes follow the JSON")
     if "data" in tensor:
         raise problems.Malformed("the input has both data and binary_data_size; send only one of them")
-    return _from_binary(binary, datatype, shape, signature, prepare), request
+    # The name of MLServer's codec.
+    is_base64 = parameters.get("content_type") == "base64"
+    return _from_binary(binary, datatype, shape, signature, prepare, is_base64), request
 
 
 # --- The JSON header ---
@@ -168,6 +174,29 @@ def _field(tensor: dict[str, Any], name: str, kind: type) -> Any:
         got = brief(value) if name in tensor else "none"
         raise problems.Malformed(f"the input's {name} must be a {'string' if kind is str else 'list'}, got {got}")
     return value
+
+
+def _shape(tensor: dict[str, Any]) -> list[Any]:
+    """The tensor's shape. KServe's samples have a lone -1 for a list of one; protobuf's JSON has integers as text."""
+    shape = tensor.get("shape")
+    if type(shape) is int:
+        shape = [shape]
+    return [_integer(length) for length in _field({"shape": shape} if shape else tensor, "shape", list)]
+
+
+def _data(tensor: dict[str, Any]) -> list[Any]:
+    """The tensor's data. KServe's samples have one string for a list of one; protobuf's JSON has integers as text."""
+    if type(text := tensor.get("data")) is str:
+        return [text]
+    data: list[Any] = _field(tensor, "data", list)
+    if tensor["datatype"] in ("INT64", "UINT64") and data and type(data[0]) is str:
+        return [_integer(value) for value in data]
+    return data
+
+
+def _integer(value: Any) -> Any:
+    """A whole number from its text; other values unchanged."""
+    return int(value) if type(value) is str and _INTEGER.fullmatch(value) else value
 
 
 def _parameters(owner: dict[str, Any]) -> dict[str, Any]:
@@ -263,31 +292,29 @@ def _raw(body: images.Body, signature: Signature) -> tuple[NDArray[Any], Request
 
 
 def _from_binary(
-    binary: memoryview, datatype: str, shape: list[Any], signature: Signature, prepare: images.Prepare
+    binary: memoryview, datatype: str, shape: list[Any], signature: Signature, prepare: images.Prepare, is_base64: bool
 ) -> NDArray[Any]:
-    count = _count(shape)
     if datatype == "BYTES" and signature.input.kind == "image":
-        _check_pictures(shape)
-        return _pictures(_elements(binary, count), count, signature, prepare)
+        files = _elements(binary)
+        shape = _checked(shape, len(files))
+        return _pictures(map(_base64, files) if is_base64 else files, shape, signature, prepare)
     dtype = _numeric(datatype, signature)
-    if count * dtype.itemsize != len(binary):
-        raise problems.Malformed(f"shape {shape} of {datatype} needs {count * dtype.itemsize} bytes, got {len(binary)}")
-    return _shaped(np.frombuffer(binary, dtype), shape, signature)
+    count, rest = divmod(len(binary), dtype.itemsize)
+    if rest:
+        raise problems.Malformed(f"data of {datatype} must be a multiple of {dtype.itemsize} bytes, got {len(binary)}")
+    return _shaped(np.frombuffer(binary, dtype), _checked(shape, count), signature)
 
 
 def _from_json(
     data: list[Any], datatype: str, shape: list[Any], signature: Signature, prepare: images.Prepare
 ) -> NDArray[Any]:
-    count = _count(shape)
     flat = _flatten(data, shape)
-    if count != len(flat):
-        raise problems.Malformed(f"shape {shape} needs {count} values, but data has {len(flat)}")
+    shape = _checked(shape, len(flat))
     kinds = set(map(type, flat))
     if datatype == "BYTES" and signature.input.kind == "image":
         if kinds != {str}:
             raise problems.Unprocessable("data of BYTES must hold images as base64 strings")
-        _check_pictures(shape)
-        return _pictures(map(_base64, flat), count, signature, prepare)
+        return _pictures(map(_base64, flat), shape, signature, prepare)
     dtype = _numeric(datatype, signature)
     if not kinds <= ({int, float} if dtype.kind == "f" else {int}):
         raise problems.Unprocessable(
@@ -310,21 +337,24 @@ def _numeric(datatype: str, signature: Signature) -> np.dtype[Any]:
     return dtype
 
 
-def _count(shape: list[Any]) -> int:
-    """Check the entries of a tensor's ``shape``, and return its number of elements."""
+def _checked(shape: list[Any], count: int) -> list[int]:
+    """Check that a tensor of ``count`` elements has this shape. A first length of -1 leaves it to the server."""
     # The product of a long list of large numbers would take minutes.
     if len(shape) > _MAX_AXES:
         raise problems.Unprocessable(f"shape must have at most {_MAX_AXES} axes, got {len(shape)}")
-    for length in shape:
-        if type(length) is not int or length < 0:
-            raise problems.Unprocessable(f"shape must hold whole numbers of at least 0, got {brief(shape)}")
-    return math.prod(shape)
+    lengths = shape[1:] if shape[:1] == [-1] else shape
+    if not all(type(length) is int and length >= 0 for length in lengths):
+        raise problems.Unprocessable(
+            f"shape must hold whole numbers of at least 0, only the first may be -1, got {brief(shape)}"
+        )
+    if lengths is not shape:
+        lengths = [count // max(1, math.prod(lengths)), *lengths]
+    if math.prod(lengths) != count:
+        raise problems.Malformed(f"shape {brief(shape)} needs {math.prod(lengths)} elements, but data has {count}")
+    return lengths
 
 
 def _shaped(flat: NDArray[Any], shape: list[int], signature: Signature) -> NDArray[Any]:
-    example = signature.input.shape
-    if len(example) == 2 and len(shape) == 4 and shape[1] == 1:
-        shape = [shape[0], *shape[2:]]
     # numpy cannot reshape to an empty array with huge axes.
     if not flat.size:
         raise problems.Unprocessable(
@@ -340,7 +370,7 @@ def _flatten(data: list[Any], shape: list[int]) -> list[Any]:
     level = [data]
     for length in shape:
         for row in level:
-            if type(row) is not list or len(row) != length:
+            if type(row) is not list or len(row) != length != -1:
                 raise problems.Malformed(f"data must be flat or nested as its shape {brief(shape)} declares")
         level = list(chain.from_iterable(level))
     return level
@@ -349,42 +379,39 @@ def _flatten(data: list[Any], shape: list[int]) -> list[Any]:
 # --- Images as elements of a BYTES tensor ---
 
 
-def _check_pictures(shape: list[int]) -> None:
-    """Refuse a BYTES tensor of images unless its shape is [N] or [N, 1]."""
+def _pictures(
+    files: Iterable[images.Body], shape: list[int], signature: Signature, prepare: images.Prepare
+) -> NDArray[np.uint8]:
+    """Decode the files of a tensor in turn, so that only one at a time is in memory at its full size."""
     if len(shape) not in (1, 2) or shape[1:] not in ([], [1]):
         raise problems.Unprocessable(f"shape {brief(shape)} does not fit images as BYTES; send [N] or [N, 1]")
     validation.check_count(shape[0])
-
-
-def _pictures(
-    files: Iterable[images.Body], count: int, signature: Signature, prepare: images.Prepare
-) -> NDArray[np.uint8]:
-    """Decode files in turn, so that only one at a time is in memory at its full size."""
     height, width = signature.input.shape
-    pictures = np.empty((count, height, width), np.uint8)
+    pictures = np.empty((shape[0], height, width), np.uint8)
     for index, file in enumerate(files):
         pictures[index] = images.decode(file, (height, width), prepare)
     return pictures
 
 
-def _elements(binary: memoryview, count: int) -> list[memoryview]:
+def _elements(binary: memoryview) -> list[memoryview]:
     """Split a binary BYTES tensor into its elements; each is its length as 4 bytes, then that many bytes."""
     elements: list[memoryview] = []
     at, end = 0, len(binary)
-    while at < end and len(elements) < count:
+    while at < end:
+        # A body of empty elements would fill the memory.
+        validation.check_count(len(elements) + 1)
         start = at + 4
         at = start + int.from_bytes(binary[at:start], "little")
-        if at > end:
-            raise problems.Malformed(f"element {len(elements)} of the BYTES tensor ends beyond the body")
+        if start > end or at > end:
+            raise problems.Malformed(
+                f"element {len(elements)} of the BYTES tensor ends beyond the body; each element must be a 4-byte "
+                "length and that many bytes"
+            )
         elements.append(binary[start:at])
-    if at != end or len(elements) != count:
-        raise problems.Malformed(
-            f"the BYTES tensor must hold {count} elements, each a 4-byte length and that many bytes"
-        )
     return elements
 
 
-def _base64(text: str) -> bytes:
+def _base64(text: str | memoryview) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:

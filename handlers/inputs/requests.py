@@ -13,8 +13,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-from handlers.inputs import decoding
-from handlers.inputs.decoding import Part
+from handlers.inputs import multipart
+from handlers.inputs.multipart import Part
+
+_FORMS = (multipart.URL_ENCODED, "multipart/")
 
 Protocol = Literal["http", "grpc", "grpc_oip"]
 Task = Literal["predict", "explain", "describe"]
@@ -50,9 +52,9 @@ def parse(data: Mapping[str, Any], properties: Mapping[str, Any]) -> Request:
         # OpenInferenceProtocolImpl is the only caller that states a content type and no header.
         is_oip = list(data) == ["body"] and properties.get("body") == {"content-type": "application/json"}
         protocol, parts = "grpc_oip" if is_oip else "grpc", _parts(data, properties)
-    elif len(data) == 1 and ("x-content-type" in headers or not content_type.startswith((decoding.FORM, "multipart/"))):
+    elif len(data) == 1 and ("x-content-type" in headers or not content_type.startswith(_FORMS)):
         parts = [Part(_bytes(next(iter(data.values()))), headers.get("x-content-type", content_type))]
-    elif content_type.startswith(decoding.FORM):
+    elif content_type.startswith(multipart.URL_ENCODED):
         parts = _rejoined(data)
     else:
         parts = _parts(data, properties)
@@ -69,8 +71,8 @@ class Parser:
     def parse(self, data: Mapping[str, Any], properties: Mapping[str, Any]) -> Request:
         """As the function ``parse``; a request like the last one shares its ``headers``, the same object."""
         if properties == self._properties and len(data) == 1:
-            ((headers, ((_, content_type),), protocol, task), (value,)) = self._request, data.values()
-            return Request(headers, [Part(_bytes(value), content_type)], protocol, task)
+            ((headers, (part,), protocol, task), (value,)) = self._request, data.values()
+            return Request(headers, [Part(_bytes(value), part.content_type)], protocol, task)
         request = parse(data, properties)
         if len(data) == len(request.parts) == 1 and request.parts[0].body is next(iter(data.values())):
             # Without the body, which may be large.
@@ -84,7 +86,7 @@ def _rejoined(data: Mapping[str, Any]) -> list[Part]:
     fields = [
         name.encode("utf-8", "replace") + (b"=" + _bytes(value) if value else b"") for name, value in data.items()
     ]
-    return [Part(b"&".join(fields), decoding.FORM)] if fields else []
+    return [Part(b"&".join(fields), multipart.URL_ENCODED)] if fields else []
 
 
 def _parts(data: Mapping[str, Any], properties: Mapping[str, Any]) -> list[Part]:

@@ -30,7 +30,8 @@ class Examples(NamedTuple):
 def from_array(values: NDArray[Any], signature: Signature) -> Examples:
     """Check an array of any real datatype, byte order and memory order, and convert it to the model's form.
 
-    The shape is that of one example or ``[N, *shape]``; an image's rows may also be joined: ``[H*W]``, ``[N, H*W]``.
+    The shape is that of one example or ``[N, *shape]``. An image's rows may also be joined: ``[H*W]``, ``[N, H*W]``. It
+    may have a channel axis of length 1: ``[H, W, 1]``, ``[N, H, W, 1]``, ``[N, 1, H, W]``.
     The datatype alone decides how an image is read: integers are pixels, 0 to 255, and floats are fractions, 0 to 1.
 
     Raises:
@@ -69,6 +70,8 @@ def accepted_shapes(signature: Signature) -> str:
 
 def _shaped(values: NDArray[Any], signature: Signature) -> tuple[NDArray[Any], bool]:
     shape, size = signature.input.shape, math.prod(signature.input.shape)
+    if signature.input.kind == "image" and values.ndim > 2:
+        values = _without_channels(values, shape)
     single = values.shape in (shape, (size,))
     if not single and values.shape[1:] not in (shape, (size,)):
         got = "x".join(map(str, values.shape)) or "a single number"
@@ -76,6 +79,13 @@ def _shaped(values: NDArray[Any], signature: Signature) -> tuple[NDArray[Any], b
     count = 1 if single else values.shape[0]
     check_count(count)
     return values.reshape(count, *shape), single
+
+
+def _without_channels(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """An image array without its channel axis of length 1; without such an axis, the array itself."""
+    if values.ndim <= 4 and values.shape[-3:] == (*shape, 1):
+        return values[..., 0]
+    return values[:, 0] if values.shape[1:] == (1, *shape) else values
 
 
 def _pixels(values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -38,7 +38,7 @@ from serving.torchserve.readiness import LoadingWorkers
 # error of an accuracy of 0.9 is 0.003, and the margin is less than twice that.
 ACCURACY_MARGIN = 0.005
 # A version is unregistered when its queue has been empty for this long. Batches take milliseconds, and the largest
-# request (8192 images) less than 2 s.
+# request (10,000 images) less than 2 s.
 GRACE_S = 5.0
 # A version whose queue never stays empty, because callers request it by number, is unregistered after this long.
 _DRAIN_TIMEOUT_S = 60.0

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import requests
 
+from handlers import limits
 from serving.polling import wait_until
 from serving.settings import HOST
 from tests.support import scenes
@@ -103,12 +104,12 @@ def test_worker_without_memory_recovers(shared_scene):
 
         def logged() -> bool:
             # Some of these requests reach that worker, and need more memory than its limit.
-            statuses.add(_predict(scene, 8192))
+            statuses.add(_predict(scene, limits.EXAMPLES))
             return "emory" in log.read_text()
 
         assert wait_until(logged, 30)
     load.event("memory again")
-    assert wait_until(lambda: _predict(scene, 8192) == 200, scenes.PATIENCE)
+    assert wait_until(lambda: _predict(scene, limits.EXAMPLES) == 200, scenes.PATIENCE)
     result = load.result()
     scenes.keep("worker-memory", "No memory left for a worker", result, statuses=sorted(statuses))
     assert statuses <= {200, 500, 503}

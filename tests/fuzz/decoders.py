@@ -21,7 +21,7 @@ from pathlib import Path
 
 from handlers import problems
 from handlers.inputs import decoding
-from handlers.inputs.decoding import Part
+from handlers.inputs.multipart import Part
 from tests.fuzz import mutations
 from tests.fuzz.mutations import Request
 

@@ -176,9 +176,9 @@ def large() -> list[Request]:
         Request("JSON large fractions", fractions.encode(), JSON),
         Request("JSON base64 large", json.dumps({"instances": [{"b64": one}] * 8000}).encode(), JSON),
         Request("OIP JSON large", json.dumps({"inputs": [tensor]}).encode(), JSON),
-        _binary("OIP binary large", bytes(8192 * 784 * 8), "FP64", [8192, 28, 28]),
+        _binary("OIP binary large", bytes(10_000 * 784 * 8), "FP64", [10_000, 28, 28]),
         Request("npy large", _npy(np.zeros((8000, 784), np.float64)), "application/x-npy"),
-        Request("raw large", bytes(784 * 8192), OCTETS),
+        Request("raw large", bytes(784 * 10_000), OCTETS),
     ]
 
 

@@ -96,7 +96,7 @@ def test_a_body_in_chunks(gateway):
     assert_problem(post(gateway, body=iter([BOOT[:100]]), Content_Type="image/png"), 400, "malformed", "PNG")
     assert_problem(post(gateway, "/predictions/nosuch", iter([b"x"])), 404, "not-found", "no model nosuch")
     pixels = iter([bytes(784 * (limits.EXAMPLES + 1))])
-    assert_problem(post(gateway, body=pixels, Content_Type="application/octet-stream"), 413, "too-large", "8193")
+    assert_problem(post(gateway, body=pixels, Content_Type="application/octet-stream"), 413, "too-large", "10001")
 
 
 def test_the_query_reaches_the_handler(gateway):
@@ -218,7 +218,7 @@ def test_problems_of_the_handler_pass(gateway):
     assert_problem(post(gateway, body=BOOT[:100], Content_Type="image/png"), 400, "malformed", "PNG")
     assert_problem(post(gateway, Accept="text/html"), 406, "not-acceptable", "text/html")
     pixels = bytes(784 * (limits.EXAMPLES + 1))
-    assert_problem(post(gateway, body=pixels, Content_Type="application/octet-stream"), 413, "too-large", "8193")
+    assert_problem(post(gateway, body=pixels, Content_Type="application/octet-stream"), 413, "too-large", "10001")
     assert_problem(post(gateway, Content_Type="audio/ogg"), 415, "unsupported-format", "audio/ogg")
     assert_problem(post(gateway, body=b"[1, 2]", **JSON), 422, "unprocessable")
     assert_problem(post(gateway, body=b"--x\r\nA: b", Content_Type="multipart/form-data; boundary=x"), 400, "malformed")

@@ -142,8 +142,9 @@ def _raw(tensor: ModelInferRequest.InferInputTensor) -> bytes:
     if tensor.datatype == "BYTES":
         return b"".join(len(value).to_bytes(4, "little") + value for value in values)
     count = math.prod(tensor.shape)
-    # Checked here, because the handler would report a number of bytes, and this caller sent numbers.
-    if count != len(values):
+    # Checked here, because the handler would report a number of bytes, and this caller sent numbers. The handler fills
+    # in a length of -1.
+    if -1 not in tensor.shape and count != len(values):
         raise _refused(f"shape {list(tensor.shape)} needs {count} values, got {len(values)}")
     try:
         # From a list, because numpy does not check the range of numbers in protobuf's own containers.

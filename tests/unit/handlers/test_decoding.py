@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import urllib.parse
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from handlers import limits, problems
-from handlers.inputs import decoding, npy, open_inference
-from handlers.inputs.decoding import Part
+from handlers.inputs import decoding, multipart, npy, open_inference
+from handlers.inputs.multipart import Part
 from tests.support import image_files
 from tests.support.signatures import FASHION, SIGMOID, VECTOR, WIDE
 
@@ -20,7 +21,7 @@ PIXELS = np.stack([image_files.texture(seed=seed) for seed in range(3)])
 ONE, MANY = PIXELS[0], PIXELS
 PNG = image_files.save(ONE)
 B64 = base64.b64encode(PNG).decode()
-OCTETS, JSON, NPY, FORM = "application/octet-stream", "application/json", "application/x-npy", decoding.FORM
+OCTETS, JSON, NPY, FORM = "application/octet-stream", "application/json", "application/x-npy", multipart.URL_ENCODED
 
 
 def decode(body, content_type="", signature=FASHION, **more):
@@ -91,6 +92,35 @@ def test_many_images_as_numbers(values, joined, form):
         holds(decode(as_json({"instances": members}), JSON), values, False, "predictions")
 
 
+@pytest.mark.parametrize("axis", [1, 3])
+@pytest.mark.parametrize("values", [MANY, MANY[:1]], ids=["three", "a list of one"])
+def test_a_channel_axis_of_length_one_is_dropped(axis, values):
+    sent = np.expand_dims(values, axis)
+    holds(decode(as_npy(sent), NPY), values, single=False)
+    holds(decode(as_json(sent.tolist()), JSON), values, single=False)
+    holds(decode(as_json({"instances": sent.tolist()}), JSON), values, False, "predictions")
+    members = [{"image": member} for member in np.expand_dims(values, 3).tolist()]
+    holds(decode(as_json({"instances": members}), JSON), values, False, "predictions")
+
+
+def test_one_image_with_a_channel_axis_is_a_single_example():
+    holds(decode(as_json(ONE[..., None].tolist()), JSON), ONE[None], single=True)
+    holds(decode(as_npy(ONE[None, ..., None]), NPY), ONE[None], single=False)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 28, 28, 3), (3, 3, 28, 28), (28, 28, 3), (1, 1, 28, 28, 1), (28, 1, 28)], ids=str
+)
+def test_no_other_axis_is_dropped(shape):
+    with pytest.raises(problems.Unprocessable, match="x".join(map(str, shape))):
+        decode(as_npy(np.zeros(shape, np.uint8)), NPY)
+
+
+def test_a_vector_model_takes_no_channel_axis():
+    with pytest.raises(problems.Unprocessable):
+        decode(as_npy(np.zeros((2, 4, 1), np.float32)), NPY, VECTOR)
+
+
 def test_raw_pixels_of_one_image_are_a_single_example():
     holds(decode(MANY.tobytes(), OCTETS), MANY, single=False)
     holds(decode(ONE.tobytes(), OCTETS), MANY[:1], single=True)
@@ -139,6 +169,38 @@ def test_long_json_of_integers(shape, indent, instances):
     holds(decode(body, JSON), LONG, False, "predictions" if instances else "plain")
 
 
+@pytest.mark.parametrize("axis", [1, 3])
+def test_long_json_with_a_channel_axis(axis):
+    body = json.dumps(np.expand_dims(LONG, axis).tolist(), separators=(",", ":")).encode()
+    holds(decode(body, JSON), LONG, single=False)
+
+
+@pytest.mark.parametrize("count", [160, 900, 1500])
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"signature_name": "serving_default"},
+        {"id": "a[1]", "parameters": {"a": [1, "}"], "instances": [2]}, "flag": True, "none": None},
+    ],
+    ids=["signature_name", "many"],
+)
+def test_members_beside_instances_change_nothing(members, count):
+    for document in ({**members, "instances": LONG[:count].tolist()}, {"instances": LONG[:count].tolist(), **members}):
+        holds(decode(as_json(document), JSON), LONG[:count], False, "predictions")
+
+
+def test_the_whole_test_set_is_one_request():
+    values = np.random.default_rng(1).integers(0, 256, (10_000, 28, 28), np.uint8)
+    for body, content_type in (
+        (values.tobytes(), OCTETS),
+        (as_npy(values / 255), NPY),
+        (as_json(values.tolist()), JSON),
+    ):
+        assert len(decode(body, content_type).values) == 10_000
+    with pytest.raises(problems.TooLarge, match="10001, limit 10000"):
+        decode(bytes(784 * 10_001), OCTETS)
+
+
 def test_long_json_of_fractions():
     fractions = (LONG / 255).round(5)
     # A piece of only integers holds fractions too if another piece has a point.
@@ -184,13 +246,17 @@ GOOD = b",".join([as_json(ONE.tolist())] * 1500)
         (b"[" + b"[" * 20 + GOOD + b"]" * 20 + b"]", problems.TooLarge),
         (b"[" + GOOD + b',["x"]]', problems.TooLarge),
         (b'{"instances":[' + GOOD + b"],}", problems.Malformed),
+        (b'{"a":[,"instances":[' + GOOD + b"]}", problems.Malformed),
+        (b'{"instances":[' + GOOD + b'],"a":}', problems.Malformed),
+        (b'{"instances":[' + GOOD + b',["x"]],"a":1}', problems.TooLarge),
+        (b'{"a":{"instances":[' + GOOD + b"]}}", problems.TooLarge),
         (b'{"instances":[' + GOOD + b"]}}", problems.Malformed),
         (b'{"instances":5}' + b" " * 2 * limits.JSON_PIECE_BYTES, problems.Unprocessable),
         (b"5" + b" " * 2 * limits.JSON_PIECE_BYTES, problems.Unprocessable),
         (b"[" + b" " * 2 * limits.JSON_PIECE_BYTES + b"]", problems.Unprocessable),
         (b"[" * 2 * limits.JSON_PIECE_BYTES, problems.TooLarge),
     ],
-    ids=range(18),
+    ids=range(22),
 )
 def test_wrong_long_json_is_refused(body, problem):
     with pytest.raises(problem):
@@ -258,6 +324,70 @@ def test_many_image_files_in_json():
         holds(decode(as_json({"instances": members}), JSON), MANY, False, "predictions")
     mixed = [encoded[0], {"image": MANY[1].tolist()}, MANY[2].tolist()]
     holds(decode(as_json({"instances": mixed}), JSON), MANY, False, "predictions")
+
+
+COLUMNS = {
+    "a batch": (MANY.tolist(), MANY),
+    "one image": (ONE.tolist(), MANY[:1]),
+    "a named column": ({"image": MANY.tolist()}, MANY),
+    "a named image": ({"images": {"b64": B64}}, MANY[:1]),
+    "a named list of images": ({"image_bytes": [{"b64": B64}, {"b64": B64}]}, MANY[[0, 0]]),
+    "base64": (B64, MANY[:1]),
+    "a list of base64": ([B64, B64], MANY[[0, 0]]),
+}
+
+
+@pytest.mark.parametrize(("inputs", "values"), COLUMNS.values(), ids=COLUMNS)
+def test_inputs_of_other_servers_are_answered_as_instances(inputs, values):
+    holds(decode(as_json({"signature_name": "x", "inputs": inputs}), JSON), values, False, "predictions")
+
+
+@pytest.mark.parametrize("inputs", [{}, {"a": ONE.tolist(), "b": 1}, [], 5, None], ids=str)
+def test_other_inputs_are_refused(inputs):
+    with pytest.raises(problems.Unprocessable):
+        decode(as_json({"inputs": inputs}), JSON)
+
+
+def test_fields_beside_a_file_are_ignored():
+    file = Part(PNG, "image/png", "image")
+    comment, empty = Part(b"Upload [it]", "text/plain", "submit", True), Part(b"", "text/plain", "comment", True)
+    slot = Part(b"", OCTETS, "image2", True)
+    for parts in ([file, comment], [comment, file], [file, empty], [slot, file, empty]):
+        holds(decoding.decode(parts, FASHION), ONE[None], single=True)
+    text = Part(B64.encode(), "text/plain", "image", True)
+    holds(decoding.decode([text, comment], FASHION), ONE[None], single=True)
+
+
+def test_a_problem_names_the_part_of_the_form():
+    file, wrong = Part(PNG, "image/png", "image"), Part(b'{"top_k": 3}', JSON, "options")
+    with pytest.raises(problems.Unprocessable, match=r"^part 2 of the form \(options\): a JSON object needs"):
+        decoding.decode([file, wrong], FASHION)
+    with pytest.raises(problems.Malformed, match=r"^part 2 of the form \(image\): the body is empty"):
+        decoding.decode([file, Part(b"", "image/png", "image")], FASHION)
+    with pytest.raises(problems.UnsupportedFormat, match=r"^part 2 of the form \(a\): unrecognized content"):
+        decoding.decode([Part(b"1", "text/plain", "a", True)] * 2, FASHION)
+
+
+URL_ENCODED = {
+    "base64": urllib.parse.urlencode({"image": B64}),
+    "a data: URL": urllib.parse.urlencode({"image": f"data:image/png;base64,{B64}"}),
+    "with other fields": urllib.parse.urlencode({"id": "7", "comment": "a=b&c [d]", "image": B64, "empty": ""}),
+    "JSON": urllib.parse.urlencode({"image": json.dumps(ONE.tolist())}),
+    "bare base64": urllib.parse.quote(B64, safe=""),
+    "bare data: URL": "data:image/png;base64," + urllib.parse.quote(B64, safe=""),
+    "unencoded": f"image={B64}",
+}
+
+
+@pytest.mark.parametrize("form", URL_ENCODED.values(), ids=URL_ENCODED)
+def test_a_url_encoded_form_of_one_image(form):
+    holds(decode(form.encode(), FORM), ONE[None], single=True)
+
+
+@pytest.mark.parametrize("field", [b"a=1&b=2", b"%" * 700_000, b"&" * 20_000, b"=", b"a=%5Bx"], ids=range(5))
+def test_a_url_encoded_form_without_an_image_is_refused(field):
+    with pytest.raises((problems.UnsupportedFormat, problems.TooLarge)):
+        decode(field, FORM)
 
 
 def test_parts_keep_their_order():

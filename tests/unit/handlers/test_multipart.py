@@ -8,14 +8,14 @@ from urllib3.filepost import encode_multipart_formdata
 
 from handlers import limits, problems
 from handlers.inputs import multipart
-from handlers.inputs.decoding import Part
+from handlers.inputs.multipart import Part
 from handlers.inputs.requests import parse
 
 TYPE = "multipart/form-data; boundary=xyz"
 
 
 def split(body, content_type):
-    return list(multipart.split(body, content_type))
+    return [(part.body, part.content_type) for part in multipart.split(body, content_type)]
 
 
 def test_parts_keep_their_order_bytes_and_types():
@@ -23,7 +23,7 @@ def test_parts_keep_their_order_bytes_and_types():
         b'--xyz\r\nContent-Disposition: form-data; name="a"; filename="1.png"\r\nContent-Type: image/png\r\n\r\n'
         b"\r\n\x00--xyz\r\n\r\n--xyz\r\ncontent-disposition: form-data; name=a\r\n\r\ntext\r\n--xyz--\r\n"
     )
-    assert split(body, TYPE) == [(b"\r\n\x00--xyz\r\n", "image/png"), (b"text", "")]
+    assert split(body, TYPE) == [(b"\r\n\x00--xyz\r\n", "image/png"), (b"text", "text/plain")]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,17 @@ def test_a_form_of_urllib3_is_read(contents):
 def test_a_form_of_requests_is_read():
     files = {"a": b"1", "b": ("b.png", b"2", "image/png")}
     sent = requests.Request("POST", "http://localhost", files=files, data={"c": "3"}).prepare()
-    assert split(sent.body, sent.headers["Content-Type"]) == [(b"3", ""), (b"1", ""), (b"2", "image/png")]
+    assert split(sent.body, sent.headers["Content-Type"]) == [(b"3", "text/plain"), (b"1", ""), (b"2", "image/png")]
+
+
+def test_text_fields_and_empty_file_slots_are_optional():
+    files = {"image": ("a.png", b"1", "image/png"), "slot": ("", b"", "application/octet-stream"), "raw": (None, b"2")}
+    sent = requests.Request("POST", "http://localhost", files=files, data={"user id": "42", "x": ""}).prepare()
+    assert isinstance(sent.body, bytes)
+    parts = multipart.split(sent.body, sent.headers["Content-Type"])
+    assert [(part.name, part.optional) for part in parts] == [
+        *(("user id", True), ("x", True), ("image", False), ("slot", True), ("raw", True)),
+    ]
 
 
 def test_a_form_that_the_gateway_relabeled_keeps_its_own_content_type():

@@ -55,6 +55,45 @@ def test_one_image_of_every_shape(shape):
     np.testing.assert_array_equal(values, PIXELS[:1])
 
 
+@pytest.mark.parametrize("shape", [(-1, 28, 28), (-1, 784), (-1, 1, 28, 28), ("-1", "28", "28", "1")], ids=str)
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])
+def test_the_batch_may_be_left_to_the_server(shape, binary):
+    nested = PIXELS.reshape([2, *map(int, shape[1:])])
+    bodies = (
+        [as_binary(PIXELS, shape)]
+        if binary
+        else [(as_json(tensor(data.tolist(), shape)), None) for data in (PIXELS.ravel(), nested)]
+    )
+    for body, length in bodies:
+        np.testing.assert_array_equal(open_inference.parse(body, length, IMAGE)[0], PIXELS)
+
+
+def test_bytes_as_in_kserves_samples():
+    text = base64.b64encode(png(PIXELS[0])).decode()
+    for shape, data in (([-1], [text]), (-1, text), ([1], text), ([-1, 1], [text])):
+        body = as_json({"name": "0b1e", "datatype": "BYTES", "shape": shape, "data": data})
+        np.testing.assert_array_equal(open_inference.parse(body, None, IMAGE)[0], PIXELS[:1])
+
+
+@pytest.mark.parametrize("datatype", ["INT64", "UINT64"])
+def test_64_bit_integers_may_be_text(datatype):
+    body = as_json(tensor([str(value) for value in PIXELS.ravel()], ("2", "784"), datatype))
+    np.testing.assert_array_equal(open_inference.parse(body, None, IMAGE)[0], PIXELS)
+    for wrong in ("", "x", "1.0", "9" * 21):
+        with pytest.raises(problems.Unprocessable):
+            open_inference.parse(as_json(tensor([wrong] * 784, (1, 784), datatype)), None, IMAGE)
+
+
+def test_the_base64_codec_of_mlserver():
+    text = base64.b64encode(png(PIXELS[0]))
+    parameters = {"content_type": "base64"}
+    body = as_json(tensor([text.decode()], (1,), "BYTES", parameters=parameters))
+    np.testing.assert_array_equal(open_inference.parse(body, None, IMAGE)[0], PIXELS[:1])
+    raw = struct.pack("<I", len(text)) + text
+    header = as_json(tensor(None, (1,), "BYTES", parameters={**parameters, "binary_data_size": len(raw)}))
+    np.testing.assert_array_equal(open_inference.parse(header + raw, len(header), IMAGE)[0], PIXELS[:1])
+
+
 @pytest.mark.parametrize("datatype", [name for name in open_inference.DATATYPES if "INT" in name])
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])
 def test_integer_pixels_of_every_datatype(datatype, binary):
@@ -150,7 +189,11 @@ BAD_JSON = {
     "data a string": (as_json({**GOOD, "data": "AAAA"}), problems.Malformed),
     "unknown datatype": (as_json({**GOOD, "datatype": "BF16"}), problems.Unprocessable),
     "boolean datatype": (as_json({**GOOD, "datatype": "BOOL"}), problems.Unprocessable),
-    "negative shape": (as_json({**GOOD, "shape": [-1, 784]}), problems.Unprocessable),
+    "negative length": (as_json({**GOOD, "shape": [1, -1]}), problems.Unprocessable),
+    "a first length of -2": (as_json({**GOOD, "shape": [-2, 784]}), problems.Unprocessable),
+    "values for half an example": (as_json({**GOOD, "shape": [-1, 784], "data": [*ONE, 1]}), problems.Malformed),
+    "no values for -1": (as_json({**GOOD, "shape": [-1, 784], "data": []}), problems.Unprocessable),
+    "-1 of nothing": (as_json({**GOOD, "shape": [-1, 0]}), problems.Malformed),
     "both negative": (as_json({**GOOD, "shape": [-1, -784]}), problems.Unprocessable),
     "overflowing shape": (as_json({**GOOD, "shape": [2**63, 2**63, 2]}), problems.Malformed),
     "overflowing empty shape": (as_json({**GOOD, "shape": [0, 2**63, 2**63], "data": []}), problems.Unprocessable),

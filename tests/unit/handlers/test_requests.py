@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from handlers.inputs import requests
-from handlers.inputs.decoding import FORM, Part
+from handlers.inputs.multipart import URL_ENCODED, Part
 
 HTTP = {"host": "localhost", "explain": "False", "url_path": ""}
 
@@ -53,11 +53,11 @@ def test_a_part_named_like_a_header_changes_no_header():
     ],
 )
 def test_a_form_that_torchserve_split_is_joined_again(fields, body):
-    assert parse(fields, **{"Content-Type": FORM}).parts == [Part(body, FORM)]
+    assert parse(fields, **{"Content-Type": URL_ENCODED}).parts == [Part(body, URL_ENCODED)]
 
 
 def test_an_empty_form_has_no_parts():
-    assert parse({}, **{"content-type": FORM}).parts == []
+    assert parse({}, **{"content-type": URL_ENCODED}).parts == []
 
 
 def test_only_the_frontends_own_header_asks_for_explanations():
@@ -110,8 +110,8 @@ def test_a_request_like_the_last_one_is_parsed_as_it_would_be_alone():
         ({"body": bytearray(b"2"), "more": bytearray(b"3")}, dict(plain)),
         ({"body": bytearray(b"4")}, {**plain, "explain": "True"}),
         ({"body": bytearray(b"5")}, {**plain, "explain": "True"}),
-        ({"body": bytearray(b"a")}, {**plain, "Content-Type": FORM}),
-        ({"other": bytearray(b"b")}, {**plain, "Content-Type": FORM}),
+        ({"body": bytearray(b"a")}, {**plain, "Content-Type": URL_ENCODED}),
+        ({"other": bytearray(b"b")}, {**plain, "Content-Type": URL_ENCODED}),
         ({"body": bytearray(b"6")}, plain),
         ({"body": "text"}, plain),
         ({"body": bytearray()}, plain),

@@ -1,0 +1,163 @@
+"""Requests as other programs send them, over HTTP and gRPC, give the answer of the plain request.
+
+Each is written as the documentation or the client library of that program has it.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+import requests
+from PIL import Image
+
+from serving.settings import HOST, ROOT
+from serving.sidecars.grpc.proto import open_inference_pb2
+from tests.support.gateways import Gateway
+
+BOOT = (ROOT / "examples" / "ankle_boot.png").read_bytes()
+TEXT = base64.b64encode(BOOT).decode()
+PIXELS = np.asarray(Image.open(io.BytesIO(BOOT)))
+MANY = np.stack([PIXELS, 255 - PIXELS, PIXELS])
+PREDICTIONS, PREDICT, INFER = (
+    "/predictions/fashion_mlp",
+    "/v1/models/fashion_mlp:predict",
+    "/v2/models/fashion_mlp/infer",
+)
+TIMEOUT = 60
+
+
+@pytest.fixture(scope="module")
+def classes(gateway) -> list[int]:
+    """The classes of ``MANY``; the first is that of ``BOOT``."""
+    answers = _ok(gateway, PREDICTIONS, json=MANY.tolist()).json()
+    assert answers[0]["label"] == "Ankle boot"
+    return [answer["class"] for answer in answers]
+
+
+def _ok(gateway: Gateway, path: str, **request: Any) -> requests.Response:
+    answer = requests.post(gateway.url + path, timeout=TIMEOUT, **request)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def _npy(values: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, values)
+    return stream.getvalue()
+
+
+def _classes(answer: requests.Response) -> list[int]:
+    document = answer.json()
+    if isinstance(document, dict) and "outputs" in document:
+        return next(list(output["data"]) for output in document["outputs"] if output["name"] == "class")
+    answers = document["predictions"] if isinstance(document, dict) and "predictions" in document else document
+    return [one["class"] for one in (answers if isinstance(answers, list) else [answers])]
+
+
+@pytest.mark.parametrize("axis", [1, 3], ids=["PyTorch", "Keras"])
+def test_arrays_with_a_channel_axis(gateway, classes, axis):
+    values = np.expand_dims(MANY, axis)
+    tensor = {"name": "image", "datatype": "UINT8", "shape": values.shape, "data": values.ravel().tolist()}
+    npy = {"data": _npy(values), "headers": {"Content-Type": "application/x-npy"}}
+    for path, request in (
+        (PREDICTIONS, {"json": values.tolist()}),
+        (PREDICTIONS, npy),
+        (PREDICTIONS, {"files": {"image": ("a.npy", npy["data"], "application/x-npy")}}),
+        (PREDICT, {"json": {"signature_name": "serving_default", "instances": (values / 255).tolist()}}),
+        (INFER, {"json": {"inputs": [tensor]}}),
+    ):
+        assert _classes(_ok(gateway, path, **request)) == classes
+
+
+@pytest.mark.parametrize("axis", [1, 3])
+@pytest.mark.parametrize("batch", [3, -1])
+@pytest.mark.parametrize("raw", [True, False], ids=["raw", "typed"])
+def test_grpc_tensors_with_a_channel_axis(gateway, classes, axis, batch, raw):
+    values = np.expand_dims(MANY, axis)
+    request = open_inference_pb2.ModelInferRequest(model_name="fashion_mlp")
+    tensor = request.inputs.add(name="image", datatype="UINT8", shape=[batch, *values.shape[1:]])
+    if raw:
+        request.raw_input_contents.append(values.tobytes())
+    else:
+        tensor.contents.uint_contents.extend(values.ravel().tolist())
+    request.outputs.add(name="class")
+    with grpc.insecure_channel(f"{HOST}:{gateway.settings.grpc.number}") as channel:
+        infer = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=open_inference_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=open_inference_pb2.ModelInferResponse.FromString,
+        )
+        answer = infer(request, timeout=TIMEOUT)
+    answered = np.frombuffer(answer.raw_output_contents[0], "<i8") if raw else answer.outputs[0].contents.int64_contents
+    assert list(answered) == classes
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {"datatype": "BYTES", "shape": [-1], "data": [TEXT]},
+        {"datatype": "BYTES", "shape": -1, "data": TEXT},
+        {"datatype": "BYTES", "shape": [1], "data": [TEXT], "parameters": {"content_type": "base64"}},
+        {"datatype": "UINT8", "shape": [-1, 28, 28], "data": PIXELS.ravel().tolist()},
+        {"datatype": "INT64", "shape": ["1", "784"], "data": [str(value) for value in PIXELS.ravel()]},
+    ],
+    ids=["KServe", "KServe, no lists", "MLServer", "batch left out", "protobuf's JSON"],
+)
+def test_tensors_of_samples(gateway, classes, tensor):
+    answer = _ok(gateway, INFER, json={"id": "1", "inputs": [{"name": "0b1e", **tensor}]})
+    assert _classes(answer) == classes[:1]
+
+
+@pytest.mark.parametrize("path", [PREDICTIONS, PREDICT])
+@pytest.mark.parametrize(
+    "inputs",
+    [[PIXELS.tolist()], PIXELS.tolist(), {"image": [PIXELS.tolist()]}, {"images": {"b64": TEXT}}, TEXT, [TEXT]],
+    ids=["column", "one image", "named column", "named base64", "Hugging Face", "a list of base64"],
+)
+def test_inputs_of_other_servers(gateway, classes, path, inputs):
+    assert _classes(_ok(gateway, path, json={"signature_name": "serving_default", "inputs": inputs})) == classes[:1]
+
+
+def test_members_beside_instances_do_not_lower_the_limit(gateway):
+    instances = (np.random.default_rng(0).integers(0, 256, (900, 28, 28)) / 255).tolist()
+    for members in (
+        {"signature_name": "a", "instances": instances},
+        {"instances": instances, "parameters": {"b": [1]}},
+    ):
+        body = json.dumps(members)
+        assert len(_classes(_ok(gateway, PREDICT, data=body, headers={"Content-Type": "application/json"}))) == 900
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [("user_id", (None, "42"))],
+        [("submit", (None, "Upload")), ("comment", (None, ""))],
+        [("image2", ("", b"", "application/octet-stream"))],
+    ],
+    ids=["text", "button and empty text", "empty slot"],
+)
+@pytest.mark.parametrize("last", [True, False], ids=["last", "first"])
+def test_fields_beside_a_file(gateway, classes, others, last):
+    file = ("image", ("shoe.png", BOOT, "image/png"))
+    answer = _ok(gateway, PREDICTIONS, files=[file, *others] if last else [*others, file])
+    assert isinstance(answer.json(), dict)
+    assert _classes(answer) == classes[:1]
+
+
+def test_a_wrong_part_of_a_form_is_named(gateway):
+    files = {"image": ("shoe.png", BOOT, "image/png"), "options": (None, b'{"top_k": 3}', "application/json")}
+    answer = requests.post(gateway.url + PREDICTIONS, files=files, timeout=TIMEOUT)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("part 2 of the form (options): ")
+
+
+def test_base64_in_a_url_encoded_form(gateway, classes):
+    for value in (TEXT, f"data:image/png;base64,{TEXT}"):
+        assert _classes(_ok(gateway, PREDICTIONS, data={"user": "7", "image": value})) == classes[:1]
