@@ -65,7 +65,8 @@ class Extensions:
         """The counts since the start of the service.
 
         Triton's versions are integers, and perf_analyzer looks for the version 1 if a request was answered by 1.0. So
-        the statistics of a named model have one more entry for each such integer, which adds up its versions.
+        the statistics of a named model have one more entry for each such integer, unless it is a version itself. The
+        entry adds up the versions that begin with it.
 
         Args:
             name: a model; empty: all models.
@@ -76,13 +77,14 @@ class Extensions:
         """
         models = await self._upstream.versions(name, version)
         counted = _counted(await asyncio.to_thread(workers.read, self._counts))
-        versions = {(model.name, model.version): counted[model.name, model.version] for model in models}
+        entries = {(model.name, model.version): counted[model.name, model.version] for model in models}
+        integers: dict[tuple[str, str], _Counts] = collections.defaultdict(_Counts)
         if name:
             for model in models:
-                whole = model.version.partition(".")[0]
-                if whole != model.version:
-                    versions.setdefault((name, whole), _Counts()).update(counted[name, model.version])
-        return {"model_stats": [_statistics(*key, counts) for key, counts in versions.items()]}
+                integers[name, model.version.partition(".")[0]].update(counted[name, model.version])
+        # A version that is itself an integer keeps its own counts.
+        entries = entries | integers | entries
+        return {"model_stats": [_statistics(*key, counts) for key, counts in entries.items()]}
 
     async def index(self, ready: bool) -> list[dict[str, str]]:
         """Every registered version of every model.
