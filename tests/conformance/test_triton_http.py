@@ -136,6 +136,14 @@ def test_every_output_by_default(client, model, expected):
     assert [output["name"] for output in result.get_response()["outputs"]] == ["probabilities", "class", "label"]
 
 
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_answers_in_an_encoding_that_the_gateway_may_choose(client, model, expected, algorithm):
+    images = np.tile(PIXELS, (20, 1, 1))
+    requested = outputs(False, "probabilities")
+    result = client.infer(model, [tensor(images)], outputs=requested, response_compression_algorithm=algorithm)
+    assert_same(result.as_numpy("probabilities"), np.tile(expected, (20, 1)))
+
+
 @pytest.mark.parametrize("datatype", DATATYPES)
 def test_datatypes(client, model, expected, datatype):
     values = PIXELS.astype(DATATYPES[datatype])
