@@ -26,7 +26,7 @@ from ts.context import Context
 from ts.service import PREDICTION_METRIC
 
 from handlers import limits, problems, signature
-from handlers.inputs import decoding, images, open_inference, options, requests
+from handlers.inputs import compression, decoding, images, open_inference, options, requests
 from handlers.inputs.decoding import Decoded
 from handlers.inputs.options import Options
 from handlers.inputs.requests import Request
@@ -53,12 +53,14 @@ class _ParsedHeaders(NamedTuple):
         options: from the query string.
         answer_type: content type of the answer.
         json_length: length of the JSON part, if binary tensors follow it.
+        encoding: of a compressed body, else empty.
         plain: whether they ask for a prediction in JSON without options, as most requests do.
     """
 
     options: Options
     answer_type: str
     json_length: int | None
+    encoding: str
     plain: bool
 
 
@@ -228,7 +230,10 @@ class Classifier:
             self._parsed_headers = self._parse_headers(request)
             self._headers = request.headers
         headers = self._parsed_headers
-        decoded = decoding.decode(request.parts, self._signature, headers.options.prepare, headers.json_length)
+        parts = request.parts
+        if headers.encoding:
+            parts = [part._replace(body=compression.unpack(part.body, headers.encoding)) for part in parts]
+        decoded = decoding.decode(parts, self._signature, headers.options.prepare, headers.json_length)
         if request.protocol == "grpc_oip" and not isinstance(decoded.envelope, open_inference.Request):
             raise problems.Malformed('the request has no "inputs"; send the model\'s input tensor')
         if request.task == "explain":
@@ -240,9 +245,10 @@ class Classifier:
         parsed = options.parse(headers.get("x-query"), self._signature.output.labels)
         answer_type = encoding.negotiate(headers.get("accept", ""), self._answer_types(request))
         length = open_inference.read_json_length(headers.get("inference-header-content-length"))
-        plain = parsed is options.DEFAULT and answer_type == encoding.JSON and request.task == "predict"
+        packed = headers.get(compression.HEADER, "")
+        plain = parsed is options.DEFAULT and answer_type == encoding.JSON and request.task == "predict" and not packed
         # Answers to GRPCJob need one more header, see _set_headers.
-        return _ParsedHeaders(parsed, answer_type, length, plain and request.protocol == "http")
+        return _ParsedHeaders(parsed, answer_type, length, packed, plain and request.protocol == "http")
 
     def _answer_types(self, request: Request) -> tuple[str, ...]:
         if request.task == "predict":
@@ -265,22 +271,24 @@ class Classifier:
     def _answer(self, context: Context, job: _Job, probabilities: NDArray[np.float32]) -> bytes:
         decoded, content_type = job.decoded, job.headers.answer_type
         wrapped = decoded.envelope == "predictions"
+        length = None
         if job.request.task == "explain":
-            body = self._explain(job, probabilities, wrapped)
+            body, content_type, length = self._explain(job, probabilities, wrapped)
         elif isinstance(decoded.envelope, open_inference.Request):
             body, content_type, length = inference_response.encode(decoded.envelope, probabilities, self._signature)
-            if length is not None:
-                context.set_response_header(job.position, open_inference.JSON_LENGTH_HEADER, str(length))
         elif content_type == encoding.JSON:
             chosen = job.headers.options
             pictures = [images.encode(picture) for picture in self._pictures(job)] if chosen.picture else []
             body = self._encoder.json(probabilities, decoded.single, wrapped, chosen.top_k, pictures)
         else:
             body = encoding.array(probabilities, content_type)
+        if length is not None:
+            context.set_response_header(job.position, open_inference.JSON_LENGTH_HEADER, str(length))
         self._set_headers(context, job.position, job.request, content_type)
         return body
 
-    def _explain(self, job: _Job, probabilities: NDArray[np.float32], wrapped: bool) -> bytes:
+    def _explain(self, job: _Job, probabilities: NDArray[np.float32], wrapped: bool) -> tuple[bytes, str, int | None]:
+        """The body, its content type, and the length of its JSON if binary tensors follow it."""
         # Imported here because captum takes most of a second, and most workers never need it.
         from handlers.outputs import explanations
 
@@ -291,8 +299,11 @@ class Classifier:
         inputs = self._inputs(torch.from_numpy(decoded.values.copy()))
         attributions = explanations.explain(self._scripted, inputs, targets, self._signature)
         if job.headers.answer_type == encoding.PNG:
-            return explanations.heat_map_png(self._pictures(job)[0], attributions[0])
-        return self._encoder.explanations(probabilities, targets, attributions, decoded.single, wrapped)
+            return explanations.heat_map_png(self._pictures(job)[0], attributions[0]), encoding.PNG, None
+        if isinstance(decoded.envelope, open_inference.Request):
+            return inference_response.encode_explanations(decoded.envelope, targets, attributions, self._signature)
+        body = self._encoder.explanations(probabilities, targets, attributions, decoded.single, wrapped)
+        return body, encoding.JSON, None
 
     def _pictures(self, job: _Job) -> NDArray[np.uint8]:
         if self.kind != "image":

@@ -27,6 +27,8 @@ _PUBLIC = ("gateway", "grpc", "gateway_status")
 COUNTS_VARIABLE = "FASHION_COUNTS_DIR"
 # FASHION_LOG_DIR in a container, whose engine keeps the output.
 STDOUT = Path("/dev/stdout")
+# As a browser sends it: without a path.
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 
 
 def _number(convert: Callable[[str], float], least: float, most: float = sys.float_info.max) -> Callable[[str], float]:
@@ -50,6 +52,13 @@ def _host(text: str) -> str:
     return str(ipaddress.ip_address(text.replace("%", " ")))
 
 
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(text.replace(",", " ").lower().split())
+    if origins != ("*",) and not all(_ORIGIN.fullmatch(origin) for origin in origins):
+        raise ValueError
+    return origins
+
+
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """The type of a setting.
@@ -64,6 +73,7 @@ class Kind:
 
 
 PORT = Kind(_number(int, 1, 65535), "a port number from 1 to 65535")
+ORIGINS = Kind(_origins, "origins such as https://shop.example, separated by spaces, or *")
 RATE = Kind(_number(int, 1), "a whole number of requests per second, 1 or more")
 TIME = Kind(_number(float, 0.001), "a number of seconds above 0")
 DELAY = Kind(_number(float, 0), "a number of seconds, 0 or more")
@@ -180,6 +190,9 @@ class Settings:
     api_keys: Path | None = _option("FASHION_API_KEYS", PATH, None, "file of API keys", "none, all callers allowed")
     certificates: Path | None = _option(
         "FASHION_CERTIFICATES", PATH, None, "folder of gateway.crt and gateway.key", "none, no TLS"
+    )
+    cors_origins: tuple[str, ...] = _option(
+        "FASHION_CORS_ORIGINS", ORIGINS, (), "origins whose pages may call the service; * for all", "none"
     )
     rate_limit: int | None = _option("FASHION_RATE_LIMIT", RATE, None, "requests per second per client", "no limit")
     tokens: bool = _option("FASHION_TOKENS", SWITCH, False, "1: TorchServe's own APIs require tokens")

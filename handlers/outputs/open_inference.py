@@ -3,6 +3,8 @@
     probabilities  FP32   [N, labels]
     class          INT64  [N]          softmax models only: the index of the largest probability
     label          BYTES  [N]          softmax models only: that class's name
+    attributions   FP32   [N, *shape]  explanations only: how much each value supports the target
+    target         INT64  [N]          explanations only: the index of the explained label
 
 ``handlers.inputs.open_inference`` reads the requests, and names the protocol's sources.
 """
@@ -35,7 +37,34 @@ def encode(request: Request, probabilities: NDArray[np.float32], signature: Sign
         The body, its content type, and the value of the ``Inference-Header-Content-Length`` header. The value is
         ``None`` if the body is only JSON.
     """
-    outputs = [_output(output, probabilities, signature) for output in request.outputs]
+    return _response(request, [_output(output, probabilities, signature) for output in request.outputs], signature)
+
+
+def encode_explanations(
+    request: Request, targets: Sequence[int], attributions: NDArray[np.float32], signature: Signature
+) -> tuple[bytes, str, int | None]:
+    """Write the response to a request for explanations: the tensors ``attributions`` and ``target``.
+
+    Args:
+        request: as for ``encode``; both tensors are binary if one of its outputs is.
+        targets: for each example the index of the explained label.
+        attributions: float32 [N, *shape].
+        signature: the model's contract.
+
+    Returns:
+        As ``encode``.
+    """
+    binary = any(output.binary for output in request.outputs)
+    outputs = [
+        _numbers("attributions", "FP32", attributions, binary),
+        _numbers("target", "INT64", np.array(targets, np.int64), binary),
+    ]
+    return _response(request, outputs, signature)
+
+
+def _response(
+    request: Request, outputs: Sequence[tuple[dict[str, Any], bytes]], signature: Signature
+) -> tuple[bytes, str, int | None]:
     # TorchServe's own gRPC service requires these four members: a worker dies if one is missing.
     answer: dict[str, Any] = {
         "model_name": signature.model,
@@ -46,7 +75,7 @@ def encode(request: Request, probabilities: NDArray[np.float32], signature: Sign
     if request.parameters:
         answer["parameters"] = request.parameters
     header = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-    if not any(output.binary for output in request.outputs):
+    if not any("parameters" in tensor for tensor, _ in outputs):
         return header, "application/json", None
     return b"".join([header, *(raw for _, raw in outputs)]), "application/octet-stream", len(header)
 
@@ -90,18 +119,26 @@ def _output(output: Output, probabilities: NDArray[np.float32], signature: Signa
     labels, datatype = signature.output.labels, _OUTPUT_DATATYPES[name]
     if classes:
         return _classification(output, probabilities, labels)
-    values: NDArray[Any] = probabilities if name == "probabilities" else probabilities.argmax(axis=1)
+    if name == "probabilities":
+        return _numbers(name, datatype, probabilities, binary)
+    classes_of = probabilities.argmax(axis=1)
+    if name == "class":
+        return _numbers(name, datatype, classes_of, binary)
+    tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": classes_of.shape}
+    if not binary:
+        return {**tensor, "data": [labels[index] for index in classes_of.tolist()]}, b""
+    elements = _label_elements(labels)
+    raw = b"".join([elements[index] for index in classes_of.tolist()])
+    return {**tensor, "parameters": {"binary_data_size": len(raw)}}, raw
+
+
+def _numbers(name: str, datatype: str, values: NDArray[Any], binary: bool) -> tuple[dict[str, Any], bytes]:
+    """As ``_output``, for a tensor of numbers."""
     tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": values.shape}
     if not binary:
-        tensor["data"] = [labels[index] for index in values.tolist()] if name == "label" else values.reshape(-1)
-        return tensor, b""
-    if name == "label":
-        elements = _label_elements(labels)
-        raw = b"".join([elements[index] for index in values.tolist()])
-    else:
-        raw = values.astype(DATATYPES[datatype], copy=False).tobytes()
-    tensor["parameters"] = {"binary_data_size": len(raw)}
-    return tensor, raw
+        return {**tensor, "data": values.reshape(-1)}, b""
+    raw = values.astype(DATATYPES[datatype], copy=False).tobytes()
+    return {**tensor, "parameters": {"binary_data_size": len(raw)}}, raw
 
 
 def _classification(

@@ -11,15 +11,15 @@ import logging
 import os
 import pwd
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from handlers import limits
-from serving import cpu_quota, files
+from serving import cpu_quota, files, ports
 from serving.errors import SettingError
 from serving.gateway import live_config
 from serving.gateway.nginx_binary import Nginx
-from serving.settings import ROOT, Port, Settings, bracketed
+from serving.settings import HOST, ROOT, Port, Settings, bracketed
 
 logger = logging.getLogger("serving.gateway")
 
@@ -28,6 +28,7 @@ TEMPLATES = Path(__file__).with_name("nginx")
 
 # Each worker allocates memory for its 10,000 connections at its start.
 _MAX_WORKERS = 8
+_HOST_IPV6 = "::1"
 _SOCKET = "gateway.sock"
 _VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
 # In nginx's quoted strings, these end the string, start a variable, or escape.
@@ -86,16 +87,15 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
     Raises:
         SettingError: as for ``write_config``.
     """
-    tls = " ssl" if settings.certificates else ""
-    http2 = "; http2 on" if nginx.has_http2_directive else " http2"
     return {
         "USER": _user(),
         "WORKERS": str(min(_MAX_WORKERS, cpu_quota.usable_cpus())),
-        "LISTEN": _listen_address(settings, settings.gateway) + tls,
+        # Without TLS an older nginx can accept HTTP/1.1 or HTTP/2 on a port, not both.
+        "LISTEN": _listen(settings, settings.gateway, nginx, bool(settings.certificates) or nginx.has_http2_directive),
         "TLS": _tls(settings.certificates) if settings.certificates else "",
         "STATUS": "stub_status;" if nginx.has_stub_status else 'return 200 "built without stub_status\n";',
-        "STATUS_LISTEN": _listen_address(settings, settings.gateway_status),
-        "GRPC_LISTEN": _listen_address(settings, settings.grpc) + tls + http2,
+        "STATUS_LISTEN": _address(settings.listen, settings.gateway_status),
+        "GRPC_LISTEN": _listen(settings, settings.grpc, nginx, http2=True),
         "GRPC_BRIDGE": settings.grpc_bridge.address,
         "INFERENCE": settings.inference.address,
         "FRONTDOOR": settings.frontdoor.address,
@@ -108,6 +108,8 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
         "ANSWERS": _checked_path(answers_log(settings)),
         "ACCESS_LOG": _checked_path(settings.log("access.log")),
         "BODY_BYTES": str(limits.REQUEST_BYTES),
+        "CORS_ORIGINS": _cors_origins(settings.cors_origins),
+        "CORS_VARY": "Origin" if settings.cors_origins else "",
         "CALLERS": _callers(settings.api_keys) if settings.api_keys else "default anybody;",
         "LIMITED": "on" if settings.rate_limit else "off",
         # Also the largest burst. Without a limit the value is not used, but nginx needs one.
@@ -130,9 +132,22 @@ def command(nginx: Nginx, config: Path) -> list[str]:
     return [str(nginx.path), "-p", str(config.parent), "-c", str(config), "-e", "stderr", "-g", "daemon off;"]
 
 
-def _listen_address(settings: Settings, port: Port) -> str:
-    """The address for nginx's ``listen``; the IPv6 wildcard also accepts IPv4."""
-    return f"{bracketed(settings.listen)}:{port.number}" + " ipv6only=off" * (settings.listen == "::")
+def hosts(settings: Settings) -> tuple[str, ...]:
+    """The addresses on which the gateway listens: by default both of ``localhost``, if this machine has IPv6."""
+    both = settings.listen == HOST and ports.is_free(_HOST_IPV6, 0)
+    return (HOST, _HOST_IPV6) if both else (settings.listen,)
+
+
+def _listen(settings: Settings, port: Port, nginx: Nginx, http2: bool) -> str:
+    """The parameters of nginx's ``listen``, and further directives, for a port that faces callers."""
+    parameters = " ssl" * bool(settings.certificates) + " http2" * (http2 and not nginx.has_http2_directive)
+    directives = "; listen ".join(_address(host, port) + parameters for host in hosts(settings))
+    return directives + "; http2 on" * (http2 and nginx.has_http2_directive)
+
+
+def _address(host: str, port: Port) -> str:
+    """An address for nginx's ``listen``; the IPv6 wildcard also accepts IPv4."""
+    return f"{bracketed(host)}:{port.number}" + " ipv6only=off" * (host == "::")
 
 
 def _checked_path(path: Path) -> str:
@@ -163,6 +178,12 @@ def _tls(folder: Path) -> str:
         if not path.is_file():
             raise SettingError(f"FASHION_CERTIFICATES: {path} does not exist; make a certificate with: make certs")
     return f'ssl_certificate "{_checked_path(certificate)}"; ssl_certificate_key "{_checked_path(key)}";'
+
+
+def _cors_origins(origins: Sequence[str]) -> str:
+    """The entries of the map of origins in ``nginx/limits.conf.template``: origin → Access-Control-Allow-Origin."""
+    # A request without an origin comes from no other page.
+    return '"" "";' + " ".join('default "*";' if origin == "*" else f'"{origin}" $http_origin;' for origin in origins)
 
 
 def _callers(path: Path) -> str:

@@ -3,10 +3,11 @@
     python -m serving.sidecars.frontdoor
 
     /readyz, /v2/health/ready                          the default version of every model accepts requests
+    /ping                                              the same, in the form of TorchServe's own
     /v2/health/live                                    TorchServe's frontend answers
     /v2                                                name, version and extensions of the server
     /v1/models                                         {"models": [names]}
-    /v1/models/{model}                                 {"name", "ready"}
+    /v1/models/{model}[/versions/{version}]            {"name", "ready"}
     /v2/models/{model}[/versions/{version}]            the Open Inference Protocol's metadata, by the handler
     /v2/models/{model}[/versions/{version}]/ready      {"name", "ready"}
     /v2/models/{model}[/versions/{version}]/config     Triton's model configuration
@@ -90,10 +91,12 @@ class FrontDoor:
         routes: dict[str, Route] = {
             "/readyz": self._ready,
             "/v2/health/ready": self._ready,
+            "/ping": self._ping,
             "/v2/health/live": self._live,
             "/v2": self._server,
             "/v1/models": self._models,
             "/v1/models/{model}": self._model_v1,
+            "/v1/models/{model}/versions/{version}": self._model_v1,
             "/v2/models/{model}": self._metadata,
             "/v2/models/{model}/versions/{version}": self._metadata,
             "/v2/models/{model}/ready": self._model_ready,
@@ -116,6 +119,10 @@ class FrontDoor:
             raise CallError(503, f"not ready: {', '.join(waiting)}")
         return {"ready": True}
 
+    async def _ping(self, request: web.Request) -> Any:
+        await self._ready(request)
+        return {"status": "Healthy"}
+
     async def _live(self, _request: web.Request) -> Any:
         if not await self._upstream.live():
             raise CallError(503, "TorchServe does not answer")
@@ -128,8 +135,8 @@ class FrontDoor:
         return {"models": await self._upstream.call_management(Management.names)}
 
     async def _model_v1(self, request: web.Request) -> Any:
-        name = request.match_info["model"]
-        return {"name": name, "ready": await self._upstream.model_ready(name, "")}
+        name, version = request.match_info["model"], request.match_info.get("version", "")
+        return {"name": name, "ready": await self._upstream.model_ready(name, version)}
 
     async def _model_ready(self, request: web.Request) -> Any:
         name, version = request.match_info["model"], request.match_info.get("version", "")
@@ -162,7 +169,7 @@ class FrontDoor:
     def _handler(self, route: Route, cached: bool = True) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def answer(request: web.Request) -> web.StreamResponse:
             try:
-                if self._draining.is_set() and route == self._ready:
+                if self._draining.is_set() and route in (self._ready, self._ping):
                     raise CallError(503, "the service is stopping")
                 # Shielded, because a caller that disconnects must not cancel the task that others wait for.
                 computed = asyncio.shield(self._cached(request, route)) if cached else _computed(request, route)

@@ -33,6 +33,7 @@ from filelock import Timeout
 
 from serving import Report, polling, ports
 from serving.errors import AlreadyRunningError, PortInUseError, ServingError
+from serving.gateway import config
 from serving.settings import Settings
 from serving.settings import read as read_settings
 from serving.sidecars.metrics import workers
@@ -177,7 +178,12 @@ async def _clear_leftovers(settings: Settings, before: State) -> None:
 
 
 def _check_ports(settings: Settings) -> None:
-    taken = [port for port in settings.ports if not ports.is_free(port.host, port.number)]
+    taken = [
+        port
+        for port in settings.ports
+        for hosts in [config.hosts(settings) if port in (settings.gateway, settings.grpc) else [port.host]]
+        if not all(ports.is_free(host, port.number) for host in hosts)
+    ]
     held = (f"port {port.number} ({port.name}) is in use by {ports.listener(port.number)}" for port in taken)
     if taken:
         variables = " and ".join(port.variable for port in taken)

@@ -7,11 +7,13 @@ import io
 import json
 import re
 import subprocess
+import zlib
 
 import numpy as np
 import pytest
 import requests
 import yaml
+from urllib3.filepost import encode_multipart_formdata
 
 from handlers import limits
 from serving.settings import ROOT
@@ -76,7 +78,8 @@ def test_curls_ways_of_sending(gateway):
     single = curl(f"{url}fashion_mlp", "--form", f"image=@{EXAMPLE}")
     assert single["label"] == "Ankle boot"
     assert curl(f"{url}fashion_mlp", "--data-binary", f"@{EXAMPLE}") == single
-    assert curl(f"{url}fashion_mlp", "--upload-file", str(EXAMPLE), "--request", "POST") == single
+    for path in ("fashion_mlp", "fashion_mlp/1.0"):
+        assert curl(f"{url}{path}", "--upload-file", str(EXAMPLE)) == single
     for prediction in curl(f"{url}fashion_mlp", "--form", f"a=@{EXAMPLE}", "--form", f"a=@{EXAMPLE}"):
         assert_same(prediction, single)
     # -d sends a form's content type. TorchServe would decode the + and the = of the JSON as in a form.
@@ -97,6 +100,49 @@ def test_a_body_in_chunks(gateway):
     assert_problem(post(gateway, "/predictions/nosuch", iter([b"x"])), 404, "not-found", "no model nosuch")
     pixels = iter([bytes(784 * (limits.EXAMPLES + 1))])
     assert_problem(post(gateway, body=pixels, Content_Type="application/octet-stream"), 413, "too-large", "10001")
+
+
+def _deflate(body, bits):
+    packer = zlib.compressobj(wbits=bits)
+    return packer.compress(body) + packer.flush()
+
+
+PACKED = {
+    "gzip": ("gzip", gzip.compress(BOOT)),
+    "x-gzip": ("X-GZIP", gzip.compress(BOOT)),
+    "two members": ("gzip", gzip.compress(BOOT[:100]) + gzip.compress(BOOT[100:])),
+    "deflate": ("deflate", zlib.compress(BOOT)),
+    "deflate without zlib's header": ("deflate", _deflate(BOOT, -15)),
+    "identity": ("identity", BOOT),
+}
+
+
+@pytest.mark.parametrize(("encoding", "body"), PACKED.values(), ids=PACKED)
+def test_packed_bodies(gateway, encoding, body):
+    expected = post(gateway, Content_Type="image/png").json()
+    for sent in (body, iter([body[:100], body[100:]])):
+        assert_same(post(gateway, body=sent, Content_Type="image/png", Content_Encoding=encoding).json(), expected)
+
+
+def test_packed_bodies_of_every_route(gateway):
+    packed, headers = gzip.compress(b'{"instances": [[1, 2, 3, 4]]}'), {**JSON, "Content-Encoding": "gzip"}
+    for path in ("/v1/models/blobs_mlp:predict", "/v1/models/blobs_mlp:explain", "/predictions/blobs_mlp/1.0"):
+        assert post(gateway, path, packed, **headers).status_code == 200
+    form, content_type = encode_multipart_formdata({"a": ("a.png", BOOT), "b": ("b.png", BOOT)})
+    answer = post(gateway, body=gzip.compress(form), Content_Type=content_type, Content_Encoding="gzip")
+    assert len(answer.json()) == 2
+
+
+def test_wrong_packed_bodies_are_refused(gateway):
+    packed = gzip.compress(BOOT)
+    for body, detail in ((packed[:-9], "truncated"), (BOOT, "not in the encoding gzip"), (packed + b"x", "gzip")):
+        answer = post(gateway, body=body, Content_Type="image/png", Content_Encoding="gzip")
+        assert_problem(answer, 400, "malformed", detail)
+    # 68 MB, of 66 kB.
+    bomb = gzip.compress(bytes(limits.REQUEST_BYTES + 1))
+    answer = post(gateway, body=bomb, Content_Type="application/octet-stream", Content_Encoding="gzip")
+    assert_problem(answer, 413, "too-large", "once unpacked")
+    assert_problem(post(gateway, body=packed, Content_Encoding="br"), 415, "unsupported-format", "gzip, deflate")
 
 
 def test_the_query_reaches_the_handler(gateway):
@@ -237,7 +283,7 @@ def test_errors_of_torchserve_become_problems(gateway):
 
 def test_errors_of_nginx_become_problems(gateway):
     assert_problem(post(gateway, "/nosuch"), 404, "not-found", "no such path")
-    assert_problem(post(gateway, Content_Encoding="gzip"), 415, "unsupported-format", "Content-Encoding")
+    assert_problem(post(gateway, Content_Encoding="br"), 415, "unsupported-format", "Content-Encoding")
     assert_problem(post(gateway, Accept="a" * 6500), 431, "too-large", "too long")
     assert_problem(post(gateway, "/predictions/fashion_mlp?" + "a" * 7000), 431, "too-large", "too long")
     assert_problem(post(gateway, "/predictions/fashion_mlp?" + "a" * 9000), 414, "too-large", "8192")

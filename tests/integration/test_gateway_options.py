@@ -9,6 +9,7 @@ import subprocess
 from typing import Any
 
 import grpc
+import httpx
 import psutil
 import pytest
 import requests
@@ -27,7 +28,17 @@ from tests.support.place import make_place
 ALICE, BOB = "a1" * 32, "B2" * 16
 TIMEOUT = 60
 BODY: dict[str, Any] = {"json": [1, 2, 3], "timeout": TIMEOUT}
-OPEN = ("/", "/docs/", "/docs/openapi.yaml", "/healthz", "/readyz", "/v2", "/v2/health/live", "/v2/health/ready")
+OPEN = (
+    "/",
+    "/docs/",
+    "/docs/openapi.yaml",
+    "/healthz",
+    "/readyz",
+    "/ping",
+    "/v2",
+    "/v2/health/live",
+    "/v2/health/ready",
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +54,93 @@ def certificates(tmp_path_factory):
     folder = tmp_path_factory.mktemp("certificates") / "keys"
     subprocess.run([ROOT / "serving" / "gateway" / "certs.sh", folder], check=True, capture_output=True)
     return folder
+
+
+# --- Addresses and HTTP/2 ---
+
+
+def test_localhost_is_either_loopback_address(tiny_service):
+    for host in ("localhost", "[::1]", HOST):
+        assert requests.get(f"http://{host}:{tiny_service.settings.gateway.number}/readyz", timeout=TIMEOUT).ok
+    health = health_pb2_grpc.HealthStub
+    with grpc.insecure_channel(f"[::1]:{tiny_service.settings.grpc.number}") as channel:
+        assert health(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT).status == 1
+
+
+def test_a_port_in_use_on_the_other_loopback_address_is_named(tmp_path):
+    place = make_place(tmp_path, tmp_path / "model_store")
+    packing.pack(place.settings.model_store)
+    with socket.create_server(("::1", place.settings.gateway.number), family=socket.AF_INET6):
+        refused = place.run("start")
+    assert refused.returncode == 1
+    assert f"port {place.settings.gateway.number} (gateway) is in use by" in refused.stderr
+
+
+def test_http_2_with_prior_knowledge_beside_http_1(tiny_service, tmp_path):
+    with gateways.running(tiny_service.settings, tmp_path, nginx="wheel") as gateway:
+        assert requests.post(gateway.url + "/predictions/tiny", **BODY).status_code == 200
+        with httpx.Client(http1=False, http2=True) as client:
+            for content in (b"[1, 2, 3]", iter([b"[1, ", b"2, 3]"])):
+                answer = client.post(gateway.url + "/predictions/tiny", content=content, timeout=TIMEOUT)
+                assert (answer.http_version, answer.status_code) == ("HTTP/2", 200)
+            wrong = client.get(gateway.url + "/nosuch")
+            assert (wrong.status_code, set(wrong.json())) == (404, PROBLEM)
+
+
+# --- Pages of other origins ---
+
+SHOP, LOCAL = "https://shop.example", "http://localhost:5173"
+PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type, x-api-key"}
+
+
+@pytest.fixture(scope="module")
+def shared(tiny_service, keys, tmp_path_factory):
+    changes = {"cors_origins": (SHOP, LOCAL), "api_keys": keys}
+    with gateways.running(tiny_service.settings, tmp_path_factory.mktemp("shared"), **changes) as gateway:
+        yield gateway
+
+
+def _cors(answer):
+    prefix = "access-control-"
+    return {name.removeprefix(prefix): value for name, value in answer.headers.lower_items() if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize("origin", [SHOP, LOCAL])
+def test_a_listed_origin_may_call(shared, origin):
+    preflight = requests.options(
+        shared.url + "/predictions/tiny", headers={"Origin": origin, **PREFLIGHT}, timeout=TIMEOUT
+    )
+    allowed = _cors(preflight)
+    assert (preflight.status_code, allowed["allow-origin"], preflight.headers["Vary"]) == (204, origin, "Origin")
+    assert {"POST", "PUT", "GET"} <= set(allowed["allow-methods"].split(", "))
+    assert {"content-type", "x-api-key", "authorization"} <= set(allowed["allow-headers"].lower().split(", "))
+    for headers, status in (({"X-API-Key": ALICE}, 200), ({}, 401), ({"X-API-Key": "0" * 32}, 403)):
+        answer = requests.post(shared.url + "/predictions/tiny", headers={"Origin": origin, **headers}, **BODY)
+        assert (answer.status_code, _cors(answer)["allow-origin"]) == (status, origin)
+        assert "X-Request-Id" in _cors(answer)["expose-headers"]
+        assert "allow-credentials" not in _cors(answer)
+
+
+def test_another_origin_gets_no_permission(shared):
+    headers = {"Origin": "https://shop.example.evil.example", "X-API-Key": ALICE}
+    answer = requests.post(shared.url + "/predictions/tiny", headers=headers, **BODY)
+    assert (answer.status_code, _cors(answer), answer.headers["Vary"]) == (200, {}, "Origin")
+    preflight = requests.options(shared.url + "/predictions/tiny", headers={**headers, **PREFLIGHT}, timeout=TIMEOUT)
+    assert (preflight.status_code, _cors(preflight)) == (405, {})
+
+
+def test_a_star_allows_every_origin(tiny_service, tmp_path):
+    with gateways.running(tiny_service.settings, tmp_path, cors_origins=("*",)) as gateway:
+        for origin in (SHOP, "null"):
+            answer = requests.post(gateway.url + "/predictions/tiny", headers={"Origin": origin}, **BODY)
+            assert _cors(answer)["allow-origin"] == "*"
+        assert _cors(requests.get(gateway.url + "/readyz", timeout=TIMEOUT)) == {}
+
+
+def test_without_the_setting_there_is_no_permission(tiny_service):
+    url = f"{tiny_service.gateway}/predictions/tiny"
+    answer = requests.options(url, headers={"Origin": SHOP, **PREFLIGHT}, timeout=TIMEOUT)
+    assert (answer.status_code, _cors(answer), "Vary" in answer.headers) == (405, {}, False)
 
 
 # --- Keys ---
@@ -141,6 +239,13 @@ def test_tls(encrypted, certificates):
     assert requests.get(encrypted.url.replace(HOST, "localhost") + "/readyz", **trusted).status_code == 200
     chunked = requests.post(encrypted.url + "/predictions/tiny", data=iter([b"[1,", b"2,3]"]), **trusted)
     assert chunked.json() == answer.json()
+
+
+def test_http_2_over_tls(encrypted, certificates):
+    context = ssl.create_default_context(cafile=certificates / "ca.crt")
+    with httpx.Client(http2=True, verify=context, trust_env=False) as client:
+        answer = client.post(encrypted.url + "/predictions/tiny", json=[1, 2, 3], timeout=TIMEOUT)
+    assert (answer.http_version, answer.status_code) == ("HTTP/2", 200)
 
 
 def test_a_certificate_of_an_unknown_authority_is_refused(encrypted):

@@ -22,9 +22,9 @@ UPSTREAM = [
     *("/models", "/models/", "/models/{m}", "/models/{m}/", "/models/{m}/{v}", "/models/{m}/all"),
     *("/models/{m}/{v}/set-default", "/models/{m}/set-default", "/models?url=x.mar", "/models/{m}?min_worker=0"),
     *("/models/{m}/invoke", "/invocations", "/invocations?model_name={m}", "/{m}/predict", "/{m}/{v}/predict"),
-    *("/ping", "/api-description", "/metrics", "/metrics?name[]=x", "/token", "/token?type=management"),
+    *("/api-description", "/metrics", "/metrics?name[]=x", "/token", "/token?type=management"),
     *("/workflows", "/workflows/x", "/wfpredict/x", "/predictions", "/predictions/", "/explanations"),
-    *("/predictions/{m}/{v}/further", "/v1/models/{m}/{v}", "/v2/models/{m}/explain", "/v2/models", "/v2/"),
+    *("/predictions/{m}/{v}/further", "/v1/models/{m}/{v}", "/v2/models/{m}/{v}/explain", "/v2/models"),
 ]
 # Other spellings of such paths.
 DISGUISES = [
@@ -58,8 +58,8 @@ def ask(gateway, method, path):
 @pytest.mark.parametrize("path", ROUTES)
 def test_a_described_path_is_answered(gateway, path):
     for method in ROUTES[path]:
-        body = b'{"instances": [[1, 2, 3, 4]]}' if method == "POST" else None
-        if path.endswith("/infer"):
+        body = b'{"instances": [[1, 2, 3, 4]]}' if method in ("POST", "PUT") else None
+        if path.endswith(("/infer", "/explain")):
             body = b'{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}]}'
         answer = requests.request(
             method,
@@ -89,6 +89,12 @@ def test_a_described_path_accepts_no_other_method(gateway, path):
         if method != "HEAD":
             assert answer.json()["type"] == "urn:problem-type:fashion-serve:method-not-allowed"
             assert answer.json()["detail"] == f"this path accepts {answer.headers['Allow']}"
+
+
+@pytest.mark.parametrize("path", [path for path in ROUTES if "GET" in ROUTES[path]])
+def test_a_path_may_end_in_a_slash(gateway, path):
+    plain, slash = (requests.get(gateway.url + path_of(path) + end, timeout=TIMEOUT) for end in ("", "/"))
+    assert (slash.status_code, slash.json().keys()) == (200, plain.json().keys())
 
 
 @pytest.mark.parametrize("path", [path for path in ROUTES if "GET" in ROUTES[path]])

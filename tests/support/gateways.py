@@ -112,7 +112,7 @@ def running(
         directives: nginx directives to change, outside of server blocks.
         changes: settings to change.
     """
-    program = nginx_binary.find(settings.read().nginx)
+    program = nginx_binary.find(changes.get("nginx", settings.read().nginx))
     port, grpc, status = free_ports.find(3)
     gateway_settings = dataclasses.replace(
         base,
