@@ -144,6 +144,14 @@ def test_answers_in_an_encoding_that_the_gateway_may_choose(client, model, expec
     assert_same(result.as_numpy("probabilities"), np.tile(expected, (20, 1)))
 
 
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_packed_requests(client, model, expected, algorithm, binary):
+    images = [tensor(PIXELS, binary=binary)]
+    result = client.infer(model, images, request_compression_algorithm=algorithm)
+    assert_same(result.as_numpy("probabilities"), expected)
+
+
 @pytest.mark.parametrize("datatype", DATATYPES)
 def test_datatypes(client, model, expected, datatype):
     values = PIXELS.astype(DATATYPES[datatype])
