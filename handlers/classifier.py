@@ -80,7 +80,11 @@ class _Job(NamedTuple):
 
 
 class Classifier:
-    """The base class of the handlers, which differ only in the kind of input."""
+    """The base class of the handlers, which differ only in the kind of input.
+
+    Attributes:
+        kind: the input of the signatures that this handler accepts: ``image`` or ``vector``.
+    """
 
     kind: str
 

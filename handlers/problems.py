@@ -12,6 +12,8 @@ it::
     ├── Internal             500  an error of this service, while answering one request
     └── Unavailable          503  the GPU is out of memory; the same request may succeed in a moment
 
+The text of a problem stands where it is raised, above all in ``handlers.inputs``.
+
 ``type`` is a URN and not a URL, so that a deployment needs no public page for it. ``docs/api.md`` documents each
 exception under the last part of its ``type``.
 """

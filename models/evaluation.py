@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional import calibration_error, confusion_matrix, f1_score, precision, recall
 
+from models.calibration import ERROR_BINS
 from models.training import correct
-
-# The usual number of bins (Guo et al. 2017).
-CALIBRATION_BINS = 15
 
 
 def evaluate(probabilities: Tensor, targets: Tensor, activation: str, labels: tuple[str, ...]) -> dict[str, Any]:
@@ -38,7 +36,7 @@ def evaluate(probabilities: Tensor, targets: Tensor, activation: str, labels: tu
         probabilities if softmax else probabilities.flatten(),
         targets.flatten(),
         task="multiclass" if softmax else "binary",
-        n_bins=CALIBRATION_BINS,
+        n_bins=ERROR_BINS,
         num_classes=count,
     )
     per_class = {

@@ -1,7 +1,8 @@
 """The training loop, one for all networks.
 
 The dataset is held as tensors and augmented a batch at a time, so that no Python runs per example. A validation split
-picks the epoch and fits the temperature; the test set is not used here.
+picks the epoch and fits the temperature; the test set is not used here. ``catalog.py`` has the settings of each model
+(epochs, rates, size of the split).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The panels of Grafana's dashboard, and their queries for Prometheus."""
+"""Reads the panels and queries of Grafana's dashboard from ``grafana/dashboards/fashion-serve.json``."""
 
 from __future__ import annotations
 

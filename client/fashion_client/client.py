@@ -62,6 +62,7 @@ class FashionClient(BaseClient):
         self._session.proxies.update(environment["proxies"])
         self._session.verify = environment["verify"]
         self._session.headers.update(self._headers)
+        # More threads than this open further connections, and close them after one call.
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=self._in_flight)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)

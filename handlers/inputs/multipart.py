@@ -20,10 +20,12 @@ CONTENT_TYPE = "multipart/form-data"
 
 URL_ENCODED = "application/x-www-form-urlencoded"
 
+# RFC 2046 allows 70 characters.
 _BOUNDARY = re.compile(r";\s*boundary=(?:\"([^\"]{1,70})\"|([^\s\";,]{1,70}))\s*(?:;|$)", re.IGNORECASE)
+# These leave the bytes unchanged (RFC 2045, section 6.2).
 _PLAIN_ENCODINGS = ("", "7bit", "8bit", "binary")
 _DISPOSITION = re.compile(r";\s*(filename|name)\*?=(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;]*))", re.IGNORECASE)
-# The name of a URL-encoded field. No image in base64 begins like this.
+# The name of a URL-encoded field. An image in base64 has no "=" among its first 64 characters.
 _FIELD_NAME = re.compile(rb"([\w.\[\]-]{1,64})=")
 
 

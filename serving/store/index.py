@@ -66,7 +66,7 @@ def read(store: Path) -> list[Listed]:
 
 
 def version_key(version: str) -> tuple[int, ...]:
-    """The sort key of a version: 1.10 after 1.9."""
+    """The sort key of a version: 1.10 after 1.9. A part that is not a number, as in 1.rc1, counts as 0."""
     return tuple(int(part) if part.isdecimal() else 0 for part in version.split("."))
 
 

@@ -106,7 +106,7 @@ class Child:
                 os.kill(self.pid, number)
 
     async def end(self, grace: float) -> None:
-        """Ask the process to stop; after at most ``grace`` seconds kill its process group."""
+        """Ask the process to stop; after at most ``grace`` seconds (``supervisor.py``) kill its process group."""
         if self._process is None:
             return
         if grace and self.pid:
