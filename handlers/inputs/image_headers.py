@@ -66,7 +66,7 @@ def inspect(body: bytes) -> str:
         raise problems.UnsupportedFormat("unrecognized image format; send PNG, JPEG, WebP, GIF or BMP")
     try:
         width, height, limit = _READERS[format_](body)
-    except (IndexError, struct.error):
+    except (IndexError, ValueError, struct.error):
         raise problems.Malformed(f"the {format_} image is truncated") from None
     if width < 1 or height < 1:
         raise problems.Malformed(f"the {format_} image must have at least 1x1 pixels, got {width}x{height}")
@@ -86,26 +86,38 @@ def _png(body: bytes) -> tuple[int, int, int]:
     channels = _PNG_CHANNELS.get(body[25])
     if channels is None or body[12:16] != b"IHDR":
         raise problems.Malformed("the PNG image has no valid header")
-    # A chunk has at least 12 bytes.
-    if len(body) > 12 * limits.IMAGE_PIECES:
-        place, pieces = 8, 0
-        while place < len(body) - 8 and body[place + 4 : place + 8] != b"IEND":
-            place += 12 + struct.unpack_from(">I", body, place)[0]
-            pieces += 1
-            if pieces > limits.IMAGE_PIECES:
-                raise _too_many_pieces("PNG")
+    place = 8
+    for _ in range(limits.IMAGE_PIECES):
+        name = body[place + 4 : place + 8]
+        place += 12 + struct.unpack_from(">I", body, place)[0]
+        # Pillow reads a file that ends after its pixels, without a warning.
+        if place > len(body):
+            raise problems.Malformed("the PNG image is truncated")
+        if name == b"IEND":
+            break
+    else:
+        raise _too_many_pieces("PNG")
     # With 16 bits per channel, unpacking takes twice the time and memory.
     return width, height, limits.PIXELS if channels * body[24] <= 32 else limits.PIXELS // 2
 
 
 def _jpeg(body: bytes) -> tuple[int, int, int]:
-    place, frame = 2, 0
+    place, frame, stray = 2, 0, 0
     for _ in range(limits.IMAGE_PIECES):
-        if body[place] != 0xFF:
-            raise problems.Malformed("the JPEG image is damaged: a segment does not start where the previous one ends")
-        marker = body[place + 1]
+        # Webcams and older phones leave bytes between segments, which every decoder skips.
+        start = body.index(b"\xff", place)
+        stray += start - place
+        if stray > limits.JPEG_STRAY_BYTES:
+            raise problems.TooLarge(
+                f"the JPEG image has more than {limits.JPEG_STRAY_BYTES} stray bytes between its segments; save it again"
+            )
+        marker = body[start + 1]
+        place = start
         if marker == 0xFF:
             place += 1
+        elif marker == 0:
+            # Not a marker, but an escaped byte.
+            place += 2
         elif marker in _JPEG_BARE_MARKERS:
             place += 2
         elif marker == 0xDA:

@@ -233,6 +233,49 @@ def test_a_truncated_file_is_malformed(format_):
             images.decode(file[: int(len(file) * part)], SHAPE)
 
 
+@pytest.mark.parametrize("size", [(28, 28), (90, 70)], ids=["the model's size", "a photograph"])
+def test_a_png_cut_anywhere_is_truncated(size):
+    file = image_files.save(image_files.texture(*size))
+    for end in range(12, len(file)):
+        with pytest.raises(problems.Malformed, match="the PNG image is truncated|no valid header"):
+            images.decode(file[:end], SHAPE)
+
+
+def jpeg_segments(file: bytes) -> list[int]:
+    """The positions of the segments after the first, up to that of the scan."""
+    place, starts = 2, []
+    while file[place + 1] != 0xDA:
+        place += 2 + int.from_bytes(file[place + 2 : place + 4], "big")
+        starts.append(place)
+    return starts
+
+
+@pytest.mark.parametrize("stray", [b"\0", b"eighteen more bytes", b"\xff\0", bytes(60_000)], ids=len)
+@pytest.mark.parametrize("progressive", [False, True])
+def test_stray_bytes_between_the_segments_of_a_jpeg_are_skipped(stray, progressive):
+    file = image_files.save(PICTURE, "JPEG", quality=95, progressive=progressive, comment=b"a comment")
+    expected = images.decode(file, SHAPE)
+    for start in jpeg_segments(file):
+        np.testing.assert_array_equal(images.decode(file[:start] + stray + file[start:], SHAPE), expected)
+
+
+@pytest.mark.parametrize(
+    "stray", [bytes(limits.JPEG_STRAY_BYTES + 1), b"\0\xff\0" * limits.IMAGE_PIECES], ids=["one run", "many runs"]
+)
+def test_too_many_stray_bytes_are_refused(stray):
+    file = image_files.save(PICTURE, "JPEG")
+    start = jpeg_segments(file)[1]
+    with pytest.raises(problems.TooLarge, match="stray bytes|too many chunks"):
+        images.decode(file[:start] + stray + file[start:], SHAPE)
+
+
+def test_stray_bytes_do_not_hide_a_huge_size():
+    file = image_files.with_size(image_files.save(PICTURE, "JPEG"), "JPEG", 16_000, 16_000)
+    start = jpeg_segments(file)[0]
+    with pytest.raises(problems.TooLarge, match="16000x16000"):
+        images.decode(file[:start] + b"\0\0" + file[start:], SHAPE)
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"hello", b"%PDF-1.7", bytes(784), b"II*\0" + bytes(60), b"BM" + bytes(30)], ids=ascii
 )
