@@ -236,7 +236,7 @@ class Classifier:
         headers = self._parsed_headers
         parts = request.parts
         if headers.encoding:
-            parts = [part._replace(body=compression.unpack(part.body, headers.encoding)) for part in parts]
+            parts = [part._replace(body=compression.decompress(part.body, headers.encoding)) for part in parts]
         decoded = decoding.decode(parts, self._signature, headers.options.prepare, headers.json_length)
         if request.protocol == "grpc_oip" and not isinstance(decoded.envelope, open_inference.Request):
             raise problems.Malformed('the request has no "inputs"; send the model\'s input tensor')
@@ -249,10 +249,12 @@ class Classifier:
         parsed = options.parse(headers.get("x-query"), self._signature.output.labels)
         answer_type = encoding.negotiate(headers.get("accept", ""), self._answer_types(request))
         length = open_inference.read_json_length(headers.get("inference-header-content-length"))
-        packed = headers.get(compression.HEADER, "")
-        plain = parsed is options.DEFAULT and answer_type == encoding.JSON and request.task == "predict" and not packed
+        compressed = headers.get(compression.HEADER, "")
+        plain = (
+            parsed is options.DEFAULT and answer_type == encoding.JSON and request.task == "predict" and not compressed
+        )
         # Answers to GRPCJob need one more header, see _set_headers.
-        return _ParsedHeaders(parsed, answer_type, length, packed, plain and request.protocol == "http")
+        return _ParsedHeaders(parsed, answer_type, length, compressed, plain and request.protocol == "http")
 
     def _answer_types(self, request: Request) -> tuple[str, ...]:
         if request.task == "predict":

@@ -30,10 +30,20 @@ from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from handlers import limits, problems
-from handlers.inputs import image_headers, images, json_numbers, multipart, npy, open_inference, validation
+from handlers.inputs import (
+    foreign_files,
+    image_headers,
+    images,
+    json_numbers,
+    multipart,
+    npy,
+    open_inference,
+    validation,
+)
 from handlers.inputs.multipart import Part
 from handlers.signature import Signature
 
@@ -53,10 +63,16 @@ _TENSOR = {"name", "shape", "datatype"}
 _TENSOR_REQUEST = (b'"inputs"', b'"datatype"')
 # The first characters of a PNG, JPEG, GIF, WebP or BMP file in base64, and of a data: URL.
 _BASE64_STARTS = (b"iVBORw0K", b"/9j/", b"R0lGOD", b"UklGR", b"Qk", b"data:image/")
-_FILE_STARTS = image_headers.FIRST_BYTES | {npy.MAGIC[0]}
-_INSTANCES = re.compile(rb'"instances"\s*:')
+# Numbers, texts or objects in a list, or an object. Raw pixels hardly ever start like this.
+_JSON_START = re.compile(rb'(?:\[\s*)+[-0-9"{]|\{\s*"')
+# HEIC and AVIF are missing: they start with a zero, as most raw pixels do, and are longer than one image.
+_FILE_STARTS = image_headers.FIRST_BYTES | foreign_files.FIRST_BYTES | frozenset(npy.MAGIC[:1] + b"i/RU[{")
+_INSTANCES = re.compile(rb'"(instances|inputs)"\s*:')
+_OBJECT = re.compile(rb"\s*\{")
 # After a list that is a member of an object: the next member, or the object's end.
-_LIST_END = re.compile(rb'\s*,?\s*["}]')
+_LIST_END = re.compile(rb'\s*(?:,\s*)?["}]')
+# Stands for the list while the other members are parsed.
+_LIST_MARK = "the list"
 _ONE_AS_INSTANCES = '"instances" must be a list of examples, got one example; put it in a list'
 # White space of more than a kilobyte before or after a text does not occur in practice.
 _EDGE_BYTES = 1024
@@ -170,17 +186,19 @@ def _decode(part: Part, signature: Signature, prepare: images.Prepare) -> Decode
     if not body:
         raise problems.Malformed(f"the body is empty; send {ACCEPTED[signature.input.kind]}")
     kind = kind_of(content_type)
-    if kind == "json":
-        return _json(body, signature, prepare)
-    if kind in ("multipart", "unknown"):
-        raise problems.UnsupportedFormat(
-            f"content type {content_type[:80]!r} is not supported; send {ACCEPTED[signature.input.kind]}"
-        )
-    if kind == "image" or (kind != "npy" and image_headers.sniff(body)):
+    # Whatever its type: many programs make one up, and no other format starts like an image file.
+    if kind == "image" or image_headers.sniff(body):
         return _image(body, signature, prepare)
     if kind == "npy" or body.startswith(npy.MAGIC):
         return _array(npy.read(body), signature)
-    return _octets(body, signature) if kind == "octets" else _by_content(body, kind, signature, prepare)
+    if kind == "json":
+        return _json(body, signature, prepare)
+    if kind == "octets":
+        return _by_content(body, "text", signature, prepare) if _is_text(body) else _octets(body, signature)
+    if kind in ("multipart", "unknown"):
+        refusal = foreign_files.refusal(body) or f"content type {content_type[:80]!r} is not supported"
+        raise problems.UnsupportedFormat(f"{refusal}; send {ACCEPTED[signature.input.kind]}")
+    return _by_content(body, kind, signature, prepare)
 
 
 @functools.lru_cache(maxsize=256)
@@ -222,7 +240,10 @@ def _by_content(body: Body, kind: Kind, signature: Signature, prepare: images.Pr
         with suppress(problems.UnsupportedFormat):
             return _parts(multipart.split_url_encoded(body), signature, prepare)
     hint = "; curl sends a file unchanged with --data-binary, not with -d" if kind == "form" else ""
-    raise problems.UnsupportedFormat(f"unrecognized content; send {ACCEPTED[signature.input.kind]}{hint}")
+    refusal = foreign_files.refusal(body) or "unrecognized content"
+    raise problems.UnsupportedFormat(
+        f"{refusal}; send {ACCEPTED[signature.input.kind]}{'' if hint in refusal else hint}"
+    )
 
 
 def _array(values: NDArray[Any], signature: Signature) -> Decoded:
@@ -230,11 +251,20 @@ def _array(values: NDArray[Any], signature: Signature) -> Decoded:
 
 
 def _is_file(body: Body) -> bool:
-    return image_headers.sniff(body) is not None or body.startswith(npy.MAGIC)
+    if image_headers.sniff(body) or body.startswith(npy.MAGIC) or foreign_files.kind(body):
+        return True
+    return _is_text(body)
+
+
+def _is_text(body: Body) -> bool:
+    """Whether a body without a type of its own is base64 or JSON."""
+    return (body.startswith(_BASE64_STARTS[:4]) or _JSON_START.match(body[:_EDGE_BYTES]) is not None) and body.isascii()
 
 
 def _octets(body: Body, signature: Signature) -> Decoded:
     expected = signature.input
+    if expected.kind == "image" and (refusal := foreign_files.refusal(body)):
+        raise problems.UnsupportedFormat(f"{refusal}; send {ACCEPTED['image']}")
     datatype = np.dtype("<f4" if expected.kind == "vector" else np.uint8)
     count, rest = divmod(len(body), expected.example_bytes)
     if rest:
@@ -290,12 +320,13 @@ def _inference(body: Body, json_length: int | None, signature: Signature, prepar
 def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
     if len(text) > limits.JSON_PIECE_BYTES and (decoded := _long_json(text, signature)):
         return decoded
-    json_numbers.check_size(text)
     # bytearray.removeprefix() would copy a text without the mark too.
-    text = text.removeprefix(json_numbers.BYTE_ORDER_MARK)
+    if text.startswith(json_numbers.BYTE_ORDER_MARK):
+        text = text.removeprefix(json_numbers.BYTE_ORDER_MARK)
     # open_inference parses the text itself; this test keeps most requests from being parsed twice. It starts with a
     # single byte because finding a byte is many times faster than finding a word.
-    if b'"' in text and all(name in text for name in _TENSOR_REQUEST) and b'"instances"' not in text:
+    is_request = b'"' in text and all(name in text for name in _TENSOR_REQUEST) and b'"instances"' not in text
+    if is_request and _OBJECT.match(text):
         return _inference(text, None, signature, prepare)
     document = json_numbers.load(text)
     may_hold_booleans = b"e" in text and (b"true" in text or b"false" in text)
@@ -316,38 +347,39 @@ def _are_tensors(inputs: Any) -> bool:
 
 
 def _long_json(text: Body, signature: Signature) -> Decoded | None:
-    """Decode a long text of only numbers, bare or as ``instances`` of an object; ``None`` for any other text."""
+    """Decode a long text of only numbers, bare or as a member of an object; ``None`` for any other text."""
     start = len(json_numbers.BYTE_ORDER_MARK) if text.startswith(json_numbers.BYTE_ORDER_MARK) else 0
     end = len(text)
-    instances = text[start : start + _EDGE_BYTES].lstrip().startswith(b"{")
-    if instances:
-        span = _long_instances(text, start)
-        if span is None:
+    member = ""
+    if _OBJECT.match(text, start):
+        found = _long_member(text, start)
+        if found is None:
             return None
-        start, end = span
+        member, start, end = found
     limit = limits.EXAMPLES * math.prod(signature.input.shape)
     values = json_numbers.from_text(text, start, end, signature.input.kind == "image", limit)
     if values is None:
         return None
     examples = validation.from_array(values, signature)
-    if instances and examples.single:
+    if member == "instances" and examples.single:
         raise problems.Unprocessable(_ONE_AS_INSTANCES)
-    return Decoded(*examples, "predictions" if instances else "plain")
+    return Decoded(examples.values, False, "predictions") if member else Decoded(*examples)
 
 
-def _long_instances(text: Body, start: int) -> tuple[int, int] | None:
-    """Start and end of the list of numbers that is the member ``instances`` of an object; ``None`` without one."""
+def _long_member(text: Body, start: int) -> tuple[str, int, int] | None:
+    """The member ``instances`` or ``inputs`` of an object, if it is a list of numbers: its name, start and end."""
     # Another member may hold the same name.
-    for name in itertools.islice(_INSTANCES.finditer(text, start), 4):
-        first = name.end()
+    for match in itertools.islice(_INSTANCES.finditer(text, start), 4):
+        first = match.end()
         # Numbers and lists hold none of these; the first one belongs to the next member, or ends the object.
         ends = [place for mark in (b'"', b"}") if (place := text.find(mark, first)) >= 0]
         last = text.rfind(b"]", first, min(ends)) + 1 if ends else 0
         if last and len(text) - (last - first) <= limits.JSON_PIECE_BYTES and _LIST_END.match(text, last):
             # The other members have no meaning here, but must be valid JSON.
-            document = json_numbers.load(text[start:first] + b"null" + text[last:])
-            if document.get("instances", 0) is None:
-                return first, last
+            document = json_numbers.load(text[start:first] + orjson.dumps(_LIST_MARK) + text[last:])
+            name = next((name for name in ("instances", "inputs") if name in document), "")
+            if document.get(name) == _LIST_MARK:
+                return name, first, last
     return None
 
 
@@ -382,23 +414,29 @@ class _JsonReader(NamedTuple):
             (value,) = value.values()
         return self.examples(value).values
 
-    def examples(self, value: Any) -> Decoded:
-        """One example or a list of them: numbers, base64 strings or objects that hold one of these."""
+    def examples(self, value: Any, is_member: bool = False) -> Decoded:
+        """One example or a list of them: numbers, base64 strings or objects that hold one of these.
+
+        Args:
+            value: the parsed JSON.
+            is_member: it is in such a list itself, and so must be one example.
+        """
         if type(value) is list:
-            if value and type(value[0]) in (str, dict):
+            # Lists in lists of objects could exhaust the stack.
+            if value and type(value[0]) in (str, dict) and not is_member:
                 validation.check_count(len(value))
                 return Decoded(self._joined(value), False)
             return _array(self._numbers(value), self.signature)
         if type(value) is str:
             return _base64(value, self.signature, self.prepare)
         if type(value) is dict:
-            return self.examples(self._unwrapped(value))
+            return self.examples(self._unwrapped(value), is_member)
         raise problems.Unprocessable(
             f"an example in JSON must be {self._expected()}, got {json_numbers.type_name(value)}"
         )
 
     def _joined(self, members: list[Any]) -> NDArray[Any]:
-        decoded = [self.examples(member) for member in members]
+        decoded = [self.examples(member, is_member=True) for member in members]
         if not all(member.single for member in decoded):
             raise problems.Unprocessable("each member of the list must be one example, got several in one member")
         return np.concatenate([member.values for member in decoded])
@@ -407,7 +445,7 @@ class _JsonReader(NamedTuple):
         for name in _WRAPPERS:
             if name in wrapper:
                 value = wrapper[name]
-                # {"image": {"b64": …}} is the deepest accepted wrapping; more depth could exhaust the stack.
+                # {"image": {"b64": …}} is the deepest accepted wrapping.
                 if type(value) is dict:
                     value = value.get("b64")
                 if type(value) in (list, str):

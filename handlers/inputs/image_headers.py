@@ -13,6 +13,7 @@ import struct
 from collections.abc import Callable
 
 from handlers import limits, problems
+from handlers.inputs import foreign_files
 
 # The first bytes of files in the accepted formats.
 FIRST_BYTES = frozenset(b"\x89\xffRGB")
@@ -39,7 +40,8 @@ def sniff(body: bytes | bytearray | memoryview) -> str | None:
     start = bytes(body[:18])
     if start[:8] == b"\x89PNG\r\n\x1a\n":
         return "PNG"
-    if start[:3] == b"\xff\xd8\xff":
+    # One byte before its place, the name shows that bytes were lost; foreign_files says so.
+    if start[:3] == b"\xff\xd8\xff" and start[5:9] != b"JFIF":
         return "JPEG"
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "WEBP"
@@ -63,7 +65,8 @@ def inspect(body: bytes) -> str:
     """
     format_ = sniff(body)
     if format_ is None:
-        raise problems.UnsupportedFormat("unrecognized image format; send PNG, JPEG, WebP, GIF or BMP")
+        refusal = foreign_files.refusal(body) or "unrecognized image format"
+        raise problems.UnsupportedFormat(f"{refusal}; send PNG, JPEG, WebP, GIF or BMP")
     try:
         width, height, limit = _READERS[format_](body)
     except (IndexError, ValueError, struct.error):
@@ -109,7 +112,7 @@ def _jpeg(body: bytes) -> tuple[int, int, int]:
         stray += start - place
         if stray > limits.JPEG_STRAY_BYTES:
             raise problems.TooLarge(
-                f"the JPEG image has more than {limits.JPEG_STRAY_BYTES} stray bytes between its segments; save it again"
+                f"the JPEG image has more than {limits.JPEG_STRAY_BYTES} stray bytes; save it again"
             )
         marker = body[start + 1]
         place = start

@@ -178,10 +178,9 @@ def _field(tensor: dict[str, Any], name: str, kind: type) -> Any:
 
 def _shape(tensor: dict[str, Any]) -> list[Any]:
     """The tensor's shape. KServe's samples have a lone -1 for a list of one; protobuf's JSON has integers as text."""
-    shape = tensor.get("shape")
-    if type(shape) is int:
-        shape = [shape]
-    return [_integer(length) for length in _field({"shape": shape} if shape else tensor, "shape", list)]
+    lone = tensor.get("shape")
+    lengths = [lone] if type(lone) is int else _field(tensor, "shape", list)
+    return [_integer(length) for length in lengths]
 
 
 def _data(tensor: dict[str, Any]) -> list[Any]:

@@ -15,9 +15,9 @@
     POST /v2/repository/index                          Triton's list of all versions
     /metrics                                           for Prometheus; not a public path of the gateway
 
-A model that is not ready is 503, and an unknown model 404, both ``application/problem+json``. All but the last two are
-cached for a second, so that probes cost TorchServe almost nothing. Only the gateway calls this server, and it checks
-the paths.
+A model that is not ready is 503, and an unknown model 404, both ``application/problem+json``. All but the last three
+are cached for a second, so that probes cost TorchServe almost nothing. Only the gateway calls this server, and it
+checks the paths.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def test_answers_in_an_encoding_that_the_gateway_may_choose(client, model, expec
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
 @pytest.mark.parametrize("binary", [True, False])
-def test_packed_requests(client, model, expected, algorithm, binary):
+def test_compressed_requests(client, model, expected, algorithm, binary):
     images = [tensor(PIXELS, binary=binary)]
     result = client.infer(model, images, request_compression_algorithm=algorithm)
     assert_same(result.as_numpy("probabilities"), expected)

@@ -158,6 +158,23 @@ def test_a_wrong_part_of_a_form_is_named(gateway):
     assert answer.json()["detail"].startswith("part 2 of the form (options): ")
 
 
+@pytest.mark.parametrize("kind", ["application/x-image", "binary/octet-stream", "image", "*/*", "application/json"])
+def test_content_types_of_habit(gateway, classes, kind):
+    assert _classes(_ok(gateway, PREDICTIONS, data=BOOT, headers={"Content-Type": kind})) == classes[:1]
+    file = {"file": ("a.jpg", BOOT, "multipart/form-data")}
+    assert _classes(_ok(gateway, PREDICTIONS, files=file)) == classes[:1]
+
+
+def test_another_file_as_raw_pixels_is_named(gateway):
+    pdf = b"%PDF-1.7" + bytes(776)
+    for content_type in ("application/octet-stream", "image/png"):
+        answer = requests.post(
+            gateway.url + PREDICTIONS, data=pdf, headers={"Content-Type": content_type}, timeout=TIMEOUT
+        )
+        assert answer.status_code == 415
+        assert answer.json()["detail"].startswith("PDF files are not supported; send ")
+
+
 def test_base64_in_a_url_encoded_form(gateway, classes):
     for value in (TEXT, f"data:image/png;base64,{TEXT}"):
         assert _classes(_ok(gateway, PREDICTIONS, data={"user": "7", "image": value})) == classes[:1]

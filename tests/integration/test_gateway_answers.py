@@ -107,7 +107,7 @@ def _deflate(body, bits):
     return packer.compress(body) + packer.flush()
 
 
-PACKED = {
+COMPRESSED = {
     "gzip": ("gzip", gzip.compress(BOOT)),
     "x-gzip": ("X-GZIP", gzip.compress(BOOT)),
     "two members": ("gzip", gzip.compress(BOOT[:100]) + gzip.compress(BOOT[100:])),
@@ -117,32 +117,36 @@ PACKED = {
 }
 
 
-@pytest.mark.parametrize(("encoding", "body"), PACKED.values(), ids=PACKED)
-def test_packed_bodies(gateway, encoding, body):
+@pytest.mark.parametrize(("encoding", "body"), COMPRESSED.values(), ids=COMPRESSED)
+def test_compressed_bodies(gateway, encoding, body):
     expected = post(gateway, Content_Type="image/png").json()
     for sent in (body, iter([body[:100], body[100:]])):
         assert_same(post(gateway, body=sent, Content_Type="image/png", Content_Encoding=encoding).json(), expected)
 
 
-def test_packed_bodies_of_every_route(gateway):
-    packed, headers = gzip.compress(b'{"instances": [[1, 2, 3, 4]]}'), {**JSON, "Content-Encoding": "gzip"}
+def test_compressed_bodies_of_every_route(gateway):
+    compressed, headers = gzip.compress(b'{"instances": [[1, 2, 3, 4]]}'), {**JSON, "Content-Encoding": "gzip"}
     for path in ("/v1/models/blobs_mlp:predict", "/v1/models/blobs_mlp:explain", "/predictions/blobs_mlp/1.0"):
-        assert post(gateway, path, packed, **headers).status_code == 200
+        assert post(gateway, path, compressed, **headers).status_code == 200
     form, content_type = encode_multipart_formdata({"a": ("a.png", BOOT), "b": ("b.png", BOOT)})
     answer = post(gateway, body=gzip.compress(form), Content_Type=content_type, Content_Encoding="gzip")
     assert len(answer.json()) == 2
 
 
-def test_wrong_packed_bodies_are_refused(gateway):
-    packed = gzip.compress(BOOT)
-    for body, detail in ((packed[:-9], "truncated"), (BOOT, "not in the encoding gzip"), (packed + b"x", "gzip")):
+def test_wrong_compressed_bodies_are_refused(gateway):
+    compressed = gzip.compress(BOOT)
+    for body, detail in (
+        (compressed[:-9], "truncated"),
+        (BOOT, "not in the encoding gzip"),
+        (compressed + b"x", "gzip"),
+    ):
         answer = post(gateway, body=body, Content_Type="image/png", Content_Encoding="gzip")
         assert_problem(answer, 400, "malformed", detail)
     # 68 MB, of 66 kB.
     bomb = gzip.compress(bytes(limits.REQUEST_BYTES + 1))
     answer = post(gateway, body=bomb, Content_Type="application/octet-stream", Content_Encoding="gzip")
-    assert_problem(answer, 413, "too-large", "once unpacked")
-    assert_problem(post(gateway, body=packed, Content_Encoding="br"), 415, "unsupported-format", "gzip, deflate")
+    assert_problem(answer, 413, "too-large", "once decompressed")
+    assert_problem(post(gateway, body=compressed, Content_Encoding="br"), 415, "unsupported-format", "gzip, deflate")
 
 
 def test_the_query_reaches_the_handler(gateway):

@@ -185,7 +185,8 @@ def test_long_json_with_a_channel_axis(axis):
     ids=["signature_name", "many"],
 )
 def test_members_beside_instances_change_nothing(members, count):
-    for document in ({**members, "instances": LONG[:count].tolist()}, {"instances": LONG[:count].tolist(), **members}):
+    values = LONG[:count].tolist()
+    for document in ({**members, "instances": values}, {"instances": values, **members}, {"inputs": values}):
         holds(decode(as_json(document), JSON), LONG[:count], False, "predictions")
 
 
@@ -250,13 +251,15 @@ GOOD = b",".join([as_json(ONE.tolist())] * 1500)
         (b'{"instances":[' + GOOD + b'],"a":}', problems.Malformed),
         (b'{"instances":[' + GOOD + b',["x"]],"a":1}', problems.TooLarge),
         (b'{"a":{"instances":[' + GOOD + b"]}}", problems.TooLarge),
+        (b'{"a":{"instances":[' + GOOD + b']},"instances":null}', problems.TooLarge),
+        (b'{"instances":[' + GOOD + b"]" + b" " * 500_000 + b'x"}', problems.TooLarge),
         (b'{"instances":[' + GOOD + b"]}}", problems.Malformed),
         (b'{"instances":5}' + b" " * 2 * limits.JSON_PIECE_BYTES, problems.Unprocessable),
         (b"5" + b" " * 2 * limits.JSON_PIECE_BYTES, problems.Unprocessable),
         (b"[" + b" " * 2 * limits.JSON_PIECE_BYTES + b"]", problems.Unprocessable),
         (b"[" * 2 * limits.JSON_PIECE_BYTES, problems.TooLarge),
     ],
-    ids=range(22),
+    ids=range(24),
 )
 def test_wrong_long_json_is_refused(body, problem):
     with pytest.raises(problem):
@@ -390,6 +393,58 @@ def test_a_url_encoded_form_without_an_image_is_refused(field):
         decode(field, FORM)
 
 
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        *("application/x-image", "binary/octet-stream", "application/binary", "image", "application/png", "*/*"),
+        *(JSON, NPY, FORM, "text/plain", "video/mp4"),
+    ],
+)
+def test_an_image_file_may_have_any_content_type(content_type):
+    holds(decode(PNG, content_type), ONE[None], single=True)
+    parts = [Part(PNG, content_type), Part(PNG, "multipart/form-data")]
+    holds(decoding.decode(parts, FASHION), MANY[[0, 0]], single=False)
+
+
+FOREIGN = {
+    "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500),
+    "AVIF": image_files.save(ONE, "AVIF"),
+    "TIFF": image_files.save(ONE, "TIFF"),
+    "JPEG 2000": image_files.save(ONE, "JPEG2000"),
+    "ICO": image_files.save(ONE, "ICO"),
+    "PPM": image_files.save(ONE, "PPM"),
+    "PDF": b"%PDF-1.7" + bytes(500),
+    "SVG": b"<?xml version='1.0'?>\n<!-- a -->\n<svg xmlns='http://www.w3.org/2000/svg'/>",
+    "zip": b"PK\x03\x04" + bytes(500),
+    "--data-binary": PNG.replace(b"\r", b"").replace(b"\n", b""),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("content_type", [OCTETS, "image/png", "application/x-unknown", ""])
+def test_another_file_is_named(name, content_type):
+    body = FOREIGN[name]
+    # Also where the length is by chance that of raw pixels.
+    for sent in (body, body + bytes(-len(body) % 784) + bytes(784)):
+        with pytest.raises(problems.UnsupportedFormat, match=f"{name}.*; send "):
+            decode(sent, content_type)
+    if name not in ("HEIC", "AVIF", "JPEG 2000", "ICO"):
+        assert decoding.pictures([(body + bytes(784))[:784], bytes(784)], OCTETS, FASHION) is None
+
+
+@pytest.mark.parametrize("body", [B64.encode(), as_json(ONE.tolist())], ids=["base64", "JSON"])
+def test_text_typed_as_raw_values_is_read_as_text(body):
+    for sent in (body, body + b"\n" * (-len(body) % 784)):
+        holds(decode(sent, OCTETS), ONE[None], single=True)
+
+
+def test_nested_lists_of_objects_are_refused():
+    deep = b'{"data":[' * 400 + b'"x"' + b"]}" * 400
+    for body in (deep, b'{"inputs":{"a":' + deep + b"}}", b"[" * 900 + b"]" * 900, b"[" * 20 + b"1" + b"]" * 20):
+        with pytest.raises(problems.Unprocessable):
+            decode(body, JSON)
+
+
 def test_parts_keep_their_order():
     parts = [
         Part(image_files.save(MANY[0]), "image/png"),
@@ -503,7 +558,7 @@ UNSUPPORTED = {
     "TIFF": (b"II*\0" + bytes(100), "image/tiff"),
     "base64 of text": (as_json("aGVsbG8="), JSON),
     "an empty string": (as_json(""), JSON),
-    "video": (PNG, "video/mp4"),
+    "video": (bytes(784), "video/mp4"),
 }
 UNPROCESSABLE = {
     "783 bytes": (bytes(783), OCTETS),

@@ -237,7 +237,7 @@ def test_a_truncated_file_is_malformed(format_):
 def test_a_png_cut_anywhere_is_truncated(size):
     file = image_files.save(image_files.texture(*size))
     for end in range(12, len(file)):
-        with pytest.raises(problems.Malformed, match="the PNG image is truncated|no valid header"):
+        with pytest.raises(problems.Malformed, match=r"the PNG image is truncated|no valid header"):
             images.decode(file[:end], SHAPE)
 
 
@@ -265,7 +265,7 @@ def test_stray_bytes_between_the_segments_of_a_jpeg_are_skipped(stray, progressi
 def test_too_many_stray_bytes_are_refused(stray):
     file = image_files.save(PICTURE, "JPEG")
     start = jpeg_segments(file)[1]
-    with pytest.raises(problems.TooLarge, match="stray bytes|too many chunks"):
+    with pytest.raises(problems.TooLarge, match=r"stray bytes|too many chunks"):
         images.decode(file[:start] + stray + file[start:], SHAPE)
 
 
