@@ -35,14 +35,19 @@ _PATTERNS = (
 )
 _COMPILED = [(name, re.compile(pattern, re.DOTALL)) for name, pattern in _PATTERNS]
 _HEAD_BYTES = 512
-_FIRST = {bytes([first]) for first in (*FIRST_BYTES, 0)}
+# Of the files that start with a zero: an ICO's first four bytes, and the type of the first box of the others. Most raw
+# pixels start with a zero too; these save them the patterns.
+_ICO_STARTS = (b"\0\0\1\0", b"\0\0\2\0")
+_BOX_TYPES = (b"ftyp", b"jP  ", b"JXL ")
 
 
 def kind(body: bytes | bytearray | memoryview) -> str | None:
     """The name of the kind of file that the first bytes declare, such as ``PDF``; ``None`` if they declare none."""
-    head = bytes(body[:_HEAD_BYTES])
-    if head[:1] not in _FIRST:
+    if not body or (
+        body[0] not in FIRST_BYTES and bytes(body[:4]) not in _ICO_STARTS and bytes(body[4:8]) not in _BOX_TYPES
+    ):
         return None
+    head = bytes(body[:_HEAD_BYTES])
     return next((name for name, pattern in _COMPILED if pattern.match(head)), None)
 
 

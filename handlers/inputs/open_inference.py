@@ -121,7 +121,7 @@ def parse(
     binary = view[json_length:]
     parse_header = _cached_header if json_length <= _CACHED_HEADER_BYTES else _header
     tensor, request = parse_header(header, signature.output.activation)
-    datatype, shape = _field(tensor, "datatype", str), _shape(tensor)
+    datatype, shape = _field(tensor, "datatype", str), tensor["shape"]
     parameters = _parameters(tensor)
     size = parameters.get("binary_data_size")
     if size is None:
@@ -159,6 +159,7 @@ def _header(header: bytes, activation: str) -> tuple[dict[str, Any], Request]:
     if type(tensor) is not dict:
         raise problems.Malformed(f"an input must be an object, got {brief(tensor)}")
     _field(tensor, "name", str)
+    tensor["shape"] = _shape(tensor)
     return tensor, _request(document, activation)
 
 
