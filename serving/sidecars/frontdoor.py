@@ -16,8 +16,8 @@
     /metrics                                           for Prometheus; not a public path of the gateway
 
 A model that is not ready is 503, and an unknown model 404, both ``application/problem+json``. All but the last three
-are cached for a second, so that probes cost TorchServe almost nothing. Only the gateway calls this server, and it
-checks the paths.
+are cached for a second, so that probes cost TorchServe almost nothing. Statistics and index share a list of versions
+(``triton.MAX_AGE_S``). Only the gateway calls this server, and it checks the paths.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class FrontDoor:
             "/v2/models/{model}/versions/{version}/config": self._config,
         }
         application = web.Application()
-        # Not cached, because clients compare the counts before and after their requests.
+        # Only the list of versions is cached, because clients compare the counts before and after their requests.
         for path in ("", "/{model}", "/{model}/versions/{version}"):
             application.router.add_get(f"/v2/models{path}/stats", self._handler(self._statistics, cached=False))
         # Not cached, because its answer depends on the body.

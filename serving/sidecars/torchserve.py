@@ -96,16 +96,25 @@ class Upstream:
         Raises:
             CallError: 404, or 503 while the model has no ready worker.
         """
-        if not await self.model_ready(name, version):
+        _, description = await self.describe(name, version)
+        versions = await self.call_management(lambda api: api.versions(name))
+        return {**description, "versions": [model.version for model in versions]}
+
+    async def describe(self, name: str, version: str) -> tuple[Model, dict[str, Any]]:
+        """A model version as registered, and its metadata as its handler answers it, with only its own version.
+
+        Raises:
+            CallError: 404, or 503 while the model has no ready worker.
+        """
+        model = await self.model(name, version)
+        if not model.ready:
             raise CallError(503, f"model {name} has workers that are not ready")
         # Not GET /models/{model}?customized=true: with continuous batching TorchServe 0.12.0 puts such a request back
         # into the queue each time it takes it out (Model.pollInferJob), and never handles another request.
         url = self._inference + "/predictions" + _path(name, version)
         headers, timeout = {"describe": "True", **self._authorization()}, _timeout(_METADATA_TIMEOUT_S)
         async with self._session.post(url, headers=headers, timeout=timeout) as answer:
-            description = orjson.loads(await _read(answer))
-        versions = await self.call_management(lambda api: api.versions(name))
-        return {**description, "versions": [model.version for model in versions]}
+            return model, orjson.loads(await _read(answer))
 
     async def infer(
         self, name: str, version: str, body: bytes, json_length: int, timeout: float | None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,18 @@ from serving.torchserve.management import Model
 # The extensions that ``/v2`` lists, by Triton's names. The handlers answer the first two.
 NAMES = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "statistics")
 
+# How long a list of all versions is reused, because listing them costs the management API one call per model. Workers
+# write their counts at the same interval, so fresher lists would not make the statistics fresher.
+MAX_AGE_S = 0.25
+
 # The counts of one model version: by metric, requests as "success" and "fail", and nanoseconds by stage and in the
 # "handler".
 _Counts = collections.Counter[str]
+# The metrics that the statistics need, by prometheus_client's names, which have no "_total".
+_METRICS = {
+    *("fashion_requests", "fashion_stage_seconds", "fashion_handler_seconds"),
+    *("fashion_examples", "fashion_executions"),
+}
 
 
 class Extensions:
@@ -41,6 +51,9 @@ class Extensions:
     def __init__(self, upstream: Upstream, counts: Path) -> None:
         self._upstream = upstream
         self._counts = counts
+        # Of the last call of ``versions`` for all models.
+        self._listed_at = 0.0
+        self._listing: asyncio.Task[list[Model]] | None = None
 
     async def config(self, name: str, version: str) -> dict[str, Any]:
         """The model configuration; an empty version means the default version.
@@ -48,8 +61,7 @@ class Extensions:
         Raises:
             CallError: 404, or 503 while the model has no ready worker.
         """
-        metadata = await self._upstream.metadata(name, version)
-        model = await self._upstream.model(name, version)
+        model, metadata = await self._upstream.describe(name, version)
         kind = "KIND_GPU" if any(worker.gpu for worker in model.workers) else "KIND_CPU"
         return {
             "name": name,
@@ -75,7 +87,7 @@ class Extensions:
         Raises:
             CallError: 404, or 503 without an answer of TorchServe.
         """
-        models = await self._upstream.versions(name, version)
+        models = await (self._upstream.versions(name, version) if name else self._all_versions())
         counted = _counted(await asyncio.to_thread(workers.read, self._counts))
         entries = {(model.name, model.version): counted[model.name, model.version] for model in models}
         integers: dict[tuple[str, str], _Counts] = collections.defaultdict(_Counts)
@@ -95,8 +107,15 @@ class Extensions:
         Raises:
             CallError: 503, because TorchServe does not answer.
         """
-        models = await self._upstream.versions()
-        return [_entry(model) for model in models if model.ready or not ready]
+        return [_entry(model) for model in await self._all_versions() if model.ready or not ready]
+
+    async def _all_versions(self) -> list[Model]:
+        """Every registered version of every model, up to ``MAX_AGE_S`` old. Concurrent requests share the calls."""
+        now = time.monotonic()
+        if self._listing is None or now - self._listed_at >= MAX_AGE_S:
+            self._listed_at, self._listing = now, asyncio.create_task(self._upstream.versions())
+        # Shielded, because a caller that disconnects must not cancel the task that others wait for.
+        return await asyncio.shield(self._listing)
 
 
 def _tensor(tensor: dict[str, Any]) -> dict[str, Any]:
@@ -111,8 +130,12 @@ def _counted(metrics: Iterable[Metric]) -> dict[tuple[str, str], _Counts]:
     """The counts that the statistics need, for each model and version."""
     counted: dict[tuple[str, str], _Counts] = collections.defaultdict(_Counts)
     for metric in metrics:
+        if metric.name not in _METRICS:
+            continue
         for sample in metric.samples:
             name, labels, value = sample.name, sample.labels, sample.value
+            if name.endswith("_bucket"):
+                continue
             if name == "fashion_requests_total":
                 name = "success" if labels["status"] == "200" else "fail"
             elif name == "fashion_stage_seconds_sum":

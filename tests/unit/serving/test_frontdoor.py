@@ -67,6 +67,7 @@ def door(stub, max_age, counts):
         assert wait_until(lambda: listens(HOST, port), TIMEOUT)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(frontdoor, "MAX_AGE_S", max_age)
+            patch.setattr(triton, "MAX_AGE_S", max_age)
             yield lambda path, body=None: get(f"http://{HOST}:{port}{path}", body)
     finally:
         loop.call_soon_threadsafe(stop.set)
