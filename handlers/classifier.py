@@ -238,7 +238,10 @@ class Classifier:
         if headers.encoding:
             parts = [part._replace(body=compression.decompress(part.body, headers.encoding)) for part in parts]
         decoded = decoding.decode(parts, self._signature, headers.options.prepare, headers.json_length)
-        if request.protocol == "grpc_oip" and not isinstance(decoded.envelope, open_inference.Request):
+        if isinstance(decoded.envelope, open_inference.Request):
+            # An unknown name is refused before the network computes anything.
+            open_inference.outputs(decoded.envelope, self._output_names(request))
+        elif request.protocol == "grpc_oip":
             raise problems.Malformed('the request has no "inputs"; send the model\'s input tensor')
         if request.task == "explain":
             self._check_explainable(len(decoded.values), headers.answer_type)
@@ -260,6 +263,11 @@ class Classifier:
         if request.task == "predict":
             return encoding.FORMS
         return (encoding.JSON, encoding.PNG) if self.kind == "image" else (encoding.JSON,)
+
+    def _output_names(self, request: Request) -> tuple[str, ...]:
+        if request.task == "explain":
+            return open_inference.EXPLANATION_OUTPUT_NAMES
+        return open_inference.OUTPUT_NAMES[self._signature.output.activation]
 
     def _check_explainable(self, count: int, answer_type: str) -> None:
         if not any(parameter.requires_grad for parameter in self._scripted.parameters()):

@@ -11,7 +11,7 @@ A request body is a JSON header, followed by the raw bytes of its tensor if the 
 Models take one tensor. Errors, by class of ``handlers.problems``:
 
     Malformed      the header is not JSON or lacks a field, or the lengths contradict each other
-    Unprocessable  a shape, datatype, value, or name of an output that the model does not have
+    Unprocessable  a shape, datatype, value, or name of an output that the answer does not have
     TooLarge       more examples than ``handlers.limits`` allows
 
 Images in a BYTES tensor raise the problems of ``handlers.inputs.images``. ``handlers.outputs.open_inference`` writes
@@ -45,6 +45,7 @@ DATATYPES: dict[str, np.dtype[Any]] = {
     for size in sizes
 }
 OUTPUT_NAMES = {"softmax": ("probabilities", "class", "label"), "sigmoid": ("probabilities",)}
+EXPLANATION_OUTPUT_NAMES = ("attributions", "target")
 _MAX_AXES = 4
 # Of at most 64 bits.
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
@@ -54,7 +55,7 @@ class Output(NamedTuple):
     """One output tensor of the response.
 
     Attributes:
-        name: one of ``OUTPUT_NAMES``.
+        name: one of ``OUTPUT_NAMES``, or of ``EXPLANATION_OUTPUT_NAMES``.
         binary: it follows the JSON as raw bytes.
         classes: the number of most probable labels to return as text in place of the numbers; 0: the numbers.
     """
@@ -70,12 +71,15 @@ class Request(NamedTuple):
     Attributes:
         id: the caller's identifier, or empty.
         parameters: the caller's parameters, without those that the protocol itself defines.
-        outputs: the tensors to return, in this order.
+        requested: the tensors to return, in this order; empty: all. Which names exist depends on the task, see
+            ``outputs``.
+        binary: whether tensors follow the JSON as raw bytes if ``requested`` is empty.
     """
 
     id: str
     parameters: dict[str, Any]
-    outputs: tuple[Output, ...]
+    requested: tuple[Output, ...]
+    binary: bool
 
 
 def read_json_length(header: str | None) -> int | None:
@@ -120,7 +124,7 @@ def parse(
     header = bytes(body if json_length == len(body) else view[:json_length])
     binary = view[json_length:]
     parse_header = _cached_header if json_length <= _CACHED_HEADER_BYTES else _header
-    tensor, request = parse_header(header, signature.output.activation)
+    tensor, request = parse_header(header)
     datatype, shape = _field(tensor, "datatype", str), tensor["shape"]
     parameters = _parameters(tensor)
     size = parameters.get("binary_data_size")
@@ -139,10 +143,32 @@ def parse(
     return _from_binary(binary, datatype, shape, signature, prepare, is_base64), request
 
 
+def outputs(request: Request, names: tuple[str, ...]) -> tuple[Output, ...]:
+    """The tensors of the response.
+
+    Args:
+        request: as ``parse`` returned it.
+        names: of the outputs that the task has: ``EXPLANATION_OUTPUT_NAMES``, or the model's of ``OUTPUT_NAMES``.
+
+    Raises:
+        problems.Unprocessable: the task has no output of a requested name.
+    """
+    return _outputs(request.requested, request.binary, names)
+
+
+# Most requests repeat the same outputs.
+@functools.lru_cache(maxsize=256)
+def _outputs(requested: tuple[Output, ...], binary: bool, names: tuple[str, ...]) -> tuple[Output, ...]:
+    for name, *_ in requested:
+        if name not in names:
+            raise problems.Unprocessable(f"unknown output {name[:40]!r}; the answer has {', '.join(names)}")
+    return requested or tuple(Output(name, binary) for name in names)
+
+
 # --- The JSON header ---
 
 
-def _header(header: bytes, activation: str) -> tuple[dict[str, Any], Request]:
+def _header(header: bytes) -> tuple[dict[str, Any], Request]:
     """Parse a request's JSON into its only input and the request."""
     document = json_numbers.load(header)
     if type(document) is not dict:
@@ -160,7 +186,7 @@ def _header(header: bytes, activation: str) -> tuple[dict[str, Any], Request]:
         raise problems.Malformed(f"an input must be an object, got {brief(tensor)}")
     _field(tensor, "name", str)
     tensor["shape"] = _shape(tensor)
-    return tensor, _request(document, activation)
+    return tensor, _request(document)
 
 
 # Clients that send binary tensors mostly repeat the same JSON, so its parsed form is cached. Longer texts hold tensors
@@ -211,7 +237,7 @@ def _parameters(owner: dict[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _request(document: dict[str, Any], activation: str) -> Request:
+def _request(document: dict[str, Any]) -> Request:
     identifier = document.get("id")
     if identifier is None:
         identifier = ""
@@ -223,18 +249,15 @@ def _request(document: dict[str, Any], activation: str) -> Request:
     requested = document.get("outputs")
     # Triton's clients send an empty list for "all".
     if not requested and (requested is None or requested == []):
-        return Request(identifier, parameters, _all_outputs(activation, binary))
+        return Request(identifier, parameters, (), binary)
     if type(requested) is not list:
         raise problems.Malformed(f"outputs must be a list of objects with a name, got {brief(requested)}")
-    known = OUTPUT_NAMES[activation]
-    outputs: dict[str, Output] = {}
+    chosen: dict[str, Output] = {}
     for output in requested:
         name = output.get("name") if type(output) is dict else None
         if type(name) is not str:
             raise problems.Malformed(f"a requested output must be an object with a name, got {brief(output)}")
-        if name not in known:
-            raise problems.Unprocessable(f"unknown output {name[:40]!r}; the model has {', '.join(known)}")
-        if name in outputs:
+        if name in chosen:
             raise problems.Unprocessable(f"output {brief(name)} is requested twice")
         options = _parameters(output)
         # Ignored, it would give the caller another answer than requested.
@@ -242,8 +265,8 @@ def _request(document: dict[str, Any], activation: str) -> Request:
             raise problems.Unprocessable(
                 f"output {brief(name)}: shared memory is not supported; leave out the parameter shared_memory_region"
             )
-        outputs[name] = Output(name, _flag(options, "binary_data", binary), _classes(options, name))
-    return Request(identifier, parameters, tuple(outputs.values()))
+        chosen[name] = Output(name, _flag(options, "binary_data", binary), _classes(options, name))
+    return Request(identifier, parameters, tuple(chosen.values()), binary)
 
 
 def _classes(parameters: dict[str, Any], name: str) -> int:
@@ -255,7 +278,8 @@ def _classes(parameters: dict[str, Any], name: str) -> int:
         raise problems.Unprocessable(f"the parameter classification must be a whole number from 1, got {brief(count)}")
     if name != "probabilities":
         raise problems.Unprocessable(
-            f"the parameter classification is for the output probabilities, got it for {name}; request that output"
+            "the parameter classification is for the output probabilities of predictions, "
+            f"got it for {name[:40]!r}; request that output"
         )
     return count
 
@@ -265,11 +289,6 @@ def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
     if type(value) is not bool:
         raise problems.Malformed(f"the parameter {name} must be true or false, got {brief(value)}")
     return value
-
-
-@functools.lru_cache(maxsize=4)
-def _all_outputs(activation: str, binary: bool) -> tuple[Output, ...]:
-    return tuple(Output(name, binary) for name in OUTPUT_NAMES[activation])
 
 
 # --- The input tensor ---
@@ -287,8 +306,7 @@ def _raw(body: images.Body, signature: Signature) -> tuple[NDArray[Any], Request
     if rest or not count:
         raise problems.Malformed(f"a raw binary request must be a multiple of {size} bytes, got {len(body)}")
     values = np.frombuffer(body, dtype).reshape(count, *signature.input.shape)
-    request = Request("", {}, _all_outputs(signature.output.activation, True))
-    return validation.from_array(values, signature).values, request
+    return validation.from_array(values, signature).values, Request("", {}, (), True)
 
 
 def _from_binary(

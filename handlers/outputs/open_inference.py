@@ -19,10 +19,21 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from handlers.inputs.open_inference import DATATYPES, OUTPUT_NAMES, Output, Request, native_datatype
+from handlers.inputs import open_inference
+from handlers.inputs.open_inference import (
+    DATATYPES,
+    EXPLANATION_OUTPUT_NAMES,
+    OUTPUT_NAMES,
+    Output,
+    Request,
+    native_datatype,
+)
 from handlers.signature import Signature
 
-_OUTPUT_DATATYPES = {"probabilities": "FP32", "class": "INT64", "label": "BYTES"}
+_OUTPUT_DATATYPES = {
+    **{"probabilities": "FP32", "class": "INT64", "label": "BYTES"},
+    **{"attributions": "FP32", "target": "INT64"},
+}
 
 
 def encode(request: Request, probabilities: NDArray[np.float32], signature: Signature) -> tuple[bytes, str, int | None]:
@@ -36,8 +47,12 @@ def encode(request: Request, probabilities: NDArray[np.float32], signature: Sign
     Returns:
         The body, its content type, and the value of the ``Inference-Header-Content-Length`` header. The value is
         ``None`` if the body is only JSON.
+
+    Raises:
+        problems.Unprocessable: the model has no output of a requested name.
     """
-    return _response(request, [_output(output, probabilities, signature) for output in request.outputs], signature)
+    outputs = open_inference.outputs(request, OUTPUT_NAMES[signature.output.activation])
+    return _response(request, [_output(output, probabilities, signature) for output in outputs], signature)
 
 
 def encode_explanations(
@@ -46,18 +61,18 @@ def encode_explanations(
     """Write the response to a request for explanations: the tensors ``attributions`` and ``target``.
 
     Args:
-        request: as for ``encode``; both tensors are binary if one of its outputs is.
+        request: as for ``encode``.
         targets: for each example the index of the explained label.
         attributions: float32 [N, *shape].
         signature: the model's contract.
 
-    Returns:
+    Returns, Raises:
         As ``encode``.
     """
-    binary = any(output.binary for output in request.outputs)
+    values: dict[str, NDArray[Any]] = {"attributions": attributions, "target": np.array(targets, np.int64)}
     outputs = [
-        _numbers("attributions", "FP32", attributions, binary),
-        _numbers("target", "INT64", np.array(targets, np.int64), binary),
+        _numbers(name, _OUTPUT_DATATYPES[name], values[name], binary)
+        for name, binary, _ in open_inference.outputs(request, EXPLANATION_OUTPUT_NAMES)
     ]
     return _response(request, outputs, signature)
 

@@ -24,10 +24,11 @@ BOOT = (ROOT / "examples" / "ankle_boot.png").read_bytes()
 TEXT = base64.b64encode(BOOT).decode()
 PIXELS = np.asarray(Image.open(io.BytesIO(BOOT)))
 MANY = np.stack([PIXELS, 255 - PIXELS, PIXELS])
-PREDICTIONS, PREDICT, INFER = (
+PREDICTIONS, PREDICT, INFER, EXPLAIN = (
     "/predictions/fashion_mlp",
     "/v1/models/fashion_mlp:predict",
     "/v2/models/fashion_mlp/infer",
+    "/v2/models/fashion_mlp/explain",
 )
 TIMEOUT = 60
 
@@ -112,6 +113,37 @@ def test_grpc_tensors_with_a_channel_axis(gateway, classes, axis, batch, raw):
 def test_tensors_of_samples(gateway, classes, tensor):
     answer = _ok(gateway, INFER, json={"id": "1", "inputs": [{"name": "0b1e", **tensor}]})
     assert _classes(answer) == classes[:1]
+
+
+@pytest.mark.parametrize("binary", [False, True], ids=["JSON", "binary"])
+@pytest.mark.parametrize("requested", [[], ["attributions"], ["target", "attributions"]], ids=str)
+def test_outputs_of_an_explanation(gateway, classes, requested, binary):
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 28, 28], "data": PIXELS.ravel().tolist()}
+    outputs = [{"name": name, "parameters": {"binary_data": binary}} for name in requested]
+    request = {"inputs": [tensor], "outputs": outputs, "parameters": {"binary_data_output": binary}}
+    answer = _ok(gateway, EXPLAIN, json=request)
+    length = int(answer.headers["Inference-Header-Content-Length"]) if binary else len(answer.content)
+    described = json.loads(answer.content[:length])["outputs"]
+    assert [output["name"] for output in described] == (requested or ["attributions", "target"])
+    at = length
+    for output in described:
+        values = output.get("data")
+        if binary:
+            size = output["parameters"]["binary_data_size"]
+            dtype = "<i8" if output["name"] == "target" else "<f4"
+            values = np.frombuffer(answer.content[at : at + size], dtype).tolist()
+            at += size
+        assert values == classes[:1] if output["name"] == "target" else len(values) == 784
+    assert at == len(answer.content)
+
+
+def test_an_unknown_output_is_refused_with_the_known_ones(gateway):
+    tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 28, 28], "data": PIXELS.ravel().tolist()}
+    for path, known in ((INFER, "probabilities, class, label"), (EXPLAIN, "attributions, target")):
+        request = {"inputs": [tensor], "outputs": [{"name": "heat"}]}
+        answer = requests.post(gateway.url + path, json=request, timeout=TIMEOUT)
+        assert answer.status_code == 422
+        assert answer.json()["detail"] == f"unknown output 'heat'; the answer has {known}"
 
 
 @pytest.mark.parametrize("path", [PREDICTIONS, PREDICT])

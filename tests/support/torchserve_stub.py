@@ -150,9 +150,9 @@ class TorchServeStub:
         try:
             length = open_inference.read_json_length(request.headers.get(open_inference.JSON_LENGTH_HEADER))
             values, parsed = open_inference.parse(await request.read(), length, SIGNATURE)
+            body, content_type, length = open_inference_outputs.encode(parsed, predict(values), SIGNATURE)
         except problems.Problem as problem:
             return web.Response(status=problem.status, body=problem.body("7"), content_type=problems.CONTENT_TYPE)
-        body, content_type, length = open_inference_outputs.encode(parsed, predict(values), SIGNATURE)
         return web.Response(
             body=body, content_type=content_type, headers={open_inference.JSON_LENGTH_HEADER: str(length)}
         )

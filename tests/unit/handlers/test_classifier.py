@@ -273,6 +273,19 @@ def test_explanations(served):
     assert np.array(wrapped["explanations"][0]["attributions"]).shape == (4,)
 
 
+def test_a_task_has_its_own_outputs_of_the_open_inference_protocol(served):
+    tensor = {"name": "image", "shape": [1, 784], "datatype": "UINT8", "data": PICTURES[0].ravel().tolist()}
+    for explain, name, unknown in (("False", "class", "target"), ("True", "target", "class")):
+        for requested, status in ((name, 200), (unknown, 422)):
+            body = json.dumps({"inputs": [tensor], "outputs": [{"name": requested}]}).encode()
+            answered, *_, answer = served(FASHION).one(body, "application/json", explain=explain)
+            assert answered == status
+            if status == 200:
+                assert [output["name"] for output in json.loads(answer)["outputs"]] == [requested]
+            else:
+                assert name in json.loads(answer)["detail"]
+
+
 def test_explanations_as_pictures(served):
     body, octets = PICTURES[0].tobytes(), "application/octet-stream"
     status, kind, _, answer = served(FASHION).one(body, octets, explain="True", Accept="image/png")

@@ -1,6 +1,7 @@
 """The Open Inference Protocol: requests, responses and metadata, byte for byte, without a server."""
 
 import base64
+import contextlib
 import io
 import json
 import struct
@@ -133,9 +134,7 @@ def test_vectors_keep_their_values():
 def test_a_raw_request_is_only_the_tensor_and_is_answered_in_binary():
     values, request = open_inference.parse(PIXELS.tobytes(), 0, IMAGE)
     np.testing.assert_array_equal(values, PIXELS)
-    assert request == open_inference.Request(
-        "", {}, tuple(open_inference.Output(n, True) for n in ("probabilities", "class", "label"))
-    )
+    assert request == open_inference.Request("", {}, (), True)
     features = np.arange(6, dtype="<f4").reshape(2, 3)
     np.testing.assert_array_equal(open_inference.parse(features.tobytes(), 0, VECTOR)[0], features)
 
@@ -234,7 +233,6 @@ BAD_JSON = {
     "outputs an object": (as_json(GOOD, outputs={"name": "class"}), problems.Malformed),
     "outputs of strings": (as_json(GOOD, outputs=["class"]), problems.Malformed),
     "output without a name": (as_json(GOOD, outputs=[{}]), problems.Malformed),
-    "unknown output": (as_json(GOOD, outputs=[{"name": "scores"}]), problems.Unprocessable),
     "output twice": (as_json(GOOD, outputs=[{"name": "class"}, {"name": "class"}]), problems.Unprocessable),
     "classification of none": (classified(0), problems.Unprocessable),
     "classification of a text": (classified("2"), problems.Unprocessable),
@@ -407,7 +405,7 @@ def test_independent_labels_have_only_probabilities():
     probabilities = np.array([[0.9, 0.8]], np.float32)
     body, _, _ = answer(as_json(tensor([1, 2, 3], (3,), "FP32")), signature=VECTOR, probabilities=probabilities)
     assert [output["name"] for output in json.loads(body)["outputs"]] == ["probabilities"]
-    with pytest.raises(problems.Unprocessable, match=r"the model has probabilities$"):
+    with pytest.raises(problems.Unprocessable, match=r"the answer has probabilities$"):
         answer(as_json(tensor([1, 2, 3], (3,), "FP32"), outputs=[{"name": "class"}]), signature=VECTOR)
 
 
@@ -424,6 +422,67 @@ def test_classification_returns_the_most_probable_labels_as_text(count):
     header, raw = binary_outputs(*answer(classified(count, binary_data=True))[::2])
     assert header["outputs"][0]["shape"] == described["shape"]
     assert raw["probabilities"] == b"".join(struct.pack("<I", len(t.encode())) + t.encode() for t in flat)
+
+
+EXPLAINED = np.arange(2 * 784, dtype=np.float32).reshape(2, 28, 28)
+
+
+def explanation(request, length=None):
+    _, parsed = open_inference.parse(request, length, IMAGE)
+    return inference_response.encode_explanations(parsed, [1, 2], EXPLAINED, IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("requested", "names"),
+    [
+        ([], ["attributions", "target"]),
+        (["target"], ["target"]),
+        (["attributions"], ["attributions"]),
+        (["target", "attributions"], ["target", "attributions"]),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("binary", [False, True], ids=["JSON", "binary"])
+def test_explanations_have_the_requested_outputs(requested, names, binary):
+    outputs = [{"name": name} for name in requested]
+    request = as_json(GOOD, outputs=outputs, parameters={"binary_data_output": binary})
+    body, content_type, length = explanation(request)
+    described = {output["name"]: output for output in json.loads(body[:length])["outputs"]}
+    assert list(described) == names
+    expected = {"attributions": EXPLAINED, "target": np.array([1, 2])}
+    if binary:
+        _, raw = binary_outputs(body, length)
+        values = {
+            name: np.frombuffer(raw[name], {"FP32": "<f4", "INT64": "<i8"}[described[name]["datatype"]])
+            for name in names
+        }
+    else:
+        assert content_type == "application/json"
+        values = {name: described[name]["data"] for name in names}
+    for name in names:
+        assert described[name]["shape"] == list(expected[name].shape)
+        np.testing.assert_array_equal(values[name], expected[name].ravel())
+
+
+def test_each_output_of_an_explanation_has_its_own_form():
+    outputs = [{"name": "target"}, {"name": "attributions", "parameters": {"binary_data": True}}]
+    header, raw = binary_outputs(*explanation(as_json(GOOD, outputs=outputs))[::2])
+    assert header["outputs"][0]["data"] == [1, 2]
+    assert raw == {"attributions": EXPLAINED.tobytes()}
+
+
+def test_a_raw_request_is_explained_in_binary():
+    _, raw = binary_outputs(*explanation(PIXELS.tobytes(), 0)[::2])
+    assert raw == {"attributions": EXPLAINED.tobytes(), "target": struct.pack("<qq", 1, 2)}
+
+
+def test_outputs_of_the_other_task_are_refused_with_the_names_that_there_are():
+    with pytest.raises(
+        problems.Unprocessable, match="unknown output 'target'; the answer has probabilities, class, label"
+    ):
+        answer(as_json(GOOD, outputs=[{"name": "class"}, {"name": "target"}]))
+    with pytest.raises(problems.Unprocessable, match="unknown output 'label'; the answer has attributions, target"):
+        explanation(as_json(GOOD, outputs=[{"name": "label"}]))
 
 
 def test_metadata_describes_the_tensors():
@@ -487,4 +546,5 @@ def test_any_request_is_read_or_refused(header, raw, cut, signature):
         assert values.shape[1:] == signature.input.shape
         assert np.isfinite(values).all()
         scores = np.zeros((len(values), len(signature.output.labels)), np.float32)
-        assert inference_response.encode(request, scores, signature)[0]
+        with contextlib.suppress(problems.Unprocessable):
+            assert inference_response.encode(request, scores, signature)[0]

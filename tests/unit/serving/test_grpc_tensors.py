@@ -75,7 +75,7 @@ def test_raw_contents_are_passed_on_and_every_output_is_requested_in_binary():
     body, length = tensors.to_http(request)
     values, parsed = open_inference.parse(body, length, SIGNATURE)
     np.testing.assert_array_equal(values, pixels.reshape(1, 28, 28))
-    assert parsed == open_inference.Request("7", {"mine": "x"}, (open_inference.Output("label", True),))
+    assert parsed == open_inference.Request("7", {"mine": "x"}, (open_inference.Output("label", True),), True)
 
 
 def with_raw(request, *raw):
