@@ -71,8 +71,8 @@ _INSTANCES = re.compile(rb'"(instances|inputs)"\s*:')
 _OBJECT = re.compile(rb"\s*\{")
 # After a list that is a member of an object: the next member, or the object's end.
 _LIST_END = re.compile(rb'\s*(?:,\s*)?["}]')
-# Stands for the list while the other members are parsed.
-_LIST_MARK = "the list"
+# A short string in place of a long list of numbers, so that the rest of its object can be parsed without the list.
+_LIST_PLACEHOLDER = "the list"
 _ONE_AS_INSTANCES = '"instances" must be a list of examples, got one example; put it in a list'
 # White space of more than a kilobyte before or after a text does not occur in practice.
 _EDGE_BYTES = 1024
@@ -352,10 +352,10 @@ def _long_json(text: Body, signature: Signature) -> Decoded | None:
     end = len(text)
     member = ""
     if _OBJECT.match(text, start):
-        found = _long_member(text, start)
-        if found is None:
+        member_span = _long_member(text, start)
+        if member_span is None:
             return None
-        member, start, end = found
+        member, start, end = member_span
     limit = limits.EXAMPLES * math.prod(signature.input.shape)
     values = json_numbers.from_text(text, start, end, signature.input.kind == "image", limit)
     if values is None:
@@ -376,9 +376,9 @@ def _long_member(text: Body, start: int) -> tuple[str, int, int] | None:
         last = text.rfind(b"]", first, min(ends)) + 1 if ends else 0
         if last and len(text) - (last - first) <= limits.JSON_PIECE_BYTES and _LIST_END.match(text, last):
             # The other members have no meaning here, but must be valid JSON.
-            document = json_numbers.load(text[start:first] + orjson.dumps(_LIST_MARK) + text[last:])
+            document = json_numbers.load(text[start:first] + orjson.dumps(_LIST_PLACEHOLDER) + text[last:])
             name = next((name for name in ("instances", "inputs") if name in document), "")
-            if document.get(name) == _LIST_MARK:
+            if document.get(name) == _LIST_PLACEHOLDER:
                 return name, first, last
     return None
 
