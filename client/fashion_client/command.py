@@ -66,8 +66,11 @@ exit codes:
 
 _BAR_WIDTH = 40
 
-# Suffixes of the images in a folder. A file named on the command line may have any suffix.
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
+# Suffixes of the images in a folder. A file named on the command line may have any suffix. A format that the service
+# does not take is here too, because an error for a photo is better than none.
+_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".avif", ".heic", ".heif", ".tif", ".tiff"}
+)
 
 # Errors that every further image would cause too.
 _FATAL_ERRORS = (ConnectError, TlsError, AnswerTimeoutError, AnswerError, BusyError, NotAllowedError, NotFoundError)
@@ -211,7 +214,7 @@ def _image_files(argument: str) -> list[Path]:
     if path.is_dir():
         images = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES and file.is_file())
         if not images:
-            raise InputError(f"{argument}: the folder has no images ({', '.join(sorted(_SUFFIXES))})")
+            raise InputError(f"{argument}: the folder has no images (such as .jpg, .png or .webp)")
         return images
     if any(character in argument for character in "*?[") and not path.exists():
         pattern = str(path.relative_to(path.anchor))

@@ -38,6 +38,18 @@ def test_the_client_lists_the_served_models(client, served):
         assert model.inputs[0].shape == (-1, *archive.signature.input.shape)
 
 
+def test_an_address_may_be_ipv6(gateway):
+    url = f"http://[::1]:{gateway.settings.gateway.number}/"
+    with FashionClient(url) as client:
+        assert client.ready()
+
+    async def ready() -> bool:
+        async with AsyncFashionClient(url) as client:
+            return await client.ready()
+
+    assert asyncio.run(ready())
+
+
 def test_every_model_gives_its_golden_answers(client, served):
     for archive in served:
         predictions = client.predict(archive.golden.inputs, model=archive.model)

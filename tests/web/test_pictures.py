@@ -59,6 +59,25 @@ def test_same_file_chosen_again_after_another_picture(playground):
     np.testing.assert_array_equal(playground.model_input("fashion_mlp"), STRIPES)
 
 
+def test_file_that_only_the_service_reads_is_shown_as_the_models_receive_it(playground):
+    # Stands for a file of a format that this browser does not display.
+    playground.page.route("**/predictions/**", lambda route: route.continue_(post_data=image_files.save(STRIPES)))
+    playground.choose_file("IMG_1.heic", b"\0\0\0\x18ftypheic", "image/heic")
+    image = playground.page.locator("#preview img")
+    expect(image).to_be_visible()
+    expect(image).to_have_class("pixels")
+    np.testing.assert_array_equal(pixels(base64.b64decode(image.get_attribute("src").partition(",")[2])), STRIPES)
+    caption = playground.page.locator("#preview figcaption")
+    expect(caption).to_have_text("IMG_1.heic, 12 bytes, as the models receive it")
+    playground.choose_sample("Bag")
+    expect(caption).not_to_contain_text("as the models receive it")
+
+
+def test_file_dialog_offers_every_picture_format(playground):
+    # Chromium has no media type for the suffixes, so that image/* would hide such files.
+    assert playground.page.locator("#file").get_attribute("accept") == "image/*,.heic,.heif,.avif"
+
+
 def test_dropped_file(playground, tmp_path):
     file = tmp_path / "dropped.png"
     file.write_bytes(image_files.save(STRIPES))

@@ -50,6 +50,11 @@ export class ImageCard {
     code.addEventListener("click", onCode);
   }
 
+  /** URL of the picture that the network received for the shown answer; empty without an answer. */
+  get modelInput() {
+    return this.#parts.answer.hidden ? "" : this.#parts.input.src;
+  }
+
   /** Whether the heat map is switched on. */
   get explaining() {
     return this.#parts.explain.getAttribute("aria-pressed") === "true";

@@ -96,7 +96,10 @@ async function classify(picture, settled) {
   samples.mark(picture);
   code.update();
   const answers = await Promise.all(imageCards().map((card) => card.classify(picture, settled)));
-  if (settled && currentPicture === picture) announce(answers.join(" "));
+  if (currentPicture !== picture) return;
+  const modelInput = imageCards().find((card) => card.modelInput)?.modelInput;
+  if (modelInput) preview.offerModelInput(picture, modelInput);
+  if (settled) announce(answers.join(" "));
 }
 
 /** @param {Model[]} models */

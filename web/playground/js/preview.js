@@ -1,4 +1,7 @@
-/** Shows the chosen picture unchanged, before any scaling for the models. */
+/**
+ * Shows the chosen picture unchanged, before any scaling for the models. A picture of a format that only the service
+ * reads, such as HEIC in Chromium, is shown as the models receive it.
+ */
 
 import { byId, part } from "./dom.js";
 
@@ -13,6 +16,11 @@ export class Preview {
   #image = part(this.#root, "image", HTMLImageElement);
   #unknown = part(this.#root, "unknown", HTMLElement);
   #caption = part(this.#root, "caption", HTMLElement);
+  /** @type {Picture | null} */
+  #picture = null;
+  /** URL of the current picture as a model received it; empty before the answer. */
+  #modelInput = "";
+  #displayable = true;
 
   constructor() {
     this.#image.addEventListener("load", () => {
@@ -20,15 +28,44 @@ export class Preview {
       this.#image.classList.toggle("pixels", side <= PIXELATED_SIDE_PX);
       this.#reveal(this.#image);
     });
-    this.#image.addEventListener("error", () => this.#reveal(this.#unknown));
+    this.#image.addEventListener("error", () => {
+      this.#displayable = false;
+      this.#reveal(this.#unknown);
+      this.#showModelInput();
+    });
   }
 
   /** @param {Picture} picture */
   show(picture) {
+    this.#picture = picture;
+    this.#modelInput = "";
+    this.#displayable = true;
     URL.revokeObjectURL(this.#image.src);
     this.#image.src = URL.createObjectURL(picture.blob);
     this.#image.alt = picture.caption;
     this.#caption.textContent = picture.caption;
+  }
+
+  /**
+   * Take a picture as a model received it, in case the browser cannot display the picture itself.
+   *
+   * @param {Picture} picture ignored unless it is the current one
+   * @param {string} modelInput a URL
+   */
+  offerModelInput(picture, modelInput) {
+    if (picture !== this.#picture) return;
+    this.#modelInput = modelInput;
+    this.#showModelInput();
+  }
+
+  #showModelInput() {
+    if (this.#displayable || !this.#picture || !this.#modelInput) return;
+    const caption = `${this.#picture.caption}, as the models receive it`;
+    URL.revokeObjectURL(this.#image.src);
+    this.#image.src = this.#modelInput;
+    this.#image.alt = caption;
+    this.#caption.textContent = caption;
+    this.#modelInput = "";
   }
 
   /** @param {HTMLElement} visible */
