@@ -11,7 +11,8 @@ from typing import Any
 
 import matplotlib
 
-from bench.render import OURS, TITLES, comparison
+from bench.compare import OURS
+from bench.render import TITLES, comparison
 from serving.settings import ROOT
 
 matplotlib.use("Agg")

@@ -23,9 +23,17 @@ from models.building import load_network
 from models.datasets import fashion_mnist
 from models.training import prepare
 
+# Linear layers only: a call is mostly matrix products, and these are what a precision changes.
 MODEL = "fashion_mlp"
+# Examples in one call: from a lone caller's to the most that a worker puts into one (handlers/classifier.py).
 BATCHES = (1, 16, 64, 256)
+# Odd, so that the median is a measured round.
 ROUNDS = 7
+# TorchScript optimizes a network in its first calls; the processor's clock settles during the rest.
+_WARM_UP_CALLS = 20
+# A call of one example takes tens of microseconds (bench/results/precision.json): 50 calls take far longer than reading
+# the time.
+_CALLS_PER_ROUND = 50
 
 
 def _ways(network: nn.Module, examples: Tensor) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -46,14 +54,14 @@ def _ways(network: nn.Module, examples: Tensor) -> dict[str, Callable[[Tensor], 
 
 
 def _microseconds(call: Callable[[Tensor], Tensor], inputs: Tensor) -> float:
-    for _ in range(20):
+    for _ in range(_WARM_UP_CALLS):
         call(inputs)
     times = []
     for _ in range(ROUNDS):
         begin = time.perf_counter()
-        for _ in range(50):
+        for _ in range(_CALLS_PER_ROUND):
             call(inputs)
-        times.append((time.perf_counter() - begin) / 50)
+        times.append((time.perf_counter() - begin) / _CALLS_PER_ROUND)
     return statistics.median(times) / len(inputs) * 1e6
 
 

@@ -3,25 +3,28 @@
     python -m bench.render             rewrite the figures in README.md and docs/ (make figures)
     python -m bench.render --check     fail if a page has other figures (make lint)
 
+Imports from the other measurements what a table says of them, such as ``sweep.FORM_CONNECTIONS``.
+
 A page marks each figure or table: ``<!-- figures: NAME ARGUMENTS -->…<!-- /figures -->``. ``FIGURES`` has the names.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import reporting
+from bench import bulk, gateway, memory, reporting, sweep
+from bench.compare import OURS
 from models.catalog import Serving
 from serving import settings
 from serving.settings import ROOT
 
-OURS = "fashion-serve"
 # The comparisons, in the order of the pages.
 TITLES = {
     "mlp": "fashion_mlp, raw pixels",
@@ -29,7 +32,7 @@ TITLES = {
     "png": "fashion_mlp, PNG",
     "lone": "fashion_mlp, one caller, no server makes batches",
 }
-# Rows of the short table: the servers with the most requests a second at 256 connections.
+# Rows of README.md's table: the fastest servers at 256 connections. docs/internals/performance-log.md has all.
 _SHORT_TABLE_ROWS = 5
 _MARK = re.compile(r"(<!-- figures: ([^>]+?) -->)(.*?)(<!-- /figures -->)", re.DOTALL)
 
@@ -100,13 +103,15 @@ def _peers_short(title: str) -> str:
 
 
 def _ratios() -> str:
-    rows = []
+    cells: dict[str, dict[str, str]] = {}
     for title, shown in TITLES.items():
         measured = comparison(title)
         connections = measured["results"]["servers"][OURS]["connections"]
-        ratios = {c: "{:.2f} ({})".format(*ratio_to_best(measured, c)) for c in connections}
-        rows.append([shown, *(ratios.get(c, "") for c in ("1", "16", "64", "256"))])
-    return reporting.table(["comparison", "c=1", "c=16", "c=64", "c=256"], rows)
+        cells[shown] = {c: "{:.2f} ({})".format(*ratio_to_best(measured, c)) for c in connections}
+    # One comparison has fewer columns.
+    columns = sorted({c for ratios in cells.values() for c in ratios}, key=int)
+    rows = [[shown, *(ratios.get(c, "") for c in columns)] for shown, ratios in cells.items()]
+    return reporting.table(["comparison", *(f"c={c}" for c in columns)], rows)
 
 
 def _growth() -> str:
@@ -123,9 +128,9 @@ def _growth() -> str:
 def _forms() -> str:
     rates: dict[str, dict[str, float]] = {}
     for each in results("sweep"):
-        if each["connections"] == 64:
+        if each["connections"] == sweep.FORM_CONNECTIONS:
             rates.setdefault(each["form"], {})[each["model"]] = each["requests_per_second"]
-    models = ["fashion_mlp", "fashion_convnet"]
+    models = sweep.MODELS
     shown = {"oip json": "Open Inference Protocol, JSON", "oip binary": "Open Inference Protocol, binary"}
     shown |= {"raw": "raw pixels", "png": "PNG", "json": "JSON lists", "npy": "`.npy`"}
     order = sorted(rates, key=lambda form: -rates[form][models[0]])
@@ -134,12 +139,14 @@ def _forms() -> str:
 
 
 def _precision() -> str:
+    measured = results("precision")
+    batches = " / ".join(next(iter(measured.values()))["microseconds_an_image"])
     rows = []
-    for name, each in results("precision").items():
+    for name, each in measured.items():
         microseconds = " / ".join(f"{value:.1f}" for value in each["microseconds_an_image"].values())
         difference = f"{each['largest_difference']:.1e}" if each["largest_difference"] else ""
         rows.append([name, f"{each['test_accuracy']:.4f}", difference, microseconds])
-    titles = ["precision", "accuracy", "largest difference of a probability", "µs an image, batch 1 / 16 / 64 / 256"]
+    titles = ["precision", "accuracy", "largest difference of a probability", f"µs an image, batch {batches}"]
     return reporting.table(titles, rows)
 
 
@@ -174,37 +181,46 @@ def _models() -> str:
 
 def _alone() -> str:
     """This service by itself: the figures of ``make bench`` that need no other server."""
-    bulk, start, memory, training = (results(name) for name in ("bulk", "start", "memory", "training"))
-    gateway, client = results("gateway"), results("client")
-    seconds = start["medians"]
+    seconds = results("start")["medians"]
+    requests = 2 * memory.REQUESTS
+    one, many = gateway.CONNECTIONS
+    through_gateway = {callers: results("gateway")[f"c={callers}"]["system"] for callers in (one, many)}
     rows = [
         [
-            f"bulk, 1,024 raw images a request, over torch alone: `{name}`",
+            f"bulk, {bulk.IMAGES:,} raw images a request, over torch alone: `{name}`",
             f"{each['ratio']:.2f}",
             "`bench.bulk`",
         ]
-        for name, each in bulk.items()
+        for name, each in results("bulk").items()
     ]
     rows += [
         ["start to the first right answer, one model", f"{seconds['one model']:.2f} s", "`bench.start`"],
         ["of which `import torch`", f"{seconds['import torch']:.2f} s", "`bench.start`"],
-        ["memory after 100,000 requests, two models", f"{_memory('after 100,000 requests')} MB", "`bench.memory`"],
-        ["its growth from 50,000 requests on", f"{memory['growth']:.1%}", "`bench.memory`"],
+        [
+            f"memory after {requests:,} requests, two models",
+            f"{_memory(f'after {requests:,} requests')} MB",
+            "`bench.memory`",
+        ],
+        [f"its growth from {memory.REQUESTS:,} requests on", f"{results('memory')['growth']:.1%}", "`bench.memory`"],
         [
             "added by the gateway to one caller's wait",
-            f"{gateway['c=1']['system']['added_p50_ms']:.2f} ms",
+            f"{through_gateway[one]['added_p50_ms']:.2f} ms",
             "`bench.gateway`",
         ],
         [
-            "rate through the gateway, 64 callers",
-            f"{gateway['c=64']['system']['throughput_ratio']:.2f} ×",
+            f"rate through the gateway, {many} callers",
+            f"{through_gateway[many]['throughput_ratio']:.2f} ×",
             "`bench.gateway`",
         ],
-        ["the Python client's bulk rate, of `wrk`'s", f"{client['ratio_of_medians']:.2f} ×", "`bench.client`"],
+        [
+            "the Python client's bulk rate, of `wrk`'s",
+            f"{results('client')['ratio_of_medians']:.2f} ×",
+            "`bench.client`",
+        ],
     ]
     rows += [
         [f"training over a textbook's loop: `{name}`", f"{each['ratio']:.1f} ×", "`bench.training`"]
-        for name, each in training.items()
+        for name, each in results("training").items()
     ]
     return reporting.table(["what", "measured", "by"], rows)
 
@@ -297,8 +313,11 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Rewrite or check all pages; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bench.render", description=main.__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a page has other figures")
+    only_check = parser.parse_args(arguments).check
     code = 0
     for page in pages():
         shown = page.relative_to(ROOT)
@@ -311,7 +330,7 @@ def main() -> int:
             continue
         if after == before:
             continue
-        if sys.argv[1:] == ["--check"]:
+        if only_check:
             print(
                 f"error: {shown} has other figures than bench/results and the code; run: make figures", file=sys.stderr
             )

@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 FILE_NAME = "signature.json"
+# The golden examples beside it in an artifact and an archive: training writes them, serving compares its answers with
+# them.
+GOLDEN_FILE_NAME = "golden.npz"
 # Increment it when older code would misread a file. Adding a member does not need that, because older code ignores it;
 # nor does omitting a member with a default.
 FORMAT = 1

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from handlers.signature import FILE_NAME, Signature, SignatureError, read
+from handlers.signature import FILE_NAME, GOLDEN_FILE_NAME, Signature, SignatureError, read
 from models.errors import ArtifactError
 
 ARTIFACTS_DIR = Path(os.environ.get("FASHION_ARTIFACTS_DIR", Path(__file__).parent.parent / "artifacts"))
@@ -20,7 +20,7 @@ WEIGHTS = "weights.pt"
 TORCHSCRIPT = "model.pt"
 METRICS = "metrics.json"
 SIGNATURE = FILE_NAME
-GOLDEN = "golden.npz"
+GOLDEN = GOLDEN_FILE_NAME
 CARD = "MODEL_CARD.md"
 CURVES = "curves.png"
 

@@ -34,11 +34,5 @@ class Classify(litserve.LitAPI):
 if __name__ == "__main__":
     api = Classify(max_batch_size=BATCH, batch_timeout=WAIT_MS / 1000)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=WORKERS)
-    server.run(
-        host="127.0.0.1",
-        port=PORT,
-        num_api_servers=WORKERS,
-        generate_client_file=False,
-        access_log=False,
-        log_level="warning",
-    )
+    # LitServe starts as many API servers as workers by default.
+    server.run(host="127.0.0.1", port=PORT, generate_client_file=False, access_log=False, log_level="warning")

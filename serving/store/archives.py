@@ -20,7 +20,6 @@ from serving.store import index
 from serving.store.index import Listed
 
 MANIFEST = "MAR-INF/MANIFEST.json"
-GOLDEN = "golden.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,15 +56,15 @@ class Archive:
 
 
 def _golden(packed: zipfile.ZipFile, expected: Signature) -> Golden | None:
-    if GOLDEN not in packed.namelist():
+    if signature.GOLDEN_FILE_NAME not in packed.namelist():
         return None
     # No pickles: only a worker may run code of an archive.
-    with np.load(io.BytesIO(packed.read(GOLDEN)), allow_pickle=False) as arrays:
+    with np.load(io.BytesIO(packed.read(signature.GOLDEN_FILE_NAME)), allow_pickle=False) as arrays:
         golden = Golden(arrays["inputs"], arrays["probabilities"])
     count = max(1, len(golden.inputs))
     shapes = (count, *expected.input.shape), (count, len(expected.output.labels))
     if (golden.inputs.shape, golden.probabilities.shape) != shapes:
-        raise ValueError(f"the shapes in {GOLDEN} do not match {signature.FILE_NAME}")
+        raise ValueError(f"the shapes in {signature.GOLDEN_FILE_NAME} do not match {signature.FILE_NAME}")
     return golden
 
 

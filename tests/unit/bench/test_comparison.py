@@ -23,7 +23,7 @@ def measured():
     servers = {
         "mosec": server("1.0", 900, 2000),
         "Triton": server("2.0", 1000, 1500, failed=3),
-        render.OURS: server("abc", 1100, 3000),
+        compare.OURS: server("abc", 1100, 3000),
     }
     machine = {"processor": "p", "cores": 2, "date": "2000-01-01"}
     return {"machine": machine, "results": {"servers": servers, "missing": {"BentoML": "not installed"}}}

@@ -21,25 +21,28 @@ def page(tmp_path, monkeypatch):
     return path
 
 
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr("sys.argv", ["render", *arguments])
-    return render.main()
-
-
-def test_a_figure_is_replaced_and_the_text_around_it_is_kept(page, monkeypatch):
-    assert run(monkeypatch) == 0
+def test_a_figure_is_replaced_and_the_text_around_it_is_kept(page):
+    assert render.main([]) == 0
     assert page.read_text() == (
         "It takes <!-- figures: value .1f start/both models/seconds/1 -->2.2<!-- /figures --> s.\n"
     )
 
 
-def test_a_page_with_an_old_figure_fails_the_check_and_is_not_changed(page, monkeypatch, capsys):
+def test_a_page_with_an_old_figure_fails_the_check_and_is_not_changed(page, capsys):
     before = page.read_text()
-    assert run(monkeypatch, "--check") == 1
+    assert render.main(["--check"]) == 1
     assert "README.md has other figures" in capsys.readouterr().err
     assert page.read_text() == before
-    run(monkeypatch)
-    assert run(monkeypatch, "--check") == 0
+    render.main([])
+    assert render.main(["--check"]) == 0
+
+
+@pytest.mark.parametrize("argument", ["--chek", "check", "README.md"])
+def test_another_argument_is_an_error_and_changes_nothing(page, argument):
+    before = page.read_text()
+    with pytest.raises(SystemExit):
+        render.main([argument])
+    assert page.read_text() == before
 
 
 def test_a_table_gets_its_own_lines(monkeypatch):
@@ -50,9 +53,9 @@ def test_a_table_gets_its_own_lines(monkeypatch):
 
 
 @pytest.mark.parametrize("figure", ["nothing", "value .1f start/one model", "value .1f absent/x", "value .1f", "peers"])
-def test_a_missing_figure_is_reported(page, figure, monkeypatch, capsys):
+def test_a_missing_figure_is_reported(page, figure, capsys):
     page.write_text(f"<!-- figures: {figure} -->1<!-- /figures -->")
-    assert run(monkeypatch) == 1
+    assert render.main([]) == 1
     assert f"README.md: no figure '{figure}'" in capsys.readouterr().err
 
 
