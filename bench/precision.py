@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import reporting
-from handlers.torchscript import OptimizedNetwork
+from handlers.torchscript import THREADS, OptimizedNetwork
 from models import artifacts, catalog, quantizing
 from models.building import load_network
 from models.datasets import fashion_mnist
@@ -67,7 +67,7 @@ def _microseconds(call: Callable[[Tensor], Tensor], inputs: Tensor) -> float:
 
 def main() -> int:
     """Write ``bench/results/precision.json``; return the exit code."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     entry, dataset = catalog.get(MODEL), fashion_mnist()
     inputs = prepare(dataset.test_inputs, entry.input)
     examples = prepare(dataset.train_inputs[: quantizing.OBSERVED_COUNT], entry.input)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ts.context import Context
 from ts.service import PREDICTION_METRIC
 
-from handlers import limits, problems, signature
+from handlers import limits, problems, signature, torchscript
 from handlers.inputs import compression, decoding, images, open_inference, options, requests
 from handlers.inputs.decoding import Decoded
 from handlers.inputs.options import Options
@@ -33,7 +33,6 @@ from handlers.inputs.requests import Request
 from handlers.metrics import recorder
 from handlers.outputs import encoding
 from handlers.outputs import open_inference as inference_response
-from handlers.torchscript import OptimizedNetwork
 from handlers.transport import pipeline
 from handlers.transport.request_patterns import Bodies, Pattern
 
@@ -95,7 +94,7 @@ class Classifier:
             signature.SignatureError: the archive's signature is invalid, or for another handler.
         """
         folder = Path(context.system_properties["model_dir"])
-        torch.set_num_threads(1)
+        torch.set_num_threads(torchscript.THREADS)
         self._signature = signature.read(folder / signature.FILE_NAME)
         if self._signature.input.kind != self.kind:
             raise signature.SignatureError(
@@ -106,7 +105,7 @@ class Classifier:
         self._device = torch.device(f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu")
         path = folder / context.manifest["model"]["serializedFile"]
         self._scripted = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
-        self._network = OptimizedNetwork(self._scripted, self._device)
+        self._network = torchscript.OptimizedNetwork(self._scripted, self._device)
         self._encoder = encoding.Encoder(self._signature.output)
         self._parse = requests.Parser().parse
         # Of the last request, because the next one usually has the same headers.

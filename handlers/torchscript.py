@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# Threads that compute in one worker. More would only wait for the other workers' threads on the same cores.
+THREADS = 1
+
 
 class OptimizedNetwork:
     """A network that computes the same scores faster, equal within rounding.

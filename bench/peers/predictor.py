@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from handlers.torchscript import OptimizedNetwork
+from handlers.torchscript import THREADS, OptimizedNetwork
 
 PORT = int(os.environ.get("PEER_PORT", "0"))
 WORKERS = int(os.environ.get("PEER_WORKERS", "1"))
@@ -28,10 +28,10 @@ WAIT_MS = float(os.environ.get("PEER_WAIT_MS", "1"))
 
 
 class Predictor:
-    """One network on the CPU with one thread, the same for each worker of every server."""
+    """One network on the CPU with this service's threads, the same for each worker of every server."""
 
     def __init__(self) -> None:
-        torch.set_num_threads(1)
+        torch.set_num_threads(THREADS)
         folder = Path(os.environ["PEER_ARTIFACT"])
         signature = json.loads((folder / "signature.json").read_text())
         self._input, self._output = signature["input"], signature["output"]

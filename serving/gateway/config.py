@@ -34,7 +34,7 @@ _VARIABLE = re.compile(r"\$\{([A-Z_]+)\}")
 # In nginx's quoted strings, these end the string, start a variable, or escape.
 _UNQUOTABLE = re.compile(r"[\"$\\\n]")
 _KEY = re.compile(r"(?P<key>[0-9a-fA-F]{32,128})\s+(?P<caller>[A-Za-z][A-Za-z0-9._-]{0,63});")
-# Callers' names with a meaning in nginx/limits.conf.template or in nginx's map blocks.
+# Callers' names with a meaning in nginx/keys.conf.template or in nginx's map blocks.
 _RESERVED_NAMES = ("anybody", "nobody", "default", "hostnames", "include", "volatile")
 
 
@@ -187,7 +187,7 @@ def _cors_origins(origins: Sequence[str]) -> str:
 
 
 def _callers(path: Path) -> str:
-    """The entries of the map of API keys in ``nginx/limits.conf.template``.
+    """The entries of the map of API keys in ``nginx/keys.conf.template``.
 
     The file's lines have the form of the map's entries, so nginx includes the file itself.
     """

@@ -139,7 +139,7 @@ def environment(settings: Settings, scratch: Path, inherited: Mapping[str, str] 
     own = {"TMPDIR": str(scratch), "PYTHONPATH": str(WORKER_PYTHON), COUNTS_VARIABLE: str(settings.counts)}
     if forking.available(settings):
         own |= {forking.ADDRESS_VARIABLE: str(forking.address(scratch)), forking.PYTHON_VARIABLE: sys.executable}
-    # One thread per worker: more threads than cores only wait for each other.
+    # One thread per worker also outside torch, whose threads handlers/torchscript.py sets.
     return {"OMP_NUM_THREADS": "1", **kept, **own}
 
 
