@@ -1,13 +1,10 @@
-"""Calibration of a trained network: the temperature that divides its scores, and the bins of its error."""
+"""Calibration of a trained network: the temperature that divides its scores."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the field's usual name)
 from torch import Tensor
-
-# The usual number of bins of the expected calibration error (Guo et al. 2017).
-ERROR_BINS = 15
 
 
 def fit_temperature(scores: Tensor, targets: Tensor) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from handlers.signature import Signature
+from models.evaluation import ERROR_BINS
 
 
 def card(signature: Signature, metrics: dict[str, Any], structure: str) -> str:
@@ -36,7 +37,7 @@ def card(signature: Signature, metrics: dict[str, Any], structure: str) -> str:
 | input | {shape}, {pixels} |
 | output | {signature.output.activation} over {", ".join(signature.output.labels)} |
 | test accuracy | {metrics["test_accuracy"]:.4f} |
-| expected calibration error (15 bins) | {metrics["expected_calibration_error"]:.4f} |
+| expected calibration error ({ERROR_BINS} bins) | {metrics["expected_calibration_error"]:.4f} |
 | temperature | {signature.output.temperature:.4f} |
 | parameters | {metrics["parameters"]:,} |
 | precision | {precision} |

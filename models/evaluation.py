@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torchmetrics.functional import calibration_error, confusion_matrix, f1_score, precision, recall
 
-from models.calibration import ERROR_BINS
 from models.training import correct
+
+# The usual number of bins of the expected calibration error (Guo et al. 2017).
+ERROR_BINS = 15
 
 
 def evaluate(probabilities: Tensor, targets: Tensor, activation: str, labels: tuple[str, ...]) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def evaluate(probabilities: Tensor, targets: Tensor, activation: str, labels: tu
         labels: names in order.
 
     Returns:
-        ``test_accuracy`` (share of right decisions, 0-1), ``expected_calibration_error`` (15 bins, L1),
+        ``test_accuracy`` (share of right decisions, 0-1), ``expected_calibration_error`` (``ERROR_BINS``, L1),
         ``per_class`` precision, recall and F1 by label, and ``confusion_matrix``: rows are the truth, columns the
         prediction; for independent labels one 2x2 matrix per label.
     """

@@ -181,7 +181,7 @@ def _tls(folder: Path) -> str:
 
 
 def _cors_origins(origins: Sequence[str]) -> str:
-    """The entries of the map of origins in ``nginx/limits.conf.template``: origin → Access-Control-Allow-Origin."""
+    """The entries of the map of origins in ``nginx/cors.conf.template``: origin → Access-Control-Allow-Origin."""
     # A request without an origin comes from no other page.
     return '"" "";' + " ".join('default "*";' if origin == "*" else f'"{origin}" $http_origin;' for origin in origins)
 
