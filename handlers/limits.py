@@ -1,7 +1,9 @@
 """The limits of one request, defined only here.
 
-Together they bound what a request takes in a worker: 64 MB of memory beyond its own body, whatever the body declares,
-and a tenth of a second per image on a current CPU. ``docs/api.md`` lists the limits for callers.
+Together they bound what a request takes in a worker beyond its own body, whatever the body declares. Memory: 64 MiB, or
+about 70 MB for JSON of fractions, and 256 MiB for a large picture, which only one worker of the service decodes at a
+time. Time: a tenth of a second for a picture and half a second for a large one, on a current CPU. ``docs/api.md`` lists
+the limits for callers.
 """
 
 from __future__ import annotations
@@ -15,15 +17,33 @@ EXAMPLES = 10_000
 # Examples to explain in one request: each costs some 50 forward and backward passes.
 EXPLAINED = 16
 
-# Bytes of one image file.
-IMAGE_BYTES = 12 * 1024 * 1024
+# Bytes of one image file: PIXELS without compression, at 3 bytes per pixel, and some metadata.
+IMAGE_BYTES = 40 * 1024 * 1024
 
-# Pixels that an image may declare, checked before it is decoded: 2000 x 2000. They take 16 MB at 4 bytes per pixel, and
-# 80 ms at 20 ns per pixel. For a PNG with 16 bits per channel, the limit is half of that.
-PIXELS = 4_000_000
+# Pixels that an image may declare, checked before it is decoded. Cameras of 12 megapixels give 4032 x 3024, which is
+# 12,192,768.
+PIXELS = 12_500_000
 
-# A JPEG in one scan is decoded at a quarter or an eighth of its size, so a camera's full resolution is cheap.
-JPEG_PIXELS = 24_000_000
+# A JPEG in one scan is decoded at a quarter or an eighth of its size, so that a camera's full resolution is cheap: 50
+# megapixels are up to 8192 x 6144 = 50,331,648. Such a picture takes less than an eighth of the time of a PNG's pixels.
+JPEG_PIXELS = 51_000_000
+JPEG_REDUCTION = 8
+
+# Pixels of all images of a request together, those of such a JPEG divided by JPEG_REDUCTION: 10,000 images of 100 x
+# 100.
+# A PNG takes 10 to 20 ns per pixel, WebP and AVIF 15 to 25, HEIC 30 to 50.
+REQUEST_PIXELS = 100_000_000
+
+# Decoding takes up to 16 bytes per pixel, and 19 for the formats of video codecs, whose decoders hold several copies.
+# With more pixels than these, or more bytes, an image is large: one worker of the service decodes it at a time.
+LARGE_PIXELS = 4_000_000
+LARGE_CODEC_PIXELS = 2_100_000
+LARGE_BYTES = 12 * 1024 * 1024
+
+# Memory for decoding an image, beyond its file, and for a large one. This stops a file whose content is larger than it
+# declares.
+IMAGE_MEMORY_BYTES = 64 * 1024 * 1024
+LARGE_MEMORY_BYTES = 256 * 1024 * 1024
 
 # Scans of a progressive JPEG; encoders write about 10.
 JPEG_SCANS = 64
@@ -31,10 +51,8 @@ JPEG_SCANS = 64
 # Bytes between the header segments of a JPEG, which Pillow skips one by one in 0.1 us each.
 JPEG_STRAY_BYTES = 65_536
 
-# libwebp's animation decoder, which Pillow uses, holds six copies of a picture: 50 MB for 1920 x 1080. Decoding lossy
-# WebP takes 70 ns per byte of the file; photographs of that size have half a megabyte.
-WEBP_PIXELS = 2_100_000
-WEBP_LOSSY_BYTES = 1024 * 1024
+# Bytes of a lossy WebP, AVIF or HEIC file. Video codecs take 70 to 300 ns per byte; phones write up to 4 MB.
+CODEC_BYTES = 8 * 1024 * 1024
 
 # Chunks, segments or blocks of an image file; a PNG of 12 MB has 1500 chunks of 8 kB.
 IMAGE_PIECES = 4096

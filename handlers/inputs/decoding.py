@@ -4,7 +4,7 @@
 
 Formats, by content type:
 
-    image/*                             one PNG, JPEG, WebP, GIF or BMP file
+    image/*                             one PNG, JPEG, HEIC, AVIF, WebP, GIF, TIFF or BMP file
     application/octet-stream            raw values, one example after another: uint8 pixels, or little-endian float32
                                         features; image and .npy files are recognized by their first bytes
     application/x-npy                   one array
@@ -51,7 +51,7 @@ Body = bytes | bytearray
 Kind = Literal["octets", "image", "json", "npy", "form", "multipart", "text", "none", "unknown"]
 
 ACCEPTED = {
-    "image": "an image (PNG, JPEG, WebP, GIF, BMP), raw uint8 pixels as application/octet-stream, "
+    "image": "an image (PNG, JPEG, HEIC, AVIF, WebP, GIF, TIFF, BMP), raw uint8 pixels as application/octet-stream, "
     "application/x-npy, JSON, or multipart/form-data of these",
     "vector": "JSON, raw little-endian float32 as application/octet-stream, or application/x-npy",
 }
@@ -61,11 +61,14 @@ _WRAPPERS = ("b64", "image", "image_bytes", "data", "features")
 # The members of a tensor of the Open Inference Protocol.
 _TENSOR = {"name", "shape", "datatype"}
 _TENSOR_REQUEST = (b'"inputs"', b'"datatype"')
-# The first characters of a PNG, JPEG, GIF, WebP or BMP file in base64, and of a data: URL.
-_BASE64_STARTS = (b"iVBORw0K", b"/9j/", b"R0lGOD", b"UklGR", b"Qk", b"data:image/")
+# The first characters of a PNG, JPEG, GIF, WebP, TIFF, HEIC or AVIF file in base64.
+_BASE64_START = re.compile(rb"iVBORw0K|/9j/|R0lGOD|UklGR|SUkqA|TU0AK|AAAA.GZ0eXB")
+# Text may also start with those of BMP, which are too few to tell base64 from raw pixels, and with a data: URL.
+_BASE64_TEXT_STARTS = (b"Qk", b"data:image/")
 # Numbers, texts or objects in a list, or an object. Raw pixels hardly ever start like this.
 _JSON_START = re.compile(rb'(?:\[\s*)+[-0-9"{]|\{\s*"')
-# HEIC and AVIF are missing: they start with a zero, as most raw pixels do, and are longer than one image.
+# HEIC and AVIF are missing: they start with a zero, as most raw pixels do. ``pictures`` would take such a file for raw
+# pixels only if it were called application/octet-stream and as long as one image, to the byte.
 _FILE_STARTS = image_headers.FIRST_BYTES | foreign_files.FIRST_BYTES | frozenset(npy.MAGIC[:1] + b"i/RU[{")
 _INSTANCES = re.compile(rb'"(instances|inputs)"\s*:')
 _OBJECT = re.compile(rb"\s*\{")
@@ -110,15 +113,16 @@ def decode(
     Raises:
         problems.Problem: the request cannot be decoded.
     """
+    decoder = images.Decoder(prepare)
     if len(parts) == 1 and kind_of(parts[0].content_type) != "multipart":
         if json_length is None:
-            return _decode(parts[0], signature, prepare)
-        return _inference(parts[0].body, json_length, signature, prepare)
+            return _decode(parts[0], signature, decoder)
+        return _inference(parts[0].body, json_length, signature, decoder)
     if json_length is not None:
         raise problems.Malformed(
             f"{open_inference.JSON_LENGTH_HEADER} needs a single body, got multipart/form-data; remove the header"
         )
-    return _parts(multipart.split(*parts[0][:2]) if len(parts) == 1 else parts, signature, prepare)
+    return _parts(multipart.split(*parts[0][:2]) if len(parts) == 1 else parts, signature, decoder)
 
 
 def pictures(bodies: Sequence[Body], content_type: str, signature: Signature) -> NDArray[np.uint8] | None:
@@ -153,13 +157,13 @@ def pictures(bodies: Sequence[Body], content_type: str, signature: Signature) ->
     return None
 
 
-def _parts(parts: Iterable[Part], signature: Signature, prepare: images.Prepare) -> Decoded:
+def _parts(parts: Iterable[Part], signature: Signature, decoder: images.Decoder) -> Decoded:
     decoded: list[Decoded] = []
     ignored: problems.Problem = problems.Malformed(f"the form is empty; send {ACCEPTED[signature.input.kind]}")
     count = 0
     for number, part in enumerate(parts, 1):
         try:
-            decoded.append(_decode(part, signature, prepare))
+            decoded.append(_decode(part, signature, decoder))
         except problems.Problem as problem:
             name = f" ({part.name[:40]})" if part.name else ""
             refused = type(problem)(f"part {number} of the form{name}: {problem.detail}")
@@ -181,24 +185,24 @@ def _parts(parts: Iterable[Part], signature: Signature, prepare: images.Prepare)
     return Decoded(np.concatenate([part.values for part in decoded]), False)
 
 
-def _decode(part: Part, signature: Signature, prepare: images.Prepare) -> Decoded:
+def _decode(part: Part, signature: Signature, decoder: images.Decoder) -> Decoded:
     body, content_type = part.body, part.content_type
     if not body:
         raise problems.Malformed(f"the body is empty; send {ACCEPTED[signature.input.kind]}")
     kind = kind_of(content_type)
     # Whatever its type: many programs make one up, and no other format starts like an image file.
     if kind == "image" or image_headers.sniff(body):
-        return _image(body, signature, prepare)
+        return _image(body, signature, decoder)
     if kind == "npy" or body.startswith(npy.MAGIC):
         return _array(npy.read(body), signature)
     if kind == "json":
-        return _json(body, signature, prepare)
+        return _json(body, signature, decoder)
     if kind == "octets":
-        return _by_content(body, "text", signature, prepare) if _is_text(body) else _octets(body, signature)
+        return _by_content(body, "text", signature, decoder) if _is_text(body) else _octets(body, signature)
     if kind in ("multipart", "unknown"):
         refusal = foreign_files.refusal(body) or f"content type {content_type[:80]!r} is not supported"
         raise problems.UnsupportedFormat(f"{refusal}; send {ACCEPTED[signature.input.kind]}")
-    return _by_content(body, kind, signature, prepare)
+    return _by_content(body, kind, signature, decoder)
 
 
 @functools.lru_cache(maxsize=256)
@@ -222,23 +226,24 @@ def kind_of(content_type: str) -> Kind:
     return "unknown" if name else "none"
 
 
-def _by_content(body: Body, kind: Kind, signature: Signature, prepare: images.Prepare) -> Decoded:
+def _by_content(body: Body, kind: Kind, signature: Signature, decoder: images.Decoder) -> Decoded:
     # The two ends only, because the whole body may be large.
     head, tail = bytes(body[:_EDGE_BYTES]).lstrip(), bytes(body[-_EDGE_BYTES:]).rstrip()
     # By the first byte alone, raw pixels that start with 91 would be a list.
     if head.startswith(json_numbers.BYTE_ORDER_MARK) or (head and tail and _JSON_ENDS.get(head[0]) == tail[-1]):
-        return _json(body, signature, prepare)
-    if head.startswith(_BASE64_STARTS) and not (kind == "form" and b"%" in body):
+        return _json(body, signature, decoder)
+    is_base64 = _BASE64_START.match(head) or head.startswith(_BASE64_TEXT_STARTS)
+    if is_base64 and not (kind == "form" and b"%" in body):
         if len(body) > limits.JSON_BYTES:
             raise problems.TooLarge(
                 f"the base64 text is too long ({len(body)} bytes, limit {limits.JSON_BYTES}); send the file itself"
             )
-        return _base64(body.decode("latin-1"), signature, prepare)
+        return _base64(body.decode("latin-1"), signature, decoder)
     if kind == "none" and len(body) % signature.input.example_bytes == 0:
         return _octets(body, signature)
     if kind == "form" and len(body) <= limits.JSON_BYTES:
         with suppress(problems.UnsupportedFormat):
-            return _parts(multipart.split_url_encoded(body), signature, prepare)
+            return _parts(multipart.split_url_encoded(body), signature, decoder)
     hint = "; curl sends a file unchanged with --data-binary, not with -d" if kind == "form" else ""
     refusal = foreign_files.refusal(body) or "unrecognized content"
     raise problems.UnsupportedFormat(
@@ -258,7 +263,7 @@ def _is_file(body: Body) -> bool:
 
 def _is_text(body: Body) -> bool:
     """Whether a body without a type of its own is base64 or JSON."""
-    return (body.startswith(_BASE64_STARTS[:4]) or _JSON_START.match(body[:_EDGE_BYTES]) is not None) and body.isascii()
+    return bool(_BASE64_START.match(body) or _JSON_START.match(body[:_EDGE_BYTES])) and body.isascii()
 
 
 def _octets(body: Body, signature: Signature) -> Decoded:
@@ -278,14 +283,14 @@ def _octets(body: Body, signature: Signature) -> Decoded:
     return Decoded(values if expected.kind == "image" else validation.from_array(values, signature).values, count == 1)
 
 
-def _image(body: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
+def _image(body: Body, signature: Signature, decoder: images.Decoder) -> Decoded:
     if signature.input.kind != "image":
         raise problems.UnsupportedFormat(f"this model takes no images; send {ACCEPTED['vector']}")
     height, width = signature.input.shape
-    return Decoded(images.decode(body, (height, width), prepare)[np.newaxis], True)
+    return Decoded(decoder.decode(body, (height, width))[np.newaxis], True)
 
 
-def _base64(text: str, signature: Signature, prepare: images.Prepare) -> Decoded:
+def _base64(text: str, signature: Signature, decoder: images.Decoder) -> Decoded:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     body = _from_base64(text)
@@ -295,7 +300,7 @@ def _base64(text: str, signature: Signature, prepare: images.Prepare) -> Decoded
         body = _from_base64(text + "=" * (-len(text) % 4))
     if body is None:
         raise problems.Malformed("the string is not valid base64; send an image file in base64")
-    return _image(body, signature, prepare)
+    return _image(body, signature, decoder)
 
 
 def _from_base64(text: str) -> bytes | None:
@@ -307,17 +312,17 @@ def _from_base64(text: str) -> bytes | None:
     return body if len(body) == len(text) * 3 // 4 - text.count("=", -2) else None
 
 
-def _inference(body: Body, json_length: int | None, signature: Signature, prepare: images.Prepare) -> Decoded:
+def _inference(body: Body, json_length: int | None, signature: Signature, decoder: images.Decoder) -> Decoded:
     if json_length and json_length > limits.JSON_BYTES:
         raise problems.TooLarge(
             f"the inference request's JSON is too long ({json_length} bytes, limit {limits.JSON_BYTES}); "
             "send the tensor in binary form"
         )
-    values, request = open_inference.parse(body, json_length, signature, prepare)
+    values, request = open_inference.parse(body, json_length, signature, decoder)
     return Decoded(values, False, request)
 
 
-def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
+def _json(text: Body, signature: Signature, decoder: images.Decoder) -> Decoded:
     if len(text) > limits.JSON_PIECE_BYTES and (decoded := _long_json(text, signature)):
         return decoded
     # bytearray.removeprefix() would copy a text without the mark too.
@@ -327,16 +332,16 @@ def _json(text: Body, signature: Signature, prepare: images.Prepare) -> Decoded:
     # single byte because finding a byte is many times faster than finding a word.
     is_request = b'"' in text and all(name in text for name in _TENSOR_REQUEST) and b'"instances"' not in text
     if is_request and _OBJECT.match(text):
-        return _inference(text, None, signature, prepare)
+        return _inference(text, None, signature, decoder)
     document = json_numbers.load(text)
     may_hold_booleans = b"e" in text and (b"true" in text or b"false" in text)
-    reader = _JsonReader(signature, prepare, may_hold_booleans)
+    reader = _JsonReader(signature, decoder, may_hold_booleans)
     if type(document) is dict:
         if "instances" in document:
             return Decoded(reader.instances(document["instances"]), False, "predictions")
         if "inputs" in document:
             if _are_tensors(document["inputs"]):
-                return _inference(text, None, signature, prepare)
+                return _inference(text, None, signature, decoder)
             return Decoded(reader.inputs(document["inputs"]), False, "predictions")
     return reader.examples(document)
 
@@ -387,7 +392,7 @@ class _JsonReader(NamedTuple):
     """Turns one parsed JSON document into examples."""
 
     signature: Signature
-    prepare: images.Prepare
+    decoder: images.Decoder
     may_hold_booleans: bool
 
     def instances(self, members: Any) -> NDArray[Any]:
@@ -428,7 +433,7 @@ class _JsonReader(NamedTuple):
                 return Decoded(self._joined(value), False)
             return _array(self._numbers(value), self.signature)
         if type(value) is str:
-            return _base64(value, self.signature, self.prepare)
+            return _base64(value, self.signature, self.decoder)
         if type(value) is dict:
             return self.examples(self._unwrapped(value), is_member)
         raise problems.Unprocessable(

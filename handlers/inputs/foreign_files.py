@@ -12,12 +12,12 @@ _PATTERNS = (
     ("PDF", rb"%PDF-"),
     ("zip", rb"PK\x03\x04|PK\x05\x06"),
     ("gzip", rb"\x1f\x8b\x08[\0-\x1f]"),
-    ("HEIC", rb".{4}ftyp(?:hei|hev|mif1|msf1)"),
-    ("AVIF", rb".{4}ftypavi"),
+    # image_headers reads still pictures in these containers. Left are sequences, and pictures of other codecs.
+    ("HEIF sequence", rb".{4}ftyp(?:hei|hev|mif1|msf1)"),
     ("MP4 video", rb".{4}ftyp"),
     ("JPEG 2000", rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"),
     ("JPEG XL", rb"\0\0\0\x0cJXL "),
-    ("TIFF", rb"II\*\0|MM\0\*|II\+\0|MM\0\+"),
+    ("BigTIFF", rb"II\+\0|MM\0\+"),
     ("PSD", rb"8BPS\0[\1\2]"),
     # The place of the first picture's data follows from the number of pictures.
     (

@@ -4,39 +4,118 @@ Pillow trusts these files. A few bytes can declare gigabytes of pixels, and its 
 can run for minutes. The walk through the headers here costs almost nothing.
 
 Sources: PNG (W3C Recommendation, third edition), JPEG (ITU-T T.81), GIF89a, WebP container (RFC 9649), BMP
-(BITMAPINFOHEADER and its relatives).
+(BITMAPINFOHEADER and its relatives), TIFF 6.0, HEIC and AVIF containers (ISO/IEC 14496-12 and 23008-12).
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from handlers import limits, problems
 from handlers.inputs import foreign_files
 
-# The first bytes of files in the accepted formats.
-FIRST_BYTES = frozenset(b"\x89\xffRGB")
+# The first bytes of files in the accepted formats, except HEIC and AVIF, which start with a zero.
+FIRST_BYTES = frozenset(b"\x89\xffRGBIM")
+NAMES = "PNG, JPEG, HEIC, AVIF, WebP, GIF, TIFF or BMP"
+# The end of every refusal of a size.
+SMALLER = "send a smaller picture, such as 1000x1000 pixels; the answer is the same"
 
-# The first byte of each header in use, which is its length: BITMAPCOREHEADER to BITMAPV5HEADER.
-_BMP_HEADERS = [bytes([length]) for length in (12, 40, 52, 56, 64, 108, 124)]
-_BMP_UNCOMPRESSED = (0, 3)
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-_JPEG_BASELINE = (0xC0, 0xC1)
+# Formats of video codecs, whose decoders hold several copies of a picture.
+_CODEC_FORMATS = ("WEBP", "AVIF", "HEIC")
+
+# A PNG's color types: gray, RGB, palette, gray with alpha, RGB with alpha.
+_PNG_COLOR_TYPES = (0, 2, 3, 4, 6)
+
+# SOF0 (baseline) and SOF1 (extended sequential): the frames that one scan can complete.
+_JPEG_SEQUENTIAL = (0xC0, 0xC1)
 # Every SOFn marker. Three markers in that range mean something else: DHT, JPG and DAC.
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Markers without a length: TEM and RSTn.
 _JPEG_BARE_MARKERS = frozenset((0x01, *range(0xD0, 0xD8)))
+# Bytes of the length itself, which a segment's length includes.
+_JPEG_LENGTH_BYTES = 2
+# Pillow parses the segments of this name, which can hold thousands of resources each. Photoshop writes one or two.
+_JPEG_RESOURCES_NAME = b"Photoshop 3.0\0"
+_JPEG_RESOURCES = 8
+
+# The first byte of each BMP header in use, which is its length: BITMAPCOREHEADER to BITMAPV5HEADER.
+_BMP_CORE_HEADER = 12
+_BMP_HEADERS = [bytes([length]) for length in (_BMP_CORE_HEADER, 40, 52, 56, 64, 108, 124)]
+# BI_RGB, and BI_BITFIELDS, which only orders the channels.
+_BMP_UNCOMPRESSED = (0, 3)
+
+# Byte order, version, and the place of the first directory.
+_TIFF_HEADER_BYTES = 8
+# Tags of a TIFF's directory, and the values of those that may be missing.
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = (
+    256,
+    257,
+    258,
+    259,
+    262,
+    339,
+)
+_TIFF_DEFAULTS = {_TIFF_BITS: 1, _TIFF_COMPRESSION: 1, _TIFF_PHOTOMETRIC: 0, _TIFF_SAMPLES: 1}
+# None, the three of fax machines, LZW, JPEG, Deflate, PackBits, and the older number of Deflate.
+_TIFF_COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32773, 32946)
+# White is zero, black is zero, RGB, palette, CMYK, YCbCr.
+_TIFF_PHOTOMETRICS = (0, 1, 2, 3, 5, 6)
+_TIFF_DEPTHS = (1, 2, 4, 8, 16)
+_TIFF_UNSIGNED = 1
+# Types of a value -> struct's code: BYTE, SHORT, LONG.
+_TIFF_TYPES = {1: "B", 3: "H", 4: "I"}
+# BYTE, ASCII, SBYTE and UNDEFINED: Pillow keeps such values as bytes, and turns all others into Python numbers.
+_TIFF_BYTES = (1, 2, 6, 7)
+
+# The brands of a file with a still picture. The others are sequences, or name another codec.
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis")
+_AVIF_BRANDS = (b"avif", b"avis")
+# A brand without a codec. One of the compatible brands after it names the codec.
+_HEIF_BRAND = b"mif1"
+# A file names up to a dozen brands; more are not read.
+_BRANDS_END = 64
+# Sizes of a box with another meaning: 8 bytes after its name hold the size, or it reaches to the end.
+_SIZE_FOLLOWS, _TO_THE_END = 1, 0
+# Version and flags, with which the content of some boxes starts.
+_FULL_BOX_BYTES = 4
+
+
+class _Declared(NamedTuple):
+    """The size that a file declares, and whether it is a JPEG that can be decoded at a reduced size in one scan."""
+
+    width: int
+    height: int
+    in_one_scan: bool = False
+
+
+class Header(NamedTuple):
+    """What decoding a file takes.
+
+    Attributes:
+        format: PNG, JPEG, WEBP, GIF, BMP, TIFF, HEIC or AVIF.
+        pixels: as the file declares.
+        effort: pixels of a PNG that take as long to decode.
+        is_large: decoding takes more memory than every worker may take at once.
+    """
+
+    format: str
+    pixels: int
+    effort: int
+    is_large: bool
 
 
 def sniff(body: bytes | bytearray | memoryview) -> str | None:
-    """The format that the first bytes declare: PNG, JPEG, WEBP, GIF or BMP; ``None`` for anything else.
+    """The format that the first bytes declare, as ``Header.format``; ``None`` for anything else.
 
     Raw pixels must not pass as a file, so BMP is recognized by more than its two letters.
     """
     # The first byte rules out a file for most raw pixels.
-    if not body or body[0] not in FIRST_BYTES:
+    if not body:
         return None
+    if body[0] not in FIRST_BYTES:
+        return _sniff_heif(body) if body[0] == 0 and body[4:8] == b"ftyp" else None
     start = bytes(body[:18])
     if start[:8] == b"\x89PNG\r\n\x1a\n":
         return "PNG"
@@ -47,16 +126,24 @@ def sniff(body: bytes | bytearray | memoryview) -> str | None:
         return "WEBP"
     if start[:6] in (b"GIF87a", b"GIF89a"):
         return "GIF"
+    if start[:4] in (b"II*\0", b"MM\0*"):
+        return "TIFF"
     if start[:2] == b"BM" and start[6:10] == bytes(4) and start[14:15] in _BMP_HEADERS and start[15:18] == bytes(3):
         return "BMP"
     return None
 
 
-def inspect(body: bytes) -> str:
-    """Read a file's headers and refuse a file that would cost too much to decode.
+def _sniff_heif(body: bytes | bytearray | memoryview) -> str | None:
+    brand = bytes(body[8:12])
+    if brand == _HEIF_BRAND:
+        end = min(int.from_bytes(body[:4], "big"), _BRANDS_END)
+        compatible = [bytes(body[place : place + 4]) for place in range(16, end, 4)]
+        brand = next((name for name in compatible if name in (*_AVIF_BRANDS, *_HEIC_BRANDS)), brand)
+    return "AVIF" if brand in _AVIF_BRANDS else "HEIC" if brand in _HEIC_BRANDS else None
 
-    Returns:
-        Pillow's name of the format.
+
+def inspect(body: bytes | bytearray) -> Header:
+    """Read a file's headers and refuse a file that would cost too much to decode.
 
     Raises:
         problems.UnsupportedFormat: not an accepted format, or a rare form of one (compressed BMP).
@@ -66,16 +153,22 @@ def inspect(body: bytes) -> str:
     format_ = sniff(body)
     if format_ is None:
         refusal = foreign_files.refusal(body) or "unrecognized image format"
-        raise problems.UnsupportedFormat(f"{refusal}; send PNG, JPEG, WebP, GIF or BMP")
+        raise problems.UnsupportedFormat(f"{refusal}; send {NAMES}")
     try:
-        width, height, limit = _READERS[format_](body)
+        declared = _READERS[format_](body)
     except (IndexError, ValueError, struct.error):
         raise problems.Malformed(f"the {format_} image is truncated") from None
+    width, height, in_one_scan = declared
     if width < 1 or height < 1:
         raise problems.Malformed(f"the {format_} image must have at least 1x1 pixels, got {width}x{height}")
-    if width * height > limit:
-        raise problems.TooLarge(f"the {format_} image is too large ({width}x{height} pixels, limit {limit} pixels)")
-    return format_
+    pixels, limit = width * height, limits.JPEG_PIXELS if in_one_scan else limits.PIXELS
+    if pixels > limit:
+        raise problems.TooLarge(
+            f"the {format_} image is too large ({width}x{height} pixels, limit {limit} pixels); {SMALLER}"
+        )
+    many = limits.LARGE_CODEC_PIXELS if format_ in _CODEC_FORMATS else limits.LARGE_PIXELS
+    is_large = (pixels > many and not in_one_scan) or len(body) > limits.LARGE_BYTES
+    return Header(format_, pixels, pixels // limits.JPEG_REDUCTION if in_one_scan else pixels, is_large)
 
 
 def _too_many_pieces(format_: str) -> problems.TooLarge:
@@ -84,10 +177,10 @@ def _too_many_pieces(format_: str) -> problems.TooLarge:
     )
 
 
-def _png(body: bytes) -> tuple[int, int, int]:
+def _png(body: bytes | bytearray) -> _Declared:
     width, height = struct.unpack_from(">II", body, 16)
-    channels = _PNG_CHANNELS.get(body[25])
-    if channels is None or body[12:16] != b"IHDR":
+    color_type = body[25]
+    if color_type not in _PNG_COLOR_TYPES or body[12:16] != b"IHDR":
         raise problems.Malformed("the PNG image has no valid header")
     place = 8
     for _ in range(limits.IMAGE_PIECES):
@@ -100,11 +193,10 @@ def _png(body: bytes) -> tuple[int, int, int]:
             break
     else:
         raise _too_many_pieces("PNG")
-    # With 16 bits per channel, unpacking takes twice the time and memory.
-    return width, height, limits.PIXELS if channels * body[24] <= 32 else limits.PIXELS // 2
+    return _Declared(width, height)
 
 
-def _jpeg(body: bytes) -> tuple[int, int, int]:
+def _jpeg(body: bytes | bytearray) -> _Declared:
     place, frame, stray = 2, 0, 0
     for _ in range(limits.IMAGE_PIECES):
         # Webcams and older phones leave bytes between segments, which every decoder skips.
@@ -128,42 +220,41 @@ def _jpeg(body: bytes) -> tuple[int, int, int]:
         else:
             if marker in _JPEG_FRAMES:
                 frame = place
-            place += 2 + max(struct.unpack_from(">H", body, place + 2)[0], 2)
+            # A shorter length is an error that decoders skip.
+            place += 2 + max(struct.unpack_from(">H", body, place + 2)[0], _JPEG_LENGTH_BYTES)
     else:
         raise _too_many_pieces("JPEG")
-    # Pillow parses these segments, which can hold thousands of resources each. Photoshop writes one or two segments.
-    if body.count(b"Photoshop 3.0\0", 0, place) > 8:
+    if body.count(_JPEG_RESOURCES_NAME, 0, place) > _JPEG_RESOURCES:
         raise _too_many_pieces("JPEG")
     if not frame:
         raise problems.Malformed("the JPEG image has no frame header before its first scan")
     height, width = struct.unpack_from(">HH", body, frame + 5)
-    if body[frame + 1] in _JPEG_BASELINE and body[place + 4] == body[frame + 9]:
-        return width, height, limits.JPEG_PIXELS
+    # The scan's number of components is the frame's, so this scan completes the picture.
+    if body[frame + 1] in _JPEG_SEQUENTIAL and body[place + 4] == body[frame + 9]:
+        return _Declared(width, height, in_one_scan=True)
     # The decoder keeps all coefficients of a picture in several scans, and each scan visits all of them.
     if body.count(b"\xff\xda") > limits.JPEG_SCANS:
         raise _too_many_pieces("JPEG")
-    return width, height, limits.PIXELS
+    return _Declared(width, height)
 
 
-def _webp(body: bytes) -> tuple[int, int, int]:
+def _webp(body: bytes | bytearray) -> _Declared:
     kind = body[12:16]
-    if len(body) > limits.WEBP_LOSSY_BYTES and b"VP8L" not in body:
-        raise problems.TooLarge(
-            f"the lossy WebP file is too large ({len(body)} bytes, limit {limits.WEBP_LOSSY_BYTES}); send it as JPEG"
-        )
+    if len(body) > limits.CODEC_BYTES and b"VP8L" not in body:
+        raise _too_many_bytes(body, "lossy WebP")
     if kind == b"VP8X":
         width, width_high, height, height_high = struct.unpack_from("<HBHB", body, 24)
-        return 1 + width + (width_high << 16), 1 + height + (height_high << 16), limits.WEBP_PIXELS
+        return _Declared(1 + width + (width_high << 16), 1 + height + (height_high << 16))
     if kind == b"VP8L":
         (bits,) = struct.unpack_from("<I", body, 21)
-        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), limits.WEBP_PIXELS
+        return _Declared(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
     if kind == b"VP8 ":
         width, height = struct.unpack_from("<HH", body, 26)
-        return width & 0x3FFF, height & 0x3FFF, limits.WEBP_PIXELS
+        return _Declared(width & 0x3FFF, height & 0x3FFF)
     raise problems.Malformed("the WebP image starts with an unknown chunk")
 
 
-def _gif(body: bytes) -> tuple[int, int, int]:
+def _gif(body: bytes | bytearray) -> _Declared:
     width, height = struct.unpack_from("<HH", body, 6)
     place = 13 + (3 << (body[10] & 7) + 1 if body[10] & 0x80 else 0)
     in_extension = False
@@ -177,7 +268,7 @@ def _gif(body: bytes) -> tuple[int, int, int]:
             in_extension = True
         elif block == 0x2C:
             left, top, across, down = struct.unpack_from("<HHHH", body, place + 1)
-            return max(width, left + across), max(height, top + down), limits.PIXELS
+            return _Declared(max(width, left + across), max(height, top + down))
         elif block == 0x3B:
             raise problems.Malformed("the GIF image contains no picture")
         else:
@@ -185,22 +276,121 @@ def _gif(body: bytes) -> tuple[int, int, int]:
     raise _too_many_pieces("GIF")
 
 
-def _bmp(body: bytes) -> tuple[int, int, int]:
-    if body[14] == 12:
-        return (*struct.unpack_from("<HH", body, 18), limits.PIXELS)
+def _bmp(body: bytes | bytearray) -> _Declared:
+    if body[14] == _BMP_CORE_HEADER:
+        return _Declared(*struct.unpack_from("<HH", body, 18))
     width, height, _, compression = struct.unpack_from("<IIII", body, 18)
     if compression not in _BMP_UNCOMPRESSED:
         raise problems.UnsupportedFormat(
             "compressed BMP images are not supported; save the image uncompressed, or as PNG"
         )
     # A negative height means that the rows run from top to bottom.
-    return width, min(height, 2**32 - height), limits.PIXELS
+    return _Declared(width, min(height, 2**32 - height))
 
 
-_READERS: dict[str, Callable[[bytes], tuple[int, int, int]]] = {
+def _tiff(body: bytes | bytearray) -> _Declared:
+    order = "<" if body[:1] == b"I" else ">"
+    (start,) = struct.unpack_from(order + "I", body, 4)
+    if start < _TIFF_HEADER_BYTES:
+        raise problems.Malformed("the TIFF image has no valid header")
+    (entries,) = struct.unpack_from(order + "H", body, start)
+    if entries > limits.IMAGE_PIECES:
+        raise _too_many_pieces("TIFF")
+    values = dict(_TIFF_DEFAULTS)
+    for place in range(start + 2, start + 2 + 12 * entries, 12):
+        tag, kind, count = struct.unpack_from(order + "HHI", body, place)
+        # Such as the positions of a picture's strips.
+        if kind not in _TIFF_BYTES and count > limits.IMAGE_PIECES:
+            raise _too_many_pieces("TIFF")
+        if tag in (_TIFF_WIDTH, _TIFF_HEIGHT, *_TIFF_DEFAULTS) and kind in _TIFF_TYPES:
+            # Values of more than 4 bytes are elsewhere. One of each channel's values stands for all.
+            code = order + _TIFF_TYPES[kind]
+            is_elsewhere = count * struct.calcsize(code) > 4
+            first = struct.unpack_from(order + "I", body, place + 8)[0] if is_elsewhere else place + 8
+            (values[tag],) = struct.unpack_from(code, body, first)
+    if _TIFF_WIDTH not in values or _TIFF_HEIGHT not in values:
+        raise problems.Malformed("the TIFF image declares no size")
+    bits, photometric = values[_TIFF_BITS], values[_TIFF_PHOTOMETRIC]
+    if (
+        values[_TIFF_COMPRESSION] not in _TIFF_COMPRESSIONS
+        or photometric not in _TIFF_PHOTOMETRICS
+        or bits not in _TIFF_DEPTHS
+        or values[_TIFF_SAMPLES] != _TIFF_UNSIGNED
+        # Pillow does not invert such a picture.
+        or (bits == 16 and photometric == 0)
+    ):
+        raise problems.UnsupportedFormat(
+            f"this kind of TIFF is not supported (compression {values[_TIFF_COMPRESSION]}, photometric {photometric}, "
+            f"{bits} bits, sample format {values[_TIFF_SAMPLES]}); save it with 8 bits and without compression, or as "
+            "PNG"
+        )
+    return _Declared(values[_TIFF_WIDTH], values[_TIFF_HEIGHT])
+
+
+def _heic(body: bytes | bytearray) -> _Declared:
+    return _heif(body, "HEIC")
+
+
+def _avif(body: bytes | bytearray) -> _Declared:
+    return _heif(body, "AVIF")
+
+
+def _heif(body: bytes | bytearray, format_: str) -> _Declared:
+    """The largest of the sizes that the file declares: of its picture, its tiles, its thumbnail and its masks."""
+    if len(body) > limits.CODEC_BYTES:
+        raise _too_many_bytes(body, format_)
+    boxes = _Boxes(body, format_)
+    sizes = [
+        _Declared(*struct.unpack_from(">II", body, size + _FULL_BOX_BYTES))
+        for meta, meta_end in boxes.named(b"meta", 0, len(body))
+        for properties, properties_end in boxes.named(b"iprp", meta + _FULL_BOX_BYTES, meta_end)
+        for container, container_end in boxes.named(b"ipco", properties, properties_end)
+        for size, _ in boxes.named(b"ispe", container, container_end)
+    ]
+    if not sizes:
+        raise problems.Malformed(f"the {format_} file declares no picture's size")
+    return max(sizes, key=lambda size: size.width * size.height)
+
+
+class _Boxes:
+    """The boxes of a HEIC or AVIF file, of which ``limits.IMAGE_PIECES`` are read."""
+
+    def __init__(self, body: bytes | bytearray, format_: str) -> None:
+        self._body = body
+        self._format = format_
+        self._count = iter(range(limits.IMAGE_PIECES))
+
+    def named(self, name: bytes, place: int, end: int) -> Iterator[tuple[int, int]]:
+        """Start and end of the content of each box of this name between two places."""
+        for _ in self._count:
+            if place == end:
+                return
+            size, header = *struct.unpack_from(">I", self._body, place), 8
+            if size == _SIZE_FOLLOWS:
+                size, header = *struct.unpack_from(">Q", self._body, place + 8), 16
+            elif size == _TO_THE_END:
+                size = end - place
+            if size < header or place + size > end:
+                raise problems.Malformed(f"the {self._format} image is truncated")
+            if self._body[place + 4 : place + 8] == name:
+                yield place + header, place + size
+            place += size
+        raise _too_many_pieces(self._format)
+
+
+def _too_many_bytes(body: bytes | bytearray, format_: str) -> problems.TooLarge:
+    return problems.TooLarge(
+        f"the {format_} file is too large ({len(body)} bytes, limit {limits.CODEC_BYTES}); {SMALLER}"
+    )
+
+
+_READERS: dict[str, Callable[[bytes | bytearray], _Declared]] = {
     "PNG": _png,
     "JPEG": _jpeg,
     "WEBP": _webp,
     "GIF": _gif,
     "BMP": _bmp,
+    "TIFF": _tiff,
+    "HEIC": _heic,
+    "AVIF": _avif,
 }

@@ -2,16 +2,18 @@
 
 Steps::
 
-    bytes ──► image_headers: format and size ──► Pillow, at reduced size if large ──► 8 bits, upright, on white
+    bytes ──► image_headers: format and size ──► large_images: memory ──► Pillow ──► 8 bits, upright, on white
           ──► gray, opaque and of the model's size: unchanged
           ──► anything else: photographs, or with ``prepare=none`` resized only
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import struct
+import time
 import warnings
 import zlib
 from collections.abc import Callable
@@ -19,10 +21,20 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from handlers import limits, problems
-from handlers.inputs import image_headers, photographs
+from handlers.inputs import image_headers, large_images, photographs
 
 Body = bytes | bytearray | memoryview
 Prepare = Literal["auto", "none", "photo"]
@@ -33,6 +45,8 @@ _WORKING_EDGE_PX = 280
 
 # Pillow's default, 64 MB of unpacked text chunks, is all the memory that one request may take (handlers.limits).
 PngImagePlugin.MAX_TEXT_MEMORY = 4 * 1024 * 1024
+# A worker has one core (serving.torchserve.jvm.environment), and each thread's stack would count as memory.
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # Pillow warns about oddities in callers' files, which would fill the operator's log.
 warnings.filterwarnings("ignore", module="PIL")
 
@@ -44,6 +58,26 @@ class _JpegFile(JpegImagePlugin.JpegImageFile):
         pass
 
 
+class _TiffFile(TiffImagePlugin.TiffImageFile):
+    """A TIFF reader that parses no directories beside the picture's own."""
+
+    def load_end(self) -> None:
+        ImageOps.exif_transpose(self, in_place=True)
+
+
+def _heic(file: io.BytesIO) -> Image.Image:
+    """Decode a HEIC file. Its container's rotation is applied; the Exif orientation, which repeats that, is ignored."""
+    # Imported here because most workers never need it.
+    import pi_heif
+
+    pi_heif.options.DECODE_THREADS = 1
+    pi_heif.options.THUMBNAILS = pi_heif.options.DEPTH_IMAGES = pi_heif.options.AUX_IMAGES = False
+    container = pi_heif.open_heif(file, remove_stride=False)
+    picture = container[container.primary_index]
+    pixels = picture.data
+    return Image.frombytes(picture.mode, picture.size, pixels, "raw", picture.mode, picture.stride)
+
+
 # Image.open tries each format in turn, which costs a tenth of decoding a small PNG.
 _READERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
     "PNG": PngImagePlugin.PngImageFile,
@@ -51,7 +85,14 @@ _READERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
     "WEBP": WebPImagePlugin.WebPImageFile,
     "GIF": GifImagePlugin.GifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": _TiffFile,
+    "HEIC": _heic,
+    "AVIF": AvifImagePlugin.AvifImageFile,
 }
+# Their libraries allocate what the content declares, which may be more than what the container declares.
+_LIMITED_FORMATS = ("TIFF", "HEIC", "AVIF")
+# In libheif's message, if an allocation failed, or would be more than the container declares.
+_HEIC_OUT_OF_MEMORY = "Memory allocation error"
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -65,45 +106,95 @@ _ORIENTATION_TAG = 0x0112
 _PNG_END = struct.pack(">I4sI", 0, b"IEND", zlib.crc32(b"IEND"))
 
 
-def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDArray[np.uint8]:
-    """Decode one image.
+class Decoder:
+    """Decodes the images of one request.
 
     Args:
-        body: a PNG, JPEG, WebP, GIF (its first picture) or BMP file, of any mode and size within ``handlers.limits``.
-        shape: height and width of the result.
-        prepare: ``auto`` leaves a gray, opaque image of exactly ``shape`` unchanged, and converts any other as
+        prepare: ``auto`` leaves a gray, opaque image of exactly the model's size unchanged, and converts any other as
             Fashion-MNIST's authors did; ``none`` only resizes; ``photo`` always converts.
-
-    Returns:
-        uint8 ``[height, width]``; after a conversion the background is black.
-
-    Raises:
-        problems.UnsupportedFormat: not an accepted format.
-        problems.Malformed: an accepted format, but damaged or truncated.
-        problems.TooLarge: more bytes or pixels than ``handlers.limits`` allows.
     """
-    if len(body) > limits.IMAGE_BYTES:
-        raise problems.TooLarge(f"the image file is too large ({len(body)} bytes, limit {limits.IMAGE_BYTES})")
-    body = bytes(body)
-    if prepare != "photo" and (pixels := bare_png(body, shape)) is not None:
-        return pixels
-    format_ = image_headers.inspect(body)
+
+    def __init__(self, prepare: Prepare = "auto") -> None:
+        self._prepare = prepare
+        self._effort = 0
+        self._began = time.monotonic()
+
+    def decode(self, body: Body, shape: tuple[int, int]) -> NDArray[np.uint8]:
+        """Decode one image.
+
+        Args:
+            body: an image file in a format of ``image_headers.NAMES``, of any mode and size within ``handlers.limits``.
+                Of several pictures, the first or the primary one is decoded.
+            shape: height and width of the result.
+
+        Returns:
+            uint8 ``[height, width]``; after a conversion the background is black.
+
+        Raises:
+            problems.UnsupportedFormat: not an accepted format.
+            problems.Malformed: an accepted format, but damaged or truncated.
+            problems.TooLarge: more bytes or pixels than ``handlers.limits`` allows.
+            problems.Unavailable: other workers decode large images.
+        """
+        if len(body) > limits.IMAGE_BYTES:
+            raise problems.TooLarge(
+                f"the image file is too large ({len(body)} bytes, limit {limits.IMAGE_BYTES}); {image_headers.SMALLER}"
+            )
+        if isinstance(body, memoryview):
+            body = bytes(body)
+        if self._prepare != "photo" and (pixels := bare_png(body, shape)) is not None:
+            return pixels
+        header = image_headers.inspect(body)
+        self._effort += header.effort
+        if self._effort > limits.REQUEST_PIXELS:
+            raise problems.TooLarge(
+                f"the images of the request have more than {limits.REQUEST_PIXELS} pixels together; send fewer at "
+                f"once, or {image_headers.SMALLER.removeprefix('send ')}"
+            )
+        with contextlib.ExitStack() as stack:
+            if header.is_large:
+                stack.enter_context(large_images.turn(self._began + large_images.WAIT_S))
+                stack.enter_context(large_images.memory_limit(limits.LARGE_MEMORY_BYTES))
+            elif header.format in _LIMITED_FORMATS:
+                stack.enter_context(large_images.memory_limit(limits.IMAGE_MEMORY_BYTES))
+            return _decode(body, header, shape, self._prepare)
+
+
+def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDArray[np.uint8]:
+    """Decode a request's only image, as ``Decoder.decode``."""
+    return Decoder(prepare).decode(body, shape)
+
+
+def _decode(
+    body: bytes | bytearray, header: image_headers.Header, shape: tuple[int, int], prepare: Prepare
+) -> NDArray[np.uint8]:
     try:
-        image = _READERS[format_](io.BytesIO(body))
+        image = _READERS[header.format](io.BytesIO(body))
+        if image.width * image.height > header.pixels:
+            raise problems.Malformed(f"the {header.format} image contains a larger picture than it declares")
         plain = image.mode == "L" and "transparency" not in image.info and "exif" not in image.info
         if plain and image.size == shape[::-1] and prepare != "photo":
             return np.frombuffer(image.tobytes(), np.uint8).reshape(shape)
         picture, opaque = _normal(image)
-    except MemoryError:
+    except problems.Problem:
         raise
     except Exception as error:  # noqa: BLE001 (Pillow raises nearly any type for a damaged file)
-        raise problems.Malformed(f"the {format_} image is damaged: {str(error)[:200]}") from None
+        if isinstance(error, MemoryError) or _HEIC_OUT_OF_MEMORY in str(error):
+            raise _too_much_memory(error, header) from None
+        raise problems.Malformed(f"the {header.format} image is damaged: {str(error)[:200]}") from None
     if prepare == "none":
         # Averaging areas restores a picture that was enlarged by a whole factor.
         return np.asarray(picture.convert("L").resize(shape[::-1], Image.Resampling.BOX))
     if prepare == "auto" and opaque and picture.size == shape[::-1] and _is_gray(picture):
         return np.asarray(picture.convert("L"))
     return photographs.convert(picture.convert("RGB"), shape)
+
+
+def _too_much_memory(error: Exception, header: image_headers.Header) -> Exception:
+    """The problem of an image that needs more memory than allowed; the error itself if the worker has none."""
+    if not header.is_large and header.format not in _LIMITED_FORMATS:
+        return error
+    return problems.TooLarge(f"the {header.format} image takes too much memory; {image_headers.SMALLER}")
 
 
 def encode(picture: NDArray[np.uint8]) -> bytes:

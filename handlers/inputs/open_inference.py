@@ -97,7 +97,7 @@ def read_json_length(header: str | None) -> int | None:
 
 
 def parse(
-    body: images.Body, json_length: int | None, signature: Signature, prepare: images.Prepare = "auto"
+    body: images.Body, json_length: int | None, signature: Signature, decoder: images.Decoder | None = None
 ) -> tuple[NDArray[Any], Request]:
     """Read an inference request.
 
@@ -106,7 +106,7 @@ def parse(
         json_length: bytes of JSON at the body's start. ``None``: all of the body is JSON. 0: all of it is the tensor in
             the datatype and shape of the model's metadata (Triton's raw binary request), and every output is binary.
         signature: the model's contract.
-        prepare: how image files in a BYTES tensor are converted, see ``images.decode``.
+        decoder: of the request's images, for those in a BYTES tensor.
 
     Returns:
         The examples, as in ``validation.Examples.values``, possibly sharing the body's memory; and the request.
@@ -116,6 +116,7 @@ def parse(
     """
     if json_length == 0:
         return _raw(body, signature)
+    decoder = decoder or images.Decoder()
     if json_length is not None and json_length > len(body):
         raise problems.Malformed(f"{JSON_LENGTH_HEADER} is {json_length}, but the body has only {len(body)} bytes")
     view = memoryview(body)
@@ -133,14 +134,14 @@ def parse(
             raise problems.Malformed(
                 f"the body has {len(binary)} bytes after the JSON, but the input has no binary_data_size"
             )
-        return _from_json(_data(tensor), datatype, shape, signature, prepare), request
+        return _from_json(_data(tensor), datatype, shape, signature, decoder), request
     if type(size) is not int or size != len(binary):
         raise problems.Malformed(f"binary_data_size is {brief(size)}, but {len(binary)} bytes follow the JSON")
     if "data" in tensor:
         raise problems.Malformed("the input has both data and binary_data_size; send only one of them")
     # The name of MLServer's codec.
     is_base64 = parameters.get("content_type") == "base64"
-    return _from_binary(binary, datatype, shape, signature, prepare, is_base64), request
+    return _from_binary(binary, datatype, shape, signature, decoder, is_base64), request
 
 
 def outputs(request: Request, names: tuple[str, ...]) -> tuple[Output, ...]:
@@ -310,12 +311,12 @@ def _raw(body: images.Body, signature: Signature) -> tuple[NDArray[Any], Request
 
 
 def _from_binary(
-    binary: memoryview, datatype: str, shape: list[Any], signature: Signature, prepare: images.Prepare, is_base64: bool
+    binary: memoryview, datatype: str, shape: list[Any], signature: Signature, decoder: images.Decoder, is_base64: bool
 ) -> NDArray[Any]:
     if datatype == "BYTES" and signature.input.kind == "image":
         files = _elements(binary)
         shape = _checked(shape, len(files))
-        return _pictures(map(_base64, files) if is_base64 else files, shape, signature, prepare)
+        return _pictures(map(_base64, files) if is_base64 else files, shape, signature, decoder)
     dtype = _numeric(datatype, signature)
     count, rest = divmod(len(binary), dtype.itemsize)
     if rest:
@@ -324,7 +325,7 @@ def _from_binary(
 
 
 def _from_json(
-    data: list[Any], datatype: str, shape: list[Any], signature: Signature, prepare: images.Prepare
+    data: list[Any], datatype: str, shape: list[Any], signature: Signature, decoder: images.Decoder
 ) -> NDArray[Any]:
     flat = _flatten(data, shape)
     shape = _checked(shape, len(flat))
@@ -332,7 +333,7 @@ def _from_json(
     if datatype == "BYTES" and signature.input.kind == "image":
         if kinds != {str}:
             raise problems.Unprocessable("data of BYTES must hold images as base64 strings")
-        return _pictures(map(_base64, flat), shape, signature, prepare)
+        return _pictures(map(_base64, flat), shape, signature, decoder)
     dtype = _numeric(datatype, signature)
     if not kinds <= ({int, float} if dtype.kind == "f" else {int}):
         raise problems.Unprocessable(
@@ -398,7 +399,7 @@ def _flatten(data: list[Any], shape: list[int]) -> list[Any]:
 
 
 def _pictures(
-    files: Iterable[images.Body], shape: list[int], signature: Signature, prepare: images.Prepare
+    files: Iterable[images.Body], shape: list[int], signature: Signature, decoder: images.Decoder
 ) -> NDArray[np.uint8]:
     """Decode the files of a tensor in turn, so that only one at a time is in memory at its full size."""
     if len(shape) not in (1, 2) or shape[1:] not in ([], [1]):
@@ -407,7 +408,7 @@ def _pictures(
     height, width = signature.input.shape
     pictures = np.empty((shape[0], height, width), np.uint8)
     for index, file in enumerate(files):
-        pictures[index] = images.decode(file, (height, width), prepare)
+        pictures[index] = decoder.decode(file, (height, width))
     return pictures
 
 

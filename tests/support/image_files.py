@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 # By format that can be lossless: Pillow's settings for it.
-LOSSLESS = {"PNG": {}, "GIF": {}, "BMP": {}, "WEBP": {"lossless": True, "exact": True}}
+LOSSLESS = {"PNG": {}, "GIF": {}, "BMP": {}, "TIFF": {}, "WEBP": {"lossless": True, "exact": True}}
+
+# HEIC files, which Pillow does not write, and files whose content is larger than they declare: 11776 x 11776 pixels of
+# one color in a HEIC of 64 x 64, and 12288 x 12288 in an AVIF of 64 x 64. pillow-heif 1.8.1 wrote them.
+_PICTURES = Path(__file__).parent / "pictures"
 
 
 def save(picture: Image.Image | np.ndarray, format_: str = "PNG", **settings) -> bytes:
@@ -31,6 +37,25 @@ def texture(height: int = 28, width: int = 28, seed: int = 0) -> NDArray[np.uint
     values = 230 * blob + random.normal(0, 15, (height, width)) * (blob > 0.15)
     pixels: NDArray[np.uint8] = values.clip(0, 255).astype(np.uint8)
     return pixels
+
+
+def stored(name: str) -> bytes:
+    """A file of ``tests/support/pictures``, decompressed."""
+    content = (_PICTURES / name).read_bytes()
+    return gzip.decompress(content) if name.endswith(".gz") else content
+
+
+def heic_picture() -> NDArray[np.uint8]:
+    """The picture in ``tiles.heic`` and, before it is turned, in ``turned.heic``."""
+    return np.kron(texture(28, 20), np.ones((6, 6), np.uint8))
+
+
+def turned_heic(quarters: int, mirrored: bool) -> bytes:
+    """A HEIC to be turned by quarters, counterclockwise, and then mirrored left to right or top to bottom."""
+    body = bytearray(stored("turned.heic"))
+    body[body.index(b"irot") + 4] = quarters
+    body[body.index(b"imir") + 4] = mirrored
+    return bytes(body)
 
 
 def chunk(name: bytes, data: bytes = b"") -> bytes:
@@ -63,6 +88,15 @@ def with_size(file: bytes, format_: str, width: int, height: int) -> bytes:
         body[6:10] = struct.pack("<HH", width, height)
     elif format_ == "BMP":
         body[18:26] = struct.pack("<ii", width, height)
+    elif format_ == "TIFF":
+        for tag, value in ((256, width), (257, height)):
+            place = next(
+                place for place in range(10, len(body), 12) if body[place : place + 2] == struct.pack("<H", tag)
+            )
+            body[place + 2 : place + 12] = struct.pack("<HII", 4, 1, value)
+    elif format_ in ("AVIF", "HEIC"):
+        place = body.index(b"ispe") + 8
+        body[place : place + 8] = struct.pack(">II", width, height)
     elif body[12:16] == b"VP8L":
         body[21:25] = struct.pack("<I", (width - 1) | (height - 1) << 14)
     else:

@@ -1,7 +1,10 @@
 """Image files of every format, mode and orientation, and damaged or mislabeled files."""
 
 import io
+import resource
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -9,7 +12,8 @@ import pytest
 from PIL import Image
 
 from handlers import limits, problems
-from handlers.inputs import images
+from handlers.inputs import images, large_images
+from serving.settings import ROOT
 from tests.support import image_files
 
 SHAPE = (28, 28)
@@ -146,7 +150,7 @@ def test_sixteen_bits_with_a_transparent_gray():
     assert whole[10, 10] == 40000 >> 8
 
 
-@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(format_, orientation):
     picture = Image.fromarray(np.kron(image_files.texture(28, 20), np.ones((6, 6), np.uint8)))
@@ -162,10 +166,83 @@ def test_exif_orientation_is_applied(format_, orientation):
     }[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    settings = {"lossless": True} if format_ == "WEBP" else {"quality": 100} if format_ == "JPEG" else {}
+    settings = {"lossless": True} if format_ == "WEBP" else {"quality": 100} if format_ in ("JPEG", "AVIF") else {}
     decoded = images.decode(image_files.save(turned.convert("RGB"), format_, exif=exif, **settings), SHAPE, "none")
     upright = images.decode(image_files.save(picture), SHAPE, "none")
     assert np.abs(decoded.astype(int) - upright).max() <= 2
+
+
+@pytest.mark.parametrize("quarters", range(4))
+@pytest.mark.parametrize("mirrored", [False, True], ids=["top to bottom", "left to right"])
+def test_a_heic_is_turned_as_its_container_says(quarters, mirrored):
+    turned = np.rot90(image_files.heic_picture(), quarters)
+    upright = turned[:, ::-1] if mirrored else turned[::-1]
+    for prepare in ("none", "auto"):
+        decoded = images.decode(image_files.turned_heic(quarters, mirrored), SHAPE, prepare)
+        expected = images.decode(image_files.save(upright), SHAPE, prepare)
+        assert np.abs(decoded.astype(int) - expected).mean() < 1
+
+
+def test_a_heic_of_tiles_is_read():
+    decoded = images.decode(image_files.stored("tiles.heic"), SHAPE, "none")
+    expected = images.decode(image_files.save(image_files.heic_picture()), SHAPE, "none")
+    assert np.abs(decoded.astype(int) - expected).mean() < 1
+
+
+def test_transparent_pixels_of_heic_and_avif_become_white():
+    picture = image_files.heic_picture()
+    alpha = Image.fromarray(np.where(picture > 60, 255, 0).astype(np.uint8))
+    avif = image_files.save(Image.merge("RGBA", [*[Image.fromarray(picture)] * 3, alpha]), "AVIF", quality=100)
+    expected = images.decode(image_files.save(np.where(picture > 60, picture, 255).astype(np.uint8)), SHAPE, "none")
+    for file in (avif, image_files.stored("transparent.heic")):
+        assert np.abs(images.decode(file, SHAPE, "none").astype(int) - expected).mean() < 4
+
+
+def test_a_brand_of_any_codec_is_named_by_the_compatible_brands():
+    file = image_files.stored("tiles.heic")
+    assert file[8:12] == b"heic"
+    assert b"mif1" in file[16:32]
+    expected = images.decode(file, SHAPE)
+    np.testing.assert_array_equal(images.decode(file[:8] + b"mif1" + file[12:], SHAPE), expected)
+    with pytest.raises(problems.UnsupportedFormat, match="HEIF sequence"):
+        images.decode(file[:8] + b"hevc" + file[12:], SHAPE)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
+def test_tiff_files_of_any_mode_and_compression_are_read(mode, compression):
+    picture = Image.fromarray(np.kron(PICTURE, np.ones((4, 4), np.uint8)))
+    if compression == "jpeg" and mode not in ("L", "RGB", "CMYK"):
+        pytest.skip("not a combination that exists")
+    changed = Image.fromarray(np.asarray(picture).astype(np.uint16) * 257) if mode == "I;16" else picture.convert(mode)
+    file = image_files.save(changed, "TIFF", compression=compression)
+    expected = np.asarray(changed.convert("L")).reshape(28, 4, 28, 4).mean((1, 3)) if mode == "1" else PICTURE
+    assert np.abs(images.decode(file, SHAPE, "none") - expected.astype(int)).max() <= (
+        4 if compression == "jpeg" else 1
+    )
+
+
+def tiff_with(tag: int, value: int) -> bytes:
+    """A TIFF with one short value in its directory replaced."""
+    file = bytearray(image_files.save(PICTURE, "TIFF"))
+    place = next(place for place in range(10, len(file), 12) if file[place : place + 2] == struct.pack("<H", tag))
+    file[place + 2 : place + 12] = struct.pack("<HIHH", 3, 1, value, 0)
+    return bytes(file)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [(259, 6), (259, 50000), (258, 12), (258, 32), (262, 8), (262, 32803)],
+    ids=["old JPEG", "zstd", "12 bits", "32 bits", "Lab", "raw camera"],
+)
+def test_rare_kinds_of_tiff_are_not_supported(tag, value):
+    with pytest.raises(problems.UnsupportedFormat, match=f"this kind of TIFF.*{value}"):
+        images.decode(tiff_with(tag, value), SHAPE)
+
+
+def test_a_tiff_of_floats_is_not_supported():
+    with pytest.raises(problems.UnsupportedFormat, match="32 bits, sample format 3"):
+        images.decode(image_files.save(PICTURE.astype(np.float32), "TIFF"), SHAPE)
 
 
 def test_exif_orientation_turns_a_gray_picture_of_the_models_size():
@@ -211,7 +288,7 @@ def test_prepare_photo_converts_a_picture_of_the_models_size_too():
 
 def test_the_first_picture_of_an_animation_is_used():
     frames = [Image.fromarray(image_files.texture(seed=seed)) for seed in range(3)]
-    for format_ in ("GIF", "PNG"):
+    for format_ in ("GIF", "PNG", "TIFF"):
         file = image_files.save(frames[0], format_, save_all=True, append_images=frames[1:])
         np.testing.assert_array_equal(images.decode(file, SHAPE), np.asarray(frames[0]))
 
@@ -277,7 +354,7 @@ def test_stray_bytes_do_not_hide_a_huge_size():
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"hello", b"%PDF-1.7", bytes(784), b"II*\0" + bytes(60), b"BM" + bytes(30)], ids=ascii
+    "body", [b"", b"hello", b"%PDF-1.7", bytes(784), b"II+\0" + bytes(60), b"BM" + bytes(30)], ids=ascii
 )
 def test_other_content_is_unsupported(body):
     with pytest.raises(problems.UnsupportedFormat):
@@ -288,11 +365,17 @@ def test_other_content_is_unsupported(body):
 def test_a_huge_declared_size_is_refused_before_decoding(format_):
     size = (16_000, 16_000)
     file = image_files.with_size(image_files.save(Image.fromarray(PICTURE).convert("RGB"), format_), format_, *size)
+    with pytest.raises(problems.TooLarge, match=r"16000x16000.*smaller picture.*the answer is the same"):
+        images.decode(file, SHAPE)
+
+
+def test_the_largest_size_that_a_heic_declares_counts():
+    file = image_files.with_size(image_files.stored("tiles.heic"), "HEIC", 16_000, 16_000)
     with pytest.raises(problems.TooLarge, match="16000x16000"):
         images.decode(file, SHAPE)
 
 
-@pytest.mark.parametrize("format_", ["PNG", "JPEG", "BMP"])
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "BMP", "TIFF", "AVIF"])
 def test_a_declared_size_of_0_is_malformed(format_):
     with pytest.raises(problems.Malformed):
         images.decode(image_files.with_size(image_files.save(PICTURE, format_), format_, 0, 28), SHAPE)
@@ -311,10 +394,113 @@ def test_a_run_length_encoded_bmp_is_not_supported():
         images.decode(file, SHAPE)
 
 
-def test_sixteen_bits_per_channel_halve_the_limit():
-    just_over = image_files.png_declaring(limits.PIXELS // 2000 // 2 + 1, 2000, depth=16, color=6)
-    with pytest.raises(problems.TooLarge):
-        images.decode(just_over, SHAPE)
+CAMERA = (4032, 3024)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16"])
+def test_a_png_of_12_megapixels_is_read(mode):
+    values = np.kron(255 - image_files.texture(21, 28), np.ones((144, 144), np.uint8))
+    picture = Image.fromarray(values.astype(np.uint16) * 257 if mode == "I;16" else values)
+    assert picture.size == CAMERA
+    file = image_files.save(picture if mode == "I;16" else picture.convert(mode), compress_level=1)
+    small = images.decode(image_files.save(values[72::144, 72::144].repeat(10, 0).repeat(10, 1)), SHAPE)
+    assert np.abs(images.decode(file, SHAPE).astype(int) - small).mean() < 3
+
+
+@pytest.mark.parametrize(
+    ("format_", "settings"),
+    [
+        ("JPEG", {"progressive": True, "subsampling": 0}),
+        ("WEBP", {"method": 0}),
+        ("WEBP", {"method": 0, "lossless": True, "quality": 0}),
+        ("AVIF", {"speed": 10}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("GIF", {}),
+    ],
+    ids=["progressive JPEG", "WebP", "lossless WebP", "AVIF", "TIFF", "GIF"],
+)
+def test_12_megapixels_are_read(format_, settings):
+    assert images.decode(image_files.save(Image.new("RGB", CAMERA, "navy"), format_, **settings), SHAPE).shape == SHAPE
+
+
+def test_a_jpeg_of_50_megapixels_is_read():
+    assert images.decode(image_files.save(Image.new("RGB", (8192, 6144), "navy"), "JPEG"), SHAPE).shape == SHAPE
+
+
+# In a process of its own, because free memory of this one would not count.
+DECODING = """
+import sys
+from handlers.inputs import images
+from tests.support import image_files, measured_memory
+format_, width, height = sys.argv[1], *map(int, sys.argv[2:])
+file = image_files.stored(f"larger_than_declared.{format_.lower()}.gz")
+file = image_files.with_size(file, format_, width, height)
+images.decode(image_files.stored("tiles.heic"), (28, 28))
+memory = measured_memory.Memory()
+memory.start()
+try:
+    images.decode(file, (28, 28))
+except Exception as error:
+    print(type(error).__name__, memory.grown())
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "limit"),
+    [((64, 64), limits.IMAGE_MEMORY_BYTES), (CAMERA, limits.LARGE_MEMORY_BYTES)],
+    ids=["64x64", "12 MP"],
+)
+@pytest.mark.parametrize(("format_", "problem"), [("HEIC", "TooLarge"), ("AVIF", "Malformed")])
+def test_a_file_that_contains_a_larger_picture_than_it_declares_is_refused(format_, problem, size, limit):
+    command = [sys.executable, "-c", DECODING, format_, *map(str, size)]
+    name, growth = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert name == problem
+    assert int(growth) <= limit
+
+
+def test_the_limit_on_memory_ends_with_the_image():
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    for file in (image_files.save(PICTURE, "AVIF"), image_files.save(PICTURE, "AVIF")[:-20]):
+        outcome(file)
+        assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def out_of_memory(_: object) -> Image.Image:
+    raise MemoryError
+
+
+def test_an_image_that_takes_too_much_memory_is_refused(monkeypatch):
+    for format_ in ("PNG", "TIFF"):
+        monkeypatch.setitem(images._READERS, format_, out_of_memory)
+    for file in (image_files.save(Image.new("L", CAMERA)), image_files.save(PICTURE, "TIFF")):
+        with pytest.raises(problems.TooLarge, match=r"too much memory.*the answer is the same"):
+            images.decode(file, SHAPE)
+    # A small PNG has no limit, so here the worker's memory is exhausted.
+    with pytest.raises(MemoryError):
+        images.decode(image_files.save(PICTURE), SHAPE, "photo")
+
+
+def test_one_large_image_is_decoded_at_a_time(monkeypatch):
+    monkeypatch.setattr(large_images, "WAIT_S", 0.05)
+    large = image_files.save(Image.new("L", CAMERA))
+    with large_images.turn(0):
+        with pytest.raises(problems.Unavailable, match="other large images"):
+            images.decode(large, SHAPE)
+        images.decode(image_files.save(Image.new("L", (2000, 2000))), SHAPE)
+    images.decode(large, SHAPE)
+
+
+def test_the_images_of_a_request_have_a_limit_together(monkeypatch):
+    assert limits.REQUEST_PIXELS >= limits.EXAMPLES * 100 * 100
+    monkeypatch.setattr(limits, "REQUEST_PIXELS", 3 * 90 * 70)
+    # A PNG counts as a whole, a JPEG as an eighth.
+    for format_, count in (("PNG", 3), ("JPEG", 24)):
+        file = image_files.save(image_files.texture(90, 70), format_)
+        decoder = images.Decoder()
+        for _ in range(count):
+            decoder.decode(file, SHAPE)
+        with pytest.raises(problems.TooLarge, match=r"together.*smaller picture.*the answer is the same"):
+            decoder.decode(file, SHAPE)
 
 
 def test_a_file_of_too_many_bytes_is_refused():
@@ -322,10 +508,11 @@ def test_a_file_of_too_many_bytes_is_refused():
         images.decode(image_files.save(PICTURE) + bytes(limits.IMAGE_BYTES), SHAPE)
 
 
-def test_a_lossy_webp_of_too_many_bytes_is_refused():
+def test_a_lossy_webp_of_too_many_bytes_is_refused(monkeypatch):
+    monkeypatch.setattr(limits, "CODEC_BYTES", 1024 * 1024)
     noise = np.random.default_rng(0).integers(0, 256, (1100, 1100, 3), np.uint8)
     file = image_files.save(noise, "WEBP", quality=98)
-    assert len(file) > limits.WEBP_LOSSY_BYTES
+    assert len(file) > limits.CODEC_BYTES
     with pytest.raises(problems.TooLarge, match="lossy"):
         images.decode(file, SHAPE)
     assert images.decode(image_files.save(noise, "WEBP", lossless=True), SHAPE).shape == SHAPE
@@ -367,8 +554,29 @@ def gif_of_pieces() -> bytes:
     return file[:start] + b"!\xfe" + b"\x01a" * limits.IMAGE_PIECES + b"\0" + file[start:]
 
 
+def heic_of_pieces() -> bytes:
+    file = image_files.stored("tiles.heic")
+    return file + struct.pack(">I4s", 8, b"free") * limits.IMAGE_PIECES
+
+
+def tiff_of_pieces() -> bytes:
+    file = image_files.save(PICTURE, "TIFF")
+    return file[:8] + struct.pack("<H", limits.IMAGE_PIECES + 1) + file[10:]
+
+
+def tiff_of_strips() -> bytes:
+    strips = struct.pack("<HHII", 273, 4, limits.IMAGE_PIECES + 1, 8)
+    file = image_files.save(PICTURE, "TIFF")
+    place = file.index(struct.pack("<H", 273))
+    return file[:place] + strips + file[place + 12 :]
+
+
 @pytest.mark.parametrize(
-    "make", [png_of_pieces, jpeg_of_pieces, jpeg_of_padding, jpeg_of_resources, jpeg_of_scans, gif_of_pieces]
+    "make",
+    [
+        *(png_of_pieces, jpeg_of_pieces, jpeg_of_padding, jpeg_of_resources, jpeg_of_scans, gif_of_pieces),
+        *(heic_of_pieces, tiff_of_pieces, tiff_of_strips),
+    ],
 )
 def test_a_file_of_too_many_pieces_is_refused(make):
     with pytest.raises(problems.TooLarge, match="too many chunks"):
@@ -383,7 +591,7 @@ def test_a_text_chunk_that_unpacks_to_50_mb_is_refused():
 
 
 def test_a_large_jpeg_is_decoded_at_reduced_size():
-    picture = np.kron(image_files.texture(30, 20), np.ones((100, 100), np.uint8))
+    picture = np.kron(image_files.texture(30, 20), np.ones((160, 160), np.uint8))
     colors = Image.fromarray(255 - picture).convert("RGB")
     assert colors.width * colors.height > limits.PIXELS
     decoded = images.decode(image_files.save(colors, "JPEG"), SHAPE)
