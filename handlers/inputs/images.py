@@ -67,15 +67,18 @@ class _TiffFile(TiffImagePlugin.TiffImageFile):
 
 def _heic(file: io.BytesIO) -> Image.Image:
     """Decode a HEIC file. Its container's rotation is applied; the Exif orientation, which repeats that, is ignored."""
-    # Imported here because most workers never need it.
-    import pi_heif
+    # Imported here because most workers never need it. The package's own classes also read metadata, and 1.4.0 ends the
+    # process on metadata whose type is no UTF-8.
+    import _pi_heif
 
-    pi_heif.options.DECODE_THREADS = 1
-    pi_heif.options.THUMBNAILS = pi_heif.options.DEPTH_IMAGES = pi_heif.options.AUX_IMAGES = False
-    container = pi_heif.open_heif(file, remove_stride=False)
-    picture = container[container.primary_index]
+    pictures = [picture for picture in _pi_heif.load_file(file.getvalue(), *_HEIC_OPTIONS) if picture is not None]
+    if not pictures:
+        raise problems.Malformed("the HEIC image contains no picture")
+    picture = next((picture for picture in pictures if picture.primary), pictures[0])
     pixels = picture.data
-    return Image.frombytes(picture.mode, picture.size, pixels, "raw", picture.mode, picture.stride)
+    # Only decoding shows the final size.
+    size, mode = picture.size_mode
+    return Image.frombytes(mode, size, pixels, "raw", mode, picture.stride)
 
 
 # Image.open tries each format in turn, which costs a tenth of decoding a small PNG.
@@ -93,6 +96,9 @@ _READERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
 _LIMITED_FORMATS = ("TIFF", "HEIC", "AVIF")
 # In libheif's message, if an allocation failed, or would be more than the container declares.
 _HEIC_OUT_OF_MEMORY = "Memory allocation error"
+# Threads, as for AVIF; 8 bits per channel; RGB and not BGR; rows with padding, which frombytes skips; gray of more than
+# 8 bits as 16; any decoder; and libheif's limits stay on.
+_HEIC_OPTIONS = (1, True, False, False, True, "", False)
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

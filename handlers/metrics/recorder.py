@@ -48,8 +48,9 @@ _FLUSH_INTERVAL_S = 0.25
 STAGES = ("decode", "inference", "encode")
 # Of batches whose requests share a pattern (Classifier._fast_path).
 FAST_PATH_OUTCOMES = ("answered", "failed")
+_IMAGE_FORMATS = ("png", "jpeg", "webp", "gif", "bmp", "tiff", "heic", "avif")
 FORMATS = (
-    *("png", "jpeg", "webp", "gif", "bmp", "image", "raw", "npy", "json", "oip", "kserve_v1", "multipart"),
+    *(*_IMAGE_FORMATS, "image", "raw", "npy", "json", "oip", "kserve_v1", "multipart"),
     *("form", "text", "none", "unknown"),
 )
 STATUSES = ("200", *(str(problem.status) for problem in problems.KINDS))
@@ -64,8 +65,9 @@ _CONFIDENCE_BOUNDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999,
 _OIP = "application/x-oip"
 _KSERVE_V1 = "application/x-kserve-v1"
 _FORMATS_BY_TYPE = {
-    **{f"image/{name}": name for name in FORMATS[:5]},
-    **{"image/jpg": "jpeg", "image/x-ms-bmp": "bmp", "image/x-bmp": "bmp", _OIP: "oip", _KSERVE_V1: "kserve_v1"},
+    **{f"image/{name}": name for name in _IMAGE_FORMATS},
+    **{"image/jpg": "jpeg", "image/x-ms-bmp": "bmp", "image/x-bmp": "bmp", "image/heif": "heic"},
+    **{_OIP: "oip", _KSERVE_V1: "kserve_v1"},
 }
 
 

@@ -104,6 +104,20 @@ def small() -> list[Request]:
         "GIF animation": image_files.save(
             colors, "GIF", save_all=True, append_images=[colors.rotate(90)], transparency=0
         ),
+        "TIFF": image_files.save(gray, "TIFF"),
+        "TIFF colors": image_files.save(colors, "TIFF", exif=exif),
+        "TIFF alpha": image_files.save(alpha, "TIFF", compression="tiff_adobe_deflate"),
+        "TIFF 16 bits": image_files.save(Image.fromarray(pixels[0].astype(np.uint16) * 257), "TIFF"),
+        "TIFF fax": image_files.save(gray.convert("1"), "TIFF", compression="group4"),
+        "TIFF JPEG": image_files.save(colors, "TIFF", compression="jpeg"),
+        "TIFF LZW": image_files.save(colors.convert("P"), "TIFF", compression="tiff_lzw"),
+        "AVIF": image_files.save(colors, "AVIF", exif=exif),
+        "AVIF alpha": image_files.save(alpha, "AVIF", quality=90),
+        "AVIF gray": image_files.save(gray, "AVIF"),
+        "AVIF animation": image_files.save(colors, "AVIF", save_all=True, append_images=[colors.rotate(90)]),
+        **{f"HEIC {name}": image_files.stored(f"{name}.heic") for name in ("turned", "tiles", "transparent")},
+        "HEIC large content": image_files.stored("larger_than_declared.heic.gz"),
+        "AVIF large content": image_files.stored("larger_than_declared.avif.gz"),
         "BMP": image_files.save(gray, "BMP"),
         "BMP colors": image_files.save(colors, "BMP"),
         "BMP alpha": image_files.save(alpha, "BMP"),
@@ -149,13 +163,14 @@ def small() -> list[Request]:
 
 
 def large() -> list[Request]:
-    """Valid requests near the limits of ``handlers.limits``."""
+    """Valid requests near the limits of ``handlers.limits``, and large images."""
     rows, columns = np.mgrid[0:2000, 0:2000]
     plane = ((rows // 7 + columns // 3) % 256).astype(np.uint8)
     colors = Image.fromarray(np.stack([plane, plane.T, plane[::-1]], -1))
     alpha = colors.convert("RGBA")
     alpha.putalpha(Image.fromarray(plane))
     camera = colors.resize((6000, 4000))
+    twelve = colors.resize((4032, 3024))
     web = colors.crop((0, 0, 1920, 1080))
     pictures = {
         "PNG large": image_files.save(colors, compress_level=1),
@@ -163,8 +178,16 @@ def large() -> list[Request]:
         "JPEG large": image_files.save(camera, "JPEG"),
         "JPEG large progressive": image_files.save(colors, "JPEG", progressive=True, subsampling=0),
         "WebP large": image_files.save(web, "WEBP"),
+        "AVIF large": image_files.save(web, "AVIF", speed=10),
+        "TIFF large": image_files.save(colors, "TIFF", compression="tiff_lzw"),
         "GIF large": image_files.save(colors, "GIF"),
         "BMP large": image_files.save(Image.fromarray(plane), "BMP"),
+        "PNG 12 megapixels": image_files.save(twelve, compress_level=1),
+        "WebP 12 megapixels": image_files.save(twelve, "WEBP", method=0),
+        "AVIF 12 megapixels": image_files.save(twelve, "AVIF", speed=10),
+        "TIFF 12 megapixels": image_files.save(twelve, "TIFF", compression="tiff_lzw"),
+        "JPEG 12 megapixels progressive": image_files.save(twelve, "JPEG", progressive=True, subsampling=0),
+        "JPEG 50 megapixels": image_files.save(twelve.resize((8192, 6144)), "JPEG"),
     }
     numbers = "[" + ",".join(["[" + ",".join(["17"] * 784) + "]"] * 1200) + "]"
     fractions = numbers.replace("17", "0.125")
