@@ -2,7 +2,7 @@
 
 Together they bound what a request takes in a worker beyond its own body, whatever the body declares. Memory: 64 MiB, or
 about 70 MB for JSON of fractions, and 256 MiB for a large picture, which only one worker of the service decodes at a
-time. Time: a tenth of a second for a picture and half a second for a large one, on a current CPU. ``docs/api.md`` lists
+time. Time: a tenth of a second for a picture and a second for a large one, on a current CPU. ``docs/api.md`` lists
 the limits for callers.
 """
 
@@ -31,7 +31,7 @@ JPEG_REDUCTION = 8
 
 # Pixels of all images of a request together, those of such a JPEG divided by JPEG_REDUCTION: 10,000 images of 100 x
 # 100.
-# A PNG takes 10 to 20 ns per pixel, WebP and AVIF 15 to 25, HEIC 30 to 50.
+# A PNG takes 10 to 20 ns per pixel, WebP and AVIF 15 to 25, HEIC 30 to 80.
 REQUEST_PIXELS = 100_000_000
 
 # Decoding takes up to 16 bytes per pixel, and 19 for the formats of video codecs, whose decoders hold several copies.

@@ -155,7 +155,7 @@ class Decoder:
         if self._effort > limits.REQUEST_PIXELS:
             raise problems.TooLarge(
                 f"the images of the request have more than {limits.REQUEST_PIXELS} pixels together; send fewer at "
-                f"once, or {image_headers.SMALLER.removeprefix('send ')}"
+                f"once, or {image_headers.SMALLER}"
             )
         with contextlib.ExitStack() as stack:
             if header.is_large:

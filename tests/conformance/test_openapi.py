@@ -47,7 +47,7 @@ def _bodies(*valid: bytes) -> st.SearchStrategy[bytes]:
 
 PNG = image_files.save(PIXELS[0])
 VECTORS = np.arange(12, dtype="<f4").reshape(3, 4)
-for kind in ("png", "jpeg", "webp", "gif", "bmp"):
+for kind in ("png", "jpeg", "heic", "avif", "webp", "gif", "tiff", "bmp"):
     schemathesis.openapi.media_type(f"image/{kind}", _bodies(PNG))
 schemathesis.openapi.media_type("application/octet-stream", _bodies(PIXELS.tobytes(), VECTORS.tobytes(), PNG))
 schemathesis.openapi.media_type("application/x-npy", _bodies(npy(PIXELS), npy(VECTORS)))

@@ -18,6 +18,7 @@ from PIL import Image
 
 from serving.settings import HOST, ROOT
 from serving.sidecars.grpc.proto import open_inference_pb2
+from tests.support import image_files
 from tests.support.gateways import Gateway
 
 BOOT = (ROOT / "examples" / "ankle_boot.png").read_bytes()
@@ -45,6 +46,11 @@ def _ok(gateway: Gateway, path: str, **request: Any) -> requests.Response:
     answer = requests.post(gateway.url + path, timeout=TIMEOUT, **request)
     assert answer.status_code == 200, answer.text
     return answer
+
+
+def _probabilities(gateway: Gateway, file: bytes, query: str = "") -> np.ndarray:
+    headers = {"Accept": "application/octet-stream", "Content-Type": "application/octet-stream"}
+    return np.frombuffer(_ok(gateway, PREDICTIONS + query, data=file, headers=headers).content, "<f4").reshape(-1, 10)
 
 
 def _npy(values: np.ndarray) -> bytes:
@@ -195,6 +201,50 @@ def test_content_types_of_habit(gateway, classes, kind):
     assert _classes(_ok(gateway, PREDICTIONS, data=BOOT, headers={"Content-Type": kind})) == classes[:1]
     file = {"file": ("a.jpg", BOOT, "multipart/form-data")}
     assert _classes(_ok(gateway, PREDICTIONS, files=file)) == classes[:1]
+
+
+def _enlarged(across: int, down: int) -> Image.Image:
+    return Image.fromarray(np.kron(PIXELS, np.ones((down, across), np.uint8))).convert("RGB")
+
+
+SMALL = _enlarged(12, 9)
+TWELVE = _enlarged(144, 108)
+FIFTY = _enlarged(292, 219)
+ENLARGED = {
+    "AVIF": lambda: image_files.save(SMALL, "AVIF", quality=90),
+    "TIFF": lambda: image_files.save(SMALL, "TIFF", compression="tiff_lzw"),
+    "PNG of 12 megapixels": lambda: image_files.save(TWELVE, compress_level=1),
+    "WebP of 12 megapixels": lambda: image_files.save(TWELVE, "WEBP", method=0),
+    "AVIF of 12 megapixels": lambda: image_files.save(TWELVE, "AVIF", speed=10),
+    "progressive JPEG of 12 megapixels": lambda: image_files.save(TWELVE, "JPEG", progressive=True),
+    "JPEG of 50 megapixels": lambda: image_files.save(FIFTY, "JPEG"),
+}
+
+
+@pytest.mark.parametrize("name", ENLARGED)
+def test_pictures_as_phones_and_cameras_store_them(gateway, name):
+    # The photograph's conversion sharpens, so that its result depends on the size a little more.
+    answered = _probabilities(gateway, ENLARGED[name](), "?prepare=none")
+    assert np.abs(answered - _probabilities(gateway, BOOT)).max() < 0.05
+
+
+def test_a_heic_is_answered_as_the_upright_png(gateway):
+    upright = image_files.heic_picture()
+    for file, picture in (
+        (image_files.stored("tiles.heic"), upright),
+        (image_files.turned_heic(1, mirrored=True), np.rot90(upright)[:, ::-1]),
+    ):
+        difference = _probabilities(gateway, file) - _probabilities(gateway, image_files.save(picture))
+        assert np.abs(difference).max() < 0.05
+
+
+def test_too_many_pixels_are_refused_with_the_remedy(gateway):
+    jpeg = image_files.with_size(image_files.save(PIXELS, "JPEG"), "JPEG", 10_000, 6_000)
+    png = image_files.save(Image.new("L", (2000, 2000)))
+    for files in ([("image", jpeg)], [("image", (f"{number}.png", png)) for number in range(30)]):
+        answer = requests.post(gateway.url + PREDICTIONS, files=files, timeout=TIMEOUT)
+        assert answer.status_code == 413
+        assert answer.json()["detail"].endswith("a smaller picture, such as 1000x1000 pixels; the answer is the same")
 
 
 def test_another_file_as_raw_pixels_is_named(gateway):
