@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 
 # Examples per network call; more would not fit into the CPU's cache.
 _CHUNK_EXAMPLES = 256
+# Seconds of decoding after which a batch takes no further request, because TorchServe replaces a worker that does not
+# answer its batch in time (response_timeout_s in models/catalog.py). Only large images take that long.
+_DECODING_S = 5.0
 VERSION_HEADER = "X-Model-Version"
 # Out-of-memory messages of torch and oneDNN on a CPU, which raise a plain RuntimeError.
 _OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive")
@@ -184,6 +187,8 @@ class Classifier:
         for index, body in enumerate(data):
             request = self._parse(body, context.get_all_request_header(index))
             try:
+                if index and time.perf_counter() - began > _DECODING_S:
+                    raise problems.Unavailable("the service is busy with other large requests; try again in a moment")
                 if request.task == "describe":
                     answers[index] = self._describe(context, index)
                 else:

@@ -40,7 +40,7 @@ LARGE_PIXELS = 4_000_000
 LARGE_CODEC_PIXELS = 2_100_000
 LARGE_BYTES = 12 * 1024 * 1024
 
-# Memory for decoding an image, beyond its file, and for a large one. This stops a file whose content is larger than it
+# Memory for decoding an image, beyond a copy of its file, and for a large one. This stops a file whose content is larger than it
 # declares.
 IMAGE_MEMORY_BYTES = 64 * 1024 * 1024
 LARGE_MEMORY_BYTES = 256 * 1024 * 1024

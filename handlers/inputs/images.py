@@ -160,9 +160,9 @@ class Decoder:
         with contextlib.ExitStack() as stack:
             if header.is_large:
                 stack.enter_context(large_images.turn(self._began + large_images.WAIT_S))
-                stack.enter_context(large_images.memory_limit(limits.LARGE_MEMORY_BYTES))
+                stack.enter_context(large_images.memory_limit(limits.LARGE_MEMORY_BYTES + len(body)))
             elif header.format in _LIMITED_FORMATS:
-                stack.enter_context(large_images.memory_limit(limits.IMAGE_MEMORY_BYTES))
+                stack.enter_context(large_images.memory_limit(limits.IMAGE_MEMORY_BYTES + len(body)))
             return _decode(body, header, shape, self._prepare)
 
 

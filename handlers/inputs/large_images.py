@@ -22,9 +22,9 @@ from handlers import problems
 # another user's file of this name could not be opened.
 _FILE_NAME = f"large-image-{os.getuid()}.lock"
 _POLL_PAUSE_S = 0.005
-# A request's wait for other workers. With the time of its own images, it ends before TorchServe gives the worker up
-# (response_timeout_s in models/catalog.py).
-WAIT_S = 8.0
+# A request's wait for other workers. With the batch's requests before it (_DECODING_S in handlers/classifier.py) and its
+# own images, it ends before TorchServe replaces the worker (response_timeout_s in models/catalog.py).
+WAIT_S = 5.0
 
 _SIZES = Path("/proc/self/statm")
 # The place of data and stack in that file, in pages.

@@ -212,6 +212,14 @@ def test_one_bad_request_does_not_affect_the_others(served):
         np.testing.assert_allclose(probabilities, expected(FASHION, PICTURES[:15]), atol=1e-6)
 
 
+def test_a_batch_that_takes_too_long_to_decode_refuses_its_last_requests(served, monkeypatch):
+    monkeypatch.setattr(classifier, "_DECODING_S", 0)
+    headers = {"Host": "x", "explain": "False", "content-type": "image/png"}
+    answers = served(FASHION).batch(*[(image_files.save(picture), headers) for picture in PICTURES[:3]])
+    assert [status for status, *_ in answers] == [200, 503, 503]
+    assert b"try again" in answers[1][-1]
+
+
 def test_a_batch_may_hold_only_bad_requests(served):
     answers = served(FASHION).batch((b"", {"host": "x"}), (b"x", {"host": "x"}))
     assert [answer[0] for answer in answers] == [400, 415]
