@@ -20,7 +20,7 @@ EXPLAINED = 16
 # Bytes of one image file: PIXELS without compression, at 3 bytes per pixel, and some metadata.
 IMAGE_BYTES = 40 * 1024 * 1024
 
-# Pixels that an image may declare, checked before it is decoded. Cameras of 12 megapixels give 4032 x 3024, which is
+# Pixels that an image may declare, checked before it is decoded. A camera of 12 megapixels gives 4032 x 3024 =
 # 12,192,768.
 PIXELS = 12_500_000
 
@@ -40,8 +40,8 @@ LARGE_PIXELS = 4_000_000
 LARGE_CODEC_PIXELS = 2_100_000
 LARGE_BYTES = 12 * 1024 * 1024
 
-# Memory for decoding an image, beyond a copy of its file, and for a large one. This stops a file whose content is larger than it
-# declares.
+# Memory for decoding an image, beyond a copy of its file, and for a large one. This stops a file whose content is
+# larger than it declares.
 IMAGE_MEMORY_BYTES = 64 * 1024 * 1024
 LARGE_MEMORY_BYTES = 256 * 1024 * 1024
 

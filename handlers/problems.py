@@ -10,7 +10,7 @@ it::
     ├── UnsupportedFormat    415  a format or content type that the model does not take
     ├── Unprocessable        422  well formed, but of the wrong shape, range or value
     ├── Internal             500  an error of this service, while answering one request
-    └── Unavailable          503  the GPU is out of memory, or other large images are decoded; it may succeed in a moment
+    └── Unavailable          503  the GPU is out of memory, or large images are decoded; it may succeed soon
 
 The text of a problem stands where it is raised, above all in ``handlers.inputs``.
 

@@ -22,8 +22,8 @@ from handlers import problems
 # another user's file of this name could not be opened.
 _FILE_NAME = f"large-image-{os.getuid()}.lock"
 _POLL_PAUSE_S = 0.005
-# A request's wait for other workers. With the batch's requests before it (_DECODING_S in handlers/classifier.py) and its
-# own images, it ends before TorchServe replaces the worker (response_timeout_s in models/catalog.py).
+# A request's wait for other workers. With the requests before it in the batch (_DECODING_S in handlers/classifier.py)
+# and its own images, it ends before TorchServe replaces the worker (response_timeout_s in models/catalog.py).
 WAIT_S = 5.0
 
 _SIZES = Path("/proc/self/statm")
