@@ -29,9 +29,8 @@ PIXELS = 12_500_000
 JPEG_PIXELS = 51_000_000
 JPEG_REDUCTION = 8
 
-# Pixels of all images of a request together, those of such a JPEG divided by JPEG_REDUCTION: 10,000 images of 100 x
-# 100.
-# A PNG takes 10 to 20 ns per pixel, WebP and AVIF 15 to 25, HEIC 30 to 80.
+# Pixels of all images of a request together: 10,000 images of 100 x 100. Those of such a JPEG are divided by
+# JPEG_REDUCTION. A PNG takes 10 to 20 ns per pixel, WebP and AVIF 15 to 25, HEIC 30 to 80.
 REQUEST_PIXELS = 100_000_000
 
 # Decoding takes up to 16 bytes per pixel, and 19 for the formats of video codecs, whose decoders hold several copies.
@@ -54,8 +53,8 @@ JPEG_STRAY_BYTES = 65_536
 # Bytes of a lossy WebP, AVIF or HEIC file. Video codecs take 70 to 300 ns per byte; phones write up to 4 MB.
 CODEC_BYTES = 8 * 1024 * 1024
 
-# Chunks, segments or blocks of an image file; a PNG of 12 MB has 1500 chunks of 8 kB.
-IMAGE_PIECES = 4096
+# Chunks, segments or blocks of an image file; a PNG of 40 MB has 5000 chunks of 8 kB.
+IMAGE_PIECES = 8192
 
 # For a JSON body that is parsed as a whole: its bytes, which are copied twice, and its numbers (829 images of 28 x 28).
 # Until it is a pixel, each number takes some 90 bytes. A string counts as two numbers, a list as one and a half, and an

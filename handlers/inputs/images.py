@@ -12,11 +12,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import logging
+import os
 import struct
 import time
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -43,12 +46,14 @@ Prepare = Literal["auto", "none", "photo"]
 # It is 10 times the edge of the data set's pictures.
 _WORKING_EDGE_PX = 280
 
+_STDERR = 2
 # Pillow's default, 64 MB of unpacked text chunks, is all the memory that one request may take (handlers.limits).
 PngImagePlugin.MAX_TEXT_MEMORY = 4 * 1024 * 1024
 # A worker has one core (serving.torchserve.jvm.environment), and each thread's stack would count as memory.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 # Pillow warns about oddities in callers' files, which would fill the operator's log.
 warnings.filterwarnings("ignore", module="PIL")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
@@ -59,10 +64,27 @@ class _JpegFile(JpegImagePlugin.JpegImageFile):
 
 
 class _TiffFile(TiffImagePlugin.TiffImageFile):
-    """A TIFF reader that parses no directories beside the picture's own."""
+    """A TIFF reader that parses no directories beside the picture's own, and logs nothing."""
+
+    def load(self) -> Image.core.PixelAccess | None:
+        with _silent():
+            return super().load()
 
     def load_end(self) -> None:
         ImageOps.exif_transpose(self, in_place=True)
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Discard what is written to the standard error stream: by libtiff up to a line for each row of a damaged file."""
+    stream = os.dup(_STDERR)
+    try:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), _STDERR)
+        yield
+    finally:
+        os.dup2(stream, _STDERR)
+        os.close(stream)
 
 
 def _heic(file: io.BytesIO) -> Image.Image:

@@ -240,6 +240,16 @@ def test_rare_kinds_of_tiff_are_not_supported(tag, value):
         images.decode(tiff_with(tag, value), SHAPE)
 
 
+@pytest.mark.parametrize("compression", ["group4", "tiff_lzw", "tiff_adobe_deflate", "jpeg"])
+def test_a_damaged_tiff_writes_nothing_to_the_log(capfd, compression):
+    picture = Image.fromarray(PICTURE).convert("1" if compression == "group4" else "L")
+    file = bytearray(image_files.save(picture, "TIFF", compression=compression))
+    for place in range(120, len(file), 7):
+        file[place] ^= 0x55
+        outcome(bytes(file))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_tiff_of_floats_is_not_supported():
     with pytest.raises(problems.UnsupportedFormat, match="32 bits, sample format 3"):
         images.decode(image_files.save(PICTURE.astype(np.float32), "TIFF"), SHAPE)
