@@ -1,7 +1,7 @@
 """The limits of one request, defined only here.
 
 Together they bound what a request takes in a worker beyond its own body, whatever the body declares. Memory: 64 MiB, or
-about 70 MB for JSON of fractions, and 256 MiB for a large picture, which only one worker of the service decodes at a
+about 70 MB for JSON of fractions, and 320 MiB for a large picture, which only one worker of the service decodes at a
 time. Time: a tenth of a second for a picture and a second for a large one, on a current CPU. ``docs/api.md`` lists
 the limits for callers.
 """
@@ -42,7 +42,7 @@ LARGE_BYTES = 12 * 1024 * 1024
 # Memory for decoding an image, beyond a copy of its file, and for a large one. This stops a file whose content is
 # larger than it declares.
 IMAGE_MEMORY_BYTES = 64 * 1024 * 1024
-LARGE_MEMORY_BYTES = 256 * 1024 * 1024
+LARGE_MEMORY_BYTES = 320 * 1024 * 1024
 
 # Scans of a progressive JPEG; encoders write about 10.
 JPEG_SCANS = 64
@@ -52,6 +52,10 @@ JPEG_STRAY_BYTES = 65_536
 
 # Bytes of a lossy WebP, AVIF or HEIC file. Video codecs take 70 to 300 ns per byte; phones write up to 4 MB.
 CODEC_BYTES = 8 * 1024 * 1024
+
+# Pixels of all pictures that the picture of a HEIC or AVIF file is made of: PIXELS, as many in tiles, and the same
+# again for a mask.
+ITEM_PIXELS = 4 * PIXELS
 
 # Chunks, segments or blocks of an image file; a PNG of 40 MB has 5000 chunks of 8 kB.
 IMAGE_PIECES = 8192

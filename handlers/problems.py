@@ -25,6 +25,8 @@ from typing import ClassVar
 import orjson
 
 CONTENT_TYPE = "application/problem+json"
+# The end of every refusal of an image's size.
+SMALLER_IMAGE = "send a smaller picture, such as 1000x1000 pixels; the answer is the same"
 TYPE_PREFIX = "urn:problem-type:fashion-serve:"
 
 

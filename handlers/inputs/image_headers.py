@@ -4,23 +4,21 @@ Pillow trusts these files. A few bytes can declare gigabytes of pixels, and its 
 can run for minutes. The walk through the headers here costs almost nothing.
 
 Sources: PNG (W3C Recommendation, third edition), JPEG (ITU-T T.81), GIF89a, WebP container (RFC 9649), BMP
-(BITMAPINFOHEADER and its relatives), TIFF 6.0, HEIC and AVIF containers (ISO/IEC 14496-12 and 23008-12).
+(BITMAPINFOHEADER and its relatives), TIFF 6.0. ``heif_headers`` reads HEIC and AVIF.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from handlers import limits, problems
-from handlers.inputs import foreign_files
+from handlers.inputs import foreign_files, heif_headers
 
 # The first bytes of files in the accepted formats, except HEIC and AVIF, which start with a zero.
 FIRST_BYTES = frozenset(b"\x89\xffRGBIM")
 NAMES = "PNG, JPEG, HEIC, AVIF, WebP, GIF, TIFF or BMP"
-# The end of every refusal of a size.
-SMALLER = "send a smaller picture, such as 1000x1000 pixels; the answer is the same"
 
 # Formats of video codecs, whose decoders hold several copies of a picture.
 _CODEC_FORMATS = ("WEBP", "AVIF", "HEIC")
@@ -76,10 +74,6 @@ _AVIF_BRANDS = (b"avif", b"avis")
 _HEIF_BRAND = b"mif1"
 # A file names up to a dozen brands; more are not read.
 _BRANDS_END = 64
-# Sizes of a box with another meaning: 8 bytes after its name hold the size, or it reaches to the end.
-_SIZE_FOLLOWS, _TO_THE_END = 1, 0
-# Version and flags, with which the content of some boxes starts.
-_FULL_BOX_BYTES = 4
 
 
 class _Declared(NamedTuple):
@@ -164,7 +158,8 @@ def inspect(body: bytes | bytearray) -> Header:
     pixels, limit = width * height, limits.JPEG_PIXELS if in_one_scan else limits.PIXELS
     if pixels > limit:
         raise problems.TooLarge(
-            f"the {format_} image is too large ({width}x{height} pixels, limit {limit} pixels); {SMALLER}"
+            f"the {format_} image is too large ({width}x{height} pixels, limit {limit} pixels); "
+            f"{problems.SMALLER_IMAGE}"
         )
     many = limits.LARGE_CODEC_PIXELS if format_ in _CODEC_FORMATS else limits.LARGE_PIXELS
     is_large = (pixels > many and not in_one_scan) or len(body) > limits.LARGE_BYTES
@@ -336,51 +331,14 @@ def _avif(body: bytes | bytearray) -> _Declared:
 
 
 def _heif(body: bytes | bytearray, format_: str) -> _Declared:
-    """The largest of the sizes that the file declares: of its picture, its tiles, its thumbnail and its masks."""
     if len(body) > limits.CODEC_BYTES:
         raise _too_many_bytes(body, format_)
-    boxes = _Boxes(body, format_)
-    sizes = [
-        _Declared(*struct.unpack_from(">II", body, size + _FULL_BOX_BYTES))
-        for meta, meta_end in boxes.named(b"meta", 0, len(body))
-        for properties, properties_end in boxes.named(b"iprp", meta + _FULL_BOX_BYTES, meta_end)
-        for container, container_end in boxes.named(b"ipco", properties, properties_end)
-        for size, _ in boxes.named(b"ispe", container, container_end)
-    ]
-    if not sizes:
-        raise problems.Malformed(f"the {format_} file declares no picture's size")
-    return max(sizes, key=lambda size: size.width * size.height)
-
-
-class _Boxes:
-    """The boxes of a HEIC or AVIF file, of which ``limits.IMAGE_PIECES`` are read."""
-
-    def __init__(self, body: bytes | bytearray, format_: str) -> None:
-        self._body = body
-        self._format = format_
-        self._count = iter(range(limits.IMAGE_PIECES))
-
-    def named(self, name: bytes, place: int, end: int) -> Iterator[tuple[int, int]]:
-        """Start and end of the content of each box of this name between two places."""
-        for _ in self._count:
-            if place == end:
-                return
-            size, header = *struct.unpack_from(">I", self._body, place), 8
-            if size == _SIZE_FOLLOWS:
-                size, header = *struct.unpack_from(">Q", self._body, place + 8), 16
-            elif size == _TO_THE_END:
-                size = end - place
-            if size < header or place + size > end:
-                raise problems.Malformed(f"the {self._format} image is truncated")
-            if self._body[place + 4 : place + 8] == name:
-                yield place + header, place + size
-            place += size
-        raise _too_many_pieces(self._format)
+    return _Declared(*heif_headers.size(body, format_))
 
 
 def _too_many_bytes(body: bytes | bytearray, format_: str) -> problems.TooLarge:
     return problems.TooLarge(
-        f"the {format_} file is too large ({len(body)} bytes, limit {limits.CODEC_BYTES}); {SMALLER}"
+        f"the {format_} file is too large ({len(body)} bytes, limit {limits.CODEC_BYTES}); {problems.SMALLER_IMAGE}"
     )
 
 

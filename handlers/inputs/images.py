@@ -116,11 +116,12 @@ _READERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
 }
 # Their libraries allocate what the content declares, which may be more than what the container declares.
 _LIMITED_FORMATS = ("TIFF", "HEIC", "AVIF")
-# In libheif's message, if an allocation failed, or would be more than the container declares.
+# In libheif's message, if an allocation would be more than the container declares. libheif refuses that itself, so that
+# a HEIC does not reach the limit on memory, where libde265 would end the process.
 _HEIC_OUT_OF_MEMORY = "Memory allocation error"
-# Threads, as for AVIF; 8 bits per channel; RGB and not BGR; rows with padding, which frombytes skips; gray of more than
+# No threads; 8 bits per channel; RGB and not BGR; rows with padding, which frombytes skips; gray of more than
 # 8 bits as 16; any decoder; and libheif's limits stay on.
-_HEIC_OPTIONS = (1, True, False, False, True, "", False)
+_HEIC_OPTIONS = (0, True, False, False, True, "", False)
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -166,7 +167,7 @@ class Decoder:
         """
         if len(body) > limits.IMAGE_BYTES:
             raise problems.TooLarge(
-                f"the image file is too large ({len(body)} bytes, limit {limits.IMAGE_BYTES}); {image_headers.SMALLER}"
+                f"the image file is too large ({len(body)} bytes, limit {limits.IMAGE_BYTES}); {problems.SMALLER_IMAGE}"
             )
         if isinstance(body, memoryview):
             body = bytes(body)
@@ -177,7 +178,7 @@ class Decoder:
         if self._effort > limits.REQUEST_PIXELS:
             raise problems.TooLarge(
                 f"the images of the request have more than {limits.REQUEST_PIXELS} pixels together; send fewer at "
-                f"once, or {image_headers.SMALLER}"
+                f"once, or {problems.SMALLER_IMAGE}"
             )
         with contextlib.ExitStack() as stack:
             if header.is_large:
@@ -222,7 +223,7 @@ def _too_much_memory(error: Exception, header: image_headers.Header) -> Exceptio
     """The problem of an image that needs more memory than allowed; the error itself if the worker has none."""
     if not header.is_large and header.format not in _LIMITED_FORMATS:
         return error
-    return problems.TooLarge(f"the {header.format} image takes too much memory; {image_headers.SMALLER}")
+    return problems.TooLarge(f"the {header.format} image takes too much memory; {problems.SMALLER_IMAGE}")
 
 
 def encode(picture: NDArray[np.uint8]) -> bytes:

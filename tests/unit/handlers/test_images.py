@@ -379,6 +379,24 @@ def test_a_huge_declared_size_is_refused_before_decoding(format_):
         images.decode(file, SHAPE)
 
 
+def test_the_pictures_that_a_heic_is_made_of_count():
+    file = bytearray(image_files.stored("tiles.heic"))
+    # The size of its six tiles.
+    place = file.rindex(b"ispe") + 8
+    file[place : place + 8] = struct.pack(">II", 3000, 4000)
+    with pytest.raises(problems.TooLarge, match=r"made of too many pictures.*the answer is the same"):
+        images.decode(file, SHAPE)
+
+
+def test_a_heic_that_is_made_of_itself_is_refused():
+    file = bytearray(image_files.stored("tiles.heic"))
+    (primary,) = struct.unpack_from(">H", file, file.index(b"pitm") + 8)
+    # The reference's source and the number of its targets come before these.
+    struct.pack_into(">H", file, file.index(b"dimg") + 8, primary)
+    with pytest.raises(problems.TooLarge, match="too many chunks"):
+        images.decode(file, SHAPE)
+
+
 def test_the_largest_size_that_a_heic_declares_counts():
     file = image_files.with_size(image_files.stored("tiles.heic"), "HEIC", 16_000, 16_000)
     with pytest.raises(problems.TooLarge, match="16000x16000"):
