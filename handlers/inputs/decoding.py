@@ -61,8 +61,10 @@ _WRAPPERS = ("b64", "image", "image_bytes", "data", "features")
 # The members of a tensor of the Open Inference Protocol.
 _TENSOR = {"name", "shape", "datatype"}
 _TENSOR_REQUEST = (b'"inputs"', b'"datatype"')
-# The first characters of a PNG, JPEG, GIF, WebP, TIFF, HEIC or AVIF file in base64.
-_BASE64_START = re.compile(rb"iVBORw0K|/9j/|R0lGOD|UklGR|SUkqA|TU0AK|AAAA.GZ0eXB")
+# The first characters of a PNG, JPEG, GIF, WebP or TIFF file in base64.
+_BASE64_STARTS = (b"iVBORw0K", b"/9j/", b"R0lGOD", b"UklGR", b"SUkqA", b"TU0AK")
+# The characters 5 to 10 of a HEIC or AVIF file in base64, whose first ones hold the length of its first box.
+_BASE64_BOX = b"GZ0eXB"
 # Text may also start with those of BMP, which are too few to tell base64 from raw pixels, and with a data: URL.
 _BASE64_TEXT_STARTS = (b"Qk", b"data:image/")
 # Numbers, texts or objects in a list, or an object. Raw pixels hardly ever start like this.
@@ -232,7 +234,7 @@ def _by_content(body: Body, kind: Kind, signature: Signature, decoder: images.De
     # By the first byte alone, raw pixels that start with 91 would be a list.
     if head.startswith(json_numbers.BYTE_ORDER_MARK) or (head and tail and _JSON_ENDS.get(head[0]) == tail[-1]):
         return _json(body, signature, decoder)
-    is_base64 = _BASE64_START.match(head) or head.startswith(_BASE64_TEXT_STARTS)
+    is_base64 = _is_base64(head) or head.startswith(_BASE64_TEXT_STARTS)
     if is_base64 and not (kind == "form" and b"%" in body):
         if len(body) > limits.JSON_BYTES:
             raise problems.TooLarge(
@@ -263,7 +265,11 @@ def _is_file(body: Body) -> bool:
 
 def _is_text(body: Body) -> bool:
     """Whether a body without a type of its own is base64 or JSON."""
-    return bool(_BASE64_START.match(body) or _JSON_START.match(body[:_EDGE_BYTES])) and body.isascii()
+    return (_is_base64(body) or _JSON_START.match(body[:_EDGE_BYTES]) is not None) and body.isascii()
+
+
+def _is_base64(body: Body) -> bool:
+    return body.startswith(_BASE64_STARTS) or body[5:11] == _BASE64_BOX
 
 
 def _octets(body: Body, signature: Signature) -> Decoded:

@@ -72,8 +72,8 @@ _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis")
 _AVIF_BRANDS = (b"avif", b"avis")
 # A brand without a codec. One of the compatible brands after it names the codec.
 _HEIF_BRAND = b"mif1"
-# A file names up to a dozen brands; more are not read.
-_BRANDS_END = 64
+# Where the compatible brands start, and where they end here: a file names up to a dozen.
+_BRANDS_START, _BRANDS_END = 16, 64
 
 
 class _Declared(NamedTuple):
@@ -131,7 +131,7 @@ def _sniff_heif(body: bytes | bytearray | memoryview) -> str | None:
     brand = bytes(body[8:12])
     if brand == _HEIF_BRAND:
         end = min(int.from_bytes(body[:4], "big"), _BRANDS_END)
-        compatible = [bytes(body[place : place + 4]) for place in range(16, end, 4)]
+        compatible = [bytes(body[place : place + 4]) for place in range(_BRANDS_START, end, 4)]
         brand = next((name for name in compatible if name in (*_AVIF_BRANDS, *_HEIC_BRANDS)), brand)
     return "AVIF" if brand in _AVIF_BRANDS else "HEIC" if brand in _HEIC_BRANDS else None
 

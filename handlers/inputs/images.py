@@ -20,7 +20,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,7 @@ class _JpegFile(JpegImagePlugin.JpegImageFile):
 class _TiffFile(TiffImagePlugin.TiffImageFile):
     """A TIFF reader that parses no directories beside the picture's own, and logs nothing."""
 
-    def load(self) -> Image.core.PixelAccess | None:
+    def load(self) -> Any:
         with _silent():
             return super().load()
 
@@ -143,10 +143,12 @@ class Decoder:
             Fashion-MNIST's authors did; ``none`` only resizes; ``photo`` always converts.
     """
 
+    # The request's pixels so far, and the end of its wait for other workers.
+    _effort = 0
+    _until = 0.0
+
     def __init__(self, prepare: Prepare = "auto") -> None:
         self._prepare = prepare
-        self._effort = 0
-        self._began = time.monotonic()
 
     def decode(self, body: Body, shape: tuple[int, int]) -> NDArray[np.uint8]:
         """Decode one image.
@@ -169,7 +171,8 @@ class Decoder:
             raise problems.TooLarge(
                 f"the image file is too large ({len(body)} bytes, limit {limits.IMAGE_BYTES}); {problems.SMALLER_IMAGE}"
             )
-        if isinstance(body, memoryview):
+        # A large file is copied in its turn only.
+        if len(body) <= limits.LARGE_BYTES or isinstance(body, memoryview):
             body = bytes(body)
         if self._prepare != "photo" and (pixels := bare_png(body, shape)) is not None:
             return pixels
@@ -180,13 +183,14 @@ class Decoder:
                 f"the images of the request have more than {limits.REQUEST_PIXELS} pixels together; send fewer at "
                 f"once, or {problems.SMALLER_IMAGE}"
             )
-        with contextlib.ExitStack() as stack:
-            if header.is_large:
-                stack.enter_context(large_images.turn(self._began + large_images.WAIT_S))
-                stack.enter_context(large_images.memory_limit(limits.LARGE_MEMORY_BYTES + len(body)))
-            elif header.format in _LIMITED_FORMATS:
-                stack.enter_context(large_images.memory_limit(limits.IMAGE_MEMORY_BYTES + len(body)))
-            return _decode(body, header, shape, self._prepare)
+        if header.is_large:
+            self._until = self._until or time.monotonic() + large_images.WAIT_S
+            with large_images.turn(self._until), large_images.memory_limit(limits.LARGE_MEMORY_BYTES + len(body)):
+                return _decode(body, header, shape, self._prepare)
+        if header.format in _LIMITED_FORMATS:
+            with large_images.memory_limit(limits.IMAGE_MEMORY_BYTES + len(body)):
+                return _decode(body, header, shape, self._prepare)
+        return _decode(body, header, shape, self._prepare)
 
 
 def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDArray[np.uint8]:
@@ -199,7 +203,8 @@ def _decode(
 ) -> NDArray[np.uint8]:
     try:
         image = _READERS[header.format](io.BytesIO(body))
-        if image.width * image.height > header.pixels:
+        width, height = image.size
+        if width * height > header.pixels:
             raise problems.Malformed(f"the {header.format} image contains a larger picture than it declares")
         plain = image.mode == "L" and "transparency" not in image.info and "exif" not in image.info
         if plain and image.size == shape[::-1] and prepare != "photo":

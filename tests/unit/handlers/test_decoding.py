@@ -431,6 +431,19 @@ def test_another_file_is_named(name, content_type):
         assert decoding.pictures([(body + bytes(784))[:784], bytes(784)], OCTETS, FASHION) is None
 
 
+HEIC = image_files.stored("tiles.heic")
+AVIF, TIFF = (image_files.save(ONE, format_) for format_ in ("AVIF", "TIFF"))
+
+
+@pytest.mark.parametrize("file", [HEIC, AVIF, TIFF], ids=["HEIC", "AVIF", "TIFF"])
+@pytest.mark.parametrize("content_type", [OCTETS, "image/png", "text/plain", FORM, "application/x-unknown", ""])
+def test_heic_avif_and_tiff_are_recognized_by_their_content(file, content_type):
+    expected = decode(file, "image/x")
+    holds(decode(file, content_type), expected.values, single=True)
+    if content_type not in ("image/png", "application/x-unknown"):
+        holds(decode(base64.b64encode(file), content_type), expected.values, single=True)
+
+
 @pytest.mark.parametrize("body", [B64.encode(), as_json(ONE.tolist())], ids=["base64", "JSON"])
 def test_text_typed_as_raw_values_is_read_as_text(body):
     for sent in (body, body + b"\n" * (-len(body) % 784)):
