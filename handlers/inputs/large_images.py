@@ -2,6 +2,10 @@
 
 Each worker may take ``limits.IMAGE_MEMORY_BYTES``. A large image takes more. Only one worker decodes such an image at a
 time, so that the whole service takes ``limits.LARGE_MEMORY_BYTES`` more at most.
+
+libde265, which decodes HEIC, ends the process where memory runs out; the other libraries report it. So a HEIC must not
+reach its limit: ``heif_headers`` bounds what its items add up to, and libheif what each of them contains. 12 megapixels
+of the largest kind (12 bits, 4:4:4, alpha) take 240 MiB.
 """
 
 from __future__ import annotations
