@@ -47,14 +47,8 @@ _BMP_UNCOMPRESSED = (0, 3)
 # Byte order, version, and the place of the first directory.
 _TIFF_HEADER_BYTES = 8
 # Tags of a TIFF's directory, and the values of those that may be missing.
-_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = (
-    256,
-    257,
-    258,
-    259,
-    262,
-    339,
-)
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 258, 259, 262, 339
 _TIFF_DEFAULTS = {_TIFF_BITS: 1, _TIFF_COMPRESSION: 1, _TIFF_PHOTOMETRIC: 0, _TIFF_SAMPLES: 1}
 # None, the three of fax machines, LZW, JPEG, Deflate, PackBits, and the older number of Deflate.
 _TIFF_COMPRESSIONS = (1, 2, 3, 4, 5, 7, 8, 32773, 32946)
