@@ -289,8 +289,9 @@ def test_prepare_none_only_resizes():
 
 def test_prepare_photo_converts_a_picture_of_the_models_size_too():
     catalog = image_files.save(255 - PICTURE)
-    np.testing.assert_array_equal(images.decode(catalog, SHAPE), 255 - PICTURE)
+    np.testing.assert_array_equal(images.decode(catalog, SHAPE, "none"), 255 - PICTURE)
     converted = images.decode(catalog, SHAPE, "photo")
+    assert (images.decode(image_files.save(PICTURE), SHAPE, "photo") != PICTURE).any()
     # Black where the photograph was white, and bright where the item was dark.
     assert converted[0, 0] == 0
     assert converted[14, 14] > 150
@@ -629,3 +630,13 @@ def test_a_large_jpeg_is_decoded_at_reduced_size():
 
 def test_an_encoded_picture_decodes_to_itself():
     np.testing.assert_array_equal(images.decode(images.encode(PICTURE), SHAPE), PICTURE)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+@pytest.mark.parametrize("prepare", ["auto", "photo", "none"])
+def test_a_picture_of_the_models_size_on_white_is_negated(mode, prepare):
+    original = np.zeros(SHAPE, np.uint8)
+    original[:, 4:24] = 120
+    file = image_files.save(Image.fromarray(255 - original).convert(mode), "PNG")
+    expected = 255 - original if prepare == "none" else original
+    np.testing.assert_array_equal(images.decode(file, SHAPE, prepare), expected)

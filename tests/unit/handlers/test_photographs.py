@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from handlers.inputs import photographs
 from tests.support import image_files
@@ -119,3 +119,72 @@ def test_connected_follows_bends_but_not_corners():
     np.testing.assert_array_equal(photographs.connected(mask), mask)
     walled = np.array([list("######"), list("#.#..#"), list("######"), list(".#.###")]) == "."
     np.testing.assert_array_equal(photographs.connected(walled), (np.arange(4) == 3)[:, None] & walled)
+
+
+def uneven(fall):
+    """The light of a background that gets darker by ``fall`` levels from left to right, and at the corners."""
+    y, x = np.mgrid[-1:1:209j, -1:1:169j]
+    return {"to the right": -fall * (x + 1) / 2, "to the corners": -fall * (x * x + y * y) / 2}
+
+
+@pytest.mark.parametrize("light", ["to the right", "to the corners"])
+@pytest.mark.parametrize("background", [(255, 255, 255), (200, 220, 240)], ids=str)
+@pytest.mark.parametrize("fall", [30, 60, 80])
+def test_uneven_light_on_the_background_makes_no_difference(light, background, fall):
+    pixels = np.asarray(catalog(background, margins=(30, 11, 18, 31))).astype(int)
+    lit = np.where(pixels == background, pixels + uneven(fall)[light][..., np.newaxis], pixels)
+    converted = photographs.convert(Image.fromarray(lit.astype(np.uint8)), SHAPE)
+    assert np.abs(converted[:, 5:23].astype(int) - (255 - 120)).max() <= 5
+    assert not converted[:, :3].any()
+    assert not converted[:, 25:].any()
+
+
+def bright_item():
+    """A picture like the data set's, uint8 [28, 28]: an item on black that is darker along its outline."""
+    y, x = np.mgrid[-1:1:28j, -1:1:28j]
+    return (np.maximum(1 - (x / 0.7) ** 4 - (y * 0.98) ** 8, 0) ** 0.5 * 220).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("size", "margins"), [((56, 56), 0), ((280, 280), 0), ((28, 28), 2), ((280, 280), (10, 70))], ids=str
+)
+@pytest.mark.parametrize("method", [Image.Resampling.NEAREST, Image.Resampling.BICUBIC])
+def test_a_picture_in_the_data_sets_look_is_not_negated(size, margins, method):
+    original = bright_item()
+    file = ImageOps.expand(Image.fromarray(original).resize(size, method), margins, 0).convert("RGB")
+    converted = photographs.convert(file, SHAPE)
+    assert np.abs(converted.astype(int) - original).mean() < 8
+    negated = photographs.convert(file, SHAPE, always_negate=True)
+    assert abs(int(negated[14, 14]) - (255 - original[14, 14])) <= 3
+
+
+def test_a_negative_on_black_is_negated():
+    original = bright_item()
+    item = Image.fromarray(np.where(original > 0, 255 - original, 0).astype(np.uint8))
+    converted = photographs.convert(item.resize((280, 280), Image.Resampling.NEAREST).convert("RGB"), SHAPE)
+    assert np.corrcoef(converted[original > 0], original[original > 0])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(("lightest", "darkest"), [(255, 245), (245, 200)], ids=str)
+def test_a_light_item_that_is_cut_out_keeps_its_relief(lightest, darkest):
+    original = bright_item()
+    shades = darkest + original / 255 * (lightest - darkest)
+    picture = Image.fromarray(shades.astype(np.uint8)).convert("RGB")
+    outline = Image.fromarray(((original > 0) * 255).astype(np.uint8))
+    converted = photographs.cut_out(picture, outline, SHAPE)
+    inside = original > 100
+    assert np.corrcoef(converted[inside], original[inside])[0, 1] > 0.9
+    assert np.ptp(converted[inside]) > 100
+    assert not converted[original == 0].any()
+
+
+def test_a_dark_item_that_is_cut_out_is_negated():
+    picture = Image.new("RGB", (50, 40), "white")
+    picture.paste((30, 30, 30), (10, 5, 40, 35))
+    outline = Image.new("L", picture.size)
+    outline.paste(255, (10, 5, 40, 35))
+    np.testing.assert_array_equal(photographs.cut_out(picture, outline, SHAPE), 255 - 30)
+
+
+def test_an_empty_outline_has_no_item():
+    assert not photographs.cut_out(Image.new("RGB", (9, 9)), Image.new("L", (9, 9)), SHAPE).any()
