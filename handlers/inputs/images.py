@@ -189,11 +189,13 @@ class Decoder:
         if header.is_large:
             self._until = self._until or time.monotonic() + large_images.WAIT_S
             with large_images.turn(self._until), large_images.memory_limit(limits.LARGE_MEMORY_BYTES + len(body)):
-                return _decode(body, header, shape, self._prepare)
-        if header.format in _LIMITED_FORMATS:
+                picture, outline = _read(body, header)
+        elif header.format in _LIMITED_FORMATS:
             with large_images.memory_limit(limits.IMAGE_MEMORY_BYTES + len(body)):
-                return _decode(body, header, shape, self._prepare)
-        return _decode(body, header, shape, self._prepare)
+                picture, outline = _read(body, header)
+        else:
+            picture, outline = _read(body, header)
+        return _converted(picture, outline, shape, self._prepare)
 
 
 def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDArray[np.uint8]:
@@ -201,26 +203,25 @@ def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDA
     return Decoder(prepare).decode(body, shape)
 
 
-def _decode(
-    body: bytes | bytearray, header: image_headers.Header, shape: tuple[int, int], prepare: Prepare
-) -> NDArray[np.uint8]:
+def _read(body: bytes | bytearray, header: image_headers.Header) -> tuple[Image.Image, Image.Image | None]:
+    """The picture and its outline, as of ``_normal``."""
     try:
         image = _READERS[header.format](io.BytesIO(body))
         width, height = image.size
         if width * height > header.pixels:
             raise problems.Malformed(f"the {header.format} image contains a larger picture than it declares")
-        plain = image.mode == "L" and "transparency" not in image.info and "exif" not in image.info
-        if plain and image.size == shape[::-1] and prepare != "photo":
-            pixels = np.frombuffer(image.tobytes(), np.uint8).reshape(shape)
-            if prepare == "none" or not _has_white_corners(pixels):
-                return pixels
-        picture, outline = _normal(image)
+        return _normal(image)
     except problems.Problem:
         raise
     except Exception as error:  # noqa: BLE001 (Pillow raises nearly any type for a damaged file)
         if isinstance(error, MemoryError) or _HEIC_OUT_OF_MEMORY in str(error):
             raise _too_much_memory(error, header) from None
         raise problems.Malformed(f"the {header.format} image is damaged: {str(error)[:200]}") from None
+
+
+def _converted(
+    picture: Image.Image, outline: Image.Image | None, shape: tuple[int, int], prepare: Prepare
+) -> NDArray[np.uint8]:
     if prepare == "none":
         # Averaging areas restores a picture that was enlarged by a whole factor.
         return np.asarray(picture.convert("L").resize(shape[::-1], Image.Resampling.BOX))
@@ -332,6 +333,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _is_gray(picture: Image.Image) -> bool:
+    if picture.mode == "L":
+        return True
     values = np.atleast_3d(np.asarray(picture))
     return bool((values == values[:, :, :1]).all())
 

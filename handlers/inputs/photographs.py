@@ -13,18 +13,21 @@ An evenly colored background is made white before step 2. The background is ever
 connected to the picture's edge. Pixels beside it mix background and item; their share of background is made white too.
 If light falls unevenly on the background, a smooth surface through the edge's pixels takes the place of the one color.
 
+On any other background, ``segmentation`` finds the item.
+
 Two kinds of picture are treated differently: one in the data set's own look, gray on black, is not negated, and of one
 with transparency the item's outline is known.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
+
+from handlers.inputs import regions, segmentation
 
 # A pixel this close to the background's color is background: 5 % of the distance between black and white in RGB.
 _TOLERANCE = 0.05 * 255 * 3**0.5
@@ -46,6 +49,8 @@ _GRAY_SPREAD = 6
 _FADE = 6
 # A background is even if its color is found on this share of the edge; an item may cover the rest.
 _EVEN_SHARE = 0.95
+# It is also plain on this share, if its pixels differ from it by no more than this, as JPEG's noise does.
+_BARE_SHARE, _BARE_NOISE = 0.4, 4
 # Distance in RGB up to which a pixel of the edge belongs to the surface; less than _TOLERANCE, because the surface
 # follows the light. Fits on 200 pictures with light falling by 30 to 80 levels gave the same accuracy from 6 to 15.
 _SURFACE_TOLERANCE = 10
@@ -64,10 +69,6 @@ _LIGHT = 192
 _OUTLIERS_PERCENT = 2
 # An item of fewer levels than this has no relief; enlarging its contrast further would show noise.
 _LEAST_CONTRAST = 8
-# Passes of ``connected``. Each fills whole runs, so that few are needed; the bound keeps a maze from taking hundreds.
-_MAX_PASSES = 16
-
-_Mask = NDArray[np.bool_]
 
 
 def convert(picture: Image.Image, shape: tuple[int, int], *, always_negate: bool = False) -> NDArray[np.uint8]:
@@ -84,6 +85,10 @@ def convert(picture: Image.Image, shape: tuple[int, int], *, always_negate: bool
     trimmed = _trimmed(picture)
     if trimmed is None:
         return np.zeros(shape, np.uint8)
+    if not trimmed.is_plain and (outline := segmentation.outline(picture)) is not None:
+        on_white = Image.new("RGB", picture.size, "white")
+        on_white.paste(picture, mask=outline)
+        return cut_out(on_white, outline, shape)
     unit = _unit(trimmed.box, shape)
     factor = int(unit / _DETAIL_PX)
     if factor > 1:
@@ -117,7 +122,7 @@ def cut_out(picture: Image.Image, outline: Image.Image, shape: tuple[int, int]) 
     """
     share = np.asarray(outline).astype(np.float32) / 255
     inside = share >= 0.5
-    box = _box(inside)
+    box = regions.box(inside)
     if box is None:
         return np.zeros(shape, np.uint8)
     unit = _unit(box, shape)
@@ -135,11 +140,13 @@ class _Trimmed(NamedTuple):
     Attributes:
         pixels: float32 ``[height, width, 3]``.
         background: its color, float32 ``[3]``, or that at each pixel, ``[height, width, 3]``.
+        is_plain: whether the background has that color or light alone; otherwise it is a floor, a carpet, a bed.
         distance: of each pixel from the background's color, float32 ``[height, width]``.
     """
 
     pixels: NDArray[np.float32]
     background: NDArray[np.float32]
+    is_plain: bool
     distance: NDArray[np.float32]
     box: tuple[int, int, int, int]
 
@@ -147,23 +154,15 @@ class _Trimmed(NamedTuple):
 def _trimmed(picture: Image.Image) -> _Trimmed | None:
     """Separate the item from the background by the color of the edge; ``None`` if there is only background."""
     pixels = np.asarray(picture).astype(np.float32)
-    background = _background(pixels)
+    background, is_plain = _background(pixels)
     difference = pixels - background
     distance = np.sqrt(np.einsum("ijk,ijk->ij", difference, difference))
-    box = _box(distance > _TOLERANCE)
-    return None if box is None else _Trimmed(pixels, background, distance, box)
+    box = regions.box(distance > _TOLERANCE)
+    return None if box is None else _Trimmed(pixels, background, is_plain, distance, box)
 
 
-def _box(inside: _Mask) -> tuple[int, int, int, int] | None:
-    """The smallest box with all of ``inside``: left, top, right, bottom; ``None`` if there is nothing."""
-    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    if not len(rows):
-        return None
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def _background(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The background's color, ``[3]``, or if light falls on it unevenly, its color at each pixel.
+def _background(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], bool]:
+    """The background's color, ``[3]`` or at each pixel, and whether the background is plain.
 
     One color: that of the corner which most of the edge resembles, because the item may cover some. Otherwise a
     quadratic surface through the edge's pixels, by iteratively reweighted least squares with the weights of Geman and
@@ -174,9 +173,10 @@ def _background(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     near = ((corners[:, None] - edge) ** 2).sum(2) <= _TOLERANCE**2
     best = near[near.sum(1).argmax()]
     color: NDArray[np.float32] = edge[best].mean(0)
+    is_plain = _is_plain(best, ((edge - color) ** 2).sum(1))
     # On black no light is seen.
     if best.mean() >= _EVEN_SHARE or color.max() <= _BLACK:
-        return color
+        return color, is_plain
     height, width = pixels.shape[:2]
     down, across = np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32)
     y = np.concatenate([np.full(width, -1), np.full(width, 1), down, down])
@@ -193,11 +193,22 @@ def _background(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         weights = 1 / (1 + (error / _SURFACE_TOLERANCE) ** 2) ** 2
     inliers = error <= _SURFACE_TOLERANCE
     if inliers.mean() < max(_SURFACE_SHARE, best.mean() + _SURFACE_GAIN):
-        return color
+        return color, is_plain
     yy, xx = np.meshgrid(down, across, indexing="ij")
     surface: NDArray[np.float32] = _terms(xx, yy) @ fitted
     is_light = _TOLERANCE / 2 < np.ptp(surface, axis=(0, 1)).max() <= _LARGEST_FALL
-    return surface if is_light else color
+    return (surface, _is_plain(inliers, error**2)) if is_light else (color, is_plain)
+
+
+def _is_plain(near: regions.Mask, squares: NDArray[np.float32]) -> bool:
+    """Whether nearly all of the edge is background, or much of it without any texture, and an item covers the rest.
+
+    Args:
+        near: the edge's pixels that are background.
+        squares: of each pixel's distance from the background's color.
+    """
+    is_bare = near.mean() >= _BARE_SHARE and squares[near].mean() <= _BARE_NOISE**2
+    return bool(near.mean() >= _EVEN_SHARE or is_bare)
 
 
 def _terms(x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -267,41 +278,9 @@ def _on_white(trimmed: _Trimmed, reach: float) -> NDArray[np.float32]:
     distance nearby.
     """
     gray, background = trimmed.pixels @ _GRAY_WEIGHTS, trimmed.background @ _GRAY_WEIGHTS
-    region = connected(trimmed.distance <= _TOLERANCE)
+    near = trimmed.distance <= _TOLERANCE
+    region = regions.connected(near, regions.edge(near))
     steps = max(round(reach), 1)
-    share = 1 - trimmed.distance / np.maximum(spread(trimmed.distance, steps), _TOLERANCE)
-    whitened = np.where(spread(region, steps), gray + share * (_WHITE - background), gray)
+    share = 1 - trimmed.distance / np.maximum(regions.spread(trimmed.distance, steps), _TOLERANCE)
+    whitened = np.where(regions.spread(region, steps), gray + share * (_WHITE - background), gray)
     return np.where(region, _WHITE, whitened)
-
-
-def spread(values: NDArray[Any], steps: int) -> NDArray[Any]:
-    """The largest value within ``steps`` rows and columns of each place."""
-    for _ in range(2):
-        padded = np.pad(values, ((steps, steps), (0, 0)), "edge")
-        shifted = [padded[start : start + len(values)] for start in range(2 * steps + 1)]
-        values = functools.reduce(np.maximum, shifted).T
-    return values
-
-
-def connected(mask: _Mask) -> _Mask:
-    """The part of ``mask`` that is connected to its edges, through sides and not corners."""
-    region: _Mask = mask.copy()
-    region[1:-1, 1:-1] = False
-    size = -1
-    for _ in range(_MAX_PASSES):
-        region = _filled(_filled(region, mask).T, mask.T).T
-        before, size = size, int(region.sum())
-        if size == before:
-            break
-    return region
-
-
-def _filled(region: _Mask, mask: _Mask) -> _Mask:
-    """Extend ``region`` along the rows of ``mask``: each run of ``mask`` that it touches becomes part of it."""
-    starts = mask.copy()
-    starts[:, 1:] &= ~mask[:, :-1]
-    runs = np.cumsum(starts).reshape(mask.shape)
-    touched = np.zeros(int(runs[-1, -1]) + 1, bool)
-    touched[runs[region]] = True
-    filled: _Mask = touched[runs] & mask
-    return filled

@@ -101,26 +101,6 @@ def test_a_dataset_picture_is_restored_from_its_catalog_picture():
     assert np.abs(converted.astype(int) - original).mean() < 12
 
 
-def test_spread_takes_the_largest_value_in_reach():
-    values = np.zeros((7, 9), np.float32)
-    values[3, 4] = 5
-    values[0, 0] = 7
-    result = photographs.spread(values, 2)
-    expected = np.zeros_like(values)
-    expected[1:6, 2:7] = 5
-    expected[:3, :3] = 7
-    np.testing.assert_array_equal(result, expected)
-    assert photographs.spread(values, 50).min() == 7
-
-
-def test_connected_follows_bends_but_not_corners():
-    drawn = np.array([list("..####"), list("#.#..#"), list("#.#.##"), list("#...#."), list("#####.")])
-    mask = drawn == "."
-    np.testing.assert_array_equal(photographs.connected(mask), mask)
-    walled = np.array([list("######"), list("#.#..#"), list("######"), list(".#.###")]) == "."
-    np.testing.assert_array_equal(photographs.connected(walled), (np.arange(4) == 3)[:, None] & walled)
-
-
 def uneven(fall):
     """The light of a background that gets darker by ``fall`` levels from left to right, and at the corners."""
     y, x = np.mgrid[-1:1:209j, -1:1:169j]

@@ -1,0 +1,122 @@
+"""How often the image models are right about photographs of clothes, and a picture of what they saw.
+
+    python -m bench.photographs FOLDER      FOLDER holds one folder of photographs for each kind of KINDS
+
+Prints the share of right answers by kind, and of the sure ones; writes docs/images/photographs.jpg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from handlers.inputs import images
+from models import artifacts
+from models.building import load_network
+from models.catalog import CATALOG, DEFAULT_VERSION
+from models.fashion_mnist import LABELS
+from models.training import forward, prepare, probabilities
+
+MODELS = ("fashion_mlp", "fashion_convnet")
+# The labels that are right for each kind. The data set's labels do not separate these kinds.
+KINDS = {
+    "t-shirt": {"T-shirt/top", "Shirt"},
+    "pants": {"Trouser"},
+    "longsleeve": {"Pullover", "Shirt"},
+    "dress": {"Dress"},
+    "outwear": {"Coat", "Pullover"},
+    "shoes": {"Sandal", "Sneaker", "Ankle boot"},
+    "shirt": {"Shirt", "Pullover"},
+}
+# A caller who acts on an answer without looking wants one that is at least this probable.
+SURE = 0.9
+PICTURE = Path("docs/images/photographs.jpg")
+# In the picture: photographs of each kind, the edge of a photograph, and the height of the text below it, in pixels.
+SHOWN, EDGE_PX, TEXT_PX = 3, 168, 44
+
+
+@dataclasses.dataclass(frozen=True)
+class Photographs:
+    """Photographs, their kinds, and the pixels that the models get, uint8 ``[N, 28, 28]``."""
+
+    paths: list[Path]
+    kinds: NDArray[np.str_]
+    pixels: NDArray[np.uint8]
+
+
+def load(folder: Path) -> Photographs:
+    """Decode all photographs as the service does; print how long one takes.
+
+    Raises:
+        SystemExit: a kind has no folder, or no file in it.
+    """
+    paths, kinds = list[Path](), list[str]()
+    for kind in KINDS:
+        found = sorted((folder / kind).glob("*"))
+        if not found:
+            sys.exit(f"error: {folder / kind} has no photographs; FOLDER needs one folder each for {', '.join(KINDS)}")
+        paths += found
+        kinds += [kind] * len(found)
+    began = time.perf_counter()
+    shape = CATALOG[MODELS[0]].input.shape
+    pixels = np.stack([images.decode(path.read_bytes(), (shape[0], shape[1])) for path in paths])
+    print(f"{len(paths)} photographs, {(time.perf_counter() - began) / len(paths) * 1000:.0f} ms each")
+    return Photographs(paths, np.array(kinds), pixels)
+
+
+def answers(model: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The model's probabilities, float32 ``[N, labels]``."""
+    entry = CATALOG[model]
+    scores = forward(load_network(entry, DEFAULT_VERSION), prepare(torch.from_numpy(pixels), entry.input))
+    signature = artifacts.signature(model, DEFAULT_VERSION)
+    return probabilities(scores, entry.activation, signature.output.temperature).numpy()
+
+
+def draw(photographs: Photographs, chances: NDArray[np.float32]) -> Image.Image:
+    """Some photographs of each kind, each with what the model saw and answered; a wrong answer is red."""
+    font = ImageFont.load_default(13)
+    sheet = Image.new("RGB", (SHOWN * 2 * EDGE_PX, len(KINDS) * (EDGE_PX + TEXT_PX)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for row, kind in enumerate(KINDS):
+        places = np.flatnonzero(photographs.kinds == kind)
+        # Evenly spread over the sorted names, so that nobody chose them.
+        for column, place in enumerate(places[np.linspace(0, len(places) - 1, SHOWN).astype(int)]):
+            left, top = column * 2 * EDGE_PX, row * (EDGE_PX + TEXT_PX)
+            with Image.open(photographs.paths[place]) as file:
+                sheet.paste(ImageOps.pad(ImageOps.exif_transpose(file), (EDGE_PX, EDGE_PX), color="white"), (left, top))
+            seen = Image.fromarray(photographs.pixels[place]).resize((EDGE_PX, EDGE_PX), Image.Resampling.NEAREST)
+            sheet.paste(seen, (left + EDGE_PX, top))
+            label, chance = LABELS[chances[place].argmax()], chances[place].max()
+            color = "black" if label in KINDS[kind] else "#c00000"
+            pen.text((left + 4, top + EDGE_PX + 4), f"{kind}: {label} {chance:.2f}", color, font)
+    return sheet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="one folder of photographs for each kind")
+    photographs = load(parser.parse_args().folder)
+    for model in MODELS:
+        chances = answers(model, photographs.pixels)
+        pairs = zip(chances.argmax(1), photographs.kinds, strict=True)
+        right = np.array([LABELS[index] in KINDS[kind] for index, kind in pairs])
+        sure = chances.max(1) >= SURE
+        by_kind = "  ".join(f"{kind} {right[photographs.kinds == kind].mean():.2f}" for kind in KINDS)
+        print(
+            f"{model}: right {right.mean():.3f}; of {sure.sum()} answers of at least {SURE}, {right[sure].sum()} right"
+        )
+        print(f"  {by_kind}")
+    draw(photographs, chances).save(PICTURE, quality=80, optimize=True)
+    print(f"{PICTURE}: with the answers of {model}")
+
+
+if __name__ == "__main__":
+    main()
