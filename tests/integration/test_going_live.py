@@ -267,8 +267,15 @@ def test_interrupted_rollout_leaves_the_live_version(versioned_service, number):
 
 def test_supervisor_undoes_a_rollout_whose_command_was_killed(versioned_service):
     begun = versioned_service.begin("deploy", "tiny", "1.1")
-    assert wait_until(lambda: len(_registered(versioned_service)) == 2, 30)
-    begun.kill()
+
+    def is_registered() -> bool:
+        """Look while the command stands still, because on a busy machine it could go live before it is killed."""
+        begun.send_signal(signal.SIGSTOP)
+        found = len(_registered(versioned_service)) == 2
+        begun.send_signal(signal.SIGKILL if found else signal.SIGCONT)
+        return found
+
+    assert wait_until(is_registered, 30)
     _ended(begun)
     assert wait_until(lambda: _registered(versioned_service) == ["1.0"], 30)
     assert (_state(versioned_service), _answers(versioned_service)) == (Live("1.0"), "1.0")
