@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from PIL import Image
+from playwright.sync_api import Page
 
 from tests.support import image_files
 
@@ -20,7 +21,8 @@ FAULTS = """() => {
     const inFlow = element => {
         const { position, display, visibility } = style(element);
         const { width, height } = box(element);
-        return ["static", "relative", "sticky"].includes(position) && !["inline", "contents", "none", "table-column-group"].includes(display)
+        return ["static", "relative", "sticky"].includes(position)
+            && !["inline", "contents", "none", "table-column-group"].includes(display)
             && visibility === "visible" && width > 1 && height > 1;
     };
     const name = element => `${element.tagName.toLowerCase()}#${element.id}.${element.className}`;
@@ -60,27 +62,27 @@ FAULTS = """() => {
 }"""
 
 
+def _faults(page: Page) -> dict[int, list[str]]:
+    """The faults of the page by width of the window, in pixels; only widths that have any."""
+    found = {}
+    for width in WIDTHS_PX:
+        page.set_viewport_size({"width": width, "height": 900})
+        if faults := page.evaluate(FAULTS):
+            found[width] = faults
+    return found
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("name", NAMES, ids=["short name", "long name"])
 def test_nothing_overlaps_or_overflows(open_playground, name, shape):
     playground = open_playground(viewport={"width": 1280, "height": 900})
     page = playground.page
     playground.choose_file(name, image_files.save(Image.new("RGB", shape, "navy")), "image/png")
-    found = {}
-    for width in WIDTHS_PX:
-        page.set_viewport_size({"width": width, "height": 900})
-        if faults := page.evaluate(FAULTS):
-            found[width] = faults
-    assert found == {}
+    assert _faults(page) == {}
 
 
 @pytest.mark.parametrize("tab", ["Draw", "Picture"])
 def test_nothing_overlaps_or_overflows_in_a_tab(open_playground, tab):
     page = open_playground(viewport={"width": 1280, "height": 900}).page
     page.get_by_role("tab", name=tab).click()
-    found = {}
-    for width in WIDTHS_PX:
-        page.set_viewport_size({"width": width, "height": 900})
-        if faults := page.evaluate(FAULTS):
-            found[width] = faults
-    assert found == {}
+    assert _faults(page) == {}
