@@ -17,7 +17,7 @@ INTEGRATION = [
     "tests/integration/test_predictions.py",
     "tests/integration/test_readme.py",
 ]
-# These read the access log's file, use TorchServe's own ports, send the header that the gateway sets, or use ::1, on which
+# These read the access log's file, use TorchServe's own ports, send the header that the gateway sets, or use ::1, where
 # Compose publishes no port.
 SELECTION = "not are_logged and not ipv6 and not other_apis and not (neighbors and top_k)"
 CONFORMANCE = ".venv-conformance/bin/python"
