@@ -71,7 +71,8 @@ _BASE64_TEXT_STARTS = (b"Qk", b"data:image/")
 _JSON_START = re.compile(rb'(?:\[\s*)+[-0-9"{]|\{\s*"')
 # HEIC and AVIF are missing: they start with a zero, as most raw pixels do. ``pictures`` would take such a file for raw
 # pixels only if it were called application/octet-stream and as long as one image, to the byte.
-_FILE_STARTS = image_headers.FIRST_BYTES | foreign_files.FIRST_BYTES | frozenset(npy.MAGIC[:1] + b"i/RU[{")
+_TEXT_FIRST_BYTES = frozenset(b"i/RUSTA[{")
+_FILE_STARTS = image_headers.FIRST_BYTES | foreign_files.FIRST_BYTES | frozenset(npy.MAGIC[:1]) | _TEXT_FIRST_BYTES
 _INSTANCES = re.compile(rb'"(instances|inputs)"\s*:')
 _OBJECT = re.compile(rb"\s*\{")
 # After a list that is a member of an object: the next member, or the object's end.
@@ -265,6 +266,8 @@ def _is_file(body: Body) -> bool:
 
 def _is_text(body: Body) -> bool:
     """Whether a body without a type of its own is base64 or JSON."""
+    if not body or body[0] not in _TEXT_FIRST_BYTES:
+        return False
     return (_is_base64(body) or _JSON_START.match(body[:_EDGE_BYTES]) is not None) and body.isascii()
 
 

@@ -43,9 +43,8 @@ _BOX_TYPES = (b"ftyp", b"jP  ", b"JXL ")
 
 def kind(body: bytes | bytearray | memoryview) -> str | None:
     """The name of the kind of file that the first bytes declare, such as ``PDF``; ``None`` if they declare none."""
-    if not body or (
-        body[0] not in FIRST_BYTES and bytes(body[:4]) not in _ICO_STARTS and bytes(body[4:8]) not in _BOX_TYPES
-    ):
+    start = bytes(body[:8])
+    if not start or (start[0] not in FIRST_BYTES and start[:4] not in _ICO_STARTS and start[4:] not in _BOX_TYPES):
         return None
     head = bytes(body[:_HEAD_BYTES])
     return next((name for name, pattern in _COMPILED if pattern.match(head)), None)

@@ -65,6 +65,24 @@ class Output(NamedTuple):
     classes: int = 0
 
 
+class _Tensor(NamedTuple):
+    """A request's input, as its JSON describes it.
+
+    Attributes:
+        datatype: the caller's text.
+        shape: at most ``_MAX_AXES`` lengths of at least 0; the first may be -1.
+        data: the value of its member ``data``; ``None`` without one.
+        size: the value of its parameter ``binary_data_size``; ``None`` without one.
+        is_base64: its images are base64 in binary data, as MLServer's codec of this name sends them.
+    """
+
+    datatype: str
+    shape: list[int]
+    data: Any
+    size: Any
+    is_base64: bool
+
+
 class Request(NamedTuple):
     """The parts of a request that shape its response.
 
@@ -126,22 +144,17 @@ def parse(
     binary = view[json_length:]
     parse_header = _cached_header if json_length <= _CACHED_HEADER_BYTES else _header
     tensor, request = parse_header(header)
-    datatype, shape = _field(tensor, "datatype", str), tensor["shape"]
-    parameters = _parameters(tensor)
-    size = parameters.get("binary_data_size")
-    if size is None:
+    if tensor.size is None:
         if binary:
             raise problems.Malformed(
                 f"the body has {len(binary)} bytes after the JSON, but the input has no binary_data_size"
             )
-        return _from_json(_data(tensor), datatype, shape, signature, decoder), request
-    if type(size) is not int or size != len(binary):
-        raise problems.Malformed(f"binary_data_size is {brief(size)}, but {len(binary)} bytes follow the JSON")
-    if "data" in tensor:
+        return _from_json(tensor, signature, decoder), request
+    if type(tensor.size) is not int or tensor.size != len(binary):
+        raise problems.Malformed(f"binary_data_size is {brief(tensor.size)}, but {len(binary)} bytes follow the JSON")
+    if tensor.data is not None:
         raise problems.Malformed("the input has both data and binary_data_size; send only one of them")
-    # The name of MLServer's codec.
-    is_base64 = parameters.get("content_type") == "base64"
-    return _from_binary(binary, datatype, shape, signature, decoder, is_base64), request
+    return _from_binary(binary, tensor, signature, decoder), request
 
 
 def outputs(request: Request, names: tuple[str, ...]) -> tuple[Output, ...]:
@@ -169,7 +182,7 @@ def _outputs(requested: tuple[Output, ...], binary: bool, names: tuple[str, ...]
 # --- The JSON header ---
 
 
-def _header(header: bytes) -> tuple[dict[str, Any], Request]:
+def _header(header: bytes) -> tuple[_Tensor, Request]:
     """Parse a request's JSON into its only input and the request."""
     document = json_numbers.load(header)
     if type(document) is not dict:
@@ -186,8 +199,14 @@ def _header(header: bytes) -> tuple[dict[str, Any], Request]:
     if type(tensor) is not dict:
         raise problems.Malformed(f"an input must be an object, got {brief(tensor)}")
     _field(tensor, "name", str)
-    tensor["shape"] = _shape(tensor)
-    return tensor, _request(document)
+    parameters = _parameters(tensor)
+    return _Tensor(
+        _field(tensor, "datatype", str),
+        _shape(tensor),
+        tensor.get("data"),
+        parameters.get("binary_data_size"),
+        parameters.get("content_type") == "base64",
+    ), _request(document)
 
 
 # Clients that send binary tensors mostly repeat the same JSON, so its parsed form is cached. Longer texts hold tensors
@@ -204,19 +223,33 @@ def _field(tensor: dict[str, Any], name: str, kind: type) -> Any:
     return value
 
 
-def _shape(tensor: dict[str, Any]) -> list[Any]:
+def _shape(tensor: dict[str, Any]) -> list[int]:
     """The tensor's shape. KServe's samples have a lone -1 for a list of one; protobuf's JSON has integers as text."""
     lone = tensor.get("shape")
-    lengths = [lone] if type(lone) is int else _field(tensor, "shape", list)
-    return [_integer(length) for length in lengths]
+    given = [lone] if type(lone) is int else _field(tensor, "shape", list)
+    # The product of a long list of large numbers would take minutes.
+    if len(given) > _MAX_AXES:
+        raise problems.Unprocessable(f"shape must have at most {_MAX_AXES} axes, got {len(given)}")
+    lengths: list[int] = []
+    for length in map(_integer, given):
+        # A first length of -1 leaves it to the server.
+        if type(length) is not int or length < (0 if lengths else -1):
+            raise problems.Unprocessable(
+                f"shape must hold whole numbers of at least 0, only the first may be -1, got {brief(given)}"
+            )
+        lengths.append(length)
+    return lengths
 
 
-def _data(tensor: dict[str, Any]) -> list[Any]:
+def _data(tensor: _Tensor) -> list[Any]:
     """The tensor's data. KServe's samples have one string for a list of one; protobuf's JSON has integers as text."""
-    if type(text := tensor.get("data")) is str:
-        return [text]
-    data: list[Any] = _field(tensor, "data", list)
-    if tensor["datatype"] in ("INT64", "UINT64") and data and type(data[0]) is str:
+    data = tensor.data
+    if type(data) is str:
+        return [data]
+    if type(data) is not list:
+        got = "none" if data is None else brief(data)
+        raise problems.Malformed(f"the input's data must be a list, got {got}")
+    if data and type(data[0]) is str and tensor.datatype in ("INT64", "UINT64"):
         return [_integer(value) for value in data]
     return data
 
@@ -310,25 +343,23 @@ def _raw(body: images.Body, signature: Signature) -> tuple[NDArray[Any], Request
     return validation.from_array(values, signature).values, Request("", {}, (), True)
 
 
-def _from_binary(
-    binary: memoryview, datatype: str, shape: list[Any], signature: Signature, decoder: images.Decoder, is_base64: bool
-) -> NDArray[Any]:
+def _from_binary(binary: memoryview, tensor: _Tensor, signature: Signature, decoder: images.Decoder) -> NDArray[Any]:
+    datatype = tensor.datatype
     if datatype == "BYTES" and signature.input.kind == "image":
         files = _elements(binary)
-        shape = _checked(shape, len(files))
-        return _pictures(map(_base64, files) if is_base64 else files, shape, signature, decoder)
+        shape = _counted(tensor.shape, len(files))
+        return _pictures(map(_base64, files) if tensor.is_base64 else files, shape, signature, decoder)
     dtype = _numeric(datatype, signature)
     count, rest = divmod(len(binary), dtype.itemsize)
     if rest:
         raise problems.Malformed(f"data of {datatype} must be a multiple of {dtype.itemsize} bytes, got {len(binary)}")
-    return _shaped(np.frombuffer(binary, dtype), _checked(shape, count), signature)
+    return _shaped(np.frombuffer(binary, dtype), _counted(tensor.shape, count), signature)
 
 
-def _from_json(
-    data: list[Any], datatype: str, shape: list[Any], signature: Signature, decoder: images.Decoder
-) -> NDArray[Any]:
-    flat = _flatten(data, shape)
-    shape = _checked(shape, len(flat))
+def _from_json(tensor: _Tensor, signature: Signature, decoder: images.Decoder) -> NDArray[Any]:
+    datatype = tensor.datatype
+    flat = _flatten(_data(tensor), tensor.shape)
+    shape = _counted(tensor.shape, len(flat))
     kinds = set(map(type, flat))
     if datatype == "BYTES" and signature.input.kind == "image":
         if kinds != {str}:
@@ -356,18 +387,11 @@ def _numeric(datatype: str, signature: Signature) -> np.dtype[Any]:
     return dtype
 
 
-def _checked(shape: list[Any], count: int) -> list[int]:
-    """Check that a tensor of ``count`` elements has this shape. A first length of -1 leaves it to the server."""
-    # The product of a long list of large numbers would take minutes.
-    if len(shape) > _MAX_AXES:
-        raise problems.Unprocessable(f"shape must have at most {_MAX_AXES} axes, got {len(shape)}")
-    lengths = shape[1:] if shape[:1] == [-1] else shape
-    if not all(type(length) is int and length >= 0 for length in lengths):
-        raise problems.Unprocessable(
-            f"shape must hold whole numbers of at least 0, only the first may be -1, got {brief(shape)}"
-        )
-    if lengths is not shape:
-        lengths = [count // max(1, math.prod(lengths)), *lengths]
+def _counted(shape: list[int], count: int) -> list[int]:
+    """Check that a tensor of ``count`` elements has this shape, and return it without -1."""
+    lengths = shape
+    if shape and shape[0] == -1:
+        lengths = [count // max(1, math.prod(shape[1:])), *shape[1:]]
     if math.prod(lengths) != count:
         raise problems.Malformed(f"shape {brief(shape)} needs {math.prod(lengths)} elements, but data has {count}")
     return lengths
