@@ -2,7 +2,8 @@
 
     python -m bench.photographs FOLDER      FOLDER holds one folder of photographs for each kind of KINDS
 
-Prints the share of right answers by kind, and of the sure ones; writes docs/images/photographs.jpg.
+Prints the share of right answers by kind and of the sure ones, and the calibration error; writes
+docs/images/photographs.jpg.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+from torchmetrics.functional.classification import binary_calibration_error
 
 from handlers.inputs import images
 from models import artifacts
 from models.building import load_network
 from models.catalog import CATALOG, DEFAULT_VERSION
+from models.evaluation import ERROR_BINS
 from models.fashion_mnist import LABELS
 from models.training import forward, prepare, probabilities
 
@@ -45,11 +48,15 @@ SHOWN, EDGE_PX, TEXT_PX = 3, 168, 44
 
 @dataclasses.dataclass(frozen=True)
 class Photographs:
-    """Photographs, their kinds, and the pixels that the models get, uint8 ``[N, 28, 28]``."""
+    """Photographs, their kinds, the pixels that the models get, and which the network for photographs answers.
+
+    ``pixels`` are uint8 ``[N, 28, 28]``, ``on_floors`` bool ``[N]``: the others have a plain background.
+    """
 
     paths: list[Path]
     kinds: NDArray[np.str_]
     pixels: NDArray[np.uint8]
+    on_floors: NDArray[np.bool_]
 
 
 def load(folder: Path) -> Photographs:
@@ -67,17 +74,24 @@ def load(folder: Path) -> Photographs:
         kinds += [kind] * len(found)
     began = time.perf_counter()
     shape = CATALOG[MODELS[0]].input.shape
-    pixels = np.stack([images.decode(path.read_bytes(), (shape[0], shape[1])) for path in paths])
+    decoders = [images.Decoder() for _ in paths]
+    pairs = zip(decoders, paths, strict=True)
+    pixels = np.stack([decoder.decode(path.read_bytes(), (shape[0], shape[1])) for decoder, path in pairs])
     print(f"{len(paths)} photographs, {(time.perf_counter() - began) / len(paths) * 1000:.0f} ms each")
-    return Photographs(paths, np.array(kinds), pixels)
+    return Photographs(paths, np.array(kinds), pixels, np.array([bool(decoder.photographs) for decoder in decoders]))
 
 
-def answers(model: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def answers(model: str, photographs: Photographs) -> NDArray[np.float32]:
     """The model's probabilities, float32 ``[N, labels]``."""
-    entry = CATALOG[model]
-    scores = forward(load_network(entry, DEFAULT_VERSION), prepare(torch.from_numpy(pixels), entry.input))
-    signature = artifacts.signature(model, DEFAULT_VERSION)
-    return probabilities(scores, entry.activation, signature.output.temperature).numpy()
+    entry, output = CATALOG[model], artifacts.signature(model, DEFAULT_VERSION).output
+    inputs = prepare(torch.from_numpy(photographs.pixels), entry.input)
+    usual = probabilities(forward(load_network(entry, DEFAULT_VERSION), inputs), entry.activation, output.temperature)
+    if output.photograph_temperature is None:
+        return usual.numpy()
+    path = artifacts.folder(model, DEFAULT_VERSION) / artifacts.PHOTOGRAPHS
+    network = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+    own = probabilities(forward(network, inputs), entry.activation, output.photograph_temperature)
+    return np.where(photographs.on_floors[:, np.newaxis], own.numpy(), usual.numpy())
 
 
 def draw(photographs: Photographs, chances: NDArray[np.float32]) -> Image.Image:
@@ -105,13 +119,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="one folder of photographs for each kind")
     photographs = load(parser.parse_args().folder)
     for model in MODELS:
-        chances = answers(model, photographs.pixels)
+        chances = answers(model, photographs)
         pairs = zip(chances.argmax(1), photographs.kinds, strict=True)
         right = np.array([LABELS[index] in KINDS[kind] for index, kind in pairs])
         sure = chances.max(1) >= SURE
         by_kind = "  ".join(f"{kind} {right[photographs.kinds == kind].mean():.2f}" for kind in KINDS)
+        error = binary_calibration_error(torch.from_numpy(chances.max(1)), torch.from_numpy(right), ERROR_BINS)
         print(
-            f"{model}: right {right.mean():.3f}; of {sure.sum()} answers of at least {SURE}, {right[sure].sum()} right"
+            f"{model}: right {right.mean():.3f}; of {sure.sum()} answers of at least {SURE}, {right[sure].sum()} right "
+            f"({right[sure].sum() / right.sum():.2f} of the right ones); calibration error {error:.3f}"
         )
         print(f"  {by_kind}")
     draw(photographs, chances).save(PICTURE, quality=80, optimize=True)

@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 # Examples per network call; more would not fit into the CPU's cache.
 _CHUNK_EXAMPLES = 256
+# The same for photographs, of each of which the network sees six views.
+_CHUNK_PHOTOGRAPHS = 40
 # Seconds of decoding after which a batch takes no further request, because TorchServe replaces a worker that does not
 # answer its batch in time (response_timeout_s in models/catalog.py). Only large images take that long.
 _DECODING_S = 5.0
@@ -109,6 +111,10 @@ class Classifier:
         path = folder / context.manifest["model"]["serializedFile"]
         self._scripted = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
         self._network = torchscript.OptimizedNetwork(self._scripted, self._device)
+        self._photographs: torch.jit.ScriptModule | None = None
+        if self._signature.output.photograph_temperature:
+            path = folder / signature.PHOTOGRAPHS_FILE_NAME
+            self._photographs = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
         self._encoder = encoding.Encoder(self._signature.output)
         self._parse = requests.Parser().parse
         # Of the last request, because the next one usually has the same headers.
@@ -200,6 +206,7 @@ class Classifier:
         decoded = time.perf_counter()
         try:
             probabilities = self._probabilities([job.decoded.values for job in jobs])
+            self._answer_photographs([job.decoded for job in jobs], probabilities)
         except Exception as error:  # noqa: BLE001 (it must not fail the requests already answered)
             for job in jobs:
                 answers[job.position] = self._refuse(context, job.position, job.request, error)
@@ -316,6 +323,11 @@ class Classifier:
         targets = best if target is None else [target] * len(best)
         inputs = self._inputs(torch.from_numpy(decoded.values.copy()))
         attributions = explanations.explain(self._scripted, inputs, targets, self._signature)
+        rows = decoded.photograph_rows()
+        if rows and self._photographs:
+            attributions[rows] = explanations.explain(
+                self._photographs, inputs[rows], [targets[row] for row in rows], self._signature
+            )
         if job.headers.answer_type == encoding.PNG:
             return explanations.heat_map_png(self._pictures(job)[0], attributions[0]), encoding.PNG, None
         if isinstance(decoded.envelope, open_inference.Request):
@@ -374,6 +386,21 @@ class Classifier:
             probabilities: NDArray[np.float32] = scores.to("cpu", torch.float32).numpy()
         return probabilities
 
+    def _answer_photographs(self, requests_: Sequence[Decoded], probabilities: NDArray[np.float32]) -> None:
+        """Overwrite the probabilities of the photographs of a batch, as ``_probabilities`` returned them."""
+        temperature = self._signature.output.photograph_temperature
+        if not (self._photographs and temperature):
+            return
+        starts = itertools.accumulate((len(decoded.values) for decoded in requests_), initial=0)
+        with torch.inference_mode():
+            for decoded, start in zip(requests_, starts, strict=False):
+                rows = decoded.photograph_rows()
+                for first in range(0, len(rows), _CHUNK_PHOTOGRAPHS):
+                    chosen = np.array(rows[first : first + _CHUNK_PHOTOGRAPHS])
+                    scores = self._photographs(self._inputs(torch.from_numpy(decoded.values[chosen])))
+                    scores = scores.to("cpu", torch.float64) / temperature
+                    probabilities[start + chosen] = scores.softmax(1).to(torch.float32).numpy()
+
     def _inputs(self, values: torch.Tensor) -> torch.Tensor:
         """Examples ``[N, *shape]`` as the network's input: float32 ``[N, *network_shape]`` on its device."""
         spec = self._signature.input
@@ -390,6 +417,9 @@ class Classifier:
         # TorchScript specializes a network in its first calls, and again for another batch size.
         for count in (1, 2, 1, 2, _CHUNK_EXAMPLES):
             self._probabilities([np.zeros((count, *shape), np.uint8 if self.kind == "image" else np.float32)])
+            if self._photographs and count < _CHUNK_EXAMPLES:
+                with torch.inference_mode():
+                    self._photographs(self._inputs(torch.zeros((count, *shape))))
 
 
 def _without_prediction_time(add_time: Callable[..., None]) -> Callable[..., None]:

@@ -18,6 +18,8 @@ FILE_NAME = "signature.json"
 # The golden examples beside it in an artifact and an archive: training writes them, serving compares its answers with
 # them.
 GOLDEN_FILE_NAME = "golden.npz"
+# The network for photographs beside it, if ``Output.photograph_temperature`` is set.
+PHOTOGRAPHS_FILE_NAME = "photographs.pt"
 # Increment it when older code would misread a file. Adding a member does not need that, because older code ignores it;
 # nor does omitting a member with a default.
 FORMAT = 1
@@ -67,11 +69,13 @@ class Output:
             argmax. ``sigmoid``: the network ends in a sigmoid and returns the probabilities of independent labels.
         labels: the name of each value of the output, in order.
         temperature: scores are divided by this before softmax (Guo et al. 2017, temperature scaling); > 0.
+        photograph_temperature: the same for the scores of the network for photographs; ``None`` without that network.
     """
 
     activation: Literal["softmax", "sigmoid"]
     labels: tuple[str, ...]
     temperature: float = 1.0
+    photograph_temperature: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +121,10 @@ def _check(signature: Signature, source: str) -> None:
         "output.activation": ("softmax or sigmoid", output.activation in ("softmax", "sigmoid")),
         "output.labels": ("one or more distinct names", 0 < len(set(output.labels)) == len(output.labels)),
         "output.temperature": ("above 0", output.temperature > 0),
+        "output.photograph_temperature": (
+            "above 0 or absent",
+            output.photograph_temperature is None or output.photograph_temperature > 0,
+        ),
     }
     for field, (requirement, holds) in requirements.items():
         if not holds:

@@ -62,12 +62,29 @@ def model_config(entry: Entry, profile: str) -> str:
     )
 
 
-def _run_archiver(entry: Entry, version: str, profile: str, folder: Path, work: Path) -> Path:
+def _check_files(entry: Entry, version: str) -> tuple[str, ...]:
+    """The names of the artifact's files that the archive holds.
+
+    Raises:
+        models.errors.ArtifactError: the signature is missing or invalid.
+        ArchiveError: another file is missing.
+    """
+    folder = artifacts.folder(entry.name, version)
+    for_photographs = artifacts.signature(entry.name, version).output.photograph_temperature is not None
+    names = (*_PACKED, artifacts.PHOTOGRAPHS) if for_photographs else _PACKED
+    for name in names:
+        if not (folder / name).is_file():
+            raise ArchiveError(f"{folder / name} is missing; run: make train MODEL={entry.name} VERSION={version}")
+    return names
+
+
+def _run_archiver(entry: Entry, version: str, profile: str, folder: Path, names: tuple[str, ...], work: Path) -> Path:
     extra = work / "extra"
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc", f"{entry.handler}.py")
     shutil.copytree(HANDLERS, extra / "handlers", ignore=ignored)
-    for name in (artifacts.SIGNATURE, artifacts.GOLDEN):
-        shutil.copy(folder / name, extra / name)
+    for name in names:
+        if name != artifacts.TORCHSCRIPT:
+            shutil.copy(folder / name, extra / name)
     config = work / _CONFIG
     config.write_text(model_config(entry, profile))
     temporary = work / "tmp"
@@ -109,10 +126,10 @@ def file_name(model: str, version: str) -> str:
     return f"{model}.mar" if version == DEFAULT_VERSION else f"{model}-{version}.mar"
 
 
-def _is_current(entry: Entry, profile: str, folder: Path, target: Path) -> bool:
+def _is_current(entry: Entry, profile: str, folder: Path, names: tuple[str, ...], target: Path) -> bool:
     """Whether the archive has this profile, matches the index and is newer than its sources."""
     sources = [
-        *(folder / name for name in _PACKED),
+        *(folder / name for name in names),
         *HANDLERS.rglob("*.py"),
         *(ROOT / "models" / name for name in ("catalog.py", "archiving.py")),
     ]
@@ -143,16 +160,14 @@ def archive(entry: Entry, version: str, store: Path = MODEL_STORE, profile: str 
     """
     check_quality(entry, version)
     folder = artifacts.folder(entry.name, version)
-    for name in _PACKED:
-        if not (folder / name).is_file():
-            raise ArchiveError(f"{folder / name} is missing; run: make train MODEL={entry.name} VERSION={version}")
+    names = _check_files(entry, version)
     target = store / file_name(entry.name, version)
-    if _is_current(entry, profile, folder, target):
+    if _is_current(entry, profile, folder, names, target):
         return target, False
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".archiving-", dir=store) as work:
         fresh = Path(work) / "fresh.mar"
-        _normalize(_run_archiver(entry, version, profile, folder, Path(work)), fresh)
+        _normalize(_run_archiver(entry, version, profile, folder, names, Path(work)), fresh)
         changed = not target.is_file() or target.read_bytes() != fresh.read_bytes()
         index_writer.record(store, target, entry.name, version, entry.accuracy_floor, fresh)
     return target, changed

@@ -11,13 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from handlers.signature import FILE_NAME, GOLDEN_FILE_NAME, Signature, SignatureError, read
+from handlers.signature import (
+    FILE_NAME,
+    GOLDEN_FILE_NAME,
+    PHOTOGRAPHS_FILE_NAME,
+    Signature,
+    SignatureError,
+    read,
+)
 from models.errors import ArtifactError
 
 ARTIFACTS_DIR = Path(os.environ.get("FASHION_ARTIFACTS_DIR", Path(__file__).parent.parent / "artifacts"))
 
 WEIGHTS = "weights.pt"
 TORCHSCRIPT = "model.pt"
+PHOTOGRAPHS = PHOTOGRAPHS_FILE_NAME
 METRICS = "metrics.json"
 SIGNATURE = FILE_NAME
 GOLDEN = GOLDEN_FILE_NAME

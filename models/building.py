@@ -21,6 +21,7 @@ from models.datasets import DATASETS, Dataset
 from models.errors import ArtifactError
 from models.evaluation import evaluate, worst_mistakes
 from models.exporting import export
+from models.photograph_training import train_for_photographs
 from models.training import forward, prepare, probabilities, train
 
 # Test examples on which TorchScript is compared with the network.
@@ -54,12 +55,16 @@ def build(entry: Entry, version: str, settings: Training, seed: int, console: Co
     target = artifacts.folder(entry.name, version)
     dataset = DATASETS[entry.dataset]()
     trained = train(entry, dataset, settings, seed, console)
+    photographs = None
+    if entry.photographs:
+        shorter = dataclasses.replace(entry.photographs, epochs=min(settings.epochs, entry.photographs.epochs))
+        photographs = train_for_photographs(entry, trained.network, dataset, shorter, seed, console)
 
     answers = answer(entry, trained.network, dataset, trained.temperature)
     metrics = {
         **evaluate(answers, dataset.test_targets, entry.activation, entry.labels),
         "parameters": sum(parameter.numel() for parameter in trained.network.parameters()),
-        "train_seconds": round(trained.seconds, 2),
+        "train_seconds": round(trained.seconds + (photographs.seconds if photographs else 0), 2),
         "images_per_second": round(float(np.median([epoch.images_per_second for epoch in trained.history])), 1),
         "device": trained.device,
         "seed": seed,
@@ -73,7 +78,9 @@ def build(entry: Entry, version: str, settings: Training, seed: int, console: Co
         version=version,
         description=entry.description,
         input=entry.input,
-        output=Output(entry.activation, entry.labels, trained.temperature),
+        output=Output(
+            entry.activation, entry.labels, trained.temperature, photographs.temperature if photographs else None
+        ),
         trained_on={"dataset": dataset.name, "digests": dataset.digests},
         scored={name: metrics[name] for name in ("test_accuracy", "expected_calibration_error")},
     )
@@ -81,6 +88,8 @@ def build(entry: Entry, version: str, settings: Training, seed: int, console: Co
         torch.save(trained.network.state_dict(), folder / artifacts.WEIGHTS)
         examples = prepare(dataset.test_inputs[:EXPORT_CHECK_COUNT], entry.input)
         export(trained.network, examples, entry.activation, folder / artifacts.TORCHSCRIPT)
+        if photographs:
+            export(photographs.network, examples, entry.activation, folder / artifacts.PHOTOGRAPHS)
         plotting.curves(trained.history, trained.best_epoch, entry.name, folder / artifacts.CURVES)
         describe(folder, dataset, answers, metrics, signature, str(trained.network))
     return metrics

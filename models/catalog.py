@@ -96,6 +96,8 @@ class Entry:
         handler: the module in ``handlers/`` that serves it.
         accuracy_floor: the lowest ``test_accuracy`` that may be archived.
         training: defaults of training.
+        photographs: how weights for photographs are trained, after those for the data set's own pictures; ``None`` for
+            models that take none.
         serving: defaults of serving.
     """
 
@@ -109,6 +111,7 @@ class Entry:
     handler: str
     accuracy_floor: float
     training: Training
+    photographs: Training | None = None
     serving: Serving = Serving()
 
     def network(self) -> nn.Module:
@@ -120,6 +123,20 @@ class Entry:
 # Mean and standard deviation of the pixels of the 60,000 training images, scaled to 0-1.
 FASHION_MEAN, FASHION_STD = 0.2860, 0.3530
 FASHION_GAIN, FASHION_BIAS = 1 / (255 * FASHION_STD), -FASHION_MEAN / FASHION_STD
+
+
+def _photographs(epochs: int) -> Training:
+    return Training(
+        epochs=epochs,
+        batch_size=512,
+        learning_rate=2e-3,
+        weight_decay=0.05,
+        flip=True,
+        shift=1,
+        averaging=0.998,
+        validation=3000,
+    )
+
 
 CATALOG: dict[str, Entry] = {
     entry.name: entry
@@ -145,6 +162,7 @@ CATALOG: dict[str, Entry] = {
                 averaging=0.998,
                 validation=3000,
             ),
+            photographs=_photographs(epochs=12),
         ),
         Entry(
             name="fashion_convnet",
@@ -166,6 +184,7 @@ CATALOG: dict[str, Entry] = {
                 dropout={"fc1": 0.1},
                 averaging=0.998,
             ),
+            photographs=_photographs(epochs=8),
         ),
         Entry(
             name="blobs_mlp",

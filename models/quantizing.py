@@ -106,5 +106,7 @@ def quantize(entry: Entry, source: str, version: str) -> dict[str, Any]:
     with artifacts.writing(target) as folder:
         torch.jit.save(converted, folder / artifacts.TORCHSCRIPT)
         describe(folder, dataset, answers, metrics, signature, str(network))
-        shutil.copy(artifacts.folder(entry.name, source) / artifacts.CURVES, folder / artifacts.CURVES)
+        # The network for photographs stays float32: it computes nothing for most requests.
+        for name in (artifacts.CURVES, *([artifacts.PHOTOGRAPHS] if signature.output.photograph_temperature else [])):
+            shutil.copy(artifacts.folder(entry.name, source) / name, folder / name)
     return metrics

@@ -111,7 +111,14 @@ def _optimizer(
     return adamw, schedule
 
 
-def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console: Console) -> Trained:
+def train(
+    entry: Entry,
+    dataset: Dataset,
+    settings: Training,
+    seed: int,
+    console: Console,
+    start: nn.Module | None = None,
+) -> Trained:
     """Train one network; the same seed on the same machine gives the same weights.
 
     Args:
@@ -120,6 +127,7 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
         settings: usually ``entry.training``.
         seed: of the initial weights, the split, the order of examples, augmentation and dropout.
         console: receives the progress bar, or lines without a terminal.
+        start: a network whose weights are the initial ones; ``None`` for random weights.
 
     Returns:
         The network of the epoch with the best validation accuracy.
@@ -141,7 +149,10 @@ def train(entry: Entry, dataset: Dataset, settings: Training, seed: int, console
     torch.use_deterministic_algorithms(True, warn_only=True)
     generator = torch.Generator().manual_seed(seed)
 
-    network: nn.Module = entry.network().to(device)
+    network: nn.Module = entry.network()
+    if start:
+        network.load_state_dict(start.state_dict())
+    network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     targets = dataset.train_targets.to(device)
     inputs = scale(dataset.train_inputs, entry.input).to(device)

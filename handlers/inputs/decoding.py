@@ -27,11 +27,13 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from PIL import Image
 
 from handlers import limits, problems
 from handlers.inputs import (
@@ -92,11 +94,21 @@ class Decoded(NamedTuple):
         values: as in ``validation.Examples``.
         single: answer with one object instead of a list.
         envelope: ``plain``, ``predictions`` (KServe v1), or the Open Inference Protocol's request.
+        photographs: as of ``images.Decoder``.
     """
 
     values: NDArray[Any]
     single: bool
     envelope: Literal["plain", "predictions"] | open_inference.Request = "plain"
+    photographs: Mapping[bytes, Image.Image] = MappingProxyType({})
+
+    def photograph_rows(self) -> list[int]:
+        """The places in ``values`` of examples that are photographs."""
+        if not self.photographs:
+            return []
+        # Beside an array of numbers, pixels are no bytes.
+        rows = enumerate(self.values.astype(np.uint8))
+        return [index for index, pixels in rows if pixels.tobytes() in self.photographs]
 
 
 def decode(
@@ -117,6 +129,13 @@ def decode(
         problems.Problem: the request cannot be decoded.
     """
     decoder = images.Decoder(prepare)
+    decoded = _decode_parts(parts, signature, decoder, json_length)
+    return decoded._replace(photographs=decoder.photographs) if decoder.photographs else decoded
+
+
+def _decode_parts(
+    parts: Sequence[Part], signature: Signature, decoder: images.Decoder, json_length: int | None
+) -> Decoded:
     if len(parts) == 1 and kind_of(parts[0].content_type) != "multipart":
         if json_length is None:
             return _decode(parts[0], signature, decoder)

@@ -144,6 +144,10 @@ class Decoder:
     Args:
         prepare: ``auto`` leaves a gray, opaque image of exactly the model's size unchanged unless it is on white, and
             converts any other as Fashion-MNIST's authors did; ``none`` only resizes; ``photo`` always converts.
+
+    Attributes:
+        photographs: the outlines of the photographs among them, as of ``photographs.Conversion``, by the bytes of the
+            pixels that ``decode`` returned.
     """
 
     # The request's pixels so far, and the end of its wait for other workers.
@@ -152,6 +156,7 @@ class Decoder:
 
     def __init__(self, prepare: Prepare = "auto") -> None:
         self._prepare = prepare
+        self.photographs: dict[bytes, Image.Image] = {}
 
     def decode(self, body: Body, shape: tuple[int, int]) -> NDArray[np.uint8]:
         """Decode one image.
@@ -195,7 +200,10 @@ class Decoder:
                 picture, outline = _read(body, header)
         else:
             picture, outline = _read(body, header)
-        return _converted(picture, outline, shape, self._prepare)
+        converted = _converted(picture, outline, shape, self._prepare)
+        if converted.outline:
+            self.photographs[converted.pixels.tobytes()] = converted.outline
+        return converted.pixels
 
 
 def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDArray[np.uint8]:
@@ -221,16 +229,16 @@ def _read(body: bytes | bytearray, header: image_headers.Header) -> tuple[Image.
 
 def _converted(
     picture: Image.Image, outline: Image.Image | None, shape: tuple[int, int], prepare: Prepare
-) -> NDArray[np.uint8]:
+) -> photographs.Conversion:
     if prepare == "none":
         # Averaging areas restores a picture that was enlarged by a whole factor.
-        return np.asarray(picture.convert("L").resize(shape[::-1], Image.Resampling.BOX))
+        return photographs.Conversion(np.asarray(picture.convert("L").resize(shape[::-1], Image.Resampling.BOX)))
     if outline is not None:
-        return photographs.cut_out(picture.convert("RGB"), outline, shape)
+        return photographs.Conversion(photographs.cut_out(picture.convert("RGB"), outline, shape))
     if prepare == "auto" and picture.size == shape[::-1] and _is_gray(picture):
         pixels = np.asarray(picture.convert("L"))
         if not _has_white_corners(pixels):
-            return pixels
+            return photographs.Conversion(pixels)
     return photographs.convert(picture.convert("RGB"), shape, always_negate=prepare == "photo")
 
 

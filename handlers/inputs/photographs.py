@@ -71,24 +71,34 @@ _OUTLIERS_PERCENT = 2
 _LEAST_CONTRAST = 8
 
 
-def convert(picture: Image.Image, shape: tuple[int, int], *, always_negate: bool = False) -> NDArray[np.uint8]:
+class Conversion(NamedTuple):
+    """A converted picture.
+
+    Attributes:
+        pixels: uint8 ``[height, width]`` on a black background; all black if the picture has a single color.
+        outline: of the item, if the picture is a photograph on a background that is not plain: L, of the picture's
+            size, 255 where the item is, 0 elsewhere.
+    """
+
+    pixels: NDArray[np.uint8]
+    outline: Image.Image | None = None
+
+
+def convert(picture: Image.Image, shape: tuple[int, int], *, always_negate: bool = False) -> Conversion:
     """Convert a photograph.
 
     Args:
         picture: RGB, any size; the cost grows with the number of pixels.
         shape: height and width of the result.
         always_negate: also negate a picture in the data set's own look.
-
-    Returns:
-        uint8 ``[height, width]`` on a black background; all black if the picture has a single color.
     """
     trimmed = _trimmed(picture)
     if trimmed is None:
-        return np.zeros(shape, np.uint8)
+        return Conversion(np.zeros(shape, np.uint8))
     if not trimmed.is_plain and (outline := segmentation.outline(picture)) is not None:
         on_white = Image.new("RGB", picture.size, "white")
         on_white.paste(picture, mask=outline)
-        return cut_out(on_white, outline, shape)
+        return Conversion(cut_out(on_white, outline, shape), outline)
     unit = _unit(trimmed.box, shape)
     factor = int(unit / _DETAIL_PX)
     if factor > 1:
@@ -104,9 +114,9 @@ def convert(picture: Image.Image, shape: tuple[int, int], *, always_negate: bool
         height, width = shape
         detailed = _fitted(gray, trimmed.box, unit / _DETAIL_PX, (height * _DETAIL_PX, width * _DETAIL_PX))
         if _fades_to_black(detailed):
-            return _fitted(gray, trimmed.box, unit, shape)
+            return Conversion(_fitted(gray, trimmed.box, unit, shape))
     bright = _WHITE - _on_white(trimmed, _MIXED_REACH_PX * unit)
-    return _fitted(bright, trimmed.box, unit, shape, _SHARPENING_PERCENT)
+    return Conversion(_fitted(bright, trimmed.box, unit, shape, _SHARPENING_PERCENT))
 
 
 def cut_out(picture: Image.Image, outline: Image.Image, shape: tuple[int, int]) -> NDArray[np.uint8]:

@@ -20,22 +20,29 @@ from ts.context import Context, RequestProcessor
 from handlers import classifier, limits, problems
 from handlers.classifier import Classifier
 from handlers.image_classifier import ImageClassifier
-from handlers.signature import FILE_NAME, Signature, SignatureError
+from handlers.inputs import images
+from handlers.signature import FILE_NAME, PHOTOGRAPHS_FILE_NAME, Signature, SignatureError
 from handlers.transport.request_patterns import Bodies, Pattern, Processors
 from handlers.vector_classifier import VectorClassifier
 from tests.support import image_files
+from tests.support.photographs import photograph
 from tests.support.signatures import FASHION, PADDED, SIGMOID, VECTOR
 
 PICTURES = np.stack([image_files.texture(seed=seed) for seed in range(20)])
 PROBLEM = "application/problem+json"
+# Of the weights for photographs.
+PHOTOGRAPHS_SEED = 2
+WITH_PHOTOGRAPHS = dataclasses.replace(
+    PADDED, model="photographed", output=dataclasses.replace(PADDED.output, photograph_temperature=0.8)
+)
 
 
 class Network(torch.nn.Module):
     """Flattens, applies one linear layer, and a sigmoid if the signature has one."""
 
-    def __init__(self, signature: Signature):
+    def __init__(self, signature: Signature, seed: int = 1):
         super().__init__()
-        torch.manual_seed(1)
+        torch.manual_seed(seed)
         size = int(np.prod(signature.input.network_shape))
         layers = [torch.nn.Flatten(), torch.nn.Linear(size, len(signature.output.labels))]
         if signature.output.activation == "sigmoid":
@@ -47,15 +54,22 @@ class Network(torch.nn.Module):
         return scores
 
 
-def expected(signature: Signature, values: np.ndarray) -> np.ndarray:
+def expected(signature: Signature, values: np.ndarray, seed: int = 1) -> np.ndarray:
     """Probabilities computed as the signature documents: pad, scale, network, temperature, activation."""
     spec, output = signature.input, signature.output
     if spec.padding:
         values = np.pad(values, ((0, 0), (spec.padding,) * 2, (spec.padding,) * 2))
     inputs = torch.from_numpy(values.astype(np.float32) * spec.gain + spec.bias).reshape(-1, *spec.network_shape)
     with torch.inference_mode():
-        scores = Network(signature)(inputs)
+        scores = Network(signature, seed)(inputs)
         return np.asarray((scores / output.temperature).softmax(1) if output.activation == "softmax" else scores)
+
+
+def expected_for_photographs(signature: Signature, values: np.ndarray) -> np.ndarray:
+    """Probabilities by the network for photographs and its temperature."""
+    assert signature.output.photograph_temperature
+    output = dataclasses.replace(signature.output, temperature=signature.output.photograph_temperature)
+    return expected(dataclasses.replace(signature, output=output), values, PHOTOGRAPHS_SEED)
 
 
 class Served:
@@ -67,6 +81,9 @@ class Served:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             torch.jit.script(Network(signature).eval()).save(str(folder / "model.pt"))
+            if signature.output.photograph_temperature:
+                network = Network(signature, PHOTOGRAPHS_SEED).eval()
+                torch.jit.script(network).save(str(folder / PHOTOGRAPHS_FILE_NAME))
         manifest = {"model": {"serializedFile": "model.pt"}}
         self.context = Context(signature.model, str(folder), manifest, 8, None, "0.12.0")
         self.handler: Classifier = ImageClassifier() if signature.input.kind == "image" else VectorClassifier()
@@ -627,3 +644,82 @@ def test_torchserve_gets_no_metric_of_a_batchs_time():
 def test_a_loaded_handler_logs_only_warnings(tmp_path):
     Served(VECTOR, tmp_path)
     assert logging.getLogger().level == logging.getLogger("ts").level == logging.WARNING
+
+
+# --- Photographs ---
+
+
+def photograph_file(color=(40, 60, 150)):
+    return image_files.save(photograph(color))
+
+
+def converted(file):
+    return images.decode(file, (28, 28))[np.newaxis]
+
+
+def probabilities_of(answer):
+    return list(answer["probabilities"].values())
+
+
+def test_a_photograph_is_answered_by_the_network_for_photographs(served):
+    file, here = photograph_file(), served(WITH_PHOTOGRAPHS)
+    answer = probabilities_of(here.json(file, "image/png"))
+    np.testing.assert_allclose(answer, expected_for_photographs(WITH_PHOTOGRAPHS, converted(file))[0], atol=1e-5)
+    assert not np.allclose(answer, expected(WITH_PHOTOGRAPHS, converted(file))[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("prepare", ["auto", "none"])
+def test_other_pictures_are_answered_by_the_usual_network(served, prepare):
+    here = served(WITH_PHOTOGRAPHS)
+    plain = image_files.save(np.pad(PICTURES[0], 20))
+    pixels = images.decode(plain, (28, 28), prepare)[np.newaxis]
+    answer = here.json(plain, "image/png", x_query=f"prepare={prepare}")
+    np.testing.assert_allclose(probabilities_of(answer), expected(WITH_PHOTOGRAPHS, pixels)[0], atol=1e-5)
+    raw = here.json(PICTURES[0].tobytes(), "application/octet-stream")
+    np.testing.assert_allclose(probabilities_of(raw), expected(WITH_PHOTOGRAPHS, PICTURES[:1])[0], atol=1e-5)
+
+
+def test_without_preparation_a_photograph_is_answered_by_the_usual_network(served):
+    file, here = photograph_file(), served(WITH_PHOTOGRAPHS)
+    pixels = images.decode(file, (28, 28), "none")[np.newaxis]
+    answer = here.json(file, "image/png", x_query="prepare=none")
+    np.testing.assert_allclose(probabilities_of(answer), expected(WITH_PHOTOGRAPHS, pixels)[0], atol=1e-5)
+
+
+def test_photographs_and_pixels_in_one_request_and_one_batch_keep_their_own_networks(served):
+    here, files = served(WITH_PHOTOGRAPHS), [photograph_file(), photograph_file((200, 40, 60))]
+    instances = [
+        {"b64": base64.b64encode(files[0]).decode()},
+        PICTURES[3].tolist(),
+        {"b64": base64.b64encode(files[1]).decode()},
+    ]
+    headers = {"Host": "x", "explain": "False"}
+    several, lone, pixels = here.batch(
+        (json.dumps({"instances": instances}).encode(), {**headers, "Content-Type": "application/json"}),
+        (files[1], {**headers, "Content-Type": "image/png"}),
+        (PICTURES[3].tobytes(), {**headers, "Content-Type": "application/octet-stream"}),
+    )
+    first, third = (expected_for_photographs(WITH_PHOTOGRAPHS, converted(file))[0] for file in files)
+    second = expected(WITH_PHOTOGRAPHS, PICTURES[3:4])[0]
+    for answer, right in zip(json.loads(several[3])["predictions"], (first, second, third), strict=True):
+        np.testing.assert_allclose(probabilities_of(answer), right, atol=1e-5)
+    np.testing.assert_allclose(probabilities_of(json.loads(lone[3])), third, atol=1e-5)
+    np.testing.assert_allclose(probabilities_of(json.loads(pixels[3])), second, atol=1e-5)
+
+
+def test_an_explanation_of_a_photograph_is_that_of_its_own_network(served):
+    file, here = photograph_file(), served(WITH_PHOTOGRAPHS)
+    answer = here.json(file, "image/png", explain="True")
+    best = expected_for_photographs(WITH_PHOTOGRAPHS, converted(file))[0].argmax()
+    assert answer["target"] == best
+    # Of a linear network, the attributions are its weights times the pixels' difference from black.
+    weights = Network(WITH_PHOTOGRAPHS, PHOTOGRAPHS_SEED).state_dict()["layers.1.weight"][best].numpy()
+    values = converted(file)[0] * WITH_PHOTOGRAPHS.input.gain * weights.reshape(32, 32)[2:-2, 2:-2]
+    np.testing.assert_allclose(answer["attributions"], values, atol=1e-3)
+
+
+def test_a_missing_network_for_photographs_stops_the_worker(tmp_path):
+    here = Served(WITH_PHOTOGRAPHS, tmp_path)
+    (tmp_path / PHOTOGRAPHS_FILE_NAME).unlink()
+    with pytest.raises(ValueError, match=PHOTOGRAPHS_FILE_NAME):
+        here.handler.initialize(here.context)

@@ -6,6 +6,7 @@ from PIL import Image, ImageOps
 
 from handlers.inputs import photographs
 from tests.support import image_files
+from tests.support.photographs import convert
 
 SHAPE = (28, 28)
 
@@ -24,7 +25,7 @@ def catalog(background=(255, 255, 255), scale=6, margins=(30, 12, 8, 41), size=(
     "background", [(255, 255, 255), (240, 240, 238), (200, 220, 240), (250, 220, 60), (20, 60, 30), (0, 0, 0)], ids=str
 )
 def test_an_item_fills_the_longest_edge_on_black_for_any_background(background):
-    converted = photographs.convert(catalog(background), SHAPE)
+    converted = convert(catalog(background), SHAPE)
     np.testing.assert_array_equal(converted[:, 4:24], 255 - 120)
     assert not converted[:, :4].any()
     assert not converted[:, 24:].any()
@@ -34,16 +35,14 @@ def test_an_item_fills_the_longest_edge_on_black_for_any_background(background):
 def test_the_position_of_the_item_makes_no_difference(margins):
     # At least one row and column of background: without any, the corners would be the item's.
     margins = (*margins[:2], margins[2] + 1, margins[3] + 1)
-    np.testing.assert_array_equal(
-        photographs.convert(catalog(margins=margins), SHAPE), photographs.convert(catalog(), SHAPE)
-    )
+    np.testing.assert_array_equal(convert(catalog(margins=margins), SHAPE), convert(catalog(), SHAPE))
 
 
 @pytest.mark.parametrize("background", [(255, 255, 255), (200, 220, 240)], ids=str)
 def test_the_item_may_cover_an_edge_and_its_corners(background):
     pixels = np.asarray(catalog(background, margins=(30, 0, 20, 20))).copy()
     pixels[-30:] = 120
-    converted = photographs.convert(Image.fromarray(pixels), SHAPE)
+    converted = convert(Image.fromarray(pixels), SHAPE)
     np.testing.assert_array_equal(converted[2:20, 6:21], 255 - 120)
     np.testing.assert_array_equal(converted[-2:, 1:26], 255 - 120)
     assert not converted[:20, :2].any()
@@ -52,23 +51,21 @@ def test_the_item_may_cover_an_edge_and_its_corners(background):
 def test_a_slightly_noisy_background_is_removed():
     pixels = np.asarray(catalog((200, 220, 240))).astype(int)
     noisy = pixels + np.random.default_rng(0).integers(-5, 6, pixels.shape)
-    converted = photographs.convert(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)), SHAPE)
-    clean = photographs.convert(catalog((200, 220, 240)), SHAPE)
+    converted = convert(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)), SHAPE)
+    clean = convert(catalog((200, 220, 240)), SHAPE)
     assert np.abs(converted.astype(int) - clean).max() <= 6
 
 
 def test_the_size_of_the_item_makes_no_difference():
     for scale in (2, 3, 11):
-        np.testing.assert_array_equal(
-            photographs.convert(catalog(scale=scale), SHAPE), photographs.convert(catalog(), SHAPE)
-        )
+        np.testing.assert_array_equal(convert(catalog(scale=scale), SHAPE), convert(catalog(), SHAPE))
 
 
 def test_the_color_of_the_background_is_kept_inside_the_item():
     pixels = np.asarray(catalog((60, 110, 180))).copy()
     inside = pixels[80:110, 50:80]
     inside[:] = (60, 110, 180)
-    converted = photographs.convert(Image.fromarray(pixels), SHAPE)
+    converted = convert(Image.fromarray(pixels), SHAPE)
     gray = round(60 * 0.299 + 110 * 0.587 + 180 * 0.114)
     row, column = (95 - 30) // 6, (65 - 8) // 6 + 4
     assert abs(int(converted[row, column]) - (255 - gray)) <= 12
@@ -76,18 +73,18 @@ def test_the_color_of_the_background_is_kept_inside_the_item():
 
 def test_mixed_pixels_leave_no_bright_rim():
     smooth = catalog((0, 0, 0), value=230).resize((140, 180), Image.Resampling.BICUBIC)
-    converted = photographs.convert(smooth, SHAPE)
+    converted = convert(smooth, SHAPE)
     # A rim left dark by the black background would become bright.
     assert converted.max() <= 2 * (255 - 230)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (300, 1), (1, 300), (50, 60)], ids=str)
 def test_a_picture_of_one_color_has_no_item(size):
-    assert not photographs.convert(Image.new("RGB", size, (3, 140, 70)), SHAPE).any()
+    assert not convert(Image.new("RGB", size, (3, 140, 70)), SHAPE).any()
 
 
 def test_a_wide_item_fits_another_shape():
-    converted = photographs.convert(catalog(size=(10, 30)), (6, 10))
+    converted = convert(catalog(size=(10, 30)), (6, 10))
     assert converted.shape == (6, 10)
     assert converted[2, 0] > 0
     assert converted[2, 9] > 0
@@ -97,7 +94,7 @@ def test_a_wide_item_fits_another_shape():
 def test_a_dataset_picture_is_restored_from_its_catalog_picture():
     original = image_files.texture()
     rendered = np.pad(255 - np.kron(original, np.ones((8, 8), np.uint8)), ((20, 33), (50, 7)), constant_values=255)
-    converted = photographs.convert(Image.fromarray(rendered).convert("RGB"), SHAPE)
+    converted = convert(Image.fromarray(rendered).convert("RGB"), SHAPE)
     assert np.abs(converted.astype(int) - original).mean() < 12
 
 
@@ -113,7 +110,7 @@ def uneven(fall):
 def test_uneven_light_on_the_background_makes_no_difference(light, background, fall):
     pixels = np.asarray(catalog(background, margins=(30, 11, 18, 31))).astype(int)
     lit = np.where(pixels == background, pixels + uneven(fall)[light][..., np.newaxis], pixels)
-    converted = photographs.convert(Image.fromarray(lit.astype(np.uint8)), SHAPE)
+    converted = convert(Image.fromarray(lit.astype(np.uint8)), SHAPE)
     assert np.abs(converted[:, 5:23].astype(int) - (255 - 120)).max() <= 5
     assert not converted[:, :3].any()
     assert not converted[:, 25:].any()
@@ -132,16 +129,16 @@ def bright_item():
 def test_a_picture_in_the_data_sets_look_is_not_negated(size, margins, method):
     original = bright_item()
     file = ImageOps.expand(Image.fromarray(original).resize(size, method), margins, 0).convert("RGB")
-    converted = photographs.convert(file, SHAPE)
+    converted = convert(file, SHAPE)
     assert np.abs(converted.astype(int) - original).mean() < 8
-    negated = photographs.convert(file, SHAPE, always_negate=True)
+    negated = convert(file, SHAPE, always_negate=True)
     assert abs(int(negated[14, 14]) - (255 - original[14, 14])) <= 3
 
 
 def test_a_negative_on_black_is_negated():
     original = bright_item()
     item = Image.fromarray(np.where(original > 0, 255 - original, 0).astype(np.uint8))
-    converted = photographs.convert(item.resize((280, 280), Image.Resampling.NEAREST).convert("RGB"), SHAPE)
+    converted = convert(item.resize((280, 280), Image.Resampling.NEAREST).convert("RGB"), SHAPE)
     assert np.corrcoef(converted[original > 0], original[original > 0])[0, 1] > 0.9
 
 

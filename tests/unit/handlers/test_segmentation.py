@@ -4,24 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handlers.inputs import images, photographs, segmentation
+from handlers.inputs import images, segmentation
 from tests.support import image_files
+from tests.support.photographs import convert, floor, photograph
 
 SHAPE = (28, 28)
-
-
-def floor(height=240, width=180):
-    """Planks: stripes of two shades of brown with noise, uint8 [height, width, 3]."""
-    random = np.random.default_rng(0)
-    stripes = np.where(np.arange(width) // 15 % 2, 30, 0)[np.newaxis, :, np.newaxis]
-    return (np.array([140, 100, 60]) + stripes + random.integers(-12, 13, (height, width, 1))).astype(np.uint8)
-
-
-def photograph(color=(40, 60, 150), box=(40, 50, 140, 200)):
-    """An item of one color on the floor; the box is left, top, right, bottom."""
-    picture = Image.fromarray(floor())
-    picture.paste(color, box)
-    return picture
 
 
 @pytest.mark.parametrize("color", [(40, 60, 150), (240, 240, 240), (20, 20, 20), (200, 40, 60)], ids=str)
@@ -62,12 +49,12 @@ def test_noise_is_decoded(seed):
 
 
 def test_a_photograph_gives_the_same_picture_each_time():
-    first = photographs.convert(photograph(), SHAPE)
-    np.testing.assert_array_equal(photographs.convert(photograph(), SHAPE), first)
+    first = convert(photograph(), SHAPE)
+    np.testing.assert_array_equal(convert(photograph(), SHAPE), first)
 
 
 def test_the_item_fills_the_longest_edge_on_black():
-    converted = photographs.convert(photograph(), SHAPE)
+    converted = convert(photograph(), SHAPE)
     gray = round(40 * 0.299 + 60 * 0.587 + 150 * 0.114)
     assert np.abs(converted[4:24, 8:20].astype(int) - (255 - gray)).max() <= 8
     assert converted[:, :3].max() < 10
@@ -78,7 +65,7 @@ def test_a_plain_background_needs_no_segmentation(monkeypatch):
     monkeypatch.setattr(segmentation, "outline", lambda _: pytest.fail("segmented"))
     plain = np.full((240, 180, 3), (200, 220, 240), np.uint8)
     plain[50:200, 40:140] = (40, 60, 150)
-    assert photographs.convert(Image.fromarray(plain), SHAPE).any()
+    assert convert(Image.fromarray(plain), SHAPE).any()
     # The item covers half of the picture's edge.
     plain[:, :100] = (40, 60, 150)
-    assert photographs.convert(Image.fromarray(plain), SHAPE).any()
+    assert convert(Image.fromarray(plain), SHAPE).any()

@@ -1,0 +1,68 @@
+"""Training of a network's weights for photographs.
+
+    data set ──► made_photographs, twice ──► train, from the model's own weights ──► views ──► temperature
+
+Half as many of the data set's own pictures stay among the made ones, so that the weights do not forget them. Pictures
+that the training never sees fit the temperature, which so holds for photographs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from models import made_photographs
+from models.calibration import fit_temperature
+from models.catalog import Entry, Training
+from models.datasets import Dataset
+from models.photograph_network import PhotographNetwork
+from models.training import forward, prepare, train
+
+# Made pictures for each of the data set's. They are made once and not for each epoch, because that takes as long as an
+# epoch of the larger network.
+_COPIES = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedForPhotographs:
+    """A network for photographs on the CPU in evaluation mode, its temperature, and the seconds of its training."""
+
+    network: PhotographNetwork
+    temperature: float
+    seconds: float
+
+
+def train_for_photographs(
+    entry: Entry, network: nn.Module, dataset: Dataset, settings: Training, seed: int, console: Console
+) -> TrainedForPhotographs:
+    """Train weights for photographs; the same seed on the same machine gives the same ones.
+
+    Args:
+        entry: the model.
+        network: the trained network, whose weights are the start.
+        dataset: the data set of the pictures.
+        settings: usually ``entry.photographs``.
+        seed: of everything random.
+        console: as of ``models.training.train``.
+
+    Raises:
+        DataError: as ``models.training.train``.
+    """
+    held_out = settings.validation
+    torch.manual_seed(seed)
+    pictures, targets = _with_made(dataset.train_inputs[held_out:], dataset.train_targets[held_out:], _COPIES)
+    others, other_targets = _with_made(dataset.train_inputs[:held_out], dataset.train_targets[:held_out], 1)
+    made = dataclasses.replace(dataset, train_inputs=pictures, train_targets=targets)
+    named = dataclasses.replace(entry, name=f"{entry.name} for photographs")
+    trained = train(named, made, settings, seed, console, start=network)
+    asked = PhotographNetwork(trained.network, entry.input).eval()
+    temperature = fit_temperature(forward(asked, prepare(others, entry.input)), other_targets)
+    return TrainedForPhotographs(asked, temperature, trained.seconds)
+
+
+def _with_made(pictures: Tensor, targets: Tensor, copies: int) -> tuple[Tensor, Tensor]:
+    made = [made_photographs.make(pictures, targets) for _ in range(copies)]
+    return torch.cat([pictures, *made]), targets.repeat(copies + 1)

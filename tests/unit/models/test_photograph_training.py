@@ -1,0 +1,59 @@
+"""Weights for photographs: the start, the temperature, and what is never seen."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from models import datasets, photograph_training
+from models.catalog import CATALOG
+from models.photograph_training import train_for_photographs
+from models.training import train
+from tests.unit.models.test_training import small
+
+
+@pytest.fixture(scope="module")
+def few_images():
+    return small(datasets.fashion_mnist())
+
+
+def settings(entry, **changes):
+    return dataclasses.replace(entry.photographs, epochs=1, batch_size=64, validation=200, **changes)
+
+
+def test_training_starts_from_the_given_weights(few_images, silent):
+    entry = CATALOG["fashion_mlp"]
+    torch.manual_seed(0)
+    start = entry.network()
+    still = dataclasses.replace(settings(entry), learning_rate=1e-9, weight_decay=0)
+    trained = train(entry, few_images, still, 0, silent, start=start).network
+    for name, value in start.state_dict().items():
+        torch.testing.assert_close(trained.state_dict()[name], value, atol=1e-5, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_weights_and_temperature(few_images, silent):
+    entry = CATALOG["fashion_mlp"]
+    torch.manual_seed(0)
+    start = entry.network()
+    first, second = (train_for_photographs(entry, start, few_images, settings(entry), 0, silent) for _ in range(2))
+    assert first.temperature == second.temperature > 0
+    for name, value in first.network.state_dict().items():
+        assert torch.equal(second.network.state_dict()[name], value)
+    assert not torch.equal(
+        first.network.network.state_dict()["linear_relu_stack.0.weight"],
+        start.state_dict()["linear_relu_stack.0.weight"],
+    )
+
+
+def test_the_pictures_that_fit_the_temperature_are_not_trained_on(few_images, silent, monkeypatch):
+    entry, seen = CATALOG["fashion_mlp"], []
+
+    def record(_entry, dataset, *arguments, **options):
+        seen.append(dataset.train_inputs)
+        return train(_entry, dataset, *arguments, **options)
+
+    monkeypatch.setattr(photograph_training, "train", record)
+    train_for_photographs(entry, entry.network(), few_images, settings(entry), 0, silent)
+    held_out = {picture.numpy().tobytes() for picture in few_images.train_inputs[:200]}
+    assert len(seen[0]) == 3 * (len(few_images.train_inputs) - 200)
+    assert held_out.isdisjoint(picture.numpy().tobytes() for picture in seen[0])
