@@ -31,7 +31,7 @@ from handlers.inputs.decoding import Decoded
 from handlers.inputs.options import Options
 from handlers.inputs.requests import Request
 from handlers.metrics import recorder
-from handlers.outputs import encoding
+from handlers.outputs import encoding, ood
 from handlers.outputs import open_inference as inference_response
 from handlers.transport import pipeline
 from handlers.transport.request_patterns import Bodies, Pattern
@@ -74,6 +74,7 @@ class _Job(NamedTuple):
     Attributes:
         position: of the request in its batch.
         plain: whether the answer is one JSON object for one example, without options.
+        ood: the out-of-distribution scores, float32 ``[N]``, if the answer holds them.
     """
 
     position: int
@@ -81,6 +82,7 @@ class _Job(NamedTuple):
     decoded: Decoded
     headers: _ParsedHeaders
     plain: bool
+    ood: NDArray[np.float32] | None = None
 
 
 class Classifier:
@@ -115,6 +117,7 @@ class Classifier:
         if self._signature.output.photograph_temperature:
             path = folder / signature.PHOTOGRAPHS_FILE_NAME
             self._photographs = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
+        self._ood = ood.read(folder) if self._signature.ood_threshold is not None else None
         self._encoder = encoding.Encoder(self._signature.output)
         self._parse = requests.Parser().parse
         # Of the last request, because the next one usually has the same headers.
@@ -222,6 +225,7 @@ class Classifier:
             self._answer_each(context, jobs, probabilities, answers)
         batch.seconds = (decoded - began, inferred - decoded, time.perf_counter() - inferred)
         batch.probabilities = probabilities
+        batch.ood = [job.ood for job in jobs if job.ood is not None]
         return answers
 
     def _answer_each(
@@ -252,11 +256,25 @@ class Classifier:
         if isinstance(decoded.envelope, open_inference.Request):
             # An unknown name is refused before the network computes anything.
             open_inference.outputs(decoded.envelope, self._output_names(request))
+            with_ood = any(output.name == open_inference.OOD_OUTPUT_NAME for output in decoded.envelope.requested)
         elif request.protocol == "grpc_oip":
             raise problems.Malformed('the request has no "inputs"; send the model\'s input tensor')
+        else:
+            with_ood = self._wants_ood(headers.options, decoded)
         if request.task == "explain":
             self._check_explainable(len(decoded.values), headers.answer_type)
-        return _Job(index, request, decoded, headers, headers.plain and decoded.single)
+        scores = self._ood.scores(decoded.values) if self._ood and with_ood and request.task == "predict" else None
+        return _Job(index, request, decoded, headers, headers.plain and decoded.single and scores is None, scores)
+
+    def _wants_ood(self, chosen: Options, decoded: Decoded) -> bool:
+        """Whether an answer in the service's own JSON carries the out-of-distribution score."""
+        if chosen.ood and not self._ood:
+            raise problems.Unprocessable(
+                f"version {self._signature.version} has no out-of-distribution score, which image models have if they "
+                "are trained with this release; remove the option ood"
+            )
+        # Beside decoding and converting an image file, the score costs little.
+        return decoded.has_converted if chosen.ood is None else chosen.ood
 
     def _parse_headers(self, request: Request) -> _ParsedHeaders:
         headers = request.headers
@@ -278,7 +296,7 @@ class Classifier:
     def _output_names(self, request: Request) -> tuple[str, ...]:
         if request.task == "explain":
             return open_inference.EXPLANATION_OUTPUT_NAMES
-        return open_inference.OUTPUT_NAMES[self._signature.output.activation]
+        return inference_response.output_names(self._signature)
 
     def _check_explainable(self, count: int, answer_type: str) -> None:
         if not any(parameter.requires_grad for parameter in self._scripted.parameters()):
@@ -300,17 +318,31 @@ class Classifier:
         if job.request.task == "explain":
             body, content_type, length = self._explain(job, probabilities, wrapped)
         elif isinstance(decoded.envelope, open_inference.Request):
-            body, content_type, length = inference_response.encode(decoded.envelope, probabilities, self._signature)
+            body, content_type, length = inference_response.encode(
+                decoded.envelope, probabilities, self._signature, job.ood
+            )
         elif content_type == encoding.JSON:
-            chosen = job.headers.options
-            pictures = [images.encode(picture) for picture in self._pictures(job)] if chosen.picture else []
-            body = self._encoder.json(probabilities, decoded.single, wrapped, chosen.top_k, pictures)
+            body = self._encoder.json(
+                probabilities, decoded.single, wrapped, job.headers.options.top_k, self._more(job)
+            )
         else:
             body = encoding.array(probabilities, content_type)
         if length is not None:
             context.set_response_header(job.position, open_inference.JSON_LENGTH_HEADER, str(length))
         self._set_headers(context, job.position, job.request, content_type)
         return body
+
+    def _more(self, job: _Job) -> list[bytes]:
+        """The members of each example's JSON object beyond the prediction."""
+        count = len(job.decoded.values)
+        members: list[dict[str, Any]] = [{} for _ in range(count)]
+        if job.headers.options.picture:
+            for member, picture in zip(members, self._pictures(job), strict=True):
+                member["picture"] = images.encode(picture)
+        if job.ood is not None:
+            for member, score in zip(members, job.ood, strict=True):
+                member.update(ood=score, ood_threshold=self._signature.ood_threshold)
+        return [encoding.members(**member) for member in members] if any(members) else []
 
     def _explain(self, job: _Job, probabilities: NDArray[np.float32], wrapped: bool) -> tuple[bytes, str, int | None]:
         """The body, its content type, and the length of its JSON if binary tensors follow it."""

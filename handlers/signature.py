@@ -20,6 +20,8 @@ FILE_NAME = "signature.json"
 GOLDEN_FILE_NAME = "golden.npz"
 # The network for photographs beside it, if ``Output.photograph_temperature`` is set.
 PHOTOGRAPHS_FILE_NAME = "photographs.pt"
+# The pictures with which out-of-distribution scores are computed, if ``Signature.ood_threshold`` is set.
+OOD_REFERENCES_FILE_NAME = "ood_references.npy"
 # Increment it when older code would misread a file. Adding a member does not need that, because older code ignores it;
 # nor does omitting a member with a default.
 FORMAT = 1
@@ -90,6 +92,8 @@ class Signature:
         output: the network's output.
         trained_on: dataset name and the SHA-256 of its parts.
         scored: the main figures of ``metrics.json``, such as ``test_accuracy``.
+        ood_threshold: the out-of-distribution score (``handlers.outputs.ood``) that 5 % of the test set exceed;
+            ``None`` for models that compute none.
     """
 
     model: str
@@ -99,6 +103,7 @@ class Signature:
     output: Output
     trained_on: dict[str, Any] = dataclasses.field(default_factory=dict)
     scored: dict[str, float] = dataclasses.field(default_factory=dict)
+    ood_threshold: float | None = None
 
     def to_json(self) -> str:
         """The signature as indented JSON, the form of ``signature.json``."""
@@ -125,11 +130,17 @@ def _check(signature: Signature, source: str) -> None:
             "above 0 or absent",
             output.photograph_temperature is None or output.photograph_temperature > 0,
         ),
+        "ood_threshold": ("from 0 to 1, for images only", _is_ood_threshold(signature)),
     }
     for field, (requirement, holds) in requirements.items():
         if not holds:
             value = operator.attrgetter(field)(signature)
             raise SignatureError(f"{source}: {field} must be {requirement}, got {value!r}")
+
+
+def _is_ood_threshold(signature: Signature) -> bool:
+    threshold = signature.ood_threshold
+    return threshold is None or (signature.input.kind == "image" and 0 <= threshold <= 1)
 
 
 def _parse(raw: dict[str, Any]) -> Signature:

@@ -70,8 +70,7 @@ def _check_files(entry: Entry, version: str) -> tuple[str, ...]:
         ArchiveError: another file is missing.
     """
     folder = artifacts.folder(entry.name, version)
-    for_photographs = artifacts.signature(entry.name, version).output.photograph_temperature is not None
-    names = (*_PACKED, artifacts.PHOTOGRAPHS) if for_photographs else _PACKED
+    names = (*_PACKED, *artifacts.optional_files(artifacts.signature(entry.name, version)))
     for name in names:
         if not (folder / name).is_file():
             raise ArchiveError(f"{folder / name} is missing; run: make train MODEL={entry.name} VERSION={version}")

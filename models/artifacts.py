@@ -14,6 +14,7 @@ from typing import Any
 from handlers.signature import (
     FILE_NAME,
     GOLDEN_FILE_NAME,
+    OOD_REFERENCES_FILE_NAME,
     PHOTOGRAPHS_FILE_NAME,
     Signature,
     SignatureError,
@@ -26,6 +27,7 @@ ARTIFACTS_DIR = Path(os.environ.get("FASHION_ARTIFACTS_DIR", Path(__file__).pare
 WEIGHTS = "weights.pt"
 TORCHSCRIPT = "model.pt"
 PHOTOGRAPHS = PHOTOGRAPHS_FILE_NAME
+OOD_REFERENCES = OOD_REFERENCES_FILE_NAME
 METRICS = "metrics.json"
 SIGNATURE = FILE_NAME
 GOLDEN = GOLDEN_FILE_NAME
@@ -74,6 +76,15 @@ def signature(model: str, version: str) -> Signature:
         return read(folder(model, version) / SIGNATURE)
     except SignatureError as error:
         raise ArtifactError(f"{error}; run: make train MODEL={model} VERSION={version}") from error
+
+
+def optional_files(signature: Signature) -> list[str]:
+    """The names of the files beside the usual ones that a version with this signature has."""
+    present = {
+        PHOTOGRAPHS: signature.output.photograph_temperature is not None,
+        OOD_REFERENCES: signature.ood_threshold is not None,
+    }
+    return [name for name, is_present in present.items() if is_present]
 
 
 @contextmanager

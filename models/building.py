@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from handlers.signature import Output, Signature
-from models import artifacts, cards, golden, plotting
+from models import artifacts, cards, golden, ood_references, plotting
 from models.catalog import Entry, Training
 from models.datasets import DATASETS, Dataset
 from models.errors import ArtifactError
@@ -73,6 +73,7 @@ def build(entry: Entry, version: str, settings: Training, seed: int, console: Co
         "dataset_digests": dataset.digests,
         "library_versions": library_versions(),
     }
+    references = ood_references.choose(dataset.train_inputs, seed) if entry.input.kind == "image" else None
     signature = Signature(
         model=entry.name,
         version=version,
@@ -83,6 +84,7 @@ def build(entry: Entry, version: str, settings: Training, seed: int, console: Co
         ),
         trained_on={"dataset": dataset.name, "digests": dataset.digests},
         scored={name: metrics[name] for name in ("test_accuracy", "expected_calibration_error")},
+        ood_threshold=None if references is None else ood_references.threshold(references, dataset.test_inputs),
     )
     with artifacts.writing(target) as folder:
         torch.save(trained.network.state_dict(), folder / artifacts.WEIGHTS)
@@ -90,6 +92,8 @@ def build(entry: Entry, version: str, settings: Training, seed: int, console: Co
         export(trained.network, examples, entry.activation, folder / artifacts.TORCHSCRIPT)
         if photographs:
             export(photographs.network, examples, entry.activation, folder / artifacts.PHOTOGRAPHS)
+        if references is not None:
+            np.save(folder / artifacts.OOD_REFERENCES, references)
         plotting.curves(trained.history, trained.best_epoch, entry.name, folder / artifacts.CURVES)
         describe(folder, dataset, answers, metrics, signature, str(trained.network))
     return metrics

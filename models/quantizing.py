@@ -107,6 +107,6 @@ def quantize(entry: Entry, source: str, version: str) -> dict[str, Any]:
         torch.jit.save(converted, folder / artifacts.TORCHSCRIPT)
         describe(folder, dataset, answers, metrics, signature, str(network))
         # The network for photographs stays float32: it computes nothing for most requests.
-        for name in (artifacts.CURVES, *([artifacts.PHOTOGRAPHS] if signature.output.photograph_temperature else [])):
+        for name in (artifacts.CURVES, *artifacts.optional_files(signature)):
             shutil.copy(artifacts.folder(entry.name, source) / name, folder / name)
     return metrics

@@ -197,7 +197,10 @@ def _prediction(answer: Answer) -> Prediction:
         probabilities = {str(label): float(probability) for label, probability in prediction["probabilities"].items()}
         index, label = _class(prediction)
         likeliest = max(probabilities, key=probabilities.__getitem__) if label is None else label
-        return Prediction(index, likeliest, probabilities[likeliest], probabilities)
+        ood, threshold = (
+            None if prediction.get(name) is None else float(prediction[name]) for name in ("ood", "ood_threshold")
+        )
+        return Prediction(index, likeliest, probabilities[likeliest], probabilities, ood, threshold)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _bad(answer, f"is not a prediction ({error!r})") from error
 

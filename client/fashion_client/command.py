@@ -229,6 +229,12 @@ def _show_prediction(prediction: Prediction) -> None:
     """Print the label, and a bar for each probability, the likeliest first."""
     console = Console()
     console.print(f"[bold]{escape(prediction.label)}[/bold]", highlight=False)
+    if prediction.is_unfamiliar:
+        console.print(
+            f"Not sure: the image is unlike the training data ({prediction.ood:.2f}, where 95 % of known images stay "
+            f"below {prediction.ood_threshold:.2f})",
+            highlight=False,
+        )
     table = Table.grid(Column(), Column(), Column(justify="right"), padding=(0, 1))
     for label, probability in sorted(prediction.probabilities.items(), key=lambda item: -item[1]):
         bar = ProgressBar(total=1.0, completed=probability, width=_BAR_WIDTH)
@@ -273,6 +279,7 @@ def _writer(file: TextIO, arguments: argparse.Namespace) -> Callable[[Path, Pred
 
     def write(path: Path, outcome: Prediction | FashionError) -> None:
         row = _record(path, outcome)
+        row.pop("ood", None)
         likeliest = sorted(row.pop("probabilities", {}).items(), key=lambda item: -item[1])
         for rank, (label, probability) in zip(ranks, likeliest[1:], strict=False):
             row |= {f"label_{rank}": label, f"probability_{rank}": probability}
@@ -284,13 +291,14 @@ def _writer(file: TextIO, arguments: argparse.Namespace) -> Callable[[Path, Pred
 def _record(path: Path, outcome: Prediction | FashionError) -> dict[str, Any]:
     if isinstance(outcome, FashionError):
         return {"file": str(path), "error": str(outcome)}
-    return {
+    record = {
         "file": str(path),
         "class": outcome.class_index,
         "label": outcome.label,
         "probability": outcome.probability,
         "probabilities": dict(outcome.probabilities),
     }
+    return record if outcome.ood is None else {**record, "ood": outcome.ood}
 
 
 def _exit_code(error: FashionError) -> int:

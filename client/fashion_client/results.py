@@ -20,12 +20,22 @@ class Prediction:
         label: the likeliest label.
         probability: its probability, 0 to 1.
         probabilities: probability by label; all labels in the model's order, or the ``top_k`` likeliest first.
+        ood: how unlike the training data the example is, 0 to 1 (out-of-distribution score); None if the answer has no
+            score. Answers to image files that the service converts have one.
+        ood_threshold: the score that 5 % of the model's test examples exceed; None without a score.
     """
 
     class_index: int | None
     label: str
     probability: float
     probabilities: Mapping[str, float]
+    ood: float | None = None
+    ood_threshold: float | None = None
+
+    @property
+    def is_unfamiliar(self) -> bool:
+        """Whether the score is above the threshold, so that the answer may be wrong whatever its probability."""
+        return self.ood is not None and self.ood_threshold is not None and self.ood > self.ood_threshold
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

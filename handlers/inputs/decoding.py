@@ -94,13 +94,14 @@ class Decoded(NamedTuple):
         values: as in ``validation.Examples``.
         single: answer with one object instead of a list.
         envelope: ``plain``, ``predictions`` (KServe v1), or the Open Inference Protocol's request.
-        photographs: as of ``images.Decoder``.
+        photographs, has_converted: as of ``images.Decoder``.
     """
 
     values: NDArray[Any]
     single: bool
     envelope: Literal["plain", "predictions"] | open_inference.Request = "plain"
     photographs: Mapping[bytes, Image.Image] = MappingProxyType({})
+    has_converted: bool = False
 
     def photograph_rows(self) -> list[int]:
         """The places in ``values`` of examples that are photographs."""
@@ -130,7 +131,9 @@ def decode(
     """
     decoder = images.Decoder(prepare)
     decoded = _decode_parts(parts, signature, decoder, json_length)
-    return decoded._replace(photographs=decoder.photographs) if decoder.photographs else decoded
+    if not decoder.has_converted:
+        return decoded
+    return decoded._replace(photographs=decoder.photographs, has_converted=True)
 
 
 def _decode_parts(

@@ -148,6 +148,7 @@ class Decoder:
     Attributes:
         photographs: the outlines of the photographs among them, as of ``photographs.Conversion``, by the bytes of the
             pixels that ``decode`` returned.
+        has_converted: whether any image was converted as ``photographs`` does.
     """
 
     # The request's pixels so far, and the end of its wait for other workers.
@@ -157,6 +158,7 @@ class Decoder:
     def __init__(self, prepare: Prepare = "auto") -> None:
         self._prepare = prepare
         self.photographs: dict[bytes, Image.Image] = {}
+        self.has_converted = False
 
     def decode(self, body: Body, shape: tuple[int, int]) -> NDArray[np.uint8]:
         """Decode one image.
@@ -200,10 +202,17 @@ class Decoder:
                 picture, outline = _read(body, header)
         else:
             picture, outline = _read(body, header)
-        converted = _converted(picture, outline, shape, self._prepare)
-        if converted.outline:
-            self.photographs[converted.pixels.tobytes()] = converted.outline
-        return converted.pixels
+        unconverted = _unconverted(picture, outline, shape, self._prepare)
+        if unconverted is not None:
+            return unconverted
+        self.has_converted = True
+        rgb = picture.convert("RGB")
+        if outline is not None:
+            return photographs.cut_out(rgb, outline, shape)
+        conversion = photographs.convert(rgb, shape, always_negate=self._prepare == "photo")
+        if conversion.outline:
+            self.photographs[conversion.pixels.tobytes()] = conversion.outline
+        return conversion.pixels
 
 
 def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDArray[np.uint8]:
@@ -227,19 +236,18 @@ def _read(body: bytes | bytearray, header: image_headers.Header) -> tuple[Image.
         raise problems.Malformed(f"the {header.format} image is damaged: {str(error)[:200]}") from None
 
 
-def _converted(
+def _unconverted(
     picture: Image.Image, outline: Image.Image | None, shape: tuple[int, int], prepare: Prepare
-) -> photographs.Conversion:
+) -> NDArray[np.uint8] | None:
+    """The pixels of a picture that needs no conversion; ``None`` for others. ``outline`` is that of transparency."""
     if prepare == "none":
         # Averaging areas restores a picture that was enlarged by a whole factor.
-        return photographs.Conversion(np.asarray(picture.convert("L").resize(shape[::-1], Image.Resampling.BOX)))
-    if outline is not None:
-        return photographs.Conversion(photographs.cut_out(picture.convert("RGB"), outline, shape))
-    if prepare == "auto" and picture.size == shape[::-1] and _is_gray(picture):
+        return np.asarray(picture.convert("L").resize(shape[::-1], Image.Resampling.BOX))
+    if outline is None and prepare == "auto" and picture.size == shape[::-1] and _is_gray(picture):
         pixels = np.asarray(picture.convert("L"))
         if not _has_white_corners(pixels):
-            return photographs.Conversion(pixels)
-    return photographs.convert(picture.convert("RGB"), shape, always_negate=prepare == "photo")
+            return pixels
+    return None
 
 
 def _too_much_memory(error: Exception, header: image_headers.Header) -> Exception:

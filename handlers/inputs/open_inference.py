@@ -45,6 +45,8 @@ DATATYPES: dict[str, np.dtype[Any]] = {
     for size in sizes
 }
 OUTPUT_NAMES = {"softmax": ("probabilities", "class", "label"), "sigmoid": ("probabilities",)}
+# An output of models with references (handlers.outputs.ood) that is computed only if the request names it.
+OOD_OUTPUT_NAME = "ood"
 EXPLANATION_OUTPUT_NAMES = ("attributions", "target")
 _MAX_AXES = 4
 # Of at most 64 bits.
@@ -55,7 +57,7 @@ class Output(NamedTuple):
     """One output tensor of the response.
 
     Attributes:
-        name: one of ``OUTPUT_NAMES``, or of ``EXPLANATION_OUTPUT_NAMES``.
+        name: one of ``OUTPUT_NAMES`` or ``EXPLANATION_OUTPUT_NAMES``, or ``OOD_OUTPUT_NAME``.
         binary: it follows the JSON as raw bytes.
         classes: the number of most probable labels to return as text in place of the numbers; 0: the numbers.
     """
@@ -162,7 +164,8 @@ def outputs(request: Request, names: tuple[str, ...]) -> tuple[Output, ...]:
 
     Args:
         request: as ``parse`` returned it.
-        names: of the outputs that the task has: ``EXPLANATION_OUTPUT_NAMES``, or the model's of ``OUTPUT_NAMES``.
+        names: of the outputs that the task has: ``EXPLANATION_OUTPUT_NAMES``, or the model's of ``OUTPUT_NAMES`` and
+            ``OOD_OUTPUT_NAME``.
 
     Raises:
         problems.Unprocessable: the task has no output of a requested name.
@@ -176,7 +179,7 @@ def _outputs(requested: tuple[Output, ...], binary: bool, names: tuple[str, ...]
     for name, *_ in requested:
         if name not in names:
             raise problems.Unprocessable(f"unknown output {name[:40]!r}; the answer has {', '.join(names)}")
-    return requested or tuple(Output(name, binary) for name in names)
+    return requested or tuple(Output(name, binary) for name in names if name != OOD_OUTPUT_NAME)
 
 
 # --- The JSON header ---

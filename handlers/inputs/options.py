@@ -7,6 +7,8 @@ that calls the inference port directly sends that header itself.
     target   a label, or its index        the class to explain; by default the most probable one
     prepare  auto, none or photo          how images are converted, see handlers.inputs.images
     picture  true or false                adds "picture", the pixels given to the network, as a base64 PNG
+    ood      true or false                adds "ood", the out-of-distribution score, and its threshold; by default to
+                                          answers to images that were converted
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class Options:
     target: int | None = None
     prepare: images.Prepare = "auto"
     picture: bool = False
+    ood: bool | None = None
 
 
 DEFAULT = Options()
@@ -84,15 +87,19 @@ def _prepare(text: str, _: Sequence[str]) -> str:
     return text
 
 
-def _picture(text: str, _: Sequence[str]) -> bool:
-    if text.lower() not in _SWITCH:
-        raise problems.Unprocessable(f"picture must be true or false, got {text[:40]!r}")
-    return _SWITCH[text.lower()]
+def _switch(name: str) -> Callable[[str, Sequence[str]], bool]:
+    def read(text: str, _: Sequence[str]) -> bool:
+        if text.lower() not in _SWITCH:
+            raise problems.Unprocessable(f"{name} must be true or false, got {text[:40]!r}")
+        return _SWITCH[text.lower()]
+
+    return read
 
 
 _READERS: dict[str, Callable[[str, Sequence[str]], Any]] = {
     "top_k": _top_k,
     "target": _target,
     "prepare": _prepare,
-    "picture": _picture,
+    "picture": _switch("picture"),
+    "ood": _switch("ood"),
 }

@@ -61,6 +61,8 @@ _STAGE_BOUNDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1,
 _BATCH_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 _CONFIDENCE_BOUNDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
 
+_OOD_BOUNDS = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.8, 1.0)
+
 # Stand-ins for formats that share the content type of JSON.
 _OIP = "application/x-oip"
 _KSERVE_V1 = "application/x-kserve-v1"
@@ -73,6 +75,10 @@ _FORMATS_BY_TYPE = {
 
 def families(signature: Signature) -> tuple[Family, ...]:
     """The metrics of a worker that serves this model."""
+    return (*_common_families(signature), *(_OOD_FAMILIES if signature.ood_threshold is not None else ()))
+
+
+def _common_families(signature: Signature) -> tuple[Family, ...]:
     return (
         _family(
             "fashion_requests_total",
@@ -137,6 +143,12 @@ def _family(
     return Family(name, type_, text, tuple(labels), tuple(itertools.product(*labels.values())), bounds)
 
 
+_OOD_FAMILIES = (
+    _family("fashion_ood", "histogram", "Out-of-distribution score of the examples that have one.", _OOD_BOUNDS),
+    _family("fashion_ood_above_total", "counter", "Examples whose score is above the model's threshold."),
+)
+
+
 @dataclasses.dataclass
 class Batch:
     """The observations of one call of the handler.
@@ -147,6 +159,7 @@ class Batch:
         seconds: duration of each of ``STAGES``; ``None`` if no request passed all of them.
         probabilities: float32 ``[N, labels]``, if the network was called.
         fast_path: one of ``FAST_PATH_OUTCOMES``, if the fast path was tried.
+        ood: out-of-distribution scores, float32 ``[N]`` each.
     """
 
     answered: list[str] = dataclasses.field(default_factory=list)
@@ -154,6 +167,7 @@ class Batch:
     seconds: tuple[float, float, float] | None = None
     probabilities: NDArray[np.float32] | None = None
     fast_path: str | None = None
+    ood: Sequence[NDArray[np.float32]] = ()
 
 
 def content_type(request: Request, envelope: object = "plain") -> str:
@@ -193,6 +207,7 @@ class Recorder:
     def __init__(self, folder: Path, signature: Signature) -> None:
         self._counts = counter_file.claim(folder, signature.model, signature.version, families(signature))
         self._activation = signature.output.activation
+        self._ood_threshold = 1.0 if signature.ood_threshold is None else signature.ood_threshold
         self._counts["fashion_model_info"][:] = 1
         self._counts["fashion_model_accuracy"][:] = signature.scored.get("test_accuracy", math.nan)
         self._batches: collections.deque[Batch] = collections.deque()
@@ -231,6 +246,9 @@ class Recorder:
         if probabilities:
             self._counts["fashion_executions_total"] += len(probabilities)
             self._add_predictions(np.concatenate(probabilities))
+        scores = [scores for batch in batches for scores in batch.ood]
+        if scores:
+            self._add_ood(np.concatenate(scores))
 
     def _add_requests(self, batches: Sequence[Batch]) -> None:
         requests = self._counts["fashion_requests_total"].reshape(len(FORMATS), len(STATUSES))
@@ -242,6 +260,10 @@ class Recorder:
             reason = problem.type.removeprefix(problems.TYPE_PREFIX)
             if reason in REASONS:
                 self._counts["fashion_rejected_total"][REASONS.index(reason), 0] += 1
+
+    def _add_ood(self, scores: NDArray[np.float32]) -> None:
+        _observe(self._counts["fashion_ood"][0], _OOD_BOUNDS, scores)
+        self._counts["fashion_ood_above_total"] += (scores > self._ood_threshold).sum()
 
     def _add_predictions(self, probabilities: NDArray[np.float32]) -> None:
         # A request's values can overflow the network, and one NaN would make the sum NaN forever.

@@ -89,7 +89,7 @@ class Encoder:
         single: bool,
         wrapped: bool = False,
         top_k: int | None = None,
-        pictures: Sequence[bytes] = (),
+        more: Sequence[bytes] = (),
     ) -> bytes:
         """Write the JSON answer to a prediction.
 
@@ -98,14 +98,11 @@ class Encoder:
             single: one object instead of a list of one.
             wrapped: a list in ``{"predictions": …}``.
             top_k: the number of labels in ``probabilities``, most probable first; ``None``: all labels in their order.
-            pictures: one PNG file for each example, added as ``picture`` in base64.
+            more: further members of each example's object, such as of the function ``members``.
         """
         objects = self.objects(probabilities, top_k)
-        if pictures:
-            objects = [
-                b'%b,"picture":"%b"}' % (answer[:-1], base64.b64encode(picture))
-                for answer, picture in zip(objects, pictures, strict=True)
-            ]
+        if more:
+            objects = [b"%b,%b}" % (answer[:-1], text) for answer, text in zip(objects, more, strict=True)]
         return _enclosed(objects, single, b"predictions" if wrapped else b"")
 
     def objects(self, probabilities: NDArray[np.float32], top_k: int | None = None) -> list[bytes]:
@@ -154,6 +151,14 @@ class Encoder:
             return b"%b%b,%b}" % (self._heads[best], texts[best], member)
         labels = [self._labels[index] for index in np.flatnonzero(values >= THRESHOLD)]
         return b'{%b,"labels":[%b]}' % (member, b",".join(labels))
+
+
+def members(**values: Any) -> bytes:
+    """Members of a JSON object, without its braces; bytes as base64, numbers of numpy in their shortest form."""
+    for name, value in values.items():
+        if type(value) is bytes:
+            values[name] = base64.b64encode(value).decode()
+    return orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
 
 
 def _texts(probabilities: NDArray[np.float32]) -> list[list[bytes]]:

@@ -3,6 +3,7 @@
     probabilities  FP32   [N, labels]
     class          INT64  [N]          softmax models only: the index of the largest probability
     label          BYTES  [N]          softmax models only: that class's name
+    ood            FP32   [N]          if requested by name: the out-of-distribution score
     attributions   FP32   [N, *shape]  explanations only: how much each value supports the target
     target         INT64  [N]          explanations only: the index of the explained label
 
@@ -23,6 +24,7 @@ from handlers.inputs import open_inference
 from handlers.inputs.open_inference import (
     DATATYPES,
     EXPLANATION_OUTPUT_NAMES,
+    OOD_OUTPUT_NAME,
     OUTPUT_NAMES,
     Output,
     Request,
@@ -32,17 +34,26 @@ from handlers.signature import Signature
 
 _OUTPUT_DATATYPES = {
     **{"probabilities": "FP32", "class": "INT64", "label": "BYTES"},
-    **{"attributions": "FP32", "target": "INT64"},
+    **{"attributions": "FP32", "target": "INT64", OOD_OUTPUT_NAME: "FP32"},
 }
 
 
-def encode(request: Request, probabilities: NDArray[np.float32], signature: Signature) -> tuple[bytes, str, int | None]:
+def output_names(signature: Signature) -> tuple[str, ...]:
+    """The names of all outputs of predictions."""
+    names: tuple[str, ...] = OUTPUT_NAMES[signature.output.activation]
+    return names if signature.ood_threshold is None else (*names, OOD_OUTPUT_NAME)
+
+
+def encode(
+    request: Request, probabilities: NDArray[np.float32], signature: Signature, ood: NDArray[np.float32] | None = None
+) -> tuple[bytes, str, int | None]:
     """Write an inference response.
 
     Args:
         request: as ``handlers.inputs.open_inference.parse`` returned it.
         probabilities: float32 [N, labels], in the order of the inputs.
         signature: the model's contract.
+        ood: out-of-distribution scores, float32 [N], if that output is requested.
 
     Returns:
         The body, its content type, and the value of the ``Inference-Header-Content-Length`` header. The value is
@@ -51,8 +62,14 @@ def encode(request: Request, probabilities: NDArray[np.float32], signature: Sign
     Raises:
         problems.Unprocessable: the model has no output of a requested name.
     """
-    outputs = open_inference.outputs(request, OUTPUT_NAMES[signature.output.activation])
-    return _response(request, [_output(output, probabilities, signature) for output in outputs], signature)
+    outputs = open_inference.outputs(request, output_names(signature))
+    tensors = [
+        _numbers(OOD_OUTPUT_NAME, "FP32", ood, output.binary)
+        if ood is not None and output.name == OOD_OUTPUT_NAME
+        else _output(output, probabilities, signature)
+        for output in outputs
+    ]
+    return _response(request, tensors, signature)
 
 
 def encode_explanations(
@@ -107,13 +124,13 @@ def metadata(signature: Signature, versions: Sequence[str]) -> dict[str, Any]:
         return {"name": name, "datatype": datatype, "shape": [-1, *shape]}
 
     inputs, outputs = signature.input, signature.output
-    shapes = {"probabilities": [len(outputs.labels)], "class": [], "label": []}
+    shapes = {"probabilities": [len(outputs.labels)], "class": [], "label": [], OOD_OUTPUT_NAME: []}
     return {
         "name": signature.model,
         "versions": list(versions),
         "platform": "pytorch_torchscript",
         "inputs": [tensor(inputs.name, native_datatype(signature), *inputs.shape)],
-        "outputs": [tensor(name, _OUTPUT_DATATYPES[name], *shapes[name]) for name in OUTPUT_NAMES[outputs.activation]],
+        "outputs": [tensor(name, _OUTPUT_DATATYPES[name], *shapes[name]) for name in output_names(signature)],
     }
 
 

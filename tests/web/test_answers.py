@@ -11,9 +11,11 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
 import torch
+from PIL import Image
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Route, expect
 
@@ -43,6 +45,24 @@ def test_answers_are_announced(playground):
     announced = playground.page.locator("#announcement").inner_text()
     for model in IMAGE_MODELS:
         assert f"{model}: {playground.verdict(model)}, " in announced
+
+
+def test_a_picture_unlike_the_training_data_is_not_sure_and_a_sample_is(playground):
+    for model in IMAGE_MODELS:
+        expect(playground.card(model).locator(".doubt")).to_be_hidden()
+    noise = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60), np.uint8)).save(noise, "png")
+    playground.choose_file("noise.png", noise.getvalue(), "image/png")
+    for model in IMAGE_MODELS:
+        answer = playground.prediction(model, noise.getvalue())
+        doubt = playground.card(model).locator(".doubt")
+        expect(doubt).to_be_visible()
+        for text in ("Not sure", "unlike those that the model learned from", f"{answer['ood']:.2f}", "below 0."):
+            expect(doubt).to_contain_text(text)
+    expect(playground.page.locator("#announcement")).to_contain_text("Not sure")
+    playground.choose_sample("Sneaker")
+    for model in IMAGE_MODELS:
+        expect(playground.card(model).locator(".doubt")).to_be_hidden()
 
 
 def test_version_is_shown(playground):

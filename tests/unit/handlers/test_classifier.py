@@ -21,7 +21,8 @@ from handlers import classifier, limits, problems
 from handlers.classifier import Classifier
 from handlers.image_classifier import ImageClassifier
 from handlers.inputs import images
-from handlers.signature import FILE_NAME, PHOTOGRAPHS_FILE_NAME, Signature, SignatureError
+from handlers.outputs import ood
+from handlers.signature import FILE_NAME, OOD_REFERENCES_FILE_NAME, PHOTOGRAPHS_FILE_NAME, Signature, SignatureError
 from handlers.transport.request_patterns import Bodies, Pattern, Processors
 from handlers.vector_classifier import VectorClassifier
 from tests.support import image_files
@@ -81,6 +82,8 @@ class Served:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             torch.jit.script(Network(signature).eval()).save(str(folder / "model.pt"))
+            if signature.ood_threshold is not None:
+                np.save(folder / OOD_REFERENCES_FILE_NAME, ood.reduced(PICTURES[:10]))
             if signature.output.photograph_temperature:
                 network = Network(signature, PHOTOGRAPHS_SEED).eval()
                 torch.jit.script(network).save(str(folder / PHOTOGRAPHS_FILE_NAME))
@@ -160,6 +163,9 @@ def served(tmp_path_factory):
         return made[signature.model]
 
     return get
+
+
+WITH_OOD = dataclasses.replace(FASHION, model="references", ood_threshold=0.25)
 
 
 def values(answers):
@@ -723,3 +729,64 @@ def test_a_missing_network_for_photographs_stops_the_worker(tmp_path):
     (tmp_path / PHOTOGRAPHS_FILE_NAME).unlink()
     with pytest.raises(ValueError, match=PHOTOGRAPHS_FILE_NAME):
         here.handler.initialize(here.context)
+
+
+# --- The out-of-distribution score ---
+
+
+def scores(*pictures):
+    return ood.Detector(ood.reduced(PICTURES[:10])).scores(np.stack(pictures))
+
+
+def test_converted_images_have_a_score_and_raw_pixels_only_on_request(served):
+    here = served(WITH_OOD)
+    file = image_files.save(np.pad(PICTURES[0], 20))
+    answer = here.json(file, "image/png")
+    assert answer["ood"] == pytest.approx(scores(converted(file)[0])[0], abs=1e-6)
+    assert answer["ood_threshold"] == 0.25
+    for body, kind in (
+        (PICTURES[12].tobytes(), "application/octet-stream"),
+        (image_files.save(PICTURES[12]), "image/png"),
+    ):
+        assert "ood" not in here.json(body, kind)
+        requested = here.json(body, kind, x_query="ood=true")
+        assert requested["ood"] == pytest.approx(scores(PICTURES[12])[0], abs=1e-6)
+    assert "ood" not in here.json(file, "image/png", x_query="ood=false")
+
+
+def test_each_of_several_examples_has_its_own_score_also_beside_other_options(served):
+    body = PICTURES[8:13].tobytes()
+    answers = served(WITH_OOD).json(body, "application/octet-stream", x_query="ood=true&picture=true&top_k=2")
+    np.testing.assert_allclose([answer["ood"] for answer in answers], scores(*PICTURES[8:13]), atol=1e-6)
+    assert all(len(answer["probabilities"]) == 2 and answer["picture"] for answer in answers)
+
+
+@pytest.mark.parametrize("signature", [FASHION, VECTOR], ids=lambda signature: signature.model)
+def test_a_version_without_references_refuses_the_option(served, signature):
+    body = np.zeros((1, *signature.input.shape), np.uint8 if signature.input.kind == "image" else "<f4").tobytes()
+    status, *_, answer = served(signature).one(body, "application/octet-stream", x_query="ood=true")
+    assert status == 422
+    assert "trained with this release" in json.loads(answer)["detail"]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_the_open_inference_protocol_has_the_score_if_it_is_named(served, binary):
+    tensor = {"name": "image", "shape": [2, 28, 28], "datatype": "UINT8", "data": PICTURES[10:12].ravel().tolist()}
+    outputs = [{"name": name, "parameters": {"binary_data": binary}} for name in ("ood", "class")]
+    body = json.dumps({"inputs": [tensor], "outputs": outputs}).encode()
+    status, _, headers, answer = served(WITH_OOD).one(body, "application/json")
+    assert status == 200
+    length = int(headers["Inference-Header-Content-Length"]) if binary else len(answer)
+    first, second = json.loads(answer[:length])["outputs"]
+    assert (first["name"], first["datatype"], first["shape"], second["name"]) == ("ood", "FP32", [2], "class")
+    found = np.frombuffer(answer[length : length + 8], "<f4") if binary else first["data"]
+    np.testing.assert_allclose(found, scores(*PICTURES[10:12]), atol=1e-6)
+
+
+def test_the_open_inference_protocol_lists_the_score_and_leaves_it_out_by_default(served):
+    tensor = {"name": "image", "shape": [1, 28, 28], "datatype": "UINT8", "data": PICTURES[0].ravel().tolist()}
+    answer = served(WITH_OOD).json(json.dumps({"inputs": [tensor]}).encode(), "application/json")
+    assert [output["name"] for output in answer["outputs"]] == ["probabilities", "class", "label"]
+    described = served(WITH_OOD).json(b"", describe="True")
+    assert {"name": "ood", "datatype": "FP32", "shape": [-1]} in described["outputs"]
+    assert "ood" not in json.dumps(served(FASHION).json(b"", describe="True")["outputs"])

@@ -69,9 +69,15 @@ def test_labels_may_hold_any_text():
     assert list(answer["probabilities"]) == list(labels)
 
 
-def test_pictures_are_added_in_base64():
-    answers = json.loads(ENCODER.json(PROBABILITIES[:2], single=False, pictures=[b"one", b"two"]))
+def test_further_members_are_added_with_bytes_in_base64_and_numbers_in_their_shortest_form():
+    more = [
+        encoding.members(picture=picture, ood=score) for picture, score in ((b"one", np.float32(0.1)), (b"two", 1.0))
+    ]
+    text = ENCODER.json(PROBABILITIES[:2], single=False, more=more)
+    answers = json.loads(text)
     assert [base64.b64decode(answer["picture"]) for answer in answers] == [b"one", b"two"]
+    assert b'"ood":0.1}' in text
+    assert answers[1]["ood"] == 1
 
 
 def test_explanations_have_a_target_and_attributions():

@@ -25,8 +25,17 @@ export class ServiceError extends Error {
  * @property {string[]} labels the most probable label, or with independent labels all that apply
  * @property {Array<[label: string, probability: number]>} probabilities in the model's order
  * @property {string | null} input URL of the picture that the network received, scaled and prepared
+ * @property {Novelty | null} novelty how unlike the training data the example is, if the model says that
  * @property {string} version the version that answered; empty if the service does not name it
  * @property {number} milliseconds from sending the request to the last byte of the answer
+ */
+
+/**
+ * An out-of-distribution score, 0 to 1, and the one that 5 % of the model's test examples exceed.
+ *
+ * @typedef {object} Novelty
+ * @property {number} score
+ * @property {number} threshold
  */
 
 /**
@@ -37,6 +46,8 @@ export class ServiceError extends Error {
  * @property {string[]} [labels]
  * @property {Record<string, number>} probabilities
  * @property {string} [picture] a PNG file in base64
+ * @property {number} [ood] the out-of-distribution score
+ * @property {number} [ood_threshold]
  */
 
 /**
@@ -54,6 +65,7 @@ export class ServiceError extends Error {
  * @property {string} name
  * @property {string[]} [versions]
  * @property {Array<{name: string, datatype: string, shape: number[]}>} inputs
+ * @property {Array<{name: string}>} outputs
  */
 
 /**
@@ -82,13 +94,15 @@ export async function describe(model) {
 
 /**
  * @param {string} model
+ * @param {boolean} withNovelty whether to request the out-of-distribution score, which not every model has
  * @param {Blob} picture
  * @param {AbortSignal} signal
  * @returns {Promise<Prediction>}
  */
-export function predictPicture(model, picture, signal) {
+export function predictPicture(model, withNovelty, picture, signal) {
   const url = apiUrl("predictions", model);
   url.searchParams.set("picture", "true");
+  if (withNovelty) url.searchParams.set("ood", "true");
   return predict(url, { method: "POST", body: picture, signal });
 }
 
@@ -129,6 +143,10 @@ function predict(url, request) {
       labels: answer.labels ?? [answer.label],
       probabilities: Object.entries(answer.probabilities),
       input: answer.picture ? `data:image/png;base64,${answer.picture}` : null,
+      novelty:
+        answer.ood === undefined || answer.ood_threshold === undefined
+          ? null
+          : { score: answer.ood, threshold: answer.ood_threshold },
       version: response.headers.get("X-Model-Version") ?? "",
       milliseconds: performance.now() - start,
     };

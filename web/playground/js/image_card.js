@@ -17,6 +17,7 @@ export class ImageCard {
     waiting: part(this.element, "waiting", HTMLElement),
     answer: part(this.element, "answer", HTMLElement),
     verdict: part(this.element, "verdict", HTMLElement),
+    doubt: part(this.element, "doubt", HTMLElement),
     input: part(this.element, "model-input", HTMLImageElement),
     explain: part(this.element, "explain", HTMLButtonElement),
     explainLabel: part(this.element, "explain-label", HTMLElement),
@@ -74,16 +75,19 @@ export class ImageCard {
     this.element.setAttribute("aria-busy", "true");
     if (this.explaining) this.#parts.explain.setAttribute("aria-busy", "true");
     try {
-      const prediction = await predictPicture(this.model.name, picture.blob, signal);
+      const prediction = await predictPicture(this.model.name, this.model.hasNovelty, picture.blob, signal);
       const [label, probability] = verdict(prediction);
       this.#parts.verdict.replaceChildren(strong(label), ` ${probability}`);
+      const doubt = reasonForDoubt(prediction.novelty);
+      this.#parts.doubt.hidden = doubt === "";
+      this.#parts.doubt.replaceChildren(strong("Not sure"), ` ${doubt}`);
       this.#parts.time.textContent = `${duration(prediction.milliseconds)} round trip`;
       this.#parts.version.textContent = prediction.version || this.model.version;
       if (prediction.input) this.#parts.input.src = prediction.input;
       this.#bars.show(prediction);
       this.#showAnswer(null);
       if (this.explaining && settled) await this.#explain(signal);
-      return `${this.model.name}: ${label}, ${probability}.`;
+      return `${this.model.name}: ${label}, ${probability}.${doubt && ` Not sure. ${doubt}`}`;
     } catch (error) {
       if (isAbort(error)) return "";
       if (!(error instanceof ServiceError)) throw error;
@@ -142,6 +146,18 @@ export class ImageCard {
     if (png) heatMap.src = URL.createObjectURL(png);
     else heatMap.removeAttribute("src");
   }
+}
+
+/**
+ * Why an answer may be wrong whatever its probability, as a sentence; empty if the example is like the training data.
+ *
+ * @param {import("./api.js").Novelty | null} novelty
+ * @returns {string}
+ */
+function reasonForDoubt(novelty) {
+  if (novelty === null || novelty.score <= novelty.threshold) return "";
+  const [score, threshold] = [novelty.score, novelty.threshold].map((value) => value.toFixed(2));
+  return `This picture is unlike those that the model learned from: ${score}, where 95 % of known ones stay below ${threshold}.`;
 }
 
 /**

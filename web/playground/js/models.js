@@ -12,6 +12,7 @@ const POLL_INTERVAL_S = 15;
  * @property {number} features number of features of a vector model
  * @property {string} input datatype and shape of its input, such as `FP32 4`
  * @property {string} version the live version; empty if there are several
+ * @property {boolean} hasNovelty whether it can answer with an out-of-distribution score
  * @property {string | null} problem why its description could not be read, as a sentence
  */
 
@@ -63,17 +64,19 @@ export function watchModels(onModels, onError) {
  */
 async function readModel(name, previous) {
   try {
-    const { inputs, versions = [] } = await describe(name);
+    const { inputs, outputs, versions = [] } = await describe(name);
     const [input] = inputs;
     // Axis 0 counts the examples.
     const shape = input.shape.slice(1);
     const kind = kindOf(input.datatype, shape);
     const features = kind === "vector" ? shape[0] : 0;
     const version = versions.length === 1 ? versions[0] : "";
-    return { name, kind, features, input: `${input.datatype} ${shape.join(" × ")}`, version, problem: null };
+    const hasNovelty = outputs.some((output) => output.name === "ood");
+    return { name, kind, features, input: `${input.datatype} ${shape.join(" × ")}`, version, hasNovelty, problem: null };
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
-    return previous ?? { name, kind: "other", features: 0, input: "", version: "", problem: error.message };
+    const unknown = { kind: /** @type {"other"} */ ("other"), features: 0, input: "", version: "", hasNovelty: false };
+    return previous ?? { name, ...unknown, problem: error.message };
   }
 }
 
