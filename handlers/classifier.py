@@ -339,6 +339,8 @@ class Classifier:
         if job.headers.options.picture:
             for member, picture in zip(members, self._pictures(job), strict=True):
                 member["picture"] = images.encode(picture)
+            for row, outline in job.decoded.outlines().items():
+                members[row]["outline"] = images.encode_outline(outline)
         if job.ood is not None:
             for member, score in zip(members, job.ood, strict=True):
                 member.update(ood=score, ood_threshold=self._signature.ood_threshold)
@@ -355,7 +357,7 @@ class Classifier:
         targets = best if target is None else [target] * len(best)
         inputs = self._inputs(torch.from_numpy(decoded.values.copy()))
         attributions = explanations.explain(self._scripted, inputs, targets, self._signature)
-        rows = decoded.photograph_rows()
+        rows = list(decoded.outlines())
         if rows and self._photographs:
             attributions[rows] = explanations.explain(
                 self._photographs, inputs[rows], [targets[row] for row in rows], self._signature
@@ -426,7 +428,7 @@ class Classifier:
         starts = itertools.accumulate((len(decoded.values) for decoded in requests_), initial=0)
         with torch.inference_mode():
             for decoded, start in zip(requests_, starts, strict=False):
-                rows = decoded.photograph_rows()
+                rows = list(decoded.outlines())
                 for first in range(0, len(rows), _CHUNK_PHOTOGRAPHS):
                     chosen = np.array(rows[first : first + _CHUNK_PHOTOGRAPHS])
                     scores = self._photographs(self._inputs(torch.from_numpy(decoded.values[chosen])))

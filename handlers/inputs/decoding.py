@@ -103,13 +103,13 @@ class Decoded(NamedTuple):
     photographs: Mapping[bytes, Image.Image] = MappingProxyType({})
     has_converted: bool = False
 
-    def photograph_rows(self) -> list[int]:
-        """The places in ``values`` of examples that are photographs."""
+    def outlines(self) -> dict[int, Image.Image]:
+        """The outlines of the examples that are photographs, by their places in ``values``."""
         if not self.photographs:
-            return []
+            return {}
         # Beside an array of numbers, pixels are no bytes.
-        rows = enumerate(self.values.astype(np.uint8))
-        return [index for index, pixels in rows if pixels.tobytes() in self.photographs]
+        keys = [pixels.tobytes() for pixels in self.values.astype(np.uint8)]
+        return {index: self.photographs[key] for index, key in enumerate(keys) if key in self.photographs}
 
 
 def decode(

@@ -264,6 +264,15 @@ def encode(picture: NDArray[np.uint8]) -> bytes:
     return stream.getvalue()
 
 
+def encode_outline(outline: Image.Image) -> bytes:
+    """Write an outline, as of ``photographs.Conversion``, as a PNG file: white, and transparent beside the item."""
+    stream = io.BytesIO()
+    white = Image.new("L", outline.size, "white")
+    white.putalpha(outline)
+    white.save(stream, "PNG")
+    return stream.getvalue()
+
+
 def bare_png(body: bytes | bytearray, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
     """Read a PNG file of one header, one data chunk and one end, with a gray picture of ``shape``.
 

@@ -6,7 +6,8 @@ that calls the inference port directly sends that header itself.
     top_k    1 to the number of labels    only the most probable labels in "probabilities"
     target   a label, or its index        the class to explain; by default the most probable one
     prepare  auto, none or photo          how images are converted, see handlers.inputs.images
-    picture  true or false                adds "picture", the pixels given to the network, as a base64 PNG
+    picture  true or false                adds "picture", the pixels given to the network, as a base64 PNG; for a
+                                          photograph also "outline", where the item was found
     ood      true or false                adds "ood", the out-of-distribution score, and its threshold; by default to
                                           answers to images that were converted
 """

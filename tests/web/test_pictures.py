@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import io
 
 import numpy as np
+from PIL import Image
 from playwright.sync_api import expect
 
 from models.datasets import fashion_mnist
 from models.fashion_mnist import LABELS
-from tests.support import image_files
+from tests.support import image_files, photographs
 from tests.support.playground import IMAGE_MODELS, SAMPLES, photograph, pixels
 
 # Every second column white, and a gray foot, so that mirroring, shifting and resizing all change the picture.
@@ -33,6 +35,26 @@ def test_test_images_are_the_first_of_each_class_in_the_test_set(playground):
 def test_page_starts_with_a_classified_test_image(playground):
     for model in IMAGE_MODELS:
         playground.assert_shows(model, playground.prediction(model, (SAMPLES / "t-shirt-top.png").read_bytes()))
+
+
+def test_the_background_of_a_photograph_is_dimmed_and_that_of_other_pictures_is_not(playground):
+    shade = playground.page.locator(".preview-shade")
+    playground.choose_file("shirt.png", image_files.save(photographs.photograph()), "image/png")
+    expect(shade).to_be_visible()
+    frame = Image.open(io.BytesIO(playground.page.locator(".preview-frame").screenshot())).convert("RGB")
+    # The photograph, 180 x 240 pixels, is as high as the frame. Its item is at columns 40 to 139 and rows 50 to 199.
+    scale = frame.height / 240
+    left = (frame.width - 180 * scale) / 2
+
+    def color(x: float, y: float) -> np.ndarray:
+        box = (left + (x - 4) * scale, (y - 4) * scale, left + (x + 4) * scale, (y + 4) * scale)
+        return np.asarray(frame.crop(tuple(map(round, box)))).mean((0, 1))
+
+    np.testing.assert_allclose(color(90, 120), (40, 60, 150), atol=6)
+    # Of the floor two fifths are left.
+    assert color(90, 20).max() < 80
+    playground.choose_sample("Ankle boot")
+    expect(shade).to_be_hidden()
 
 
 def test_chosen_test_image(playground):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from ts.context import Context, RequestProcessor
 
 from handlers import classifier, limits, problems
@@ -711,6 +712,19 @@ def test_photographs_and_pixels_in_one_request_and_one_batch_keep_their_own_netw
         np.testing.assert_allclose(probabilities_of(answer), right, atol=1e-5)
     np.testing.assert_allclose(probabilities_of(json.loads(lone[3])), third, atol=1e-5)
     np.testing.assert_allclose(probabilities_of(json.loads(pixels[3])), second, atol=1e-5)
+
+
+def test_the_outline_of_a_photograph_is_shown_with_its_picture(served):
+    here, file = served(WITH_PHOTOGRAPHS), photograph_file()
+    assert "outline" not in here.json(file, "image/png")
+    answer = here.json(file, "image/png", x_query="picture=true")
+    with Image.open(io.BytesIO(base64.b64decode(answer["outline"]))) as outline:
+        assert (outline.mode, outline.size) == ("LA", photograph().size)
+        inside = np.asarray(outline)[..., 1] > 127
+    # Of the item at columns 40 to 139 and rows 50 to 199.
+    assert inside[60:190, 50:130].mean() > 0.95
+    assert inside[:40].mean() < 0.05
+    assert "outline" not in here.json(image_files.save(np.pad(PICTURES[0], 20)), "image/png", x_query="picture=true")
 
 
 def test_an_explanation_of_a_photograph_is_that_of_its_own_network(served):

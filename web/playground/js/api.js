@@ -25,6 +25,7 @@ export class ServiceError extends Error {
  * @property {string[]} labels the most probable label, or with independent labels all that apply
  * @property {Array<[label: string, probability: number]>} probabilities in the model's order
  * @property {string | null} input URL of the picture that the network received, scaled and prepared
+ * @property {string | null} outline URL of the outline of a photograph's item, transparent elsewhere
  * @property {Novelty | null} novelty how unlike the training data the example is, if the model says that
  * @property {string} version the version that answered; empty if the service does not name it
  * @property {number} milliseconds from sending the request to the last byte of the answer
@@ -46,6 +47,7 @@ export class ServiceError extends Error {
  * @property {string[]} [labels]
  * @property {Record<string, number>} probabilities
  * @property {string} [picture] a PNG file in base64
+ * @property {string} [outline] a PNG file in base64
  * @property {number} [ood] the out-of-distribution score
  * @property {number} [ood_threshold]
  */
@@ -142,7 +144,8 @@ function predict(url, request) {
     return {
       labels: answer.labels ?? [answer.label],
       probabilities: Object.entries(answer.probabilities),
-      input: answer.picture ? `data:image/png;base64,${answer.picture}` : null,
+      input: pngUrl(answer.picture),
+      outline: pngUrl(answer.outline),
       novelty:
         answer.ood === undefined || answer.ood_threshold === undefined
           ? null
@@ -151,6 +154,14 @@ function predict(url, request) {
       milliseconds: performance.now() - start,
     };
   });
+}
+
+/**
+ * @param {string | undefined} file a PNG file in base64
+ * @returns {string | null}
+ */
+function pngUrl(file) {
+  return file ? `data:image/png;base64,${file}` : null;
 }
 
 /**

@@ -28,6 +28,7 @@ export class ImageCard {
   #bars = new Bars(part(this.element, "bars", HTMLElement));
   /** @type {Picture | null} */
   #picture = null;
+  #outline = "";
   #current = new AbortController();
   #onExplain;
 
@@ -54,6 +55,11 @@ export class ImageCard {
   /** URL of the picture that the network received for the shown answer; empty without an answer. */
   get modelInput() {
     return this.#parts.answer.hidden ? "" : this.#parts.input.src;
+  }
+
+  /** URL of the outline that was found for the shown answer; empty without one. */
+  get outline() {
+    return this.#parts.answer.hidden ? "" : this.#outline;
   }
 
   /** Whether the heat map is switched on. */
@@ -83,6 +89,7 @@ export class ImageCard {
       this.#parts.doubt.replaceChildren(strong("Not sure"), ` ${doubt}`);
       this.#parts.time.textContent = `${duration(prediction.milliseconds)} round trip`;
       this.#parts.version.textContent = prediction.version || this.model.version;
+      this.#outline = prediction.outline ?? "";
       if (prediction.input) this.#parts.input.src = prediction.input;
       this.#bars.show(prediction);
       this.#showAnswer(null);

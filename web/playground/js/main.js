@@ -99,6 +99,7 @@ async function classify(picture, settled) {
   if (currentPicture !== picture) return;
   const modelInput = imageCards().find((card) => card.modelInput)?.modelInput;
   if (modelInput) preview.offerModelInput(picture, modelInput);
+  preview.showOutline(picture, imageCards().find((card) => card.outline)?.outline ?? "");
   if (settled) announce(answers.join(" "));
 }
 

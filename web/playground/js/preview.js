@@ -15,6 +15,7 @@ export class Preview {
   #empty = part(this.#root, "empty", HTMLElement);
   #image = part(this.#root, "image", HTMLImageElement);
   #unknown = part(this.#root, "unknown", HTMLElement);
+  #shade = part(this.#root, "shade", HTMLElement);
   #caption = part(this.#root, "caption", HTMLElement);
   /** @type {Picture | null} */
   #picture = null;
@@ -44,6 +45,19 @@ export class Preview {
     this.#image.src = URL.createObjectURL(picture.blob);
     this.#image.alt = picture.caption;
     this.#caption.textContent = picture.caption;
+    this.#shade.hidden = true;
+  }
+
+  /**
+   * Dim what a model took for the background of the current picture.
+   *
+   * @param {Picture} picture ignored unless it is the current one
+   * @param {string} outline URL of a picture that is opaque where the item is; empty: nothing is dimmed
+   */
+  showOutline(picture, outline) {
+    if (picture !== this.#picture) return;
+    this.#shade.style.setProperty("--outline", `url(${outline})`);
+    this.#shade.hidden = outline === "" || !this.#displayable;
   }
 
   /**
