@@ -36,7 +36,7 @@ $(VENV)/.lint-installed: requirements/web.txt
 
 # --- models -----------------------------------------------------------------------------------------------------------
 
-.PHONY: train quantize archive summary
+.PHONY: train quantize archive export summary
 train: $(STAMP) ## train all models, or one: MODEL=name VERSION=1.0
 	@$(BIN)/python -m models train $(MODEL) --version $(VERSION)
 
@@ -48,6 +48,11 @@ quantize: $(STAMP) ## write an int8 copy of a trained version as a new version: 
 
 archive: $(STAMP) ## pack model_store/<model>.mar, after training missing versions; MODEL= VERSION= PROFILE=
 	@$(BIN)/python -m models archive $(MODEL) --version $(VERSION) --profile $(PROFILE) --train-missing
+
+# onnx, pt2 or triton.
+TARGET ?= onnx
+export: $(STAMP) $(VENV)/.export-installed ## write a trained version for other servers: TARGET=onnx|pt2|triton MODEL=name VERSION=1.0
+	@$(BIN)/python -m models export $(MODEL) --version $(VERSION) --target $(TARGET)
 
 summary: $(STAMP) ## print a network's structure and parameters: MODEL=name
 	@test -n "$(MODEL)" || { echo "error: MODEL is not set; run: make summary MODEL=fashion_mlp"; exit 2; }
@@ -148,7 +153,7 @@ PYTEST := $(BIN)/python -m pytest
 IN_PARALLEL = --numprocesses $(PARALLEL) --dist loadfile --no-loadscope-reorder
 
 .PHONY: test test-unit coverage test-nginx test-faults test-conformance fuzz test-web chaos lint lint-web format test-fresh test-monitoring test-containers
-test: archive ## unit and integration tests against a real TorchServe
+test: archive $(VENV)/.export-installed ## unit and integration tests against a real TorchServe
 	@$(PYTEST) $(IN_PARALLEL)
 
 test-unit: $(STAMP) ## unit tests only; they need no trained model
@@ -170,12 +175,13 @@ test-fresh: $(STAMP) ## `make serve` on a machine that has only Python: ten minu
 
 # The official clients need an older protobuf than the service, so they have their own environment.
 CONFORMANCE := .venv-conformance
-$(CONFORMANCE)/.installed: requirements/conformance.txt requirements/perf_analyzer.txt $(STAMP)
+$(CONFORMANCE)/.installed: requirements/conformance.txt requirements/perf_analyzer.txt requirements/triton.txt $(STAMP)
 	@$(INSTALL) $(CONFORMANCE) -r requirements/conformance.txt
 	@$(INSTALL) $(CONFORMANCE) --upgrade --no-deps --target $(CONFORMANCE)/perf_analyzer -r requirements/perf_analyzer.txt
+	@$(INSTALL) $(CONFORMANCE) --upgrade --no-deps --target $(CONFORMANCE)/triton -r requirements/triton.txt
 	@touch $@
 
-test-conformance: archive $(CONFORMANCE)/.installed ## tests with official Triton, KServe and HTTP clients, and perf_analyzer; needs curl and Debian's libb64-0d
+test-conformance: archive $(CONFORMANCE)/.installed $(VENV)/.export-installed ## tests with official Triton, KServe and HTTP clients, perf_analyzer and a Triton server; needs curl and Debian's libb64-0d
 	@$(CONFORMANCE)/bin/python -m pytest tests/conformance --ignore tests/conformance/test_kserve.py
 	@$(CONFORMANCE)/bin/python -m pytest tests/conformance/test_kserve.py
 

@@ -50,7 +50,10 @@ def _parser() -> argparse.ArgumentParser:
         "--from", dest="source", default=DEFAULT_VERSION, help="version to quantize (default: %(default)s)"
     )
     command("evaluate", _evaluate, "score a trained version on the test set again", many=True)
-    command("export", _export, "write the TorchScript file of a trained version again", many=True)
+    exporting = command("export", _export, "write a trained version in a form that other servers run", many=True)
+    exporting.add_argument(
+        "--target", choices=("torchscript", "onnx", "pt2", "triton"), default="torchscript", help="default: %(default)s"
+    )
     packing = command("archive", _archive, "pack a trained version into model_store/", many=True)
     packing.add_argument("--train-missing", action="store_true", help="train a missing version first")
     packing.add_argument(
@@ -107,6 +110,11 @@ def _evaluate(entry: Entry, arguments: argparse.Namespace) -> None:
 
 
 def _export(entry: Entry, arguments: argparse.Namespace) -> None:
+    if arguments.target != "torchscript":
+        from models.portable import export
+
+        print(f"{entry.name} {arguments.version}: → {export(entry, arguments.version, arguments.target)}")
+        return
     from models.building import export_again
 
     path, count = export_again(entry, arguments.version)
