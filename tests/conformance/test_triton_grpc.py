@@ -47,6 +47,7 @@ def test_metadata(client, model):
         ("probabilities", "FP32", [-1, 10]),
         ("class", "INT64", [-1]),
         ("label", "BYTES", [-1]),
+        ("ood", "FP32", [-1]),
     ]
 
 
@@ -58,7 +59,7 @@ def test_the_configuration(client, model):
         assert [(each.name, each.data_type, list(each.dims)) for each in config.input] == [
             ("image", model_config_pb2.TYPE_UINT8, [28, 28])
         ]
-        assert [each.name for each in config.output] == ["probabilities", "class", "label"]
+        assert [each.name for each in config.output] == ["probabilities", "class", "label", "ood"]
         assert config.WhichOneof("scheduling_choice") == "dynamic_batching"
 
 

@@ -63,6 +63,7 @@ def test_metadata(client, model):
             {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
             {"name": "class", "datatype": "INT64", "shape": [-1]},
             {"name": "label", "datatype": "BYTES", "shape": [-1]},
+            {"name": "ood", "datatype": "FP32", "shape": [-1]},
         ]
 
 
@@ -74,7 +75,7 @@ def test_the_configuration(client, model):
         assert [(each["name"], each["data_type"], each["dims"]) for each in config["input"]] == [
             ("image", "TYPE_UINT8", [28, 28])
         ]
-        assert [each["name"] for each in config["output"]] == ["probabilities", "class", "label"]
+        assert [each["name"] for each in config["output"]] == ["probabilities", "class", "label", "ood"]
 
 
 def test_statistics_count_each_inference(client):

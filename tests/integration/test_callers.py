@@ -145,7 +145,7 @@ def test_outputs_of_an_explanation(gateway, classes, requested, binary):
 
 def test_an_unknown_output_is_refused_with_the_known_ones(gateway):
     tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 28, 28], "data": PIXELS.ravel().tolist()}
-    for path, known in ((INFER, "probabilities, class, label"), (EXPLAIN, "attributions, target")):
+    for path, known in ((INFER, "probabilities, class, label, ood"), (EXPLAIN, "attributions, target")):
         request = {"inputs": [tensor], "outputs": [{"name": "heat"}]}
         answer = requests.post(gateway.url + path, json=request, timeout=TIMEOUT)
         assert answer.status_code == 422

@@ -105,6 +105,7 @@ def _send(place: Place, over: threading.Event) -> None:
         for model in ("fashion_mlp", "fashion_convnet"):
             post(model, data=boot, headers={"Content-Type": "image/png"})
             post(model, data=noise.tobytes(), headers=octets)
+            post(model, data=noise.tobytes(), headers=octets, params={"ood": "true"})
             post(model, json={"instances": [noise[0].tolist()]})
             post(model, json={"inputs": [tensor]})
             post(model, files={"image": boot})
