@@ -206,8 +206,18 @@ test-monitoring: archive ## tests of alerts and dashboard with a real Prometheus
 test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## tests of the service in a container; needs docker
 	@$(ON_DEVICE) $(PYTEST) tests/containers
 
+# checkov pins old versions of many packages, so the validators have their own environment.
+FLEET := .venv-fleet
+$(FLEET)/.installed: requirements/fleet.txt
+	@$(INSTALL) $(FLEET) -r requirements/fleet.txt
+	@touch $@
+
+.PHONY: fleet-check
+fleet-check: $(FLEET)/.installed ## check the files of deploy/ without a cluster; needs kustomize 5
+	@deploy/kubernetes/check.sh
+
 # shellcheck has no wheel for Linux on arm64; Debian's package is used there.
-SHELL_SCRIPTS := .ci/run docker/wheels.sh serving/gateway/certs.sh serving/torchserve/forking/python
+SHELL_SCRIPTS := .ci/run deploy/kubernetes/check.sh docker/wheels.sh serving/gateway/certs.sh serving/torchserve/forking/python
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 lint: $(VENV)/.lint-installed lint-web ## check style, types, layers, spelling, shell scripts, workflows, and the figures of README.md and docs/
 	@$(BIN)/ruff check .
@@ -275,4 +285,4 @@ clean: ## stop the service; remove archives, logs and caches; keep trained model
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove virtual environments, downloaded data and trained models
-	@rm -rf $(VENV) $(CONFORMANCE) $(DOCS) site web/node_modules data artifacts
+	@rm -rf $(VENV) $(CONFORMANCE) $(FLEET) $(DOCS) site web/node_modules data artifacts
