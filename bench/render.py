@@ -268,50 +268,6 @@ def _fleet() -> str:
     return reporting.table([*titles, "replica µs a request", "edge µs a request", "failed"], rows)
 
 
-def _fleet_check() -> str:
-    rows = []
-    for row, measured in zip(results("simulate")["check"], results("fleet"), strict=True):
-        cells = [
-            f"{measured[name]:,.1f} / {row['simulated'][name]:,.1f} ({row['errors'][name]:+.0%})"
-            for name in ("requests_per_second", "p50_ms", "p99_ms")
-        ]
-        rows.append([str(row["replicas"]), *cells])
-    return reporting.table(["replicas", "requests/s: real / simulated", "p50 ms", "p99 ms"], rows)
-
-
-def _fleet_sizes() -> str:
-    rows = [
-        [
-            f"{row['replicas']:,}",
-            str(row["edges"]),
-            row["policy"],
-            f"{row['offered']:,.0f}",
-            f"{row['requests_per_second']:,.0f}",
-            f"{row['p50_ms']:.1f}",
-            f"{row['p99_ms']:.1f}",
-        ]
-        for row in results("simulate")["scale"]
-    ]
-    return reporting.table(["replicas", "edges", "policy", "offered/s", "answered/s", "p50 ms", "p99 ms"], rows)
-
-
-def _fleet_events() -> str:
-    rows = [
-        [
-            name,
-            f"{row['answered']:,}",
-            f"{row['failed']:,}",
-            f"{row['retried']:,}",
-            f"{row['p99_before_ms']:.1f}",
-            f"{row['p99_during_ms']:.1f}",
-        ]
-        for name, row in results("simulate")["events"].items()
-    ]
-    return reporting.table(
-        ["event", "answered", "failed", "retries", "p99 before, ms", "p99 during and after, ms"], rows
-    )
-
-
 def _machine(name: str) -> str:
     machine = _measurement(name)["machine"]
     return f"{machine['processor']}, {machine['cores']} cores shared with the load, {machine['date']}"
@@ -334,9 +290,6 @@ FIGURES: dict[str, Callable[..., str]] = {
     "alone": _alone,
     "chaos": _chaos,
     "fleet": _fleet,
-    "fleet-check": _fleet_check,
-    "fleet-events": _fleet_events,
-    "fleet-sizes": _fleet_sizes,
     "forms": _forms,
     "growth": _growth,
     "machine": _machine,
