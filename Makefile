@@ -273,6 +273,10 @@ bench-peers: archive ## compare eight other servers with this one; needs wrk, 9 
 	@$(MAKE) --no-print-directory --keep-going $(PEERS:%=bench/peers/.venv-%/.installed) || true
 	@$(BIN)/python -m bench.compare && $(BIN)/python -m bench.charts
 
+bench-fleet: archive ## measure one to three small replicas behind HAProxy; three minutes; needs wrk, haproxy and root; see docs/scaling.md
+	@$(BIN)/python -m bench.fleet
+	@$(BIN)/python -m bench.render
+
 figures: $(STAMP) ## write the figures of bench/results/ and the settings' defaults into README.md and docs/
 	@$(BIN)/python -m bench.render
 

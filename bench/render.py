@@ -248,6 +248,26 @@ def _slow_clients() -> str:
     return f"{statistics.median(scene['among']) / statistics.median(scene['alone']):.0%}"
 
 
+def _fleet() -> str:
+    rows = [
+        [
+            str(row["replicas"]),
+            str(row["callers"]),
+            f"{row['requests_per_second']:,.0f} ({min(row['rates']):,}-{max(row['rates']):,})",
+            f"{row['efficiency']:.2f}",
+            f"{row['p50_ms']:.1f}",
+            f"{row['p99_ms']:.1f}",
+            f"{row['throttled_share']:.0%}",
+            f"{row['replica_us_per_request']:.0f}",
+            f"{row['edge_us_per_request']:.0f}",
+            str(row["failed"]),
+        ]
+        for row in results("fleet")
+    ]
+    titles = ["replicas", "callers", "requests/s", "efficiency", "p50 ms", "p99 ms", "throttled periods"]
+    return reporting.table([*titles, "replica µs a request", "edge µs a request", "failed"], rows)
+
+
 def _machine(name: str) -> str:
     machine = _measurement(name)["machine"]
     return f"{machine['processor']}, {machine['cores']} cores shared with the load, {machine['date']}"
@@ -269,6 +289,7 @@ def _ratio(title: str, connections: str) -> str:
 FIGURES: dict[str, Callable[..., str]] = {
     "alone": _alone,
     "chaos": _chaos,
+    "fleet": _fleet,
     "forms": _forms,
     "growth": _growth,
     "machine": _machine,
