@@ -64,7 +64,7 @@ summary: $(STAMP) ## print a network's structure and parameters: MODEL=name
 # Announce the steps and the duration of a first run.
 plan:
 	@test -e $(STAMP) || echo "First run: installs packages (2 GB, or 6 GB if torch includes CUDA), fetches 31 MB of"
-	@test -e $(STAMP) || echo "FashionMNIST, trains four models (4 to 7 minutes on two cores). Later runs take seconds."
+	@test -e $(STAMP) || echo "FashionMNIST, trains four models (6 to 9 minutes on two cores). Later runs take seconds."
 
 serve: plan archive ## start the service, after installing, training and packing all that is missing; PROFILE=realtime for few callers
 stop: $(STAMP) ## stop the local service

@@ -162,7 +162,7 @@ CATALOG: dict[str, Entry] = {
                 averaging=0.998,
                 validation=3000,
             ),
-            photographs=_photographs(epochs=12),
+            photographs=_photographs(epochs=6),
         ),
         Entry(
             name="fashion_convnet",
@@ -184,7 +184,7 @@ CATALOG: dict[str, Entry] = {
                 dropout={"fc1": 0.1},
                 averaging=0.998,
             ),
-            photographs=_photographs(epochs=8),
+            photographs=_photographs(epochs=4),
         ),
         Entry(
             name="blobs_mlp",
