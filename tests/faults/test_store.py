@@ -123,7 +123,7 @@ def _archive(store: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("space", ["none", "some", "enough, but read-only"])
 def test_archiving_on_a_full_disk_leaves_the_store_unchanged(tmp_path, space):
-    with disks.small(tmp_path / "store", "12m") as store:
+    with disks.small(tmp_path / "store", "28m") as store:
         old = scenes.variant(scenes.source(), store)
         # Its content differs from that of a new archive.
         before = {path.name: path.read_bytes() for path in store.iterdir()}
