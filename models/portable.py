@@ -102,6 +102,8 @@ def _write_onnx(program: torch.export.ExportedProgram, signature: Signature, pat
             converted = torch.onnx.export(
                 program, input_names=[signature.input.name], output_names=[OUTPUT_NAME], verbose=False
             )
+    except ModuleNotFoundError as error:
+        raise ExportError(f"writing ONNX needs the package {error.name}; run: make export TARGET=onnx") from error
     finally:
         registration.setLevel(level)
     assert converted is not None

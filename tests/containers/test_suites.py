@@ -31,9 +31,11 @@ def test_the_integration_suite_passes_at_the_gateway(stack):
     print(output[-500:])
 
 
-@pytest.mark.parametrize(
-    "tests", [("tests/conformance", "--ignore=tests/conformance/test_kserve.py"), ("tests/conformance/test_kserve.py",)]
-)
+# The tests of exported networks use no service.
+IGNORED = [f"--ignore=tests/conformance/{name}.py" for name in ("test_kserve", "test_exported_to_triton")]
+
+
+@pytest.mark.parametrize("tests", [("tests/conformance", *IGNORED), ("tests/conformance/test_kserve.py",)])
 def test_the_official_clients_work_with_the_gateway(stack, tests):
     output = run(
         *(CONFORMANCE, "-m", "pytest", "-q", *tests),

@@ -81,3 +81,14 @@ def test_an_untrained_version_is_refused_in_one_line(artifact, capsys, target):
     assert error.startswith("error: ")
     assert "make train MODEL=blobs_mlp VERSION=9.9" in error
     assert error.count("\n") == 1
+
+
+def test_a_missing_package_is_named_in_one_line(artifact, capsys, monkeypatch):
+    artifact("blobs_mlp")
+
+    def missing(*_arguments, **_options):
+        raise ModuleNotFoundError("No module named 'onnxscript'", name="onnxscript")
+
+    monkeypatch.setattr(torch.onnx, "export", missing)
+    assert main(["export", "blobs_mlp", "--target", "onnx"]) == 1
+    assert capsys.readouterr().err == "error: writing ONNX needs the package onnxscript; run: make export TARGET=onnx\n"
