@@ -2,8 +2,8 @@
 
     python -m bench.photographs FOLDER      FOLDER holds one folder of photographs for each kind of KINDS
 
-Prints the share of right answers by kind and of the sure ones, and the calibration error; writes
-docs/images/photographs.jpg.
+Prints the share of right answers by kind and of the sure ones, and the calibration error, of the weights for
+photographs and of the usual ones; writes docs/images/photographs.jpg.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -59,17 +60,17 @@ class Photographs:
     on_floors: NDArray[np.bool_]
 
 
-def load(folder: Path) -> Photographs:
-    """Decode all photographs as the service does; print how long one takes.
+def load(folder: Path, names: Iterable[str] = KINDS) -> Photographs:
+    """Decode all photographs of the kinds ``names`` as the service does; print how long one takes.
 
     Raises:
         SystemExit: a kind has no folder, or no file in it.
     """
     paths, kinds = list[Path](), list[str]()
-    for kind in KINDS:
+    for kind in names:
         found = sorted((folder / kind).glob("*"))
         if not found:
-            sys.exit(f"error: {folder / kind} has no photographs; FOLDER needs one folder each for {', '.join(KINDS)}")
+            sys.exit(f"error: {folder / kind} has no photographs; FOLDER needs one folder each for {', '.join(names)}")
         paths += found
         kinds += [kind] * len(found)
     began = time.perf_counter()
@@ -81,17 +82,18 @@ def load(folder: Path) -> Photographs:
     return Photographs(paths, np.array(kinds), pixels, np.array([bool(decoder.photographs) for decoder in decoders]))
 
 
-def answers(model: str, photographs: Photographs) -> NDArray[np.float32]:
-    """The model's probabilities, float32 ``[N, labels]``."""
+def answers(model: str, photographs: Photographs) -> dict[str, NDArray[np.float32]]:
+    """The model's probabilities, float32 ``[N, labels]``, with the usual weights and as the service answers."""
     entry, output = CATALOG[model], artifacts.signature(model, DEFAULT_VERSION).output
     inputs = prepare(torch.from_numpy(photographs.pixels), entry.input)
     usual = probabilities(forward(load_network(entry, DEFAULT_VERSION), inputs), entry.activation, output.temperature)
     if output.photograph_temperature is None:
-        return usual.numpy()
+        sys.exit(f"error: {model} {DEFAULT_VERSION} has no weights for photographs; run: make train MODEL={model}")
     path = artifacts.folder(model, DEFAULT_VERSION) / artifacts.PHOTOGRAPHS
     network = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
     own = probabilities(forward(network, inputs), entry.activation, output.photograph_temperature)
-    return np.where(photographs.on_floors[:, np.newaxis], own.numpy(), usual.numpy())
+    served = np.where(photographs.on_floors[:, np.newaxis], own.numpy(), usual.numpy())
+    return {"usual weights": usual.numpy(), "as served": served}
 
 
 def draw(photographs: Photographs, chances: NDArray[np.float32]) -> Image.Image:
@@ -114,23 +116,28 @@ def draw(photographs: Photographs, chances: NDArray[np.float32]) -> Image.Image:
     return sheet
 
 
+def report(photographs: Photographs, chances: NDArray[np.float32]) -> str:
+    """The figures of the probabilities float32 ``[N, labels]``, as two lines."""
+    pairs = zip(chances.argmax(1), photographs.kinds, strict=True)
+    right = np.array([LABELS[index] in KINDS[kind] for index, kind in pairs])
+    sure = chances.max(1) >= SURE
+    by_kind = "  ".join(f"{kind} {right[photographs.kinds == kind].mean():.2f}" for kind in KINDS)
+    error = binary_calibration_error(torch.from_numpy(chances.max(1)), torch.from_numpy(right), ERROR_BINS)
+    return (
+        f"right {right.mean():.3f}; of {sure.sum()} answers of at least {SURE}, {right[sure].sum()} right "
+        f"({right[sure].sum() / right.sum():.2f} of the right ones); calibration error {error:.3f}\n  {by_kind}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="one folder of photographs for each kind")
     photographs = load(parser.parse_args().folder)
     for model in MODELS:
         chances = answers(model, photographs)
-        pairs = zip(chances.argmax(1), photographs.kinds, strict=True)
-        right = np.array([LABELS[index] in KINDS[kind] for index, kind in pairs])
-        sure = chances.max(1) >= SURE
-        by_kind = "  ".join(f"{kind} {right[photographs.kinds == kind].mean():.2f}" for kind in KINDS)
-        error = binary_calibration_error(torch.from_numpy(chances.max(1)), torch.from_numpy(right), ERROR_BINS)
-        print(
-            f"{model}: right {right.mean():.3f}; of {sure.sum()} answers of at least {SURE}, {right[sure].sum()} right "
-            f"({right[sure].sum() / right.sum():.2f} of the right ones); calibration error {error:.3f}"
-        )
-        print(f"  {by_kind}")
-    draw(photographs, chances).save(PICTURE, quality=80, optimize=True)
+        for name, values in chances.items():
+            print(f"{model}, {name}: {report(photographs, values)}")
+    draw(photographs, chances["as served"]).save(PICTURE, quality=80, optimize=True)
     print(f"{PICTURE}: with the answers of {model}")
 
 
