@@ -19,25 +19,16 @@ from models.calibration import fit_temperature
 from models.catalog import Entry, Training
 from models.datasets import Dataset
 from models.photograph_network import PhotographNetwork
-from models.training import forward, prepare, train
+from models.training import Trained, forward, prepare, train
 
 # Made pictures for each of the data set's. They are made once and not for each epoch, because that takes as long as an
 # epoch of the larger network.
 _COPIES = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainedForPhotographs:
-    """A network for photographs on the CPU in evaluation mode, its temperature, and the seconds of its training."""
-
-    network: PhotographNetwork
-    temperature: float
-    seconds: float
-
-
 def train_for_photographs(
     entry: Entry, network: nn.Module, dataset: Dataset, settings: Training, seed: int, console: Console
-) -> TrainedForPhotographs:
+) -> Trained:
     """Train weights for photographs; the same seed on the same machine gives the same ones.
 
     Args:
@@ -47,6 +38,9 @@ def train_for_photographs(
         settings: usually ``entry.photographs``.
         seed: of everything random.
         console: as of ``models.training.train``.
+
+    Returns:
+        As of ``models.training.train``, with a ``PhotographNetwork`` and its temperature.
 
     Raises:
         DataError: as ``models.training.train``.
@@ -58,9 +52,9 @@ def train_for_photographs(
     made = dataclasses.replace(dataset, train_inputs=pictures, train_targets=targets)
     named = dataclasses.replace(entry, name=f"{entry.name} for photographs")
     trained = train(named, made, settings, seed, console, start=network)
-    asked = PhotographNetwork(trained.network, entry.input).eval()
-    temperature = fit_temperature(forward(asked, prepare(others, entry.input)), other_targets)
-    return TrainedForPhotographs(asked, temperature, trained.seconds)
+    photograph_network = PhotographNetwork(trained.network, entry.input).eval()
+    temperature = fit_temperature(forward(photograph_network, prepare(others, entry.input)), other_targets)
+    return dataclasses.replace(trained, network=photograph_network, temperature=temperature)
 
 
 def _with_made(pictures: Tensor, targets: Tensor, copies: int) -> tuple[Tensor, Tensor]:

@@ -229,16 +229,16 @@ def _field(tensor: dict[str, Any], name: str, kind: type) -> Any:
 def _shape(tensor: dict[str, Any]) -> list[int]:
     """The tensor's shape. KServe's samples have a lone -1 for a list of one; protobuf's JSON has integers as text."""
     lone = tensor.get("shape")
-    given = [lone] if type(lone) is int else _field(tensor, "shape", list)
+    entries = [lone] if type(lone) is int else _field(tensor, "shape", list)
     # The product of a long list of large numbers would take minutes.
-    if len(given) > _MAX_AXES:
-        raise problems.Unprocessable(f"shape must have at most {_MAX_AXES} axes, got {len(given)}")
+    if len(entries) > _MAX_AXES:
+        raise problems.Unprocessable(f"shape must have at most {_MAX_AXES} axes, got {len(entries)}")
     lengths: list[int] = []
-    for length in map(_integer, given):
+    for length in map(_integer, entries):
         # A first length of -1 leaves it to the server.
         if type(length) is not int or length < (0 if lengths else -1):
             raise problems.Unprocessable(
-                f"shape must hold whole numbers of at least 0, only the first may be -1, got {brief(given)}"
+                f"shape must hold whole numbers of at least 0, only the first may be -1, got {brief(entries)}"
             )
         lengths.append(length)
     return lengths

@@ -1,4 +1,4 @@
-"""CPU quotas in a folder that stands for either version of control groups."""
+"""CPU quotas, in a folder that takes the place of the kernel's control groups, of version 1 and 2."""
 
 from __future__ import annotations
 

@@ -793,8 +793,8 @@ def test_the_open_inference_protocol_has_the_score_if_it_is_named(served, binary
     length = int(headers["Inference-Header-Content-Length"]) if binary else len(answer)
     first, second = json.loads(answer[:length])["outputs"]
     assert (first["name"], first["datatype"], first["shape"], second["name"]) == ("ood", "FP32", [2], "class")
-    found = np.frombuffer(answer[length : length + 8], "<f4") if binary else first["data"]
-    np.testing.assert_allclose(found, scores(*PICTURES[10:12]), atol=1e-6)
+    returned = np.frombuffer(answer[length : length + 8], "<f4") if binary else first["data"]
+    np.testing.assert_allclose(returned, scores(*PICTURES[10:12]), atol=1e-6)
 
 
 def test_the_open_inference_protocol_lists_the_score_and_leaves_it_out_by_default(served):

@@ -44,8 +44,8 @@ def test_each_picture_is_of_its_own_item(dataset, made):
     means = torch.stack([pictures[targets == label].mean(0) for label in range(len(LABELS))])
     shown = made.float().flatten(1)
     shown, known = (values / values.norm(dim=1, keepdim=True) for values in (shown, means.flatten(1)))
-    found = (shown @ known.T).argmax(1)
-    assert (found == targets[:COUNT]).float().mean() > 0.2
+    predicted = (shown @ known.T).argmax(1)
+    assert (predicted == targets[:COUNT]).float().mean() > 0.2
 
 
 def test_shoes_come_mostly_in_pairs_and_shirts_alone(dataset):

@@ -35,8 +35,8 @@ def test_a_picture_whose_views_are_all_the_same_has_the_scores_of_the_network(en
 
 def test_a_mirrored_picture_has_the_same_scores(entry, network):
     picture = image_files.texture()
-    asked = PhotographNetwork(network, entry.input)
-    scores, mirrored = asked(inputs(entry, picture)), asked(inputs(entry, picture[:, ::-1].copy()))
+    averaged = PhotographNetwork(network, entry.input)
+    scores, mirrored = averaged(inputs(entry, picture)), averaged(inputs(entry, picture[:, ::-1].copy()))
     torch.testing.assert_close(scores, mirrored)
     assert not torch.allclose(network(inputs(entry, picture)).log_softmax(1), scores)
 
@@ -60,8 +60,8 @@ def test_views_are_narrower_and_keep_the_center():
 
 
 def test_other_pictures_of_a_batch_change_nothing_and_torchscript_gives_the_same(entry, network):
-    asked = PhotographNetwork(network, entry.input).eval()
+    averaged = PhotographNetwork(network, entry.input).eval()
     several = inputs(entry, *(image_files.texture(seed=seed) for seed in range(3)))
-    together = asked(several)
-    torch.testing.assert_close(together, torch.cat([asked(one[None]) for one in several]), atol=1e-5, rtol=0)
-    torch.testing.assert_close(torch.jit.script(asked)(several), together)
+    together = averaged(several)
+    torch.testing.assert_close(together, torch.cat([averaged(one[None]) for one in several]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.jit.script(averaged)(several), together)

@@ -40,7 +40,7 @@ def test_the_same_seed_gives_the_same_weights_and_temperature(few_images, silent
     for name, value in first.network.state_dict().items():
         assert torch.equal(second.network.state_dict()[name], value)
     assert not torch.equal(
-        first.network.network.state_dict()["linear_relu_stack.0.weight"],
+        first.network.state_dict()["network.linear_relu_stack.0.weight"],
         start.state_dict()["linear_relu_stack.0.weight"],
     )
 
