@@ -12,22 +12,21 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from handlers.inputs.open_inference import native_datatype
 from handlers.signature import Signature
 from models import artifacts
 from models.building import load_network
 from models.catalog import Entry
 from models.errors import ExportError
-from models.training import prepare
+from models.training import prepare, probabilities
 
 Target = Literal["onnx", "pt2", "triton"]
-TARGETS: tuple[Target, ...] = ("onnx", "pt2", "triton")
 
 ONNX_FILE = "model.onnx"
 PROGRAM_FILE = "model.pt2"
@@ -53,8 +52,8 @@ class Whole(nn.Module):
 
     def forward(self, examples: Tensor) -> Tensor:
         """Probabilities float32 ``[N, labels]`` of examples ``[N, *shape]``, uint8 images or float32 vectors."""
-        scores: Tensor = self.network(prepare(examples, self._input))
-        return (scores / self._output.temperature).softmax(1) if self._output.activation == "softmax" else scores
+        scores = self.network(prepare(examples, self._input))
+        return probabilities(scores, self._output.activation, self._output.temperature)
 
 
 def export(entry: Entry, version: str, target: Target) -> Path:
@@ -68,12 +67,12 @@ def export(entry: Entry, version: str, target: Target) -> Path:
     whole = Whole(load_network(entry, version), signature).eval()
     folder = artifacts.folder(entry.name, version)
     program = _program(whole, signature)
-    writers: dict[Target, Callable[[], Path]] = {
-        "pt2": lambda: _write_program(program, folder / PROGRAM_FILE),
-        "onnx": lambda: _write_onnx(program, signature, folder / ONNX_FILE),
-        "triton": lambda: _write_repository(program, signature, folder / REPOSITORY),
-    }
-    return writers[target]()
+    if target == "triton":
+        return _write_repository(program, signature, folder / REPOSITORY)
+    if target == "onnx":
+        return _write_onnx(program, signature, folder / ONNX_FILE)
+    torch.export.save(program, folder / PROGRAM_FILE)
+    return folder / PROGRAM_FILE
 
 
 def _program(whole: Whole, signature: Signature) -> torch.export.ExportedProgram:
@@ -84,11 +83,6 @@ def _program(whole: Whole, signature: Signature) -> torch.export.ExportedProgram
         return torch.export.export(whole, (examples,), dynamic_shapes=({0: torch.export.Dim("N")},))
     except Exception as error:
         raise ExportError(f"torch.export cannot export {signature.model} {signature.version}: {error}") from error
-
-
-def _write_program(program: torch.export.ExportedProgram, path: Path) -> Path:
-    torch.export.save(program, path)
-    return path
 
 
 def _write_onnx(program: torch.export.ExportedProgram, signature: Signature, path: Path) -> Path:
@@ -124,17 +118,14 @@ def _write_repository(program: torch.export.ExportedProgram, signature: Signatur
 
 
 def _triton_config(signature: Signature) -> str:
-    datatype = "TYPE_UINT8" if signature.input.kind == "image" else "TYPE_FP32"
-    shape = ", ".join(map(str, signature.input.shape))
-    # fmt: off
+    datatype, shape = native_datatype(signature), ", ".join(map(str, signature.input.shape))
     return (
         f'name: "{signature.model}"\n'
         'backend: "python"\n'
         f"max_batch_size: {_TRITON_BATCH}\n"
         "dynamic_batching {}\n"
-        f'input [{{ name: "{signature.input.name}", data_type: {datatype}, dims: [ {shape} ] }}]\n'
+        f'input [{{ name: "{signature.input.name}", data_type: TYPE_{datatype}, dims: [ {shape} ] }}]\n'
         f'output [{{ name: "{OUTPUT_NAME}", data_type: TYPE_FP32, dims: [ {len(signature.output.labels)} ], '
         'label_filename: "labels.txt" }]\n'
         "instance_group [{ kind: KIND_CPU }]\n"
     )
-    # fmt: on

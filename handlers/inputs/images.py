@@ -258,7 +258,10 @@ def _too_much_memory(error: Exception, header: image_headers.Header) -> Exceptio
 
 
 def encode(picture: NDArray[np.uint8]) -> bytes:
-    """Write a picture, uint8 ``[height, width]`` or ``[height, width, 3]``, as a PNG file."""
+    """Write a picture, uint8 ``[height, width]`` or ``[height, width, channels]``, as a PNG file.
+
+    Two channels are gray and alpha, three are RGB.
+    """
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, "PNG")
     return stream.getvalue()
@@ -266,11 +269,8 @@ def encode(picture: NDArray[np.uint8]) -> bytes:
 
 def encode_outline(outline: Image.Image) -> bytes:
     """Write an outline, as of ``photographs.Conversion``, as a PNG file: white, and transparent beside the item."""
-    stream = io.BytesIO()
-    white = Image.new("L", outline.size, "white")
-    white.putalpha(outline)
-    white.save(stream, "PNG")
-    return stream.getvalue()
+    alpha = np.asarray(outline)
+    return encode(np.stack([np.full_like(alpha, 255), alpha], -1))
 
 
 def bare_png(body: bytes | bytearray, shape: tuple[int, int]) -> NDArray[np.uint8] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -73,7 +75,7 @@ def test_the_command_writes_a_triton_repository(artifact, capsys):
     assert not (folder / "triton" / "blobs_mlp" / "old").exists()
 
 
-@pytest.mark.parametrize("target", portable.TARGETS)
+@pytest.mark.parametrize("target", get_args(portable.Target))
 def test_an_untrained_version_is_refused_in_one_line(artifact, capsys, target):
     artifact("blobs_mlp")
     assert main(["export", "blobs_mlp", "--version", "9.9", "--target", target]) == 1
