@@ -9,6 +9,7 @@ that the training never sees fit the temperature, which so holds for photographs
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import torch
 from rich.console import Console
@@ -45,6 +46,7 @@ def train_for_photographs(
     Raises:
         DataError: as ``models.training.train``.
     """
+    started = time.monotonic()
     held_out = settings.validation
     torch.manual_seed(seed)
     pictures, targets = _with_made(dataset.train_inputs[held_out:], dataset.train_targets[held_out:], _COPIES)
@@ -54,7 +56,8 @@ def train_for_photographs(
     trained = train(named, made, settings, seed, console, start=network)
     photograph_network = PhotographNetwork(trained.network, entry.input).eval()
     temperature = fit_temperature(forward(photograph_network, prepare(others, entry.input)), other_targets)
-    return dataclasses.replace(trained, network=photograph_network, temperature=temperature)
+    seconds = time.monotonic() - started
+    return dataclasses.replace(trained, network=photograph_network, temperature=temperature, seconds=seconds)
 
 
 def _with_made(pictures: Tensor, targets: Tensor, copies: int) -> tuple[Tensor, Tensor]:
