@@ -131,7 +131,9 @@ def _show(status: Status, settings: Settings) -> None:
     assert status.state is not None
     table = Table("process", "pid", "memory", "state")
     for name, pid in {"supervisor": status.state.pid, **status.state.processes}.items():
-        table.add_row(name, str(pid or "-"), _megabytes(pid) if pid else "-", "running" if pid else "ended")
+        starting = name in status.state.processes and name not in status.state.ready
+        condition = ("starting" if starting else "running") if pid else "ended"
+        table.add_row(name, str(pid or "-"), _megabytes(pid) if pid else "-", condition)
     for model in status.models or []:
         for worker in model.workers:
             name = f"{model.name} {model.version}, worker {worker.id}{' (GPU)' * worker.gpu}"

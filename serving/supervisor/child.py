@@ -31,7 +31,7 @@ class Child:
         make: returns a new part; called for each start.
         settings: of the service.
         report: receives the progress of a start.
-        changed: called after the process has started or ended.
+        changed: called after the process has started, become ready, or ended.
 
     Attributes:
         part: the part that ``make`` returned last.
@@ -42,12 +42,18 @@ class Child:
     ) -> None:
         self._make, self._settings, self._report, self._changed = make, settings, report, changed
         self._process: asyncio.subprocess.Process | None = None
+        self._was_ready = False
         self.part = make(report)
 
     @property
     def pid(self) -> int | None:
         """The pid of the process, while it runs."""
         return self._process.pid if self._process and self._process.returncode is None else None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the process has become ready, and runs."""
+        return self._was_ready and self.pid is not None
 
     async def start(self) -> None:
         """Start the part and wait until it is ready. After an error nothing is left running.
@@ -57,6 +63,7 @@ class Child:
             OSError: the program cannot be started.
         """
         part, parent = self.part, os.getpid()
+        self._was_ready = False
         part.output.parent.mkdir(parents=True, exist_ok=True)
         with part.output.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
@@ -76,6 +83,8 @@ class Child:
         except BaseException:
             await self.end(0)
             raise
+        self._was_ready = True
+        self._changed()
 
     async def restart(self) -> None:
         """Like ``start``, with a new part. Raises the errors of ``make`` too."""

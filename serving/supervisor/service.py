@@ -127,5 +127,5 @@ def status(settings: Settings) -> Status:
         models, waiting = api.models(), api.waiting()
     except ServingError:
         return Status(running)
-    complete = bool(running.processes) and None not in running.processes.values()
+    complete = bool(running.processes) and running.processes.keys() == set(running.ready)
     return Status(running, models, complete and not waiting)

@@ -21,12 +21,14 @@ class State:
         started: time of the start, in seconds of the monotonic clock.
         scratch: folder of TorchServe's temporary files and the control socket. The supervisor removes it.
         processes: pid of each part; ``None`` while the part is not running.
+        ready: the parts that have become ready since their last start, and run.
     """
 
     pid: int
     started: float
     scratch: str
     processes: dict[str, int | None]
+    ready: list[str]
 
 
 def lock(settings: Settings) -> FileLock:

@@ -162,8 +162,9 @@ class Supervisor:
 
     def _write_state(self) -> None:
         pids = {child.part.name: child.pid for child in self._children}
+        ready = [child.part.name for child in self._children if child.ready]
         try:
-            state.write(self._settings, State(os.getpid(), self._started, str(self._scratch), pids))
+            state.write(self._settings, State(os.getpid(), self._started, str(self._scratch), pids, ready))
         except OSError as error:
             logger.warning("cannot write %s: %s", state.path(self._settings), error)
 

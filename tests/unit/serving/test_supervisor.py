@@ -141,12 +141,15 @@ def test_parts_start_in_order_each_when_the_one_before_is_ready(settings, part, 
     def probing(name):
         def probe():
             seen.append(name)
+            # A process that runs is not yet ready.
+            assert name not in written_state(settings).ready
             return None if seen.count(name) == 3 else f"{name} at {seen.count(name)}"
 
         return probe
 
     async def scenario(_):
         assert pids(settings).keys() == {"first", "second"}
+        assert written_state(settings).ready == ["first", "second"]
         assert all(map(alive, pids(settings).values()))
         assert live.read(settings.run)["tiny"].version == "1.0"
 
