@@ -4,8 +4,6 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 VERSION ?= 1.0
-# throughput or realtime: see PROFILES in models/catalog.py.
-PROFILE ?= throughput
 # One model of the catalog; empty for all.
 MODEL ?=
 
@@ -46,8 +44,8 @@ quantize: $(STAMP) ## write an int8 copy of a trained version as a new version: 
 	@test -n "$(MODEL)" || { echo "error: MODEL is not set; run: make quantize MODEL=fashion_mlp VERSION=1.1"; exit 2; }
 	@$(BIN)/python -m models quantize $(MODEL) --version $(VERSION) --from $(FROM)
 
-archive: $(STAMP) ## pack model_store/<model>.mar, after training missing versions; MODEL= VERSION= PROFILE=
-	@$(BIN)/python -m models archive $(MODEL) --version $(VERSION) --profile $(PROFILE) --train-missing
+archive: $(STAMP) ## pack model_store/<model>.mar, after training missing versions; MODEL= VERSION=
+	@$(BIN)/python -m models archive $(MODEL) --version $(VERSION) --train-missing
 
 # onnx, pt2 or triton.
 TARGET ?= onnx
@@ -66,7 +64,7 @@ plan:
 	@test -e $(STAMP) || echo "First run: installs packages (2 GB, or 6 GB if torch includes CUDA), fetches 31 MB of"
 	@test -e $(STAMP) || echo "FashionMNIST, trains four models (6 to 9 minutes on two cores). Later runs take seconds."
 
-serve: plan archive ## start the service, after installing, training and packing all that is missing; PROFILE=realtime for few callers
+serve: plan archive ## start the service, after installing, training and packing all that is missing
 stop: $(STAMP) ## stop the local service
 restart: archive ## stop, pack and start again
 status: $(STAMP) ## models, versions, workers and addresses of the local service

@@ -2,7 +2,8 @@
 
     python -m bench.compare [TABLE …]      make bench-peers; needs wrk, and the peers' environments
 
-Tables: ``mlp`` and ``convnet`` (raw pixels), ``png`` (PNG files), ``lone`` (one caller, every server without batches).
+Tables: ``mlp`` and ``convnet`` (raw pixels), ``png`` (PNG files), ``lone`` (one caller; the peers
+without batches, this service through its gateway, which passes such a request to a worker without batches).
 First, each peer's fastest setting is found. Then all servers are measured in turn, for several rounds, while the others
 are paused by a signal. Results are written to ``bench/results/peers-<table>.json``; ``bench.charts`` draws them.
 """
@@ -363,11 +364,15 @@ def running(name: str, table: Table, setting: Setting, body: bytes, expected: in
 
 
 @contextmanager
-def ours(table: Table, profile: str, body: bytes, expected: int) -> Iterator[Server]:
-    """Run this service under a profile; the load uses TorchServe's own port, because the peers have no gateway."""
-    with local_service.service([table.model], profile) as service:
+def ours(table: Table, body: bytes, expected: int) -> Iterator[Server]:
+    """Run this service; the load uses TorchServe's own port, because the peers have no gateway.
+
+    A lone caller's load uses the gateway, which the worker without batches is for.
+    """
+    with local_service.service([table.model]) as service:
         packed, headers = _plain(body, table.form)
-        url = f"{service.inference}/predictions/{table.model}"
+        address = service.gateway if table.connections == (1,) else service.inference
+        url = f"{address}/predictions/{table.model}"
         # Its supervisor would restart a paused process. The service uses almost no processor time when idle.
         server = Server(url, headers, packed, list(service.processes.values()), pausable=False)
         _await(server, _best, expected, Path(os.devnull))
@@ -464,10 +469,9 @@ def compare(title: str) -> dict[str, Any]:
             except PeerError as error:
                 missing[name] = str(error)
                 _log(f"{name} is missing: {error}")
-        profile = "realtime" if title == "lone" else "throughput"
-        server = servers[OURS] = stack.enter_context(ours(table, profile, body, expected))
+        server = servers[OURS] = stack.enter_context(ours(table, body, expected))
         server.load(WARM_UP_CONNECTIONS, local_service.WARM_UP_S)
-        serving = catalog.get(table.model).serving.under(profile)
+        serving = catalog.get(table.model).serving
         setting = Setting(serving.workers, serving.batch_size, serving.max_batch_delay_ms)
         results[OURS] = {"setting": str(setting), "tried": {}}
         loads: dict[str, dict[int, list[wrk.Load]]] = {

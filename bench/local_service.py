@@ -20,9 +20,10 @@ import psutil
 from models import archiving, catalog
 from models.catalog import Serving
 from serving import polling, ports, settings
-from serving.gateway import config
+from serving.gateway import config, live_config
 from serving.gateway.nginx_binary import Nginx
 from serving.settings import HOST, ROOT, Settings
+from serving.torchserve import management
 
 # Load before measuring: Java compiles frequently run code, and reaches its full speed after about 15 s.
 WARM_UP_S = 20
@@ -76,7 +77,6 @@ def free_ports(count: int) -> list[int]:
 @contextmanager
 def service(
     models: Sequence[str],
-    profile: str = "throughput",
     during_start: Callable[[str], None] | None = None,
     serving: Serving | None = None,
 ) -> Iterator[Service]:
@@ -84,7 +84,6 @@ def service(
 
     Args:
         models: names of the catalog.
-        profile: one of the catalog's ``PROFILES``.
         during_start: called in a thread during the start, with the URL of TorchServe's own port.
         serving: serving settings that replace the catalog's.
 
@@ -109,7 +108,7 @@ def service(
                 raise ServiceError(result.stderr.strip() or result.stdout.strip())
 
         if serving is None:
-            run("models", "archive", *models, "--profile", profile)
+            run("models", "archive", *models)
         else:
             for model in models:
                 entry = dataclasses.replace(catalog.get(model), serving=serving)
@@ -135,12 +134,13 @@ def service(
 
 
 @contextmanager
-def gateway_of(service: Service, program: Nginx) -> Iterator[str]:
+def gateway_of(service: Service, program: Nginx, batches_only: bool = False) -> Iterator[str]:
     """Run another gateway in front of a running service, and yield its URL.
 
     Args:
         service: the service.
         program: the nginx to run.
+        batches_only: the gateway does not use the registrations without batches.
 
     Raises:
         ServiceError: nginx did not start.
@@ -156,6 +156,8 @@ def gateway_of(service: Service, program: Nginx) -> Iterator[str]:
             logs=Path(folder, "logs"),
         )
         gateway_settings.logs.mkdir()
+        unbatched = () if batches_only else management.of_service(service.settings).unbatched()
+        live_config.write(live_config.live_file(gateway_settings), live_config.render({}, unbatched, {}))
         command = config.command(program, config.write_config(gateway_settings, program, Path(folder)))
         log = gateway_settings.logs / "gateway.log"
         with log.open("wb") as output:

@@ -120,7 +120,7 @@ def _growth() -> str:
     for each in results("growth"):
         cell = f"{each['requests_per_second']:,.0f}, {each['processor_us_per_request']:.0f}"
         cells.setdefault((each["workers"], each["batch_size"]), {})[f"c={each['connections']}"] = cell
-    names = {(1, 1): " (`realtime`)", (default.workers, default.batch_size): " (default)"}
+    names = {(default.workers, default.batch_size): " (default)"}
     rows = [[f"{each[0]} × {each[1]}{names.get(each, '')}", *cells[each].values()] for each in cells]
     return reporting.table(["workers × batch size", *next(iter(cells.values()))], rows)
 
@@ -151,14 +151,10 @@ def _precision() -> str:
 
 
 def _single_caller() -> str:
-    names = {
-        "TorchServe, fashion_mlp": "TorchServe's port, batches",
-        "TorchServe, lone": "TorchServe's port, no batches",
-    }
     cells: dict[str, dict[str, str]] = {}
     for each in results("lone"):
         cell = f"{each['requests_per_second']:,.0f}, {each['p50_ms']:.2f} ms"
-        cells.setdefault(names.get(each["way"], each["way"]), {})[f"c={each['connections']}"] = cell
+        cells.setdefault(each["way"], {})[f"c={each['connections']}"] = cell
     return reporting.table(["way", *next(iter(cells.values()))], [[way, *row.values()] for way, row in cells.items()])
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from models import artifacts
 from models.archiving import archive
-from models.catalog import CATALOG, DEFAULT_VERSION, PROFILES, Entry, get
+from models.catalog import CATALOG, DEFAULT_VERSION, Entry, get
 from models.errors import ModelsError
 
 # Modules that import torch or matplotlib take seconds to import, so each command imports the ones it needs. Packing an
@@ -56,9 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     packing = command("archive", _archive, "pack a trained version into model_store/", many=True)
     packing.add_argument("--train-missing", action="store_true", help="train a missing version first")
-    packing.add_argument(
-        "--profile", choices=PROFILES, default=PROFILES[0], help="what to tune the archive for (default: %(default)s)"
-    )
     return parser
 
 
@@ -127,7 +124,7 @@ def _archive(entry: Entry, arguments: argparse.Namespace) -> None:
         # Packing finishes this line, so that a first run fits on a screen.
         print(_build(entry, arguments.version), end="; ", flush=True)
         start = ""
-    path, changed = archive(entry, arguments.version, profile=arguments.profile)
+    path, changed = archive(entry, arguments.version)
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
     print(f"{start}{'packed' if changed else 'unchanged'} → {shown}", flush=True)
 

@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 from models import artifacts, index_writer
-from models.catalog import DEFAULT_VERSION, PROFILES, Entry
+from models.catalog import DEFAULT_VERSION, Entry
 from models.errors import ArchiveError
 
 ROOT = Path(__file__).parent.parent
@@ -49,9 +49,9 @@ def check_quality(entry: Entry, version: str) -> None:
         )
 
 
-def model_config(entry: Entry, profile: str) -> str:
-    """The archive's ``model-config.yaml``: the catalog's serving settings under one of ``PROFILES``."""
-    serving = entry.serving.under(profile)
+def model_config(entry: Entry) -> str:
+    """The archive's ``model-config.yaml``: the catalog's serving settings."""
+    serving = entry.serving
     return (
         f"minWorkers: {serving.workers}\n"
         f"maxWorkers: {serving.workers}\n"
@@ -59,6 +59,8 @@ def model_config(entry: Entry, profile: str) -> str:
         "continuousBatching: true\n"
         f"maxBatchDelay: {serving.max_batch_delay_ms}\n"
         f"responseTimeout: {serving.response_timeout_s}\n"
+        # For the supervisor (serving/store/archives.py).
+        f"unbatchedWorker: {str(serving.unbatched_worker).lower()}\n"
     )
 
 
@@ -77,7 +79,7 @@ def _check_files(entry: Entry, version: str) -> tuple[str, ...]:
     return names
 
 
-def _run_archiver(entry: Entry, version: str, profile: str, folder: Path, names: tuple[str, ...], work: Path) -> Path:
+def _run_archiver(entry: Entry, version: str, folder: Path, names: tuple[str, ...], work: Path) -> Path:
     extra = work / "extra"
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc", f"{entry.handler}.py")
     shutil.copytree(HANDLERS, extra / "handlers", ignore=ignored)
@@ -85,7 +87,7 @@ def _run_archiver(entry: Entry, version: str, profile: str, folder: Path, names:
         if name != artifacts.TORCHSCRIPT:
             shutil.copy(folder / name, extra / name)
     config = work / _CONFIG
-    config.write_text(model_config(entry, profile))
+    config.write_text(model_config(entry))
     temporary = work / "tmp"
     temporary.mkdir()
     command = [
@@ -125,8 +127,8 @@ def file_name(model: str, version: str) -> str:
     return f"{model}.mar" if version == DEFAULT_VERSION else f"{model}-{version}.mar"
 
 
-def _is_current(entry: Entry, profile: str, folder: Path, names: tuple[str, ...], target: Path) -> bool:
-    """Whether the archive has this profile, matches the index and is newer than its sources."""
+def _is_current(entry: Entry, folder: Path, names: tuple[str, ...], target: Path) -> bool:
+    """Whether the archive has these settings, matches the index and is newer than its sources."""
     sources = [
         *(folder / name for name in names),
         *HANDLERS.rglob("*.py"),
@@ -136,19 +138,18 @@ def _is_current(entry: Entry, profile: str, folder: Path, names: tuple[str, ...]
         with zipfile.ZipFile(target) as packed:
             config = packed.read(_CONFIG).decode()
         newest = max(source.stat().st_mtime_ns for source in sources)
-        current = target.stat().st_mtime_ns > newest and config == model_config(entry, profile)
+        current = target.stat().st_mtime_ns > newest and config == model_config(entry)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return False
     return current and index_writer.lists(target.parent, target)
 
 
-def archive(entry: Entry, version: str, store: Path = MODEL_STORE, profile: str = PROFILES[0]) -> tuple[Path, bool]:
+def archive(entry: Entry, version: str, store: Path = MODEL_STORE) -> tuple[Path, bool]:
     """Pack one model version into ``store``, under its ``file_name``, and list it in the store's index.
 
     Args:
         entry, version: the model version to pack.
         store: the model store, created if missing.
-        profile: one of the catalog's ``PROFILES``.
 
     Returns:
         The archive's path, and whether its bytes changed.
@@ -161,12 +162,12 @@ def archive(entry: Entry, version: str, store: Path = MODEL_STORE, profile: str 
     folder = artifacts.folder(entry.name, version)
     names = _check_files(entry, version)
     target = store / file_name(entry.name, version)
-    if _is_current(entry, profile, folder, names, target):
+    if _is_current(entry, folder, names, target):
         return target, False
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".archiving-", dir=store) as work:
         fresh = Path(work) / "fresh.mar"
-        _normalize(_run_archiver(entry, version, profile, folder, names, Path(work)), fresh)
+        _normalize(_run_archiver(entry, version, folder, names, Path(work)), fresh)
         changed = not target.is_file() or target.read_bytes() != fresh.read_bytes()
         index_writer.record(store, target, entry.name, version, entry.accuracy_floor, fresh)
     return target, changed

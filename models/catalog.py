@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 
 DEFAULT_VERSION = "1.0"
 
-# What an archive is tuned for, chosen with PROFILE= (`make serve PROFILE=realtime`):
-# throughput: TorchServe batches requests as each entry's `serving` says. Most requests per second, but a single caller
-#   waits `max_batch_delay_ms` for other requests.
-# realtime: each request is passed to a worker alone and at once. Lowest latency for a few concurrent callers.
-PROFILES = ("throughput", "realtime")
-
 
 @dataclasses.dataclass(frozen=True)
 class Training:
@@ -66,19 +60,18 @@ class Serving:
         batch_size: the most requests that a worker holds at once. It computes most of them in one call.
         max_batch_delay_ms: how long TorchServe waits for a batch to fill while the worker is idle, in whole
             milliseconds from the batch's first job.
+        unbatched_worker: one more worker answers a request that is alone in flight at the gateway, so that it does not
+            wait for a batch to fill. Without it a lone caller waits ``max_batch_delay_ms``. It needs a worker's memory.
         response_timeout_s: seconds without an answer after which TorchServe replaces the worker.
     """
 
     workers: int = 1
     batch_size: int = 128
     max_batch_delay_ms: int = 1
+    unbatched_worker: bool = True
     # The largest bulk request takes about a second. 15 s is half of the gateway's limit for two tries
     # (proxy_next_upstream_timeout), so that another worker still answers the requests of a hung one.
     response_timeout_s: int = 15
-
-    def under(self, profile: str) -> Serving:
-        """The settings under one of ``PROFILES``."""
-        return dataclasses.replace(self, batch_size=1) if profile == "realtime" else self
 
 
 @dataclasses.dataclass(frozen=True)

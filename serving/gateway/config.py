@@ -58,7 +58,7 @@ def write_config(settings: Settings, nginx: Nginx, scratch: Path) -> Path:
     live = live_config.live_file(settings)
     if not live.exists():
         # A placeholder, because nginx needs the file. During the start, TorchServe's probe (parts.py) replaces it.
-        live_config.write(live, live_config.render({}, {}))
+        live_config.write(live, live_config.render({}, (), {}))
     # nginx cannot bind to a socket file that a killed nginx left behind.
     (scratch / _SOCKET).unlink(missing_ok=True)
     values = variables(settings, nginx, folder, scratch)

@@ -1,4 +1,4 @@
-"""Reload nginx with the current rollout state: the canaries' shares, and the token that TorchServe requires.
+"""Reload nginx with the rollout state: canaries' shares, registrations without batches, TorchServe's token.
 
 A reload loses no request: on SIGHUP nginx starts workers with the new configuration, and the old ones finish their
 requests.
@@ -7,7 +7,7 @@ requests.
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,12 +26,13 @@ _RELOAD_TIMEOUT_S = 10.0
 _DRAIN_TIMEOUT_S = 95.0
 
 
-def apply(settings: Settings, state: Mapping[str, Live], wait: bool = True) -> bool:
+def apply(settings: Settings, state: Mapping[str, Live], unbatched: Collection[str], wait: bool = True) -> bool:
     """Make the gateway use the rollout state and TorchServe's current token.
 
     Args:
         settings: of the service.
         state: the live versions and canaries of each model.
+        unbatched: the models whose live version is also registered without batches.
         wait: return only after the workers with the old configuration have ended.
 
     Returns:
@@ -41,7 +42,7 @@ def apply(settings: Settings, state: Mapping[str, Live], wait: bool = True) -> b
         RolloutError: the file cannot be written, nginx kept its old configuration, or its old workers still run.
         TokenError: TorchServe's token cannot be read.
     """
-    text = live_config.render(state, tokens.headers(settings, "inference")())
+    text = live_config.render(state, unbatched, tokens.headers(settings, "inference")())
     changed = live_config.write(live_config.live_file(settings), text)
     return not changed or reload(settings.run / "gateway" / "nginx.pid", wait)
 

@@ -147,8 +147,6 @@ class Rollout:
             raise RolloutError(f"the canary {self._model} {canary} is not ready: not all of its workers are")
         after = before.followed_by(canary)
         self._switch(after)
-        # Until the split ends, the gateway still names this version explicitly for its share of the requests.
-        self._split({**self._state, self._model: after})
         self._retire(before.version)
         return f"{self._model} {canary} is live"
 
@@ -226,7 +224,7 @@ class Rollout:
                 self._report(f"unregistering {who}, left by an interrupted rollout")
                 unregister()
             self._report(f"registering {who}")
-            self._management.register(archive.path.name)
+            self._management.register(archive)
             self._wait_for_workers(version)
             if archive.golden:
                 self._report(f"checking {len(archive.golden.inputs)} golden examples of {who}")
@@ -254,13 +252,17 @@ class Rollout:
     def _switch(self, after: Live) -> None:
         """Make ``after`` the state in TorchServe and in the file: in both or neither."""
         self._report(f"switching {self._model} to {after.version}")
+        state = {**self._state, self._model: after}
         undo = [partial(live.write, self._settings.run, self._state)]
         if self._before:
             undo.append(partial(self._management.set_default, self._model, self._before.version))
+            undo.append(partial(self._split, self._state))
         with self._undo_by(*undo):
             # The file first: if it cannot be written, the new version gets no request at all.
-            live.write(self._settings.run, {**self._state, self._model: after})
+            live.write(self._settings.run, state)
             self._management.set_default(self._model, after.version)
+            # A canary's share ends only now. Until then the gateway names its version explicitly.
+            self._split(state)
 
     def _share(self, after: Live) -> None:
         """Set the canary's share in the gateway and in the file: in both or neither."""
@@ -271,8 +273,8 @@ class Rollout:
             live.write(self._settings.run, state)
 
     def _split(self, state: Mapping[str, Live]) -> None:
-        """Reload the gateway with the shares of all canaries."""
-        if not reload.apply(self._settings, state):
+        """Reload the gateway, if the canaries' shares or the registrations without batches have changed."""
+        if not reload.apply(self._settings, state, self._management.unbatched()):
             raise RolloutError("the gateway is not running; see: make status")
 
     @contextmanager

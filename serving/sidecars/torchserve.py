@@ -43,6 +43,7 @@ class Upstream:
         self._inference = settings.inference.url
         self._management = management.of_service(settings)
         self._headers = tokens.headers(settings, "inference")
+        self._unbatched: set[str] = set()
 
     async def live(self) -> bool:
         """Whether the frontend answers."""
@@ -116,13 +117,19 @@ class Upstream:
         async with self._session.post(url, headers=headers, timeout=timeout) as answer:
             return model, orjson.loads(await _read(answer))
 
+    async def update_unbatched(self) -> None:
+        """Ask which models are registered without batches too; without an answer the last one stays."""
+        with suppress(CallError):
+            self._unbatched = await self.call_management(Management.unbatched)
+
     async def infer(
-        self, name: str, version: str, body: bytes, json_length: int, timeout: float | None
+        self, name: str, version: str, alone: bool, body: bytes, json_length: int, timeout: float | None
     ) -> tuple[bytes, int]:
         """Send a binary inference request.
 
         Args:
             name, version: the model; an empty version means the default version.
+            alone: no other request is in flight, so that waiting for a batch is of no use.
             body: JSON followed by the tensors.
             json_length: number of bytes of JSON at its start.
             timeout: seconds to wait for the answer.
@@ -133,14 +140,26 @@ class Upstream:
         Raises:
             CallError: any status other than 200.
         """
-        url = self._inference + "/predictions" + _path(name, version)
+        path = _path(name, version)
         headers = {
             "Content-Type": "application/octet-stream",
             JSON_LENGTH_HEADER: str(json_length),
             **self._authorization(),
         }
-        async with self._session.post(url, data=body, headers=headers, timeout=_timeout(timeout)) as answer:
-            return await _read(answer), int(answer.headers[JSON_LENGTH_HEADER])
+
+        async def post(path: str) -> tuple[bytes, int]:
+            url = f"{self._inference}/predictions{path}"
+            async with self._session.post(url, data=body, headers=headers, timeout=_timeout(timeout)) as answer:
+                return await _read(answer), int(answer.headers[JSON_LENGTH_HEADER])
+
+        if alone and name in self._unbatched:
+            try:
+                return await post(f"/{management.UNBATCHED}{path[1:]}")
+            except CallError as error:
+                # This version may have no registration without batches, although the live one has.
+                if error.status != 404:
+                    raise
+        return await post(path)
 
     async def call_management(self, call: Callable[[Management], T]) -> T:
         """Call the management API in a thread.

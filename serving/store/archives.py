@@ -44,7 +44,7 @@ class Archive:
         model, version: from the manifest, which TorchServe uses.
         signature: of the network's inputs and outputs.
         golden: ``None`` for an archive without golden examples.
-        batch_size: up to this many requests reach a worker in one batch.
+        unbatched: one more worker answers, without batches, requests that are alone in flight.
     """
 
     path: Path
@@ -52,7 +52,7 @@ class Archive:
     version: str
     signature: Signature
     golden: Golden | None
-    batch_size: int
+    unbatched: bool
 
 
 def _golden(packed: zipfile.ZipFile, expected: Signature) -> Golden | None:
@@ -68,10 +68,13 @@ def _golden(packed: zipfile.ZipFile, expected: Signature) -> Golden | None:
     return golden
 
 
-def _batch_size(packed: zipfile.ZipFile, config: str | None) -> int:
-    """The batch size in the archive's configuration, or TorchServe's default."""
+def _unbatched(packed: zipfile.ZipFile, config: str | None) -> bool:
+    """The entry ``unbatchedWorker`` of the archive's configuration. TorchServe ignores it."""
     settings = yaml.safe_load(packed.read(config)) if config in packed.namelist() else None
-    return int((settings or {}).get("batchSize", 1))
+    unbatched = (settings or {}).get("unbatchedWorker", False)
+    if not isinstance(unbatched, bool):
+        raise ValueError(f"unbatchedWorker in {config} must be true or false, got {unbatched!r}")
+    return unbatched
 
 
 def read(path: Path) -> Archive:
@@ -95,8 +98,8 @@ def read(path: Path) -> Archive:
                 raise ValueError(
                     f"the manifest names {name} {version}, the signature {described.model} {described.version}"
                 )
-            batch_size = _batch_size(packed, manifest.get("configFile"))
-            return Archive(path, name, version, described, _golden(packed, described), batch_size)
+            unbatched = _unbatched(packed, manifest.get("configFile"))
+            return Archive(path, name, version, described, _golden(packed, described), unbatched)
     # Damaged content can raise any of these in the decompressor or a parser.
     except (
         *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError),

@@ -122,10 +122,9 @@ def _fork_server(settings: Settings, scratch: Path) -> Part:
 
 
 def _frontend(settings: Settings, archives: Sequence[Archive], scratch: Path) -> Part:
-    batches = any(archive.batch_size > 1 for archive in archives)
     return Part(
         name=FRONTEND,
-        command=jvm.command(settings, jvm.write_config(settings, archives), scratch, batches=batches),
+        command=jvm.command(settings, jvm.write_config(settings, archives), scratch),
         environment=jvm.environment(settings, scratch),
         folder=settings.run,
         output=settings.log("frontend.out"),
@@ -136,13 +135,14 @@ def _frontend(settings: Settings, archives: Sequence[Archive], scratch: Path) ->
 
 def _frontend_probe(settings: Settings, archives: Sequence[Archive]) -> Callable[[], str | None]:
     frontend = FrontendProbe(settings, archives)
+    unbatched = {archive.model for archive in archives if archive.unbatched}
 
     def probe() -> str | None:
         status = frontend()
         # A restarted frontend writes new tokens before its workers start. A running gateway must have them when the
         # workers are ready.
         try:
-            reload.apply(settings, live.read(settings.run), wait=False)
+            reload.apply(settings, live.read(settings.run), unbatched, wait=False)
         except TokenError:
             if status is None:
                 raise

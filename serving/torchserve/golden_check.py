@@ -13,8 +13,9 @@ import numpy as np
 from serving import loopback
 from serving.errors import StartError
 from serving.settings import Settings
-from serving.store.archives import Archive
+from serving.store.archives import Archive, Golden
 from serving.torchserve import tokens
+from serving.torchserve.management import UNBATCHED
 
 # Largest accepted difference of a probability. Its last digits depend on the CPU and the batch.
 _TOLERANCE = 1e-4
@@ -23,7 +24,7 @@ _TIMEOUT_S = 30.0
 
 
 def run(settings: Settings, archive: Archive, count: int | None = None) -> None:
-    """Check a version that TorchServe serves. An archive without golden examples passes.
+    """Check a version that TorchServe serves, in both registrations. An archive without golden examples passes.
 
     Args:
         settings: of the service.
@@ -33,15 +34,18 @@ def run(settings: Settings, archive: Archive, count: int | None = None) -> None:
     Raises:
         StartError: no answer, a status other than 200, or other probabilities.
     """
-    golden = archive.golden
-    if golden is None:
-        return
+    for name in (archive.model, *[UNBATCHED + archive.model] * archive.unbatched):
+        if archive.golden is not None:
+            _check(settings, archive, name, archive.golden, count)
+
+
+def _check(settings: Settings, archive: Archive, name: str, golden: Golden, count: int | None) -> None:
     failed = f"golden check of {archive.model} {archive.version} failed"
     body = io.BytesIO()
     np.save(body, golden.inputs[:count])
     npy = "application/x-npy"
     headers = {"Content-Type": npy, "Accept": npy, **tokens.headers(settings, "inference")()}
-    url = f"{settings.inference.url}/predictions/{archive.model}/{archive.version}"
+    url = f"{settings.inference.url}/predictions/{name}/{archive.version}"
     with loopback.client(_TIMEOUT_S) as client:
         try:
             answer = client.post(url, content=body.getvalue(), headers=headers)

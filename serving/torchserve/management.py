@@ -1,9 +1,14 @@
-"""A small typed client of TorchServe's management API, for commands, the supervisor and the sidecars."""
+"""A small typed client of TorchServe's management API, for commands, the supervisor and the sidecars.
+
+A version whose archive says so is registered twice: with batches under the model's name, and without batches under
+``-`` and the model's name. The gateway sends a request that is alone in flight to the second registration, so that it
+does not wait for others. This client shows and changes both registrations as one version.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -14,8 +19,14 @@ from serving.store.index import version_key
 from serving.torchserve import tokens
 from serving.torchserve.tokens import Headers
 
+if TYPE_CHECKING:
+    # Not at run time, because it imports numpy, and the front door needs none.
+    from serving.store.archives import Archive
+
 # Models per page; TorchServe allows at most 100.
 _PAGE_SIZE = "100"
+# Precedes the model's name in the registration without batches. No route of the gateway accepts such a name.
+UNBATCHED = "-"
 # TorchServe answers in milliseconds; the rest is for a busy machine.
 _TIMEOUT_S = 10.0
 
@@ -45,7 +56,7 @@ class Model:
         name, version: as in the archive's manifest.
         min_workers: the configured minimum number of workers.
         queued: requests waiting for a worker.
-        queue_capacity: maximum number of waiting requests.
+        queue_capacity: maximum number of requests that wait for a batch.
         workers: all present workers, ready or not.
     """
 
@@ -70,6 +81,17 @@ class Model:
                 Worker(str(worker["id"]), worker["pid"], worker["status"] == "READY", worker["gpu"])
                 for worker in description["workers"]
             ),
+        )
+
+    def joined(self, unbatched: Model | None) -> Model:
+        """This registration and the one without batches as one version."""
+        if unbatched is None:
+            return self
+        return dataclasses.replace(
+            self,
+            min_workers=self.min_workers + unbatched.min_workers,
+            queued=self.queued + unbatched.queued,
+            workers=self.workers + unbatched.workers,
         )
 
     @property
@@ -101,6 +123,19 @@ class Management:
         Raises:
             UnreachableError: no answer, or one that is not TorchServe's.
         """
+        return [name for name in self._registrations() if not name.startswith(UNBATCHED)]
+
+    def unbatched(self) -> set[str]:
+        """The names of the models whose default version is also registered without batches; raises as ``names``."""
+        names = [name.removeprefix(UNBATCHED) for name in self._registrations() if name.startswith(UNBATCHED)]
+
+        def default(name: str) -> str | None:
+            model = self._registration(name)
+            return model.version if model else None
+
+        return {name for name in names if default(name) == default(UNBATCHED + name)}
+
+    def _registrations(self) -> list[str]:
         names: list[str] = []
         page: dict[str, str] = {}
         while True:
@@ -120,8 +155,14 @@ class Management:
 
     def versions(self, name: str) -> list[Model]:
         """Every registered version of one model, the oldest first; raises as ``models`` does."""
+        answer = self._request("GET", f"/models/{UNBATCHED}{name}/all")
+        missing = answer.status_code == httpx.codes.NOT_FOUND
+        unbatched = (
+            {} if missing else {each.version: each for each in map(Model.from_json, _content(self._url, answer))}
+        )
         versions = map(Model.from_json, self._get(f"/models/{name}/all"))
-        return sorted(versions, key=lambda model: version_key(model.version))
+        joined = (model.joined(unbatched.get(model.version)) for model in versions)
+        return sorted(joined, key=lambda model: version_key(model.version))
 
     def describe(self, name: str, version: str | None = None) -> Model | None:
         """One version of a model, by default the default version; ``None`` if it is not registered.
@@ -129,10 +170,8 @@ class Management:
         Raises:
             UnreachableError: no answer, or one that is not TorchServe's.
         """
-        answer = self._request("GET", f"/models/{name}" + (f"/{version}" if version else ""))
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            return None
-        return Model.from_json(_content(self._url, answer)[0])
+        model = self._registration(name, version)
+        return model and model.joined(self._registration(UNBATCHED + name, model.version))
 
     def waiting(self) -> list[str]:
         """The names of the models whose default version is not ready. Without any model: ``["any model"]``.
@@ -145,11 +184,11 @@ class Management:
         models = {name: self.describe(name) for name in self.names()}
         return [name for name, model in (models or {"any model": None}).items() if model is None or not model.ready]
 
-    def register(self, archive: str) -> None:
+    def register(self, archive: Archive) -> None:
         """Register an archive of the model store and start its workers; returns before they are ready.
 
         Args:
-            archive: the file's name.
+            archive: the model version. What is registered already stays.
 
         Raises:
             UnreachableError: no answer.
@@ -157,7 +196,11 @@ class Management:
         """
         # Asynchronous, because TorchServe's default would block one of the few threads that answer predictions until
         # the network is loaded, and some requests would take seconds.
-        self._change("POST", "/models", {"url": archive, "synchronous": "false"})
+        parameters = {"url": archive.path.name, "synchronous": "false"}
+        if self._registration(archive.model, archive.version) is None:
+            self._change("POST", "/models", parameters)
+        if archive.unbatched and self._registration(UNBATCHED + archive.model, archive.version) is None:
+            self._change("POST", "/models", {**parameters, "model_name": UNBATCHED + archive.model, "batch_size": "1"})
 
     def set_default(self, name: str, version: str) -> None:
         """Make a registered version the default: it answers requests that name no version.
@@ -165,6 +208,8 @@ class Management:
         Raises:
             UnreachableError, RefusedError: as for ``register``.
         """
+        if self._registration(UNBATCHED + name, version):
+            self._change("PUT", f"/models/{UNBATCHED}{name}/{version}/set-default")
         self._change("PUT", f"/models/{name}/{version}/set-default")
 
     def unregister(self, name: str, version: str) -> None:
@@ -173,7 +218,16 @@ class Management:
         Raises:
             UnreachableError, RefusedError: as for ``register``.
         """
+        if self._registration(UNBATCHED + name, version):
+            self._change("DELETE", f"/models/{UNBATCHED}{name}/{version}")
         self._change("DELETE", f"/models/{name}/{version}")
+
+    def _registration(self, name: str, version: str | None = None) -> Model | None:
+        """One registration, by default that of the default version; ``None`` if there is none."""
+        answer = self._request("GET", f"/models/{name}" + (f"/{version}" if version else ""))
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        return Model.from_json(_content(self._url, answer)[0])
 
     def _get(self, path: str, query: dict[str, str] | None = None) -> Any:
         return _content(self._url, self._request("GET", path, query))

@@ -129,6 +129,7 @@ class FrontendProbe:
         self._archives = archives
         self._management = management.of_service(settings)
         self._loading = LoadingWorkers(settings.log("workers.log"))
+        self._registered_all = False
 
     def __call__(self) -> str | None:
         """The current step of the start, or ``None`` when everything is ready.
@@ -146,6 +147,12 @@ class FrontendProbe:
             if (archive.model, archive.version) not in registered:
                 log = self._settings.log("frontend.log")
                 raise StartError(f"TorchServe refused {archive.path}; the end of {log}:\n{last_lines(log)}")
+        if not self._registered_all:
+            # The frontend has loaded only the registrations with batches, because load_models names no batch size.
+            for archive in self._archives:
+                self._management.register(archive)
+            self._registered_all = True
+            models = self._management.models()
         self._loading.check(models)
         loading = [f"{model.name} {model.version}" for model in models if not model.ready]
         if loading:

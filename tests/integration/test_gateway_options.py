@@ -381,7 +381,7 @@ def test_a_service_on_an_ipv6_address(tmp_path):
         # The front door also reaches nginx at this address.
         assert "\nnginx_up 1" in requests.get(status + "/metrics", timeout=TIMEOUT).text
         assert "\nQueueTime_count" in requests.get(status + "/metrics/torchserve", timeout=TIMEOUT).text
-        assert reload.apply(place.settings, {"tiny": Live("1.0", canary=Canary("2.0", 100))})
+        assert reload.apply(place.settings, {"tiny": Live("1.0", canary=Canary("2.0", 100))}, ())
         assert requests.post(place.gateway + "/predictions/tiny", **BODY).status_code == 404
         addresses = {
             connection.laddr.ip.removeprefix("::ffff:")
@@ -400,7 +400,7 @@ def test_a_service_on_an_ipv6_address(tmp_path):
 def _share(folder, *canaries):
     """Write the live configuration of the gateway with this folder: canaries of ``tiny`` and other models."""
     state = {model: Live("1.0", canary=Canary(version, percent)) for model, version, percent in canaries}
-    live_config.write(folder / "gateway" / "live" / "live.conf", live_config.render(state, {}))
+    live_config.write(folder / "gateway" / "live" / "live.conf", live_config.render(state, (), {}))
 
 
 def test_the_canary_gets_its_share(tiny_service, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import subprocess
@@ -207,16 +206,6 @@ def test_killed_fork_server_is_restarted_and_its_worker_survives(disturbed_servi
     assert wait_until(lambda: place.workers() not in ([], [worker]), 30)
     assert place.workers()[0].ppid() == place.process(parts.FORK_SERVER).pid
     assert wait_until(lambda: place.run("status").returncode == 0, 30)
-
-
-@pytest.mark.parametrize(("batch_size", "cores"), [(1, 1), (4, len(os.sched_getaffinity(0)))])
-def test_frontend_runs_on_one_core_if_no_model_has_batches(place, batch_size, cores):
-    config = packing.CONFIG.replace("batchSize: 4", f"batchSize: {batch_size}")
-    packing.pack(place.settings.model_store, changes={"model-config.yaml": config.encode()})
-    place.start()
-    affinities = [process.cpu_affinity() for process in (place.process(parts.FRONTEND), *place.workers())]
-    assert list(map(len, affinities)) == [cores, len(os.sched_getaffinity(0))]
-    assert requests.post(f"{place.inference}/predictions/tiny", json=[1, 2, 3], timeout=10).status_code == 200
 
 
 def test_hung_worker_does_not_outlive_the_service(place):

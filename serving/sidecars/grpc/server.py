@@ -94,6 +94,7 @@ async def serve(settings: Settings, draining: asyncio.Event, stop: asyncio.Event
 async def _update_health(upstream: Upstream, checks: health.aio.HealthServicer, draining: asyncio.Event) -> None:
     while not draining.is_set():
         await _set_health(checks, await upstream.ready())
+        await upstream.update_unbatched()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(draining.wait(), HEALTH_INTERVAL_S)
     await checks.enter_graceful_shutdown()

@@ -145,7 +145,12 @@ class Service:
         try:
             body, json_length = tensors.to_http(request)
             answer, json_length = await self._upstream.infer(
-                request.model_name, request.model_version, body, json_length, context.time_remaining()
+                request.model_name,
+                request.model_version,
+                self._in_flight == 1,
+                body,
+                json_length,
+                context.time_remaining(),
             )
             return tensors.from_http(answer, json_length, tensors.is_raw(request))
         finally:

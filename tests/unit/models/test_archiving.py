@@ -1,5 +1,6 @@
 """Archives hold what serving needs, equal contents give equal bytes, and bad models are refused."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from models.__main__ import main
 from models.archiving import archive
 from models.catalog import CATALOG
 from models.errors import ArchiveError, ArtifactError
+from serving.store import archives
 
 ROOT = Path(__file__).parents[3]
 ENTRY = CATALOG["blobs_mlp"]
@@ -49,6 +51,7 @@ def test_an_archive_holds_what_a_worker_needs(tmp_path):
         "continuousBatching: true",
         "maxBatchDelay: 1",
         "responseTimeout: 15",
+        "unbatchedWorker: true",
     ]
     signature = signatures.read(unpacked / "signature.json")
     golden = np.load(unpacked / "golden.npz")
@@ -209,16 +212,10 @@ def test_list_names_the_catalog(capsys):
 
 
 @pytest.mark.usefixtures("blobs_artifact")
-def test_the_realtime_profile_turns_batching_off(tmp_path):
-    def packed(profile):
-        path, changed = archive(ENTRY, "1.0", tmp_path, profile)
-        with zipfile.ZipFile(path) as opened:
-            return changed, opened.read("model-config.yaml").decode()
-
-    changed, throughput = packed("throughput")
-    assert changed
-    assert "batchSize: 128\n" in throughput
-    changed, realtime = packed("realtime")
-    assert changed
-    assert realtime == throughput.replace("batchSize: 128\n", "batchSize: 1\n")
-    assert packed("realtime") == (False, realtime)
+def test_changed_serving_settings_change_the_archive(tmp_path):
+    assert archive(ENTRY, "1.0", tmp_path)[1]
+    assert not archive(ENTRY, "1.0", tmp_path)[1]
+    changed = dataclasses.replace(ENTRY, serving=dataclasses.replace(ENTRY.serving, unbatched_worker=False))
+    path, has_changed = archive(changed, "1.0", tmp_path)
+    assert has_changed
+    assert not archives.read(path).unbatched

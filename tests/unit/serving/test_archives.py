@@ -31,9 +31,12 @@ def test_golden_inputs_are_optional(tmp_path):
     assert archives.read(packing.pack(tmp_path, changes={"golden.npz": None})).golden is None
 
 
-@pytest.mark.parametrize(("config", "size"), [(b"batchSize: 7\n", 7), (b"minWorkers: 1\n", 1), (b"", 1), (None, 1)])
-def test_batch_size_is_that_of_the_configuration_or_torchserves_default(tmp_path, config, size):
-    assert archives.read(packing.pack(tmp_path, changes={"model-config.yaml": config})).batch_size == size
+@pytest.mark.parametrize(
+    ("config", "unbatched"),
+    [(b"unbatchedWorker: true\n", True), (b"minWorkers: 1\n", False), (b"", False), (None, False)],
+)
+def test_an_archive_may_ask_for_a_worker_without_batches(tmp_path, config, unbatched):
+    assert archives.read(packing.pack(tmp_path, changes={"model-config.yaml": config})).unbatched == unbatched
 
 
 def _manifest(**model: object) -> bytes:
@@ -56,7 +59,7 @@ def _manifest(**model: object) -> bytes:
         ({FILE_NAME: None}, "signature.json missing"),
         ({FILE_NAME: b"{}"}, FILE_NAME),
         ({"model-config.yaml": b"batchSize: [\n"}, "while parsing"),
-        ({"model-config.yaml": b"batchSize: many\n"}, "many"),
+        ({"model-config.yaml": b"unbatchedWorker: 1\n"}, "must be true or false, got 1"),
         ({"model-config.yaml": b"- 1\n"}, "list"),
         ({"golden.npz": b"no arrays"}, "pickle"),
         ({"golden.npz": packing.npz(inputs=np.zeros((1, 3), "float32"))}, "probabilities"),

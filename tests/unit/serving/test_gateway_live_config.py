@@ -14,7 +14,7 @@ STATE = {"other": Live("1.0"), "tiny": Live("1.0", (), Canary("1.1", 12.5)), "wi
 
 
 def test_each_canary_has_a_share_of_its_own():
-    text = live_config.render(STATE, {})
+    text = live_config.render(STATE, (), {})
     assert 'split_clients $request_id $drawn_0 { 12.50% "/1.1"; * ""; }' in text
     assert 'split_clients $request_id $drawn_1 { 100.00% "/3"; * ""; }' in text
     assert '"/tiny" $drawn_0;' in text
@@ -23,8 +23,13 @@ def test_each_canary_has_a_share_of_its_own():
     assert "Authorization" not in text
 
 
+def test_models_that_are_registered_without_batches_are_listed():
+    text = live_config.render({}, {"tiny", "wide"}, {})
+    assert '    "PASSED tiny" -;\n    "PASSED wide" -;\n' in text
+
+
 def test_the_file_is_written_only_when_its_text_changes_and_only_its_owner_can_read_it(tmp_path):
-    path, text = tmp_path / "live" / "live.conf", live_config.render(STATE, {"Authorization": "Bearer secret"})
+    path, text = tmp_path / "live" / "live.conf", live_config.render(STATE, (), {"Authorization": "Bearer secret"})
     assert live_config.write(path, text)
     assert not live_config.write(path, text)
     assert list(path.parent.iterdir()) == [path]

@@ -13,8 +13,9 @@ STATE = {"tiny": Live("1.0", (), Canary("1.1", 12.5))}
 
 def test_only_a_changed_state_needs_a_running_gateway(tmp_path):
     service = settings.read({"FASHION_RUN_DIR": str(tmp_path)})
-    assert not reload.apply(service, STATE)
-    assert reload.apply(service, STATE)
+    assert not reload.apply(service, STATE, ())
+    assert reload.apply(service, STATE, ())
+    assert not reload.apply(service, STATE, {"tiny"})
 
 
 def test_another_process_with_the_gateways_old_pid_gets_no_signal(tmp_path):

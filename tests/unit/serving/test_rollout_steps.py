@@ -35,7 +35,10 @@ class Registry:
 
     def register(self, archive):
         self._do("register")
-        self.versions.add(archive.removesuffix(".mar").partition("-")[2])
+        self.versions.add(archive.version)
+
+    def unbatched(self):
+        return set()
 
     def set_default(self, _, version):
         self._do(f"set_default {version}")
@@ -73,7 +76,7 @@ def change(settings, registry, shares, monkeypatch):
     """A function that returns a new rollout."""
     monkeypatch.setattr(golden_check, "run", lambda *_: None)
     monkeypatch.setattr(management, "of_service", lambda _: registry)
-    monkeypatch.setattr(reload, "apply", lambda _, state: not shares.append(state["tiny"].canary))
+    monkeypatch.setattr(reload, "apply", lambda _, state, _unbatched: not shares.append(state["tiny"].canary))
     packing.pack(settings.model_store)
     packing.pack(settings.model_store, version="1.1")
     live.write(settings.run, {"tiny": Live("1.0")})
@@ -129,7 +132,7 @@ def test_old_version_that_cannot_be_unregistered_is_an_error_after_the_switch(ch
 
 
 def test_failed_reload_leaves_no_canary(change, settings, registry, monkeypatch):
-    def refuse(_, state):
+    def refuse(_, state, _unbatched):
         if state["tiny"].canary:
             raise RolloutError("nginx failed")
         return True
@@ -143,7 +146,7 @@ def test_failed_reload_leaves_no_canary(change, settings, registry, monkeypatch)
 def test_failed_abort_leaves_the_canary(change, settings, registry, monkeypatch):
     change().canary("1.1", 10)
 
-    def refuse(_, state):
+    def refuse(_, state, _unbatched):
         if not state["tiny"].canary:
             raise RolloutError("nginx failed")
         return True
