@@ -93,6 +93,8 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
         # Without TLS an older nginx can accept HTTP/1.1 or HTTP/2 on a port, not both.
         "LISTEN": _listen(settings, settings.gateway, nginx, bool(settings.certificates) or nginx.has_http2_directive),
         "TLS": _tls(settings.certificates) if settings.certificates else "",
+        # Without the number, every request that is alone in flight counts as a lone caller's.
+        "CONNECTIONS": "$connections_active" if nginx.has_stub_status else "1",
         "STATUS": "stub_status;" if nginx.has_stub_status else 'return 200 "built without stub_status\n";',
         "STATUS_LISTEN": _address(settings.listen, settings.gateway_status),
         "GRPC_LISTEN": _listen(settings, settings.grpc, nginx, http2=True),

@@ -21,7 +21,7 @@ _TEMPLATE = """\
     "~^(?<asked>[^/]+)/" /$asked;
 {shares}}}
 # A model's only request in flight waits for no batch (serving/torchserve/management.py).
-map "$limit_conn_status $model" $unbatched {{
+map "$alone $model" $unbatched {{
     default "";
 {lone}}}
 {token}"""
@@ -45,7 +45,7 @@ def render(state: Mapping[str, Live], unbatched: Collection[str], headers: Mappi
     for number, (model, canary) in enumerate(canaries):
         splits += f'split_clients $request_id $drawn_{number} {{ {canary.percent:.2f}% "/{canary.version}"; * ""; }}\n'
         shares += f'    "/{model}" $drawn_{number};\n'
-    lone = "".join(f'    "PASSED {model}" {UNBATCHED};\n' for model in sorted(unbatched))
+    lone = "".join(f'    "alone {model}" {UNBATCHED};\n' for model in sorted(unbatched))
     token = "".join(f'proxy_set_header {name} "{value}";\n' for name, value in headers.items())
     return _TEMPLATE.format(splits=splits, shares=shares, lone=lone, token=token)
 

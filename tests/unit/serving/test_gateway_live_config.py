@@ -25,7 +25,7 @@ def test_each_canary_has_a_share_of_its_own():
 
 def test_models_that_are_registered_without_batches_are_listed():
     text = live_config.render({}, {"tiny", "wide"}, {})
-    assert '    "PASSED tiny" -;\n    "PASSED wide" -;\n' in text
+    assert '    "alone tiny" -;\n    "alone wide" -;\n' in text
 
 
 def test_the_file_is_written_only_when_its_text_changes_and_only_its_owner_can_read_it(tmp_path):
