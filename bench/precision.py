@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import reporting
-from handlers.torchscript import THREADS, OptimizedNetwork
+from handlers.torchscript import THREADS, optimized
 from models import artifacts, catalog, quantizing
 from models.building import load_network
 from models.datasets import fashion_mnist
@@ -47,7 +47,7 @@ def _ways(network: nn.Module, examples: Tensor) -> dict[str, Callable[[Tensor], 
     int8 = torch.jit.freeze(quantizing.convert(network, examples))
     return {
         "float32, frozen": torch.jit.freeze(scripted),
-        "float32, packed (as served)": OptimizedNetwork(scripted, torch.device("cpu")),
+        "float32, packed (as served)": optimized(scripted, torch.device("cpu")),
         "bfloat16": lambda inputs: bfloat16(inputs.to(torch.bfloat16)).float(),
         "int8": int8,
     }

@@ -20,7 +20,7 @@ from PIL import Image
 from bench import http1
 from serving.store.archives import Archive
 
-# Largest difference of a probability: float32 sums are rounded differently at each batch size.
+# Largest difference of a probability: the served network adds in another order than the one that was trained.
 TOLERANCE = 1e-4
 
 NPY = "application/x-npy"
@@ -203,7 +203,7 @@ class LearnedQuestion:
         self._right = reply.body
 
     def is_right(self, reply: http1.Reply) -> bool:
-        """Whether an answer of status 200 equals the first one, except for rounding."""
+        """Whether an answer of status 200 equals the first one, except for rounding by another server."""
         if reply.header(b"x-model-version") != self._version:
             return False
         if reply.body == self._right:

@@ -112,7 +112,7 @@ class Classifier:
         self._device = torch.device(f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu")
         path = folder / context.manifest["model"]["serializedFile"]
         self._scripted = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
-        self._network = torchscript.OptimizedNetwork(self._scripted, self._device)
+        self._network = torchscript.optimized(self._scripted, self._device)
         self._photographs: torch.jit.ScriptModule | None = None
         if self._signature.output.photograph_temperature:
             path = folder / signature.PHOTOGRAPHS_FILE_NAME

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from handlers.torchscript import THREADS, OptimizedNetwork
+from handlers.torchscript import THREADS, optimized
 
 PORT = int(os.environ.get("PEER_PORT", "0"))
 WORKERS = int(os.environ.get("PEER_WORKERS", "1"))
@@ -36,7 +36,7 @@ class Predictor:
         signature = json.loads((folder / "signature.json").read_text())
         self._input, self._output = signature["input"], signature["output"]
         network = torch.jit.load(str(folder / "model.pt")).eval()  # type: ignore[no-untyped-call]
-        self._network = OptimizedNetwork(network, torch.device("cpu"))
+        self._network = optimized(network, torch.device("cpu"))
         self._is_png = os.environ["PEER_FORM"] == "png"
         for count in (1, 2, 1, 2, BATCH):
             self.probabilities(np.zeros((count, *self._input["shape"]), np.uint8))

@@ -26,7 +26,7 @@ PIXELS = _pixels()
 
 
 def assert_same(probabilities: Any, expected: np.ndarray) -> None:
-    """Equal except for the last bits, which depend on the batch that contained the request."""
+    """Equal except for the last bits: ``expected`` comes from the original network, not from the optimized one."""
     np.testing.assert_allclose(np.asarray(probabilities).reshape(expected.shape), expected, atol=1e-5)
 
 

@@ -5,7 +5,8 @@ import warnings
 import pytest
 import torch
 
-from handlers.torchscript import OptimizedNetwork
+from handlers.torchscript import optimized
+from models import quantizing
 from models.networks.fashion_convnet import FashionConvNet
 from models.networks.fashion_mlp import FashionMLP
 from models.networks.sigmoid_net import SigmoidNet
@@ -32,17 +33,34 @@ def kinds(network):
     return {node.kind() for node in network.graph.nodes()}
 
 
-def test_scores_are_the_same_for_batches_of_every_size(network):
-    optimized = OptimizedNetwork(network, CPU)
+def test_scores_are_those_of_the_original_network(network):
+    fast = optimized(network, CPU)
     with torch.inference_mode():
         for count in (1, 2, 1, 2, 7, 64, 300, 1):
             examples = inputs(network, count)
-            torch.testing.assert_close(optimized(examples), network(examples), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(fast(examples), network(examples), atol=1e-5, rtol=1e-5)
+
+
+def test_an_example_has_the_same_scores_in_batches_of_every_size(network):
+    fast = optimized(network, CPU)
+    examples = inputs(network, 300)
+    with torch.inference_mode():
+        alone = torch.cat([fast(example[None]) for example in examples])
+        for count in (*range(2, 257), 300):
+            torch.testing.assert_close(fast(examples[:count]), alone[:count], atol=0, rtol=0)
+
+
+def test_an_int8_network_is_optimized_too():
+    torch.manual_seed(0)
+    examples = torch.rand(300, 3)
+    network = quantizing.convert(SigmoidNet().eval(), examples).eval()
+    with torch.inference_mode():
+        torch.testing.assert_close(optimized(network, CPU)(examples), network(examples), atol=0, rtol=0)
 
 
 def test_the_original_network_keeps_its_gradients(network):
     with torch.inference_mode():
-        OptimizedNetwork(network, CPU)(inputs(network, 2))
+        optimized(network, CPU)(inputs(network, 2))
     examples = inputs(network, 2).requires_grad_()
     network(examples).sum().backward()
     assert examples.grad.abs().sum() > 0
@@ -53,19 +71,18 @@ def test_the_original_network_keeps_its_gradients(network):
     ("network", "replaced", "by"),
     [
         (FashionConvNet, "aten::conv2d", "prim::mkldnn_convolution"),
+        (FashionConvNet, "aten::linear", "mkldnn::_linear_pointwise"),
         (FashionMLP, "aten::linear", "mkldnn::_linear_pointwise"),
         (SigmoidNet, "aten::linear", "mkldnn::_linear_pointwise"),
     ],
 )
-def test_onednn_computes_several_examples_but_not_a_single_one(network, replaced, by):
-    optimized = OptimizedNetwork(torch.jit.script(network().eval()), CPU)
-    assert replaced in kinds(optimized.single)
-    assert by in kinds(optimized.several)
-    assert replaced not in kinds(optimized.several)
+def test_onednn_computes_the_layers(network, replaced, by):
+    fast = optimized(torch.jit.script(network().eval()), CPU)
+    assert by in kinds(fast)
+    assert replaced not in kinds(fast)
 
 
 def test_on_a_gpu_the_network_is_only_frozen():
     # The passes for the CPU would pack the weights. The graph shows that without a GPU.
-    optimized = OptimizedNetwork(torch.jit.script(FashionConvNet().eval()), torch.device("cuda:0"))
-    assert optimized.several is optimized.single
-    assert "aten::conv2d" in kinds(optimized.single)
+    frozen = optimized(torch.jit.script(FashionConvNet().eval()), torch.device("cuda:0"))
+    assert {"aten::conv2d", "aten::linear"} <= kinds(frozen)
