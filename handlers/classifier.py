@@ -406,6 +406,10 @@ class Classifier:
     def _probabilities(self, arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """The batch's probabilities, float32 ``[sum of N, labels]``; each row sums to 1 within 1e-6 for softmax."""
         # torch warns about read-only arrays, such as a view of bytes; a copy is writable.
+        count = sum(len(array) for array in arrays)
+        full = count - count % _CHUNK_EXAMPLES
+        if missing := full + torchscript.padded_count(count - full) - count:
+            arrays = [*arrays, np.zeros((missing, *self._signature.input.shape), arrays[0].dtype)]
         values = arrays[0] if len(arrays) == 1 and arrays[0].flags.writeable else np.concatenate(arrays)
         output = self._signature.output
         with torch.inference_mode():
@@ -418,7 +422,7 @@ class Classifier:
             if output.activation == "softmax":
                 scores = (scores.to("cpu", torch.float64) / output.temperature).softmax(1)
             probabilities: NDArray[np.float32] = scores.to("cpu", torch.float32).numpy()
-        return probabilities
+        return probabilities[:count]
 
     def _answer_photographs(self, requests_: Sequence[Decoded], probabilities: NDArray[np.float32]) -> None:
         """Overwrite the probabilities of the photographs of a batch, as ``_probabilities`` returned them."""

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from handlers.torchscript import optimized
+from handlers.torchscript import optimized, padded_count
 from models import quantizing
 from models.networks.fashion_convnet import FashionConvNet
 from models.networks.fashion_mlp import FashionMLP
@@ -48,6 +48,14 @@ def test_an_example_has_the_same_scores_in_batches_of_every_size(network):
         alone = torch.cat([fast(example[None]) for example in examples])
         for count in (*range(2, 257), 300):
             torch.testing.assert_close(fast(examples[:count]), alone[:count], atol=0, rtol=0)
+
+
+def test_batches_have_few_sizes():
+    sizes = [padded_count(count) for count in range(257)]
+    assert all(0 <= size - count < max(8, count / 2) for count, size in enumerate(sizes))
+    assert sizes[:10] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 16]
+    assert sizes[256] == 256
+    assert len(set(sizes[1:])) == 21
 
 
 def test_an_int8_network_is_optimized_too():
