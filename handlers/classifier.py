@@ -127,10 +127,10 @@ class Classifier:
         self._content_type: str | None = None
         self._fast_path_failed = False
         self._plain_headers = {"content-type": encoding.JSON, VERSION_HEADER: self._signature.version}
-        self._recorder = recorder.open_recorder(self._signature)
         self._warm_up()
         continuous = (context.model_yaml_config or {}).get("continuousBatching") is True
-        pipeline.install(folder if continuous else None)
+        installed = pipeline.install(folder if continuous else None)
+        self._recorder = recorder.open_recorder(self._signature, installed.busy_seconds if installed else None)
         # The frontend parses every line that a worker logs, so don't log one for each request.
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("ts").setLevel(logging.WARNING)

@@ -22,7 +22,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,9 +73,18 @@ _FORMATS_BY_TYPE = {
 }
 
 
-def families(signature: Signature) -> tuple[Family, ...]:
-    """The metrics of a worker that serves this model."""
-    return (*_common_families(signature), *(_OOD_FAMILIES if signature.ood_threshold is not None else ()))
+def families(signature: Signature, measures_busy: bool = False) -> tuple[Family, ...]:
+    """The metrics of a worker that serves this model.
+
+    Args:
+        signature: of the model.
+        measures_busy: whether the worker measures how long it is busy.
+    """
+    return (
+        *_common_families(signature),
+        *([_BUSY_FAMILY] * measures_busy),
+        *(_OOD_FAMILIES if signature.ood_threshold is not None else ()),
+    )
 
 
 def _common_families(signature: Signature) -> tuple[Family, ...]:
@@ -143,6 +152,9 @@ def _family(
     return Family(name, type_, text, tuple(labels), tuple(itertools.product(*labels.values())), bounds)
 
 
+_BUSY_FAMILY = _family(
+    "fashion_worker_busy_seconds_total", "counter", "Seconds in which workers did not wait for the frontend."
+)
 _OOD_FAMILIES = (
     _family("fashion_ood", "histogram", "Out-of-distribution score of the examples that have one.", _OOD_BOUNDS),
     _family("fashion_ood_above_total", "counter", "Examples whose score is above the model's threshold."),
@@ -199,13 +211,17 @@ class Recorder:
     Args:
         folder: of the counter files; created if missing.
         signature: of the model that the worker serves.
+        busy_seconds: returns for how long the worker was busy so far, if it measures that.
 
     Raises:
         OSError: the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, signature: Signature) -> None:
-        self._counts = counter_file.claim(folder, signature.model, signature.version, families(signature))
+    def __init__(self, folder: Path, signature: Signature, busy_seconds: Callable[[], float] | None = None) -> None:
+        metrics = families(signature, busy_seconds is not None)
+        self._counts = counter_file.claim(folder, signature.model, signature.version, metrics)
+        self._busy_seconds = busy_seconds
+        self._counted_busy_seconds = 0.0
         self._activation = signature.output.activation
         self._ood_threshold = 1.0 if signature.ood_threshold is None else signature.ood_threshold
         self._counts["fashion_model_info"][:] = 1
@@ -226,7 +242,11 @@ class Recorder:
                 logger.exception("Some requests could not be counted")
 
     def flush(self) -> None:
-        """Add the batches since the last flush to the numbers in the file."""
+        """Add the batches and the busy time since the last flush to the numbers in the file."""
+        if self._busy_seconds:
+            busy = self._busy_seconds()
+            self._counts[_BUSY_FAMILY.name] += busy - self._counted_busy_seconds
+            self._counted_busy_seconds = busy
         batches = [self._batches.popleft() for _ in range(len(self._batches))]
         if not batches:
             return
@@ -279,13 +299,17 @@ class Recorder:
         _observe(self._counts["fashion_confidence"][0], _CONFIDENCE_BOUNDS, confidence)
 
 
-def open_recorder(signature: Signature) -> Recorder | None:
-    """Start a recorder in the folder from the environment; ``None`` without a folder, or if it cannot be used."""
+def open_recorder(signature: Signature, busy_seconds: Callable[[], float] | None = None) -> Recorder | None:
+    """Start a recorder in the folder from the environment; ``None`` without a folder, or if it cannot be used.
+
+    Args:
+        signature, busy_seconds: as for ``Recorder``.
+    """
     folder = os.environ.get(VARIABLE)
     if not folder:
         return None
     try:
-        recorder = Recorder(Path(folder), signature)
+        recorder = Recorder(Path(folder), signature, busy_seconds)
     except OSError as error:
         logger.warning("This worker's requests are not counted: cannot use %s=%s: %s", VARIABLE, folder, error)
         return None

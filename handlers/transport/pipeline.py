@@ -84,6 +84,10 @@ class Pipeline:
         # Most requests that waited at once, less one for each part since; and whether so few mean taking turns.
         self._recent_peak, self._takes_turns = 0, True
 
+    def busy_seconds(self) -> float:
+        """Seconds so far in which this worker did not wait for the frontend, without those of the current batch."""
+        return self._reader.busy_ns / 1e9
+
     def retrieve_msg(self, connection: socket.socket) -> tuple[bytearray, Any]:
         """Read new requests and choose what to compute next; replaces TorchServe's function of this name.
 
@@ -175,7 +179,7 @@ class Pipeline:
             self._add(message[1])
 
 
-def install(folder: Path | None = None, worker: Any = None) -> bool:
+def install(folder: Path | None = None, worker: Any = None) -> Pipeline | None:
     """Replace TorchServe's reader and writer from the worker's next message on, and log whether that was done.
 
     A handler calls this while its model is loaded. The load message has been read completely by then, and the worker
@@ -186,7 +190,7 @@ def install(folder: Path | None = None, worker: Any = None) -> bool:
         worker: the module ``ts.model_service_worker``, which is the main module of a worker process.
 
     Returns:
-        Whether they were replaced.
+        What replaces them; ``None`` if TorchServe's own stay.
 
     Raises:
         ValueError: the environment variable has another value than "torchserve".
@@ -196,13 +200,13 @@ def install(folder: Path | None = None, worker: Any = None) -> bool:
         if choice != "torchserve":
             raise ValueError(f"{VARIABLE} must be torchserve or unset, got {choice!r}")
         logger.info("Using TorchServe's own reader: %s=%s", VARIABLE, choice)
-        return False
+        return None
     if ts.__version__ != VERSION:
         logger.info("Using TorchServe's own reader: TorchServe is %s, the pipeline needs %s", ts.__version__, VERSION)
-        return False
+        return None
     if getattr(worker, "retrieve_msg", None) is not upstream.retrieve_msg:
         logger.info("The pipeline is not installed: this process is not a TorchServe worker")
-        return False
+        return None
     pipeline = Pipeline(_open_lock(folder))
     retrieve_data = Service.retrieve_data_for_inference
     worker.retrieve_msg = pipeline.retrieve_msg
@@ -211,7 +215,7 @@ def install(folder: Path | None = None, worker: Any = None) -> bool:
     )
     service.create_predict_response = pipeline.create_predict_response
     logger.info("handlers.transport.pipeline replaces the reader and writer of TorchServe %s", VERSION)
-    return True
+    return pipeline
 
 
 def _open_lock(folder: Path | None) -> WorkerLock | None:

@@ -100,10 +100,13 @@ class Reader:
 
     Attributes:
         unanswered: lengths of the requests to skip when the frontend sends them again, by id.
+        busy_ns: time from the end of each wait for the frontend to the start of the next, in nanoseconds.
     """
 
     def __init__(self) -> None:
         self.unanswered: dict[str, int] = {}
+        self.busy_ns = 0
+        self._busy_since_ns = time.monotonic_ns()
         self._buffer = bytearray()
         # Of the current message: how far it is parsed, 0 before its start, and the requests so far.
         self._position = 0
@@ -145,6 +148,8 @@ class Reader:
     def _receive(self, connection: socket.socket, wait: bool) -> bool:
         """Receive what has arrived; false if that is nothing and it must not ``wait``."""
         began = time.monotonic_ns()
+        if wait:
+            self.busy_ns += began - self._busy_since_ns
         received = None
         while self._spins or not wait:
             try:
@@ -157,7 +162,10 @@ class Reader:
                 self._spins = time.monotonic_ns() - began < _SPIN_NS
         if received is None:
             received = connection.recv(_RECEIVE_BYTES)
-        self._spins = time.monotonic_ns() - began < _SPIN_NS
+        ended = time.monotonic_ns()
+        self._spins = ended - began < _SPIN_NS
+        if wait:
+            self._busy_since_ns = ended
         if not received:
             logger.info("Frontend disconnected.")
             sys.exit(0)

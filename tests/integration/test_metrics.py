@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import requests
 
@@ -62,6 +63,26 @@ def test_the_handlers_work_is_counted(tiny_service):
         assert buckets == sorted(buckets)
         assert buckets[-1] == after["fashion_stage_seconds_count", "tiny", "1.0", stage] > 0
     assert after["fashion_model_info", "tiny", "1.0", "vector"] == 1
+
+
+def test_the_busy_seconds_of_workers_grow_with_requests_only(tiny_service):
+    url = f"{tiny_service.settings.frontdoor.url}/metrics"
+
+    def busy():
+        return samples(url)["fashion_worker_busy_seconds_total", "tiny", "1.0"]
+
+    def is_steady():
+        before = busy()
+        # The worker counts four times a second.
+        time.sleep(0.6)
+        return busy() == before
+
+    assert wait_until(is_steady, TIMEOUT_S)
+    began, before = time.monotonic(), busy()
+    post(tiny_service, b"[1, 2, 3]", "application/json", 20)
+    assert wait_until(lambda: busy() > before, TIMEOUT_S)
+    assert wait_until(is_steady, TIMEOUT_S)
+    assert busy() - before < time.monotonic() - began
 
 
 def test_the_gateways_answers_are_counted(tiny_service):

@@ -1,9 +1,12 @@
 """handlers.transport.pipeline with a frontend that gathers and sends as TorchServe's ContinuousBatching does."""
 
+import contextlib
 import io
 import logging
 import socket
+import time
 import types
+from typing import Any
 
 import pytest
 import ts
@@ -271,6 +274,27 @@ def test_a_failure_ends_all_requests_in_work():
     serve(frontend, Pipeline(ScriptedLock()), [503])
     assert frontend.failed == [f"r{place}" for place in range(8)]
     assert frontend.answers.keys() == {"later"}
+
+
+def test_a_worker_is_busy_unless_it_waits_for_a_message():
+    class SlowFrontend(Frontend):
+        def recv(self, size, flags=0):
+            time.sleep(0.05)
+            return super().recv(size, flags)
+
+    frontend: Any
+    frontend, pipeline_ = SlowFrontend([{name: request_of(name)} for name in "abc"]), Pipeline()
+    began = time.monotonic()
+    messages = 0
+    with contextlib.suppress(DoneError):
+        while True:
+            _, message = pipeline_.retrieve_msg(frontend)
+            time.sleep(0.03)
+            messages += 1
+            bodies = [body["body"] for body in message.inputs]
+            frontend.sendall(pipeline_.create_predict_response(bodies, message.ids, "", 200, context_of(message)))
+    assert messages == 3
+    assert 3 * 0.03 <= pipeline_.busy_seconds() <= time.monotonic() - began - 3 * 0.05
 
 
 @pytest.fixture

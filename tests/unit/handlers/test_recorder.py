@@ -144,6 +144,23 @@ def test_the_recorder_flushes_by_itself(served):
     assert wait_until(lambda: count()["fashion_requests_total", "raw", "200"] == 1, 10)
 
 
+def test_counts_the_seconds_in_which_a_worker_is_busy(tmp_path):
+    seconds = iter([1.5, 1.5, 4.0])
+    counter = recorder.Recorder(tmp_path, VECTOR, seconds.__next__)
+
+    def counted():
+        counter.flush()
+        (busy,) = (family for family in workers.read(tmp_path) if family.name == "fashion_worker_busy_seconds")
+        return [sample.value for sample in busy.samples if sample.name.endswith("_total")]
+
+    assert [counted(), counted(), counted()] == [[1.5], [1.5], [4.0]]
+
+
+def test_a_worker_that_cannot_measure_it_has_no_counter_of_busy_seconds(tmp_path):
+    recorder.Recorder(tmp_path, VECTOR).flush()
+    assert "fashion_worker_busy_seconds" not in {family.name for family in workers.read(tmp_path)}
+
+
 def test_without_a_folder_there_is_no_recorder(monkeypatch):
     monkeypatch.delenv(recorder.VARIABLE, raising=False)
     assert recorder.open_recorder(VECTOR) is None
