@@ -30,7 +30,7 @@ from handlers.inputs import compression, decoding, images, open_inference, optio
 from handlers.inputs.decoding import Decoded
 from handlers.inputs.options import Options
 from handlers.inputs.requests import Request
-from handlers.metrics import recorder
+from handlers.metrics import recorder, traces
 from handlers.outputs import encoding, ood
 from handlers.outputs import open_inference as inference_response
 from handlers.transport import pipeline
@@ -131,6 +131,7 @@ class Classifier:
         continuous = (context.model_yaml_config or {}).get("continuousBatching") is True
         installed = pipeline.install(folder if continuous else None)
         self._recorder = recorder.open_recorder(self._signature, installed.busy_seconds if installed else None)
+        self._traces = traces.open_writer(self._signature)
         # The frontend parses every line that a worker logs, so don't log one for each request.
         logging.getLogger().setLevel(logging.WARNING)
         logging.getLogger("ts").setLevel(logging.WARNING)
@@ -140,11 +141,14 @@ class Classifier:
     def handle(self, data: Sequence[Mapping[str, Any]], context: Context) -> list[bytes]:
         """Return one body per request of a batch, and set their statuses and headers in ``context``."""
         batch = self._batch = recorder.Batch()
+        start = time.time() if self._traces else 0.0
         answers = self._fast_path(data, context, batch) if type(data) is Bodies else None
         if answers is None:
             answers = self._slow_path(data, context, batch)
         if self._recorder:
             self._recorder.add(batch)
+        if self._traces:
+            self._traces.write(context, batch, start)
         return answers
 
     def _fast_path(self, data: Bodies, context: Context, batch: recorder.Batch) -> list[bytes] | None:

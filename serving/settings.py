@@ -25,10 +25,13 @@ HOST = "127.0.0.1"
 _PUBLIC = ("gateway", "grpc", "gateway_status")
 # The workers write their counter files there; handlers/metrics/recorder.py has the same name.
 COUNTS_VARIABLE = "FASHION_COUNTS_DIR"
+# The workers write their part of traces there; handlers/metrics/traces.py has the same name.
+TRACES_VARIABLE = "FASHION_TRACES_FILE"
 # FASHION_LOG_DIR in a container, whose engine keeps the output.
 STDOUT = Path("/dev/stdout")
 # As a browser sends it: without a path.
 _ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+_URL = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:]+\])(:[0-9]{1,5})?(/[!-~]*)?")
 
 
 def _number(convert: Callable[[str], float], least: float, most: float = sys.float_info.max) -> Callable[[str], float]:
@@ -59,6 +62,12 @@ def _origins(text: str) -> tuple[str, ...]:
     return origins
 
 
+def _url(text: str) -> str:
+    if not _URL.fullmatch(text):
+        raise ValueError
+    return text.rstrip("/")
+
+
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """The type of a setting.
@@ -82,6 +91,8 @@ HOST_NAME = Kind(_host, "a host name or an IP address")
 NGINX = Kind(lambda text: text if text in ("system", "wheel") else str(_path(text)), "system, wheel, or a path")
 SWITCH = Kind({"0": False, "1": True}.__getitem__, "1 for yes or 0 for no")
 DEVICE = Kind({"cpu": "cpu", "gpu": "gpu"}.__getitem__, "cpu or gpu")
+URL = Kind(_url, "a URL such as http://127.0.0.1:4318")
+RATIO = Kind(_number(float, 0, 1), "a number from 0 to 1")
 WIRE = Kind({"torchserve": "torchserve"}.__getitem__, "torchserve")
 
 
@@ -210,6 +221,12 @@ class Settings:
     wire: str | None = _option(
         "FASHION_WIRE", WIRE, None, "torchserve: workers use TorchServe's protocol code", "their own"
     )
+    otlp_endpoint: str | None = _option(
+        "FASHION_OTLP_ENDPOINT", URL, None, "OpenTelemetry collector for traces, OTLP over HTTP", "none, no traces"
+    )
+    trace_ratio: float = _option(
+        "FASHION_TRACE_RATIO", RATIO, 0.01, "share of requests to trace, 0 to 1, where the caller does not decide"
+    )
     start_timeout: float = _option("FASHION_START_TIMEOUT", TIME, 120.0, "seconds until a new process must be ready")
     # Longer than a garbage collection or an overload keeps a process from answering.
     hang_timeout: float = _option("FASHION_HANG_TIMEOUT", TIME, 20.0, "seconds a process may hang before it is killed")
@@ -226,6 +243,11 @@ class Settings:
     def counts(self) -> Path:
         """Folder of the workers' counter files."""
         return self.run / "counts"
+
+    @property
+    def traces(self) -> Path:
+        """File to which nginx and the workers write what the front door makes traces of."""
+        return self.run / "traces.log"
 
     @property
     def key_file(self) -> Path:

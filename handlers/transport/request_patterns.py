@@ -18,6 +18,10 @@ from ts.context import RequestProcessor
 # Headers that differ per request. They don't affect the answer (the id appears in error bodies).
 VARYING_HEADERS = frozenset(("content-length", "x-request-id"))
 
+# Headers of sampled requests only: W3C Trace Context's, and the time at which the request was passed to TorchServe, as
+# "t=" and seconds since 1970. They don't affect the answer either.
+TRACE_HEADER, START_HEADER = "traceparent", "X-Request-Start"
+
 # The -1 that ends a list. Numbers are read as unsigned, so that no length moves the reader backwards.
 LIST_END = 0xFFFFFFFF
 unpack_number = struct.Struct(">I").unpack_from
@@ -26,6 +30,19 @@ _PACKED_END = _pack_number(LIST_END)
 
 # The values of a request's varying headers (bytes or bytearray), then the value of its parameter (a bytearray).
 Fields = Sequence[Any]
+
+
+class TracedFields(list[Any]):
+    """The ``Fields`` of a sampled request, which matches a pattern except for its trace headers.
+
+    Args:
+        fields: of the request.
+        headers: its trace headers.
+    """
+
+    def __init__(self, fields: Fields, headers: Mapping[str, str]) -> None:
+        super().__init__(fields)
+        self.headers = headers
 
 
 class Pattern:
@@ -80,7 +97,8 @@ class Pattern:
     def properties_of(self, fields: Fields) -> dict[str, Any]:
         """The headers of the request with these fields, and its parameter's content type."""
         varying = zip(self._headers, fields, strict=False)
-        return {**self.properties, **{name: value.decode() for name, value in varying}}
+        trace = fields.headers if type(fields) is TracedFields else {}
+        return {**self.properties, **{name: value.decode() for name, value in varying}, **trace}
 
 
 @functools.lru_cache(maxsize=16)
@@ -134,6 +152,11 @@ class Processors(_PerRequest):
     """
 
     headers: dict[str, str] | None = None
+
+    def traces(self) -> list[tuple[str, str]]:
+        """The values of ``TRACE_HEADER`` and ``START_HEADER`` of each sampled request."""
+        traced = [fields.headers for fields in self._fields if type(fields) is TracedFields]
+        return [(headers[TRACE_HEADER], headers.get(START_HEADER, "")) for headers in traced]
 
     def _make(self, fields: Fields) -> RequestProcessor:
         return RequestProcessor(self.pattern.properties_of(fields))

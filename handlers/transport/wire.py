@@ -26,7 +26,17 @@ from typing import Any, NamedTuple
 from ts.context import RequestProcessor
 from ts.protocol import otf_message_handler as upstream
 
-from handlers.transport.request_patterns import LIST_END, VARYING_HEADERS, Bodies, Pattern, Processors, unpack_number
+from handlers.transport.request_patterns import (
+    LIST_END,
+    START_HEADER,
+    TRACE_HEADER,
+    VARYING_HEADERS,
+    Bodies,
+    Pattern,
+    Processors,
+    TracedFields,
+    unpack_number,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -195,8 +205,8 @@ class Reader:
                             at += length
                     self._length = length
                 else:
-                    content, end = self._parse_request(data, end)
-                    requests.append(WireRequest(id_, end - at, None, content))
+                    matched, content, end = self._parse_request(data, end)
+                    requests.append(WireRequest(id_, end - at, matched, content))
                     pattern = self._pattern
                     at = end
                 self._position = at
@@ -206,10 +216,12 @@ class Reader:
             # The buffer ends within a request. Parse it from its start again when more has arrived.
             return False
 
-    def _parse_request(self, data: bytearray, at: int) -> tuple[tuple[RequestProcessor, dict[str, Any]], int]:
-        """The content and the end of the request whose headers start at ``at``; makes a pattern of it."""
-        headers, varying, end = _parse_headers(data, at)
-        parameters, properties, end = self._parse_parameters(data, end)
+    def _parse_request(self, data: bytearray, at: int) -> tuple[Pattern | None, Any, int]:
+        """The pattern, content and end of the request whose headers start at ``at``; may make the reader's pattern."""
+        headers, varying, headers_end = _parse_headers(data, at)
+        parameters, properties, end = self._parse_parameters(data, headers_end)
+        if TRACE_HEADER in headers and (fields := self._match_without_trace(headers, data[headers_end:end])):
+            return self._pattern, fields, end
         properties.update(headers)
         if len(parameters) == 1 and not self._decodes:
             ((parameter, value),) = parameters.items()
@@ -218,7 +230,26 @@ class Reader:
             stops = [*(start for _, start, _ in varying), end - 4 - len(value)]
             pieces = [bytes(data[start : stop - 4]) for start, stop in zip(starts, stops, strict=True)]
             self._pattern = Pattern(pieces, [name for name, _, _ in varying], parameter, dict(properties))
-        return (RequestProcessor(properties), parameters), end
+        return None, (RequestProcessor(properties), parameters), end
+
+    def _match_without_trace(self, headers: Mapping[str, str], rest: bytearray) -> TracedFields | None:
+        """The fields of a sampled request, if requests with its other headers match the pattern.
+
+        One sampled request would otherwise separate its batch from the pattern of all other requests.
+
+        Args:
+            headers: of the request.
+            rest: its bytes after them.
+        """
+        trace = {name: headers[name] for name in (TRACE_HEADER, START_HEADER) if name in headers}
+        others = b"".join(_pack_text(name) + _pack_text(headers[name]) for name in headers if name not in trace)
+        data = bytearray(others + _END) + rest
+        match = self._pattern.read(data, 0)
+        if not match:
+            # Make a pattern.
+            self._parse_request(data, 0)
+            match = self._pattern.read(data, 0)
+        return TracedFields(match[0], trace) if match else None
 
     def _parse_parameters(self, data: bytearray, at: int) -> tuple[dict[str, Any], dict[str, Any], int]:
         values: dict[str, Any] = {}
@@ -360,12 +391,12 @@ def _head(processor: Any) -> tuple[Mapping[str, str], int | None, str | None]:
 
 def _pack_head(headers: Mapping[str, str], status: int | None, phrase: str | None) -> bytes:
     """The bytes between an answer's id and its body."""
-
-    def pack_text(value: str | None) -> bytes:
-        encoded = (value or "").encode()
-        return _pack_number(len(encoded)) + encoded
-
-    content_type = pack_text(headers.get("content-type"))
-    pairs = b"".join(pack_text(name) + pack_text(value) for name, value in headers.items())
+    content_type = _pack_text(headers.get("content-type"))
+    pairs = b"".join(_pack_text(name) + _pack_text(value) for name, value in headers.items())
     packed_status = _pack_number(200 if status is None else status)
-    return content_type + packed_status + pack_text(phrase) + _pack_number(len(headers)) + pairs
+    return content_type + packed_status + _pack_text(phrase) + _pack_number(len(headers)) + pairs
+
+
+def _pack_text(value: str | None) -> bytes:
+    encoded = (value or "").encode()
+    return _pack_number(len(encoded)) + encoded

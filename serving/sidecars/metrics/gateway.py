@@ -3,8 +3,7 @@
     503 0.012        status, seconds from the request's first byte to the answer's last
 
 nginx itself counts requests and connections, but neither statuses nor times. Every few seconds the lines are counted
-and the file is truncated, so that it stays small. A line that nginx writes between the last read and the truncation is
-lost. That is rare, because nginx writes at most once a second and the gap takes microseconds.
+and removed.
 """
 
 from __future__ import annotations
@@ -19,11 +18,12 @@ from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
+from serving.sidecars.line_file import LineFile
+
 logger = logging.getLogger(__name__)
 
 # At 20,000 requests per second, the file reaches 2 MB in this time.
 _COUNT_INTERVAL_S = 10.0
-_READ_BYTES = 1 << 20
 
 # Exported from the start with 0, because Prometheus computes no increase for the first value of a series.
 _STATUSES = ("200", "400", "401", "403", "404", "406", "413", "415", "422", "429", "500", "503", "504")
@@ -39,11 +39,9 @@ class GatewayAnswers:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._file = LineFile(path)
         # run() and a scrape count in threads of their own.
         self._lock = threading.RLock()
-        self._position = 0
-        self._partial_line = b""
-        self._truncation_failed = False
         self._statuses = collections.Counter(dict.fromkeys(_STATUSES, 0))
         self._buckets = [0] * (len(_BOUNDS) + 1)
         self._seconds = 0.0
@@ -55,23 +53,10 @@ class GatewayAnswers:
             await asyncio.sleep(_COUNT_INTERVAL_S)
 
     def count(self) -> None:
-        """Count the lines since the last call, and truncate the file."""
+        """Count the lines since the last call, and remove them."""
         with self._lock:
-            try:
-                with self._path.open("rb") as file:
-                    if file.seek(0, 2) < self._position:
-                        # Another process truncated the file.
-                        self._position = 0
-                    file.seek(self._position)
-                    while piece := file.read(_READ_BYTES):
-                        self._position += len(piece)
-                        self._add(piece)
-            except FileNotFoundError:
-                return
-            except OSError as error:
-                logger.warning("%s cannot be read, so answers are not counted: %s", self._path, error)
-                return
-            self._truncate()
+            for lines in self._file.read():
+                self._add(lines)
 
     def metrics(self) -> list[Metric]:
         """The metrics of all answers so far."""
@@ -86,8 +71,7 @@ class GatewayAnswers:
             text = "Seconds that callers waited for these answers."
             return [requests, HistogramMetricFamily("fashion_gateway_seconds", text, buckets, self._seconds)]
 
-    def _add(self, piece: bytes) -> None:
-        *lines, self._partial_line = (self._partial_line + piece).split(b"\n")
+    def _add(self, lines: list[bytes]) -> None:
         # Many lines are equal.
         for line, count in collections.Counter(lines).items():
             status, _, duration = line.partition(b" ")
@@ -99,15 +83,3 @@ class GatewayAnswers:
             self._statuses[status.decode("ascii", "replace")] += count
             self._buckets[bisect.bisect_left(_BOUNDS, seconds)] += count
             self._seconds += seconds * count
-
-    def _truncate(self) -> None:
-        if not self._position:
-            return
-        try:
-            with self._path.open("rb+") as file:
-                file.truncate(0)
-            self._position = 0
-        except OSError as error:
-            if not self._truncation_failed:
-                logger.warning("%s cannot be truncated and will grow: %s", self._path, error)
-            self._truncation_failed = True

@@ -3,6 +3,7 @@
     workers' files (workers.py)       requests, stages, decisions
     TorchServe's management API       workers, queues
     nginx's lines (gateway.py)        statuses and durations of the gateway's answers
+    traces.py                         spans of traces, sent and lost
     nginx's status page               whether nginx answers; connections and requests, if it has stub_status
 
 TorchServe's frontend has its own metrics, on its metrics port. A source that does not answer in time is left out, and
@@ -18,6 +19,7 @@ import operator
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
 from aiohttp import web
@@ -30,6 +32,9 @@ from serving.sidecars.metrics import workers
 from serving.sidecars.metrics.gateway import GatewayAnswers
 from serving.sidecars.torchserve import Upstream
 from serving.torchserve.management import Management, Model
+
+if TYPE_CHECKING:
+    from serving.sidecars.traces import Traces
 
 # Half of the 10 s after which Prometheus ends a scrape by default: the sources answer in parallel.
 _SOURCE_TIMEOUT_S = 5.0
@@ -67,6 +72,7 @@ class MetricsPage:
         counts: the folder of the workers' files.
         answers: the counts of nginx's answers.
         status_url: nginx's status page.
+        traces: the sender of traces, if there is one.
     """
 
     session: aiohttp.ClientSession
@@ -74,6 +80,7 @@ class MetricsPage:
     counts: Path
     answers: GatewayAnswers
     status_url: str
+    traces: Traces | None = None
 
     async def answer(self, request: web.Request) -> web.Response:
         """Answer ``GET /metrics`` in the newest format that the caller accepts."""
@@ -92,7 +99,8 @@ class MetricsPage:
             for metric in counted:
                 if metric.type == "gauge":
                     metric.samples = [sample for sample in metric.samples if version(sample.labels) in served]
-        return [*counted, *torchserve_metrics(models), *answers, *nginx_metrics(status)]
+        traces = self.traces.metrics() if self.traces else []
+        return [*counted, *torchserve_metrics(models), *answers, *nginx_metrics(status), *traces]
 
     async def _models(self) -> list[Model] | None:
         try:

@@ -94,6 +94,19 @@ def test_the_gateway_alone_listens_on_the_chosen_address(base, tmp_path, listen,
     assert "server 127.0.0.1:8002 max_fails=0;" in written
 
 
+@pytest.mark.parametrize(
+    ("ratio", "shares"),
+    [(0.0, "{ * 00; }"), (0.00001, "{ * 00; }"), (0.015, "{ 1.50% 01; * 00; }"), (1.0, "{ 100.00% 01; * 00; }")],
+)
+def test_traces_are_included_if_there_is_a_collector(base, tmp_path, ratio, shares):
+    assert not re.search(r"include trace|traceparent \$own", write(base, tmp_path))
+    traced = dataclasses.replace(base, otlp_endpoint="http://127.0.0.1:4318", trace_ratio=ratio)
+    written = write(traced, tmp_path)
+    assert f"split_clients $request_id $random_flags {shares}" in written
+    assert written.count("include traced_server.conf;") == 2
+    assert f'access_log "{base.traces}" trace' in written
+
+
 def test_keys_are_included_and_not_copied(base, tmp_path):
     path = key_file(tmp_path, f"# callers\n\n{KEY} alice;\n  {KEY[::-1]}\tbob.2;\n")
     written = write(dataclasses.replace(base, api_keys=path), tmp_path)

@@ -103,6 +103,13 @@ def test_variables_that_would_change_the_service_are_dropped(base, tmp_path):
     assert variables == {"PATH": "/bin", "HOME": "/home/me", "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
 
 
+def test_workers_write_traces_only_for_a_collector(base, tmp_path):
+    inherited = {settings.TRACES_VARIABLE: "/elsewhere"}
+    assert settings.TRACES_VARIABLE not in jvm.environment(base, tmp_path, inherited)
+    traced = dataclasses.replace(base, otlp_endpoint="http://127.0.0.1:4318")
+    assert jvm.environment(traced, tmp_path, inherited)[settings.TRACES_VARIABLE] == str(base.traces)
+
+
 def test_workers_seldom_collect_garbage(base, tmp_path):
     command = [sys.executable, "-c", "import gc; print(gc.get_threshold()[0])"]
     result = subprocess.run(command, env=jvm.environment(base, tmp_path), capture_output=True, text=True, check=True)

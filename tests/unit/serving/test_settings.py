@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from handlers import limits
-from handlers.metrics import recorder
+from handlers.metrics import recorder, traces
+from handlers.transport import request_patterns
 from serving import settings
 from serving.errors import SettingError
 from serving.settings import ROOT
+from serving.sidecars import torchserve
 from serving.torchserve import jvm
 
 
@@ -48,6 +50,13 @@ def test_defaults_are_those_of_config_properties():
 def test_handlers_and_settings_name_the_same_counter_folder(tmp_path):
     assert settings.COUNTS_VARIABLE == recorder.VARIABLE
     assert settings.read({"FASHION_RUN_DIR": str(tmp_path)}).counts == tmp_path / "counts"
+
+
+def test_handlers_and_serving_name_the_same_traces(tmp_path):
+    assert settings.TRACES_VARIABLE == traces.VARIABLE
+    assert settings.read({"FASHION_RUN_DIR": str(tmp_path)}).traces == tmp_path / "traces.log"
+    assert request_patterns.TRACE_HEADER == torchserve.TRACE_HEADER
+    assert request_patterns.START_HEADER == torchserve.START_HEADER
 
 
 def test_config_properties_has_the_handlers_limit_of_a_request():
@@ -142,6 +151,10 @@ def test_relative_folder_starts_at_the_working_directory(monkeypatch, tmp_path):
         ("FASHION_DRAIN_DELAY", "-1"),
         ("FASHION_FORK", "no"),
         ("FASHION_WIRE", "own"),
+        ("FASHION_OTLP_ENDPOINT", "127.0.0.1:4318"),
+        ("FASHION_OTLP_ENDPOINT", "http://a b"),
+        ("FASHION_TRACE_RATIO", "1.1"),
+        ("FASHION_TRACE_RATIO", "1 %"),
         ("FASHION_LISTEN", "[::1]"),
         ("FASHION_LISTEN", "a b"),
         ("FASHION_LISTEN", "host:8000"),
