@@ -130,7 +130,12 @@ class Classifier:
         self._warm_up()
         continuous = (context.model_yaml_config or {}).get("continuousBatching") is True
         installed = pipeline.install(folder if continuous else None)
-        self._recorder = recorder.open_recorder(self._signature, installed.busy_seconds if installed else None)
+        self._recorder = recorder.open_recorder(
+            self._signature,
+            installed.busy_seconds if installed else None,
+            # The registration without batches has another name (serving/torchserve/management.py).
+            batched=context.model_name == self._signature.model,
+        )
         self._traces = traces.open_writer(self._signature)
         # The frontend parses every line that a worker logs, so don't log one for each request.
         logging.getLogger().setLevel(logging.WARNING)

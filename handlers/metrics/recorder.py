@@ -82,7 +82,7 @@ def families(signature: Signature, measures_busy: bool = False) -> tuple[Family,
     """
     return (
         *_common_families(signature),
-        *([_BUSY_FAMILY] * measures_busy),
+        *(_WORKER_FAMILIES if measures_busy else ()),
         *(_OOD_FAMILIES if signature.ood_threshold is not None else ()),
     )
 
@@ -152,8 +152,17 @@ def _family(
     return Family(name, type_, text, tuple(labels), tuple(itertools.product(*labels.values())), bounds)
 
 
-_BUSY_FAMILY = _family(
-    "fashion_worker_busy_seconds_total", "counter", "Seconds in which workers did not wait for the frontend."
+# Each worker counts in one of the two rows. The model's worker without batches has requests to itself, so its share of
+# busy time says nothing about the queue.
+_BATCHED = ("true", "false")
+_WORKER_FAMILIES = (
+    _family(
+        "fashion_worker_busy_seconds_total",
+        "counter",
+        "Seconds in which workers did not wait for the frontend.",
+        batched=_BATCHED,
+    ),
+    _family("fashion_worker_seconds_total", "counter", "Seconds in which workers were loaded.", batched=_BATCHED),
 )
 _OOD_FAMILIES = (
     _family("fashion_ood", "histogram", "Out-of-distribution score of the examples that have one.", _OOD_BOUNDS),
@@ -212,16 +221,25 @@ class Recorder:
         folder: of the counter files; created if missing.
         signature: of the model that the worker serves.
         busy_seconds: returns for how long the worker was busy so far, if it measures that.
+        batched: whether TorchServe makes batches for this worker.
 
     Raises:
         OSError: the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path, signature: Signature, busy_seconds: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        signature: Signature,
+        busy_seconds: Callable[[], float] | None = None,
+        batched: bool = True,
+    ) -> None:
         metrics = families(signature, busy_seconds is not None)
         self._counts = counter_file.claim(folder, signature.model, signature.version, metrics)
         self._busy_seconds = busy_seconds
-        self._counted_busy_seconds = 0.0
+        self._row = _BATCHED.index("true" if batched else "false")
+        # When the busy seconds so far and the seconds in all were counted last.
+        self._counted_busy_seconds, self._counted_at = 0.0, time.monotonic()
         self._activation = signature.output.activation
         self._ood_threshold = 1.0 if signature.ood_threshold is None else signature.ood_threshold
         self._counts["fashion_model_info"][:] = 1
@@ -244,9 +262,11 @@ class Recorder:
     def flush(self) -> None:
         """Add the batches and the busy time since the last flush to the numbers in the file."""
         if self._busy_seconds:
-            busy = self._busy_seconds()
-            self._counts[_BUSY_FAMILY.name] += busy - self._counted_busy_seconds
-            self._counted_busy_seconds = busy
+            now = (self._busy_seconds(), time.monotonic())
+            before = (self._counted_busy_seconds, self._counted_at)
+            for family, value, last in zip(_WORKER_FAMILIES, now, before, strict=True):
+                self._counts[family.name][self._row] += value - last
+            self._counted_busy_seconds, self._counted_at = now
         batches = [self._batches.popleft() for _ in range(len(self._batches))]
         if not batches:
             return
@@ -299,17 +319,19 @@ class Recorder:
         _observe(self._counts["fashion_confidence"][0], _CONFIDENCE_BOUNDS, confidence)
 
 
-def open_recorder(signature: Signature, busy_seconds: Callable[[], float] | None = None) -> Recorder | None:
+def open_recorder(
+    signature: Signature, busy_seconds: Callable[[], float] | None = None, batched: bool = True
+) -> Recorder | None:
     """Start a recorder in the folder from the environment; ``None`` without a folder, or if it cannot be used.
 
     Args:
-        signature, busy_seconds: as for ``Recorder``.
+        signature, busy_seconds, batched: as for ``Recorder``.
     """
     folder = os.environ.get(VARIABLE)
     if not folder:
         return None
     try:
-        recorder = Recorder(Path(folder), signature, busy_seconds)
+        recorder = Recorder(Path(folder), signature, busy_seconds, batched)
     except OSError as error:
         logger.warning("This worker's requests are not counted: cannot use %s=%s: %s", VARIABLE, folder, error)
         return None

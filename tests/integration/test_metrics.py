@@ -69,7 +69,7 @@ def test_the_busy_seconds_of_workers_grow_with_requests_only(tiny_service):
     url = f"{tiny_service.settings.frontdoor.url}/metrics"
 
     def busy():
-        return samples(url)["fashion_worker_busy_seconds_total", "tiny", "1.0"]
+        return samples(url)["fashion_worker_busy_seconds_total", "tiny", "1.0", "true"]
 
     def is_steady():
         before = busy()

@@ -127,13 +127,18 @@ def lose_worker(place: Place, model: str) -> None:
 
     pid = worker()["pid"]
     os.kill(pid, signal.SIGSTOP)
-    # The first request reaches the stopped worker, and the second waits in the queue. Both bypass the gateway, which
-    # would retry them.
-    senders = [threading.Thread(target=_predict, args=(place, model)) for _ in range(2)]
-    for thread in senders:
-        thread.start()
+    # The first requests reach the stopped worker, in one batch, and a later one waits in the queue. They bypass the
+    # gateway, which would retry them.
+    senders: list[threading.Thread] = []
+
+    def one_waits() -> bool:
+        senders.append(threading.Thread(target=_predict, args=(place, model)))
+        senders[-1].start()
+        return bool(description()["jobQueueStatus"]["pendingRequests"] > 0)
+
     try:
-        assert wait_until(lambda: description()["jobQueueStatus"]["pendingRequests"] > 0, TIMEOUT)
+        # Less than the time after which TorchServe replaces the worker.
+        assert wait_until(one_waits, 10)
     finally:
         os.kill(pid, signal.SIGKILL)
         for thread in senders:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -144,16 +145,27 @@ def test_the_recorder_flushes_by_itself(served):
     assert wait_until(lambda: count()["fashion_requests_total", "raw", "200"] == 1, 10)
 
 
-def test_counts_the_seconds_in_which_a_worker_is_busy(tmp_path):
+@pytest.mark.parametrize(("batched", "row"), [(True, 0), (False, 1)])
+def test_counts_the_seconds_in_which_a_worker_is_busy(tmp_path, batched, row):
+    began = time.monotonic()
     seconds = iter([1.5, 1.5, 4.0])
-    counter = recorder.Recorder(tmp_path, VECTOR, seconds.__next__)
+    counter = recorder.Recorder(tmp_path, VECTOR, seconds.__next__, batched)
 
-    def counted():
+    def counted(name):
+        (family,) = (family for family in workers.read(tmp_path) if family.name == name)
+        values = [sample.value for sample in family.samples if sample.name.endswith("_total")]
+        assert values[1 - row] == 0
+        return values[row]
+
+    busy, loaded = [], []
+    for _ in range(3):
+        time.sleep(0.01)
         counter.flush()
-        (busy,) = (family for family in workers.read(tmp_path) if family.name == "fashion_worker_busy_seconds")
-        return [sample.value for sample in busy.samples if sample.name.endswith("_total")]
-
-    assert [counted(), counted(), counted()] == [[1.5], [1.5], [4.0]]
+        busy.append(counted("fashion_worker_busy_seconds"))
+        loaded.append(counted("fashion_worker_seconds"))
+    assert busy == [1.5, 1.5, 4.0]
+    assert loaded == sorted(loaded)
+    assert 0.03 <= loaded[-1] <= time.monotonic() - began
 
 
 def test_a_worker_that_cannot_measure_it_has_no_counter_of_busy_seconds(tmp_path):
