@@ -184,17 +184,14 @@ def _tls(folder: Path) -> str:
 
 
 def _traces(settings: Settings) -> dict[str, str]:
-    """The values for ``nginx/traces.conf.template`` and for the places that use it; without traces these are empty."""
-    uses = {
-        "INCLUDE_TRACES": "include traces.conf;",
-        "INCLUDE_TRACED_SERVER": "include traced_server.conf;",
-        "SET_TRACEPARENT": "proxy_set_header traceparent $own_traceparent;",
-        "SET_GRPC_TRACEPARENT": "grpc_set_header traceparent $own_traceparent;",
-    }
+    """The values for ``nginx/traces.conf.template`` and for the places that use it."""
+    traced = settings.otlp_endpoint is not None
     # Of split_clients, which takes hundredths of a percent but not 0.
     share = f"{100 * settings.trace_ratio:.2f}%"
     return {
-        **(uses if settings.otlp_endpoint else dict.fromkeys(uses, "")),
+        "INCLUDE_TRACES": "include traces.conf;" if traced else "",
+        "INCLUDE_TRACED_SERVER": "include traced_server.conf;" if traced else "",
+        "OWN_TRACEPARENT": "$own_traceparent" if traced else '""',
         "TRACE_SHARES": ("" if share == "0.00%" else f"{share} 01; ") + "* 00;",
         "TRACES": _checked_path(settings.traces),
     }

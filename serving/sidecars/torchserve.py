@@ -39,9 +39,6 @@ class Upstream:
     Args:
         session: reuses connections; its creator closes it.
         settings: of the service.
-
-    Attributes:
-        traced: whether the service sends traces.
     """
 
     def __init__(self, session: aiohttp.ClientSession, settings: Settings) -> None:
@@ -50,7 +47,6 @@ class Upstream:
         self._management = management.of_service(settings)
         self._headers = tokens.headers(settings, "inference")
         self._unbatched: set[str] = set()
-        self.traced = settings.otlp_endpoint is not None
 
     async def live(self) -> bool:
         """Whether the frontend answers."""
@@ -137,7 +133,7 @@ class Upstream:
         body: bytes,
         json_length: int,
         timeout: float | None,
-        traceparent: str = "",
+        traceparent: str,
     ) -> tuple[bytes, int]:
         """Send a binary inference request.
 
@@ -147,7 +143,7 @@ class Upstream:
             body: JSON followed by the tensors.
             json_length: number of bytes of JSON at its start.
             timeout: seconds to wait for the answer.
-            traceparent: W3C's header of a sampled request.
+            traceparent: W3C's header of a sampled request; empty for others.
 
         Returns:
             The answer's body, and the number of bytes of JSON at its start.

@@ -112,7 +112,8 @@ class Traces:
 
     def _spans(self, line: bytes) -> Iterator[ReadableSpan]:
         try:
-            content = orjson.loads(line)
+            # A caller's query string may have any bytes.
+            content = orjson.loads(line.decode(errors="replace"))
             yield from self._batch(content) if "requests" in content else self._gateway(content)
         except (ValueError, KeyError, TypeError) as error:
             logger.warning("A line about traces is skipped: %s: %r", error, line[:80])

@@ -252,7 +252,7 @@ def test_a_collector_that_takes_nothing_costs_a_counted_loss(traced, receiver):
     spans_of(receiver, trace, *traces.STAGES)
     assert wait_until(lambda: counts(traced)["sent"] >= before["sent"] + len(traces.STAGES), TIMEOUT_S)
     assert bytes.fromhex(lost) not in receiver.traces()
-    assert not traced.settings.traces.stat().st_size
+    assert wait_until(lambda: traced.settings.traces.stat().st_size == 0, TIMEOUT_S)
     log = (traced.settings.logs / "frontdoor.log").read_text()
     assert f"{receiver.url} takes no spans" in log
     assert "Traceback" not in log

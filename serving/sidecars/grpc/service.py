@@ -151,7 +151,7 @@ class Service:
                 body,
                 json_length,
                 context.time_remaining(),
-                traceparent=_traceparent(context) if self._upstream.traced else "",
+                _traceparent(context),
             )
             return tensors.from_http(answer, json_length, tensors.is_raw(request))
         finally:
@@ -161,7 +161,7 @@ class Service:
 
 
 def _traceparent(context: Context) -> str:
-    """The gateway's trace context, which it sends for sampled calls only."""
+    """The gateway's trace context, which it sends for sampled calls only; empty for others."""
     return str(dict(context.invocation_metadata() or ()).get(TRACE_HEADER, ""))
 
 

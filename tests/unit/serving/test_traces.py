@@ -113,6 +113,12 @@ def test_lines_that_are_not_understood_are_skipped(path, receiver, caplog):
     assert outcomes(sender) == {"sent": 1, "lost": 0}
 
 
+def test_a_query_of_any_bytes_is_no_reason_to_lose_a_span(path, receiver):
+    path.write_bytes(json.dumps(GATEWAY).encode().replace(b"top_k", b"\xff") + b"\n")
+    Traces(path, receiver.url).send()
+    assert [span.name for span in receiver.spans] == ["gateway"]
+
+
 def test_a_collector_that_is_down_costs_counted_spans(path, caplog, monkeypatch):
     monkeypatch.setattr(traces, "_TIMEOUT_S", 0.5)
     # Nothing listens on a port that is bound only.
