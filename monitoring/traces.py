@@ -38,6 +38,7 @@ class Receiver:
     Attributes:
         url: the endpoint.
         spans: what it has received.
+        resources: the attributes of the senders of the spans, once for each message.
         arrived: notified when more spans have arrived.
         status: of its next answers; with any but 200 the spans are not kept.
     """
