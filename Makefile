@@ -6,6 +6,8 @@ PYTHON ?= python3
 VERSION ?= 1.0
 # One model of the catalog; empty for all.
 MODEL ?=
+# Ed25519 private key that signs the index of model_store/; empty for none.
+SIGN ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,8 +46,8 @@ quantize: $(STAMP) ## write an int8 copy of a trained version as a new version: 
 	@test -n "$(MODEL)" || { echo "error: MODEL is not set; run: make quantize MODEL=fashion_mlp VERSION=1.1"; exit 2; }
 	@$(BIN)/python -m models quantize $(MODEL) --version $(VERSION) --from $(FROM)
 
-archive: $(STAMP) ## pack model_store/<model>.mar, after training missing versions; MODEL= VERSION=
-	@$(BIN)/python -m models archive $(MODEL) --version $(VERSION) --train-missing
+archive: $(STAMP) ## pack model_store/<model>.mar, after training missing versions; MODEL= VERSION= SIGN=key
+	@$(BIN)/python -m models archive $(MODEL) --version $(VERSION) --train-missing $(if $(SIGN),--sign "$(SIGN)")
 
 # onnx, pt2 or triton.
 TARGET ?= onnx
@@ -284,7 +286,7 @@ figures: $(STAMP) ## write the figures of bench/results/ and the settings' defau
 .PHONY: clean distclean
 clean: ## stop the service; remove archives, logs and caches; keep trained models
 	@test ! -x $(BIN)/python || $(BIN)/python -m serving stop 2>/dev/null || true
-	@rm -rf model_store/*.mar model_store/index.json model_store/.index.lock logs run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf model_store/*.mar model_store/index.json model_store/index.json.sig model_store/.index.lock logs run .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove virtual environments, downloaded data and trained models

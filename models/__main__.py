@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from models import artifacts
+from models import artifacts, index_writer
 from models.archiving import archive
 from models.catalog import CATALOG, DEFAULT_VERSION, Entry, get
 from models.errors import ModelsError
@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     packing = command("archive", _archive, "pack a trained version into model_store/", many=True)
     packing.add_argument("--train-missing", action="store_true", help="train a missing version first")
+    packing.add_argument("--sign", type=Path, metavar="FILE", help="sign the index with this Ed25519 private key")
     return parser
 
 
@@ -120,13 +121,17 @@ def _export(entry: Entry, arguments: argparse.Namespace) -> None:
 
 def _archive(entry: Entry, arguments: argparse.Namespace) -> None:
     start = f"{entry.name} {arguments.version}: "
+    # Read first, because training takes minutes.
+    key = index_writer.private_key(arguments.sign) if arguments.sign else None
     if arguments.train_missing and not _is_trained(entry, arguments.version):
         # Packing finishes this line, so that a first run fits on a screen.
         print(_build(entry, arguments.version), end="; ", flush=True)
         start = ""
     path, changed = archive(entry, arguments.version)
+    if key:
+        index_writer.sign(path.parent, key)
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-    print(f"{start}{'packed' if changed else 'unchanged'} → {shown}", flush=True)
+    print(f"{start}{'packed' if changed else 'unchanged'}{', signed' if key else ''} → {shown}", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,8 @@ ModelsError
 ├── DataError           data is missing, damaged or not the published data
 ├── ArtifactError       a trained version is missing, damaged or unsuitable for the command
 ├── ExportError         TorchScript and its network give different answers
-└── ArchiveError        a model is below its floor, incomplete, or refused by torch-model-archiver
+├── ArchiveError        a model is below its floor, incomplete, or refused by torch-model-archiver
+└── SigningError        the private key that signs the index cannot be used
 """
 
 
@@ -31,3 +32,7 @@ class ExportError(ModelsError):
 
 class ArchiveError(ModelsError):
     """A model is below its floor, incomplete, or refused by torch-model-archiver."""
+
+
+class SigningError(ModelsError):
+    """The private key that signs the model store's index cannot be used; the message names the file and the remedy."""

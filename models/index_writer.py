@@ -3,6 +3,7 @@
     {"fashion_mlp.mar": {"model": "fashion_mlp", "version": "1.0", "sha256": "…", "accuracy_floor": 0.895}}
 
 ``serving/store/index.py`` reads it. An archive that is not listed or has another digest is never loaded.
+``index.json.sig`` is the Ed25519 signature of its bytes, if it was signed; ``serving/store/signing.py`` verifies it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from models.errors import SigningError
+
 NAME = "index.json"
+SIGNATURE_NAME = f"{NAME}.sig"
 _LOCK = ".index.lock"
 
 
@@ -63,3 +71,41 @@ def record(store: Path, path: Path, model: str, version: str, accuracy_floor: fl
             index.replace(store / NAME)
         finally:
             index.unlink(missing_ok=True)
+
+
+def private_key(path: Path) -> Ed25519PrivateKey:
+    """The key that signs an index, from a PEM file as ``openssl genpkey -algorithm ed25519`` writes it.
+
+    Raises:
+        SigningError: the file cannot be read, or holds no Ed25519 private key without a password.
+    """
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        raise SigningError(f"{path} cannot be read: {error.strerror or error}") from error
+    # TypeError: the key has a password.
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise SigningError(f"{path} is not a private key in PEM without a password: {error}") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SigningError(f"{path} must hold an Ed25519 key; write one with: openssl genpkey -algorithm ed25519")
+    return key
+
+
+def sign(store: Path, key: Ed25519PrivateKey) -> None:
+    """Write the signature of a store's index.
+
+    Args:
+        store: the model store.
+        key: from ``private_key``.
+
+    Raises:
+        OSError: the index cannot be read, or the signature cannot be written; the old signature is unchanged.
+    """
+    with (store / _LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fresh = store / f".{SIGNATURE_NAME}.new"
+        try:
+            fresh.write_bytes(key.sign((store / NAME).read_bytes()))
+            fresh.replace(store / SIGNATURE_NAME)
+        finally:
+            fresh.unlink(missing_ok=True)

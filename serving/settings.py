@@ -208,6 +208,9 @@ class Settings:
     rate_limit: int | None = _option("FASHION_RATE_LIMIT", RATE, None, "requests per second per client", "no limit")
     tokens: bool = _option("FASHION_TOKENS", SWITCH, False, "1: TorchServe's own APIs require tokens")
     model_store: Path = _option("FASHION_MODEL_STORE", PATH, ROOT / "model_store", "folder of the archives")
+    store_key: Path | None = _option(
+        "FASHION_STORE_KEY", PATH, None, "file of public keys, one of which must verify the index", "none, no signature"
+    )
     run: Path = _option("FASHION_RUN_DIR", PATH, ROOT / "run", "folder of the service's state")
     logs: Path = _option("FASHION_LOG_DIR", PATH, ROOT / "logs", f"folder of the logs; {STDOUT} prints them")
     device_type: str | None = _option(

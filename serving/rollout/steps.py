@@ -186,7 +186,7 @@ class Rollout:
         return before.canary.version
 
     def _entry(self, version: str) -> Listed:
-        for entry in index.read(self._settings.model_store):
+        for entry in index.read(self._settings.model_store, self._settings.store_key):
             if (entry.model, entry.version) == (self._model, version):
                 return entry
         raise RolloutError(

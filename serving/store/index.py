@@ -1,7 +1,7 @@
 """``index.json`` of the model store, the list of its archives with their digests.
 
 ``models/index_writer.py`` writes the file. The service loads only archives that the index lists, and only if their
-digest is right.
+digest is right. So a signature of the index (``signing.py``) covers the archives too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 from serving.errors import ArchiveError
+from serving.store import signing
 
 NAME = "index.json"
 
@@ -34,15 +35,23 @@ class Listed:
     accuracy_floor: float
 
 
-def read(store: Path) -> list[Listed]:
+def read(store: Path, keys: Path | None) -> list[Listed]:
     """All entries of a store's index, sorted by model and version.
 
+    Args:
+        store: the model store.
+        keys: the file of public keys, one of which must verify the index; ``None`` for any index.
+
     Raises:
-        ArchiveError: the index is missing, invalid, or empty, or lists a version twice.
+        ArchiveError: the index is missing, invalid, or empty, lists a version twice, or is not signed by a key.
+        SettingError: the file of keys cannot be used.
     """
     path = store / NAME
     try:
-        raw = json.loads(path.read_text())
+        content = path.read_bytes()
+        if keys:
+            signing.verify(path, content, keys)
+        raw = json.loads(content)
         listed = [
             Listed(store / name, entry["model"], entry["version"], entry["sha256"], float(entry["accuracy_floor"]))
             for name, entry in raw.items()

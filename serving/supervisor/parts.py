@@ -95,10 +95,12 @@ def live_archives(settings: Settings, report: Report) -> list[Archive]:
         The archives, with the default version of each model first.
 
     Raises:
-        ArchiveError: the model store has no archive, or that of a live version is missing or damaged.
+        ArchiveError: the model store has no archive, that of a live version is missing or damaged, or the index is not
+            signed as ``FASHION_STORE_KEY`` requires.
+        SettingError: the file of ``FASHION_STORE_KEY`` cannot be used.
         StateError: ``live.json`` cannot be parsed.
     """
-    listed = index.read(settings.model_store)
+    listed = index.read(settings.model_store, settings.store_key)
     for path in index.unlisted(settings.model_store, listed):
         report(f"{path} is ignored, because {index.NAME} does not list it; make archive lists what it packs")
     _, chosen = live.settle(live.read(settings.run), listed)

@@ -27,7 +27,8 @@ def version_table(settings: Settings, models: Sequence[Model]) -> Table:
     table = Table("model", "version", "", "requests", "workers", "accuracy", "SHA-256")
     try:
         state = live.read(settings.run)
-        listed = {(entry.model, entry.version): entry for entry in index.read(settings.model_store)}
+        entries = index.read(settings.model_store, settings.store_key)
+        listed = {(entry.model, entry.version): entry for entry in entries}
     except ServingError as error:
         table.caption = str(error)
         return table

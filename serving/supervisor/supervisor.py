@@ -119,7 +119,8 @@ class Supervisor:
 
     async def _start(self, ready: Callable[[], None]) -> None:
         _check_ports(self._settings)
-        settled, _ = live.settle(live.read(self._settings.run), index.read(self._settings.model_store))
+        listed = index.read(self._settings.model_store, self._settings.store_key)
+        settled, _ = live.settle(live.read(self._settings.run), listed)
         plan = parts.plan(self._settings, self._scratch)
         self._children = [Child(make, self._settings, self._report, self._write_state) for make in plan]
         workers.clear(self._settings.counts)

@@ -34,15 +34,18 @@ def test_hadolint_finds_nothing():
 
 
 def test_keys_and_certificates_are_secrets_and_empty_by_default():
+    variables = ("FASHION_API_KEYS", "FASHION_CERTIFICATES", "FASHION_STORE_KEY")
+    unset = dict.fromkeys(variables, "")
+
     def secrets(**settings: str) -> dict[str, str]:
         return {name: secret["file"] for name, secret in config("docker-compose.yml", **settings)["secrets"].items()}
 
-    plain = config("docker-compose.yml", FASHION_API_KEYS="", FASHION_CERTIFICATES="")["services"]["fashion-serve"]
-    assert (plain["environment"]["FASHION_API_KEYS"], plain["environment"]["FASHION_CERTIFICATES"]) == ("", "")
-    names = ("api_keys", "gateway.crt", "gateway.key")
-    assert secrets(FASHION_API_KEYS="", FASHION_CERTIFICATES="") == dict.fromkeys(names, "/dev/null")
-    chosen = {"FASHION_API_KEYS": "/k/keys", "FASHION_CERTIFICATES": "./c"}
-    files = ("/k/keys", f"{ROOT}/c/gateway.crt", f"{ROOT}/c/gateway.key")
+    plain = config("docker-compose.yml", **unset)["services"]["fashion-serve"]
+    assert {name: plain["environment"][name] for name in variables} == unset
+    names = ("api_keys", "gateway.crt", "gateway.key", "store_key")
+    assert secrets(**unset) == dict.fromkeys(names, "/dev/null")
+    chosen = {"FASHION_API_KEYS": "/k/keys", "FASHION_CERTIFICATES": "./c", "FASHION_STORE_KEY": "/k/store.pub"}
+    files = ("/k/keys", f"{ROOT}/c/gateway.crt", f"{ROOT}/c/gateway.key", "/k/store.pub")
     assert secrets(**chosen) == dict(zip(names, files, strict=True))
 
 

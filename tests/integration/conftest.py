@@ -37,7 +37,7 @@ def service(tmp_path_factory) -> Iterator[Place]:
 @pytest.fixture(scope="session")
 def served(service) -> list[Archive]:
     """The archives that ``service`` serves."""
-    return [archives.read_listed(entry) for entry in index.read(service.settings.model_store)]
+    return [archives.read_listed(entry) for entry in index.read(service.settings.model_store, None)]
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,6 @@ def test_an_explanation_is_refused_with_the_reason(deployed):
 
 
 def test_the_index_lists_both_versions(deployed):
-    listed = [(entry.model, entry.version) for entry in index.read(deployed.settings.model_store)]
+    listed = [(entry.model, entry.version) for entry in index.read(deployed.settings.model_store, None)]
     assert listed == [(MODEL, "1.0"), (MODEL, "1.1")]
     assert deployed.settings.model_store != MODEL_STORE

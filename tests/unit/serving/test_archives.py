@@ -15,7 +15,7 @@ from tests.support import packing
 
 
 def _read_store(folder):
-    return [archives.read_listed(entry) for entry in index.read(folder)]
+    return [archives.read_listed(entry) for entry in index.read(folder, None)]
 
 
 def test_archive_is_read(tmp_path):
@@ -107,7 +107,7 @@ def test_store_is_what_its_index_lists(tmp_path):
     (tmp_path / "unlisted.mar").write_bytes((tmp_path / "second.mar").read_bytes())
     versions = [(archive.model, archive.version) for archive in _read_store(tmp_path)]
     assert versions == [("first", "1.9"), ("first", "1.10"), ("second", "1.0")]
-    assert index.unlisted(tmp_path, index.read(tmp_path)) == [tmp_path / "unlisted.mar"]
+    assert index.unlisted(tmp_path, index.read(tmp_path, None)) == [tmp_path / "unlisted.mar"]
 
 
 def test_empty_or_missing_store_is_an_error(tmp_path):

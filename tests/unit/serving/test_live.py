@@ -53,7 +53,7 @@ def listed(tmp_path):
     for version in ("1.9", "1.10", "1.0"):
         packing.pack(tmp_path, "tiny", version)
     packing.pack(tmp_path, "other")
-    return index.read(tmp_path)
+    return index.read(tmp_path, None)
 
 
 def _settled(state, listed):

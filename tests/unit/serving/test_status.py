@@ -34,7 +34,7 @@ RUNNING = [_running("1.1", True, True), _running("1.2", True, False), _running("
 
 def test_each_version_has_its_role_share_workers_and_accuracy(settings):
     columns = version_table(settings, RUNNING).columns
-    digests = {entry.version: entry.sha256[:12] for entry in index.read(settings.model_store)}
+    digests = {entry.version: entry.sha256[:12] for entry in index.read(settings.model_store, None)}
     assert list(zip(*(column.cells for column in columns), strict=True)) == [
         ("tiny", "0.9", "", "-", "-", "0.5000", digests["0.9"]),
         ("tiny", "1.0", "previous", "-", "-", "0.9000", digests["1.0"]),
