@@ -20,19 +20,32 @@ help: ## print this list
 # --- set-up -----------------------------------------------------------------------------------------------------------
 
 INSTALL := $(PYTHON) requirements/install.py
-$(STAMP): client/pyproject.toml requirements/install.py requirements/service.txt requirements/models.txt requirements/dev.txt requirements/constraints.txt
+# The files that `make lock` writes list all packages with their hashes, so pip has nothing to resolve. pip takes no hash for
+# a folder; so the client is installed separately, with the setuptools that dev.txt brings.
+LOCKED := --no-deps --require-hashes -r requirements/locked
+$(STAMP): client/pyproject.toml requirements/install.py $(addprefix requirements/locked/,torch.txt cuda.txt service.txt models.txt dev.txt)
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python, or set PYTHON= to another one"; exit 1; }
-	@$(INSTALL) $(VENV) -r requirements/dev.txt -e ./client
+	@$(INSTALL) $(VENV) --torch $(LOCKED)/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e ./client
 	@touch $@
 
 .PHONY: setup
 setup: $(STAMP) ## create the virtual environment with all pinned packages
 
 # Additional packages of some targets, such as requirements/web.txt.
-$(VENV)/.%-installed: requirements/%.txt $(STAMP)
-	@$(INSTALL) $(VENV) -r $<
+$(VENV)/.%-installed: requirements/locked/%.txt $(STAMP)
+	@$(INSTALL) $(VENV) $(LOCKED)/$(<F)
 	@touch $@
-$(VENV)/.lint-installed: requirements/web.txt
+$(VENV)/.lint-installed: requirements/locked/web.txt
+
+# The tools of some targets, each in an environment of its own.
+.venv-%/.installed: requirements/locked/%.txt
+	@$(INSTALL) $(@D) $(LOCKED)/$(<F)
+	@touch $@
+
+.PHONY: lock
+lock: .venv-lock/.installed ## write requirements/locked/ from the pins in requirements/, with the hashes of all packages
+	@PATH="$(CURDIR)/.venv-lock/bin:$$PATH" .venv-lock/bin/python -m requirements.lock
 
 # --- models -----------------------------------------------------------------------------------------------------------
 
@@ -175,10 +188,10 @@ test-fresh: $(STAMP) ## `make serve` on a machine that has only Python: ten minu
 
 # The official clients need an older protobuf than the service, so they have their own environment.
 CONFORMANCE := .venv-conformance
-$(CONFORMANCE)/.installed: requirements/conformance.txt requirements/perf_analyzer.txt requirements/triton.txt $(STAMP)
-	@$(INSTALL) $(CONFORMANCE) -r requirements/conformance.txt
-	@$(INSTALL) $(CONFORMANCE) --upgrade --no-deps --target $(CONFORMANCE)/perf_analyzer -r requirements/perf_analyzer.txt
-	@$(INSTALL) $(CONFORMANCE) --upgrade --no-deps --target $(CONFORMANCE)/triton -r requirements/triton.txt
+$(CONFORMANCE)/.installed: $(addprefix requirements/locked/,conformance.txt perf_analyzer.txt triton.txt) $(STAMP)
+	@$(INSTALL) $(CONFORMANCE) $(LOCKED)/conformance.txt
+	@$(INSTALL) $(CONFORMANCE) --upgrade --target $(CONFORMANCE)/perf_analyzer $(LOCKED)/perf_analyzer.txt
+	@$(INSTALL) $(CONFORMANCE) --upgrade --target $(CONFORMANCE)/triton $(LOCKED)/triton.txt
 	@touch $@
 
 test-conformance: archive $(CONFORMANCE)/.installed $(VENV)/.export-installed ## tests with official Triton, KServe and HTTP clients, perf_analyzer and a Triton server; needs curl and Debian's libb64-0d
@@ -207,14 +220,8 @@ test-monitoring: archive ## tests of alerts and dashboard with a real Prometheus
 test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## tests of the service in a container; needs docker
 	@$(ON_DEVICE) $(PYTEST) tests/containers
 
-# checkov pins old versions of many packages, so the validators have their own environment.
-FLEET := .venv-fleet
-$(FLEET)/.installed: requirements/fleet.txt
-	@$(INSTALL) $(FLEET) -r requirements/fleet.txt
-	@touch $@
-
 .PHONY: fleet-check
-fleet-check: $(FLEET)/.installed ## check the files of deploy/ without a cluster; needs kustomize 5
+fleet-check: .venv-fleet/.installed ## check the files of deploy/ without a cluster; needs kustomize 5
 	@deploy/kubernetes/check.sh
 
 # shellcheck has no wheel for Linux on arm64; Debian's package is used there.
@@ -244,15 +251,9 @@ web/node_modules/.package-lock.json: web/package.json web/package-lock.json $(VE
 lint-web: web/node_modules/.package-lock.json
 	@$(NODE) $(TSC) --project web/jsconfig.json
 
-# The site generator needs Python 3.11 and none of the service's packages.
-DOCS := .venv-docs
-$(DOCS)/.installed: requirements/docs.txt requirements/constraints.txt
-	@$(INSTALL) $(DOCS) -r requirements/docs.txt
-	@touch $@
-
 .PHONY: docs
-docs: $(DOCS)/.installed ## build docs/ as a site in site/; fails on broken links and images; needs Python 3.11
-	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet && echo "→ site/index.html"
+docs: .venv-docs/.installed ## build docs/ as a site in site/; fails on broken links and images; needs Python 3.11
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet && echo "→ site/index.html"
 
 format: $(STAMP) ## rewrite the code in the project's format
 	@$(BIN)/ruff check --fix .
@@ -290,4 +291,4 @@ clean: ## stop the service; remove archives, logs and caches; keep trained model
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove virtual environments, downloaded data and trained models
-	@rm -rf $(VENV) $(CONFORMANCE) $(FLEET) $(DOCS) site web/node_modules data artifacts
+	@rm -rf $(VENV) .venv-* site web/node_modules data artifacts

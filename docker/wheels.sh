@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fill wheelhouse/<device> with the wheels for the image: requirements/service.txt, resolved and pinned.
+# Fill wheelhouse/<device> with the wheels for the image: torch and requirements/locked/service.txt.
 #
 #   docker/wheels.sh cpu|gpu
 #
@@ -26,7 +26,7 @@ x86_64 | amd64) machine=x86_64 ;;
 esac
 
 folder=wheelhouse/$device
-digest=$(cat requirements/service.txt requirements/constraints.txt "$0" | "$python" -c \
+digest=$(cat requirements/locked/{torch,cuda,service}.txt "$0" | "$python" -c \
     'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())')
 if [ -f "$folder/.complete" ] && [ "$(cat "$folder/.complete")" = "$digest $machine" ]; then
     exit 0
@@ -44,12 +44,16 @@ download() {
 }
 
 echo "Filling $folder (once; a few hundred megabytes, gpu a few gigabytes)"
-if [ "$device" = cpu ]; then
-    # Torch separately, because this index also has old versions of other packages. The next download finds the wheel.
-    download --no-deps --extra-index-url "$cpu_index" "$(grep '^torch==' requirements/service.txt)"
-fi
-download --find-links "$folder" -r requirements/service.txt
-if [ "$device" = gpu ] && ! compgen -G "$folder/nvidia_*.whl" >/dev/null; then
+# Torch separately, because the index of CPU builds also has old versions of other packages, and because with hashes pip
+# would prefer the build with CUDA. Its hash is compared once it is here.
+builds=()
+if [ "$device" = cpu ]; then builds=(--extra-index-url "$cpu_index"); fi
+download --no-deps "${builds[@]}" "$(grep -o '^torch==[^ ]*' requirements/locked/torch.txt)"
+download --no-deps --require-hashes --no-index --find-links "$folder" -r requirements/locked/torch.txt
+locked=(-r requirements/locked/service.txt)
+if [ "$device" = gpu ]; then locked+=(-r requirements/locked/cuda.txt); fi
+download --no-deps --require-hashes "${locked[@]}"
+if [ "$device" = gpu ] && compgen -G "$folder/torch-*+cpu-*.whl" >/dev/null; then
     echo "error: pip chose a build of torch without CUDA; remove the index of the CPU builds from pip config list" >&2
     exit 1
 fi

@@ -1,18 +1,23 @@
 """Create a virtual environment and install packages into it, with one line of progress instead of pip's output.
 
-    python3 requirements/install.py FOLDER PIP_ARGUMENT...
+    python3 requirements/install.py FOLDER [--torch] PIP_ARGUMENT...
 
-An existing environment is kept, and missing packages are added. pip's output is in FOLDER/install.log. This file uses
-only the standard library and the syntax of Python 3.7, so that an old Python can run it and report its version.
+With --torch, first the locked torch: the build that pip chooses on this machine, with CUDA or for processors only, and
+what that build needs. An existing environment is kept, and missing packages are added. pip's output is in
+FOLDER/install.log. This file uses only the standard library and the syntax of Python 3.7, so that an old Python can run
+it and report its version.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import re
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 # TorchServe 0.12 and torch 2.13 were tried with these. Older ones lack some of the pinned packages.
@@ -20,6 +25,7 @@ OLDEST, NEWEST = (3, 10), (3, 13)
 # The lines in which pip names a package that it looks up or finds installed, and the packages that it will install.
 _LOOKED_UP = re.compile(r"^(?:Collecting|Processing|Requirement already satisfied:) ([A-Za-z0-9._/-]+)", re.MULTILINE)
 _INSTALLING = re.compile(r"^Installing collected packages: (.*)", re.MULTILINE)
+_LOCKED = Path(__file__).resolve().parent / "locked"
 _REFRESH_S = 1.0
 # Without a terminal, the first line of progress appears after this time, and each further one after five times as long.
 # So the output of `make serve` fits on a screen even if the installation takes an hour.
@@ -95,6 +101,23 @@ def _pip(command: list[str], folder: Path, log: Path, display: _Display) -> int:
             raise
 
 
+def _torch(folder: Path) -> Iterator[list[str]]:
+    """The arguments of pip for torch: of the next command, after the one before has succeeded."""
+    version = re.search(r"^torch==(\S+)", (_LOCKED / "torch.txt").read_text(), re.MULTILINE)
+    assert version
+    packages = "lib/python*/site-packages"
+    verified = ["--no-deps", "--require-hashes", "-r"]
+    if not any(folder.glob(f"{packages}/torch-{version[1]}*.dist-info")):
+        # With hashes pip prefers files whose hash the index names, so it would not take a CPU build from a folder.
+        wheels = str(folder / "torch")
+        shutil.rmtree(wheels, ignore_errors=True)
+        yield ["download", "--no-deps", "--dest", wheels, version[0]]
+        yield ["install", "--no-index", "--find-links", wheels, *verified, str(_LOCKED / "torch.txt")]
+        shutil.rmtree(wheels, ignore_errors=True)
+    if not any(folder.glob(f"{packages}/torch-*+cpu.dist-info")):
+        yield ["install", *verified, str(_LOCKED / "cuda.txt")]
+
+
 def install(folder: Path, arguments: list[str]) -> int:
     """Create the environment and run pip in it; return the exit code."""
     log = folder / "install.log"
@@ -108,19 +131,23 @@ def install(folder: Path, arguments: list[str]) -> int:
             print(f"error: the virtual environment {folder} could not be created: {venv.stdout}", file=sys.stderr)
             return 1
     python = str(folder / "bin" / "python")
-    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *arguments]
-    code = _pip(command, folder, log, display)
-    printed = log.read_text(errors="replace")
-    if code:
-        # If the build of a package failed, the errors of its pip are indented.
-        lines = [line.strip() for line in printed.splitlines() if line.strip()]
-        errors = [line for line in lines if line.startswith("ERROR:")] or lines
-        reason = "\n".join(errors[-_ERROR_LINES:]) or f"pip ended with {code}"
-        display.end("failed")
-        print(f"error: the packages were not installed; pip's output is in {log}\n{reason}", file=sys.stderr)
-        return 1
-    installing = _INSTALLING.search(printed)
-    display.end(f"{installing[1].count(',') + 1} packages installed" if installing else "nothing to install")
+    with_torch = arguments[0] == "--torch"
+    count = 0
+    for words in itertools.chain(_torch(folder) if with_torch else (), [["install", *arguments[with_torch:]]]):
+        command = [python, "-m", "pip", words[0], "--disable-pip-version-check", "--no-input", *words[1:]]
+        code = _pip(command, folder, log, display)
+        printed = log.read_text(errors="replace")
+        if code:
+            # If the build of a package failed, the errors of its pip are indented.
+            lines = [line.strip() for line in printed.splitlines() if line.strip()]
+            errors = [line for line in lines if line.startswith("ERROR:")] or lines
+            reason = "\n".join(errors[-_ERROR_LINES:]) or f"pip ended with {code}"
+            display.end("failed")
+            print(f"error: the packages were not installed; pip's output is in {log}\n{reason}", file=sys.stderr)
+            return 1
+        installing = _INSTALLING.search(printed)
+        count += installing[1].count(",") + 1 if installing else 0
+    display.end(f"{count} packages installed" if count else "nothing to install")
     return 0
 
 

@@ -40,26 +40,29 @@ def fill(tmp_path):
 
 def test_every_accepted_glibc_version_is_named(fill):
     # pip does not accept wheels for older versions by itself; NCCL's wheels are for 2.18 only.
-    result, (arguments,) = fill("gpu", "touch wheelhouse/gpu/nvidia_nccl.whl")
+    result, calls = fill("gpu")
     assert result.returncode == 0, result.stdout + result.stderr
     for minor in range(5, 29):
-        assert any(word.startswith(f"manylinux_2_{minor}_") for word in arguments)
-    assert "requirements/service.txt" in arguments
+        assert all(any(word.startswith(f"manylinux_2_{minor}_") for word in arguments) for arguments in calls)
+    assert {"requirements/locked/service.txt", "requirements/locked/cuda.txt"} <= set(calls[-1])
     # A complete wheelhouse is not filled again.
     assert fill("gpu")[1] == []
 
 
 def test_a_gpu_wheelhouse_without_cuda_is_an_error(fill):
-    result, _ = fill("gpu")
+    result, _ = fill("gpu", "touch wheelhouse/gpu/torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl")
     assert result.returncode == 1
     assert "without CUDA" in result.stderr
 
 
-def test_the_cpu_build_of_torch_is_downloaded_first_and_separately(fill):
+def test_the_build_of_torch_is_chosen_first_and_separately_and_then_verified(fill):
     result, calls = fill("cpu")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert ["--no-deps" in call for call in calls] == [True, False]
+    assert ["--require-hashes" in call for call in calls] == [False, True, True]
     assert calls[0][-1].startswith("torch==")
+    assert "--extra-index-url" in calls[0]
+    assert {"--no-index", "requirements/locked/torch.txt"} <= set(calls[1])
+    assert "requirements/locked/cuda.txt" not in calls[2]
 
 
 def test_other_devices_are_refused(fill):

@@ -21,7 +21,7 @@ def environment(tmp_path):
         python = tmp_path / "env" / "bin" / "python"
         python.parent.mkdir(parents=True)
         python.write_text(
-            f"#!/bin/sh\necho \"$@\" > '{tmp_path}/words'\ncat <<'END'\n{printed}\nEND\nsleep {seconds}\nexit {code}\n"
+            f"#!/bin/sh\necho \"$@\" >> '{tmp_path}/words'\ncat <<'END'\n{printed}\nEND\nsleep {seconds}\nexit {code}\n"
         )
         python.chmod(0o755)
         (python.parent / "pip").touch()
@@ -41,6 +41,30 @@ def test_the_screen_shows_one_line_and_the_log_everything(environment, tmp_path,
     assert (folder / "install.log").read_text() == f"{printed}\n"
     assert (tmp_path / "words").read_text().split()[:3] == ["-m", "pip", "install"]
     assert (tmp_path / "words").read_text().endswith("-r some.txt\n")
+
+
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [
+        (None, ["download torch==", "install --no-index torch.txt", "install cuda.txt", "install dev.txt"]),
+        ("9.9+cpu", ["download torch==", "install --no-index torch.txt", "install dev.txt"]),
+        ("{version}", ["install cuda.txt", "install dev.txt"]),
+        ("{version}+cpu", ["install dev.txt"]),
+    ],
+    ids=["nothing", "another version", "with CUDA", "CPU"],
+)
+def test_torch_is_the_build_that_pip_chooses_and_verified(environment, tmp_path, installed, expected):
+    folder = environment("")
+    if installed:
+        version = (install._LOCKED / "torch.txt").read_text().split("torch==")[1].split()[0]
+        packages = folder / "lib" / "python3.11" / "site-packages"
+        (packages / f"torch-{installed.format(version=version)}.dist-info").mkdir(parents=True)
+    assert install.install(folder, ["--torch", "-r", "dev.txt"]) == 0
+    commands = [line.split() for line in (tmp_path / "words").read_text().splitlines()]
+    assert len(commands) == len(expected)
+    for command, words in zip(commands, expected, strict=True):
+        assert all(any(word in actual for actual in command) for word in words.split()), command
+        assert ("--require-hashes" in command) == ("torch.txt" in words or "cuda.txt" in words)
 
 
 def test_a_failure_shows_pips_reason_and_the_log(environment, capsys):
