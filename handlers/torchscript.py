@@ -76,6 +76,8 @@ def _pack_linear_layers(graph: Any) -> None:
     scalars = torch._C.ListType(torch._C.OptionalType(torch._C.NumberType.get()))
     for linear in [node for node in graph.nodes() if node.kind() == "aten::linear"]:
         inputs, weight, bias = linear.inputs()
+        if not _can_be_packed(weight, bias):
+            continue
         users = [use.user for use in linear.output().uses()]
         relu = users[0] if len(users) == 1 and users[0].kind() == "aten::relu" else None
 
@@ -95,3 +97,10 @@ def _pack_linear_layers(graph: Any) -> None:
         if relu:
             relu.destroy()
         linear.destroy()
+
+
+def _can_be_packed(weight: Any, bias: Any) -> bool:
+    """Whether a linear layer's weight, a ``torch._C.Value``, is constant float32, and its bias constant or absent."""
+    value = weight.toIValue()
+    is_constant = isinstance(value, torch.Tensor) and value.dtype == torch.float32
+    return is_constant and (bias.toIValue() is not None or bias.node().mustBeNone())

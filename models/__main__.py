@@ -1,25 +1,36 @@
-"""Command line: ``python -m models list|summary|train|quantize|evaluate|export|archive``."""
+"""Command line: ``python -m models list|summary|train|import|quantize|evaluate|export|archive``."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from models import artifacts, index_writer
+from models import artifacts, index_writer, lookup
 from models.archiving import archive
-from models.catalog import CATALOG, DEFAULT_VERSION, Entry, get
+from models.catalog import CATALOG, DEFAULT_VERSION, Entry, Model, get
 from models.errors import ModelsError
 
 # Modules that import torch or matplotlib take seconds to import, so each command imports the ones it needs. Packing an
 # unchanged archive, as every `make serve` does, needs none of them.
 
-# A command. It is called once for each model that the arguments name.
-Run = Callable[[Entry, argparse.Namespace], None]
+# A command. It is called once for each model that ``Choose`` returns for the arguments.
+Run = Callable[[Any, argparse.Namespace], None]
+Choose = Callable[[argparse.Namespace], Iterable[Any]]
+
+
+def _entries(arguments: argparse.Namespace) -> Iterable[Entry]:
+    return [get(name) for name in arguments.names] or CATALOG.values()
+
+
+def _packable(arguments: argparse.Namespace) -> Iterable[Model]:
+    names, version = arguments.names, arguments.version
+    return [lookup.find(name, version) for name in names] or lookup.every(version)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -28,23 +39,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Run, text: str, many: bool) -> argparse.ArgumentParser:
+    def command(name: str, run: Run, text: str, many: bool, choose: Choose = _entries) -> argparse.ArgumentParser:
         subparser = commands.add_parser(name, help=text, description=text)
         if many:
-            subparser.add_argument("names", nargs="*", metavar="NAME", help="models of the catalog (default: all)")
+            subparser.add_argument("names", nargs="*", metavar="NAME", help="models (default: all)")
         else:
             subparser.add_argument("names", nargs=1, metavar="NAME", help="a model of the catalog")
         subparser.add_argument("--version", default=DEFAULT_VERSION, help="model version (default: %(default)s)")
-        subparser.set_defaults(run=run)
+        subparser.set_defaults(run=run, choose=choose)
         return subparser
 
     listing = commands.add_parser("list", help="print the names of all models, one per line")
-    listing.set_defaults(run=lambda entry, _: print(entry.name), names=[])
+    listing.set_defaults(run=lambda entry, _: print(entry.name), names=[], choose=_entries)
     command("summary", _summary, "print a network's structure, shapes and parameters", many=False)
     training = command("train", _train, "train, score and export; writes artifacts/<model>/<version>/", many=True)
     training.add_argument("--seed", type=int, default=0, help="seed of everything random (default: %(default)s)")
     training.add_argument("--quick", action="store_true", help="one epoch: for tests, not for serving")
     training.add_argument("--if-missing", action="store_true", help="skip versions that are already trained")
+    _add_import(commands)
     quantizing = command("quantize", _quantize, "write an int8 copy of a trained version as a new version", many=False)
     quantizing.add_argument(
         "--from", dest="source", default=DEFAULT_VERSION, help="version to quantize (default: %(default)s)"
@@ -54,10 +66,63 @@ def _parser() -> argparse.ArgumentParser:
     exporting.add_argument(
         "--target", choices=("torchscript", "onnx", "pt2", "triton"), default="torchscript", help="default: %(default)s"
     )
-    packing = command("archive", _archive, "pack a trained version into model_store/", many=True)
+    packing = command(
+        "archive", _archive, "pack a trained or imported version into model_store/", many=True, choose=_packable
+    )
     packing.add_argument("--train-missing", action="store_true", help="train a missing version first")
     packing.add_argument("--sign", type=Path, metavar="FILE", help="sign the index with this Ed25519 private key")
     return parser
+
+
+def _add_import(commands: Any) -> None:
+    text = "bring a network that was trained elsewhere; writes artifacts/<model>/<version>/"
+    importing = commands.add_parser("import", help=text, description=text)
+    importing.add_argument("names", nargs=1, metavar="NAME", help="name of the model in URLs")
+    importing.add_argument("--version", default=DEFAULT_VERSION, help="model version (default: %(default)s)")
+    importing.add_argument(
+        "--network", type=Path, required=True, metavar="FILE", help="TorchScript, or a state dict with --class"
+    )
+    importing.add_argument("--class", dest="class_name", metavar="MODULE:CLASS", help="network of a state dict")
+    importing.add_argument(
+        "--labels", type=Path, required=True, metavar="FILE", help="the label of each score, one a line"
+    )
+    importing.add_argument(
+        "--examples",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a folder with a subfolder of pictures for each label, or a .npz file with inputs and targets",
+    )
+    importing.add_argument(
+        "--scores",
+        choices=("softmax", "sigmoid"),
+        default="softmax",
+        help="one class of several, or independent labels (default: %(default)s)",
+    )
+    importing.add_argument(
+        "--input", type=_shape, metavar="SHAPE", help="shape of one example, such as 28x28; needed with a folder"
+    )
+    importing.set_defaults(run=_import, choose=lambda arguments: arguments.names)
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    lengths = text.split("x")
+    if not all(length.isascii() and length.isdecimal() and int(length) > 0 for length in lengths):
+        raise argparse.ArgumentTypeError(f"must be whole numbers with x between them, such as 28x28, got '{text}'")
+    return tuple(map(int, lengths))
+
+
+def _import(name: str, arguments: argparse.Namespace) -> None:
+    from models.importing import Source, import_network
+
+    fields = ("network", "labels", "examples", "scores", "class_name")
+    source = Source(shape=arguments.input, **{field: getattr(arguments, field) for field in fields})
+    metrics = import_network(name, arguments.version, source)
+    print(
+        f"{name} {arguments.version}: imported, accuracy {metrics['test_accuracy']:.4f} and calibration error "
+        f"{metrics['expected_calibration_error']:.4f} on {metrics['scored_examples']} examples → "
+        f"{artifacts.folder(name, arguments.version)}"
+    )
 
 
 def _summary(entry: Entry, arguments: argparse.Namespace) -> None:
@@ -119,15 +184,15 @@ def _export(entry: Entry, arguments: argparse.Namespace) -> None:
     print(f"{entry.name} {arguments.version}: checked on {count} examples → {path}")
 
 
-def _archive(entry: Entry, arguments: argparse.Namespace) -> None:
-    start = f"{entry.name} {arguments.version}: "
+def _archive(model: Model, arguments: argparse.Namespace) -> None:
+    start = f"{model.name} {arguments.version}: "
     # Read first, because training takes minutes.
     key = index_writer.private_key(arguments.sign) if arguments.sign else None
-    if arguments.train_missing and not _is_trained(entry, arguments.version):
+    if arguments.train_missing and isinstance(model, Entry) and not _is_trained(model, arguments.version):
         # Packing finishes this line, so that a first run fits on a screen.
-        print(_build(entry, arguments.version), end="; ", flush=True)
+        print(_build(model, arguments.version), end="; ", flush=True)
         start = ""
-    path, changed = archive(entry, arguments.version)
+    path, changed = archive(model, arguments.version)
     if key:
         index_writer.sign(path.parent, key)
     shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
@@ -138,8 +203,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit status: 0 done, 1 failed with a one-line error, 2 wrong usage, 130 stopped by Ctrl-C."""
     arguments = _parser().parse_args(argv)
     try:
-        for entry in [get(name) for name in arguments.names] or CATALOG.values():
-            arguments.run(entry, arguments)
+        for model in arguments.choose(arguments):
+            arguments.run(model, arguments)
     except (ModelsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 from models import artifacts, index_writer
-from models.catalog import DEFAULT_VERSION, Entry
+from models.catalog import DEFAULT_VERSION, Model
 from models.errors import ArchiveError
 
 ROOT = Path(__file__).parent.parent
@@ -31,27 +31,27 @@ _PACKED = (artifacts.TORCHSCRIPT, artifacts.SIGNATURE, artifacts.GOLDEN)
 _CREATED = "01/01/1980 00:00:00"
 
 
-def check_quality(entry: Entry, version: str) -> None:
+def check_quality(model: Model, version: str) -> None:
     """Compare the version's ``test_accuracy`` with the catalog's floor.
 
     Raises:
         models.errors.ArtifactError: ``metrics.json`` is missing or unreadable.
         ArchiveError: the accuracy is missing or under the catalog's floor.
     """
-    accuracy = artifacts.metrics(entry.name, version).get("test_accuracy")
+    accuracy = artifacts.metrics(model.name, version).get("test_accuracy")
     if not isinstance(accuracy, float):
-        raise ArchiveError(f"{entry.name} {version}: metrics.json has no test_accuracy; train it again")
+        raise ArchiveError(f"{model.name} {version}: metrics.json has no test_accuracy; train it again")
     # `not >=` refuses NaN too.
-    if not accuracy >= entry.accuracy_floor:
+    if not accuracy >= model.accuracy_floor:
         raise ArchiveError(
-            f"{entry.name} {version} scores {accuracy:.4f}, under the catalog's floor of {entry.accuracy_floor:.4f}; "
-            f"train it longer (make train MODEL={entry.name} VERSION={version})"
+            f"{model.name} {version} scores {accuracy:.4f}, under the catalog's floor of {model.accuracy_floor:.4f}; "
+            f"train it longer (make train MODEL={model.name} VERSION={version})"
         )
 
 
-def model_config(entry: Entry) -> str:
+def model_config(model: Model) -> str:
     """The archive's ``model-config.yaml``: the catalog's serving settings."""
-    serving = entry.serving
+    serving = model.serving
     return (
         f"minWorkers: {serving.workers}\n"
         f"maxWorkers: {serving.workers}\n"
@@ -64,47 +64,47 @@ def model_config(entry: Entry) -> str:
     )
 
 
-def _check_files(entry: Entry, version: str) -> tuple[str, ...]:
+def _check_files(model: Model, version: str) -> tuple[str, ...]:
     """The names of the artifact's files that the archive holds.
 
     Raises:
         models.errors.ArtifactError: the signature is missing or invalid.
         ArchiveError: another file is missing.
     """
-    folder = artifacts.folder(entry.name, version)
-    names = (*_PACKED, *artifacts.optional_files(artifacts.signature(entry.name, version)))
+    folder = artifacts.folder(model.name, version)
+    names = (*_PACKED, *artifacts.optional_files(artifacts.signature(model.name, version)))
     for name in names:
         if not (folder / name).is_file():
-            raise ArchiveError(f"{folder / name} is missing; run: make train MODEL={entry.name} VERSION={version}")
+            raise ArchiveError(f"{folder / name} is missing; train or import {model.name} {version} again")
     return names
 
 
-def _run_archiver(entry: Entry, version: str, folder: Path, names: tuple[str, ...], work: Path) -> Path:
+def _run_archiver(model: Model, version: str, folder: Path, names: tuple[str, ...], work: Path) -> Path:
     extra = work / "extra"
-    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", f"{entry.handler}.py")
+    ignored = shutil.ignore_patterns("__pycache__", "*.pyc", f"{model.handler}.py")
     shutil.copytree(HANDLERS, extra / "handlers", ignore=ignored)
     for name in names:
         if name != artifacts.TORCHSCRIPT:
             shutil.copy(folder / name, extra / name)
     config = work / _CONFIG
-    config.write_text(model_config(entry))
+    config.write_text(model_config(model))
     temporary = work / "tmp"
     temporary.mkdir()
     command = [
         *(sys.executable, "-c", "from model_archiver.model_packaging import generate_model_archive as run; run()"),
-        *("--model-name", entry.name, "--version", version, "--export-path", str(work)),
+        *("--model-name", model.name, "--version", version, "--export-path", str(work)),
         *("--serialized-file", str(folder / artifacts.TORCHSCRIPT)),
-        *("--handler", str(HANDLERS / f"{entry.handler}.py")),
+        *("--handler", str(HANDLERS / f"{model.handler}.py")),
         *("--extra-files", str(extra), "--config-file", str(config)),
     ]
     # The archiver collects files in <temporary folder>/<model>, which concurrent runs would share.
     environment = {**os.environ, "TMPDIR": str(temporary)}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    packed = work / f"{entry.name}.mar"
+    packed = work / f"{model.name}.mar"
     if result.returncode or not packed.is_file():
         # The last line is the reason; a traceback comes before it.
         reason = (result.stderr.strip() or result.stdout.strip() or "no output").splitlines()[-1]
-        raise ArchiveError(f"torch-model-archiver failed for {entry.name}: {reason}")
+        raise ArchiveError(f"torch-model-archiver failed for {model.name}: {reason}")
     return packed
 
 
@@ -127,7 +127,7 @@ def file_name(model: str, version: str) -> str:
     return f"{model}.mar" if version == DEFAULT_VERSION else f"{model}-{version}.mar"
 
 
-def _is_current(entry: Entry, folder: Path, names: tuple[str, ...], target: Path) -> bool:
+def _is_current(model: Model, folder: Path, names: tuple[str, ...], target: Path) -> bool:
     """Whether the archive has these settings, matches the index and is newer than its sources."""
     sources = [
         *(folder / name for name in names),
@@ -138,17 +138,17 @@ def _is_current(entry: Entry, folder: Path, names: tuple[str, ...], target: Path
         with zipfile.ZipFile(target) as packed:
             config = packed.read(_CONFIG).decode()
         newest = max(source.stat().st_mtime_ns for source in sources)
-        current = target.stat().st_mtime_ns > newest and config == model_config(entry)
+        current = target.stat().st_mtime_ns > newest and config == model_config(model)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return False
     return current and index_writer.lists(target.parent, target)
 
 
-def archive(entry: Entry, version: str, store: Path = MODEL_STORE) -> tuple[Path, bool]:
+def archive(model: Model, version: str, store: Path = MODEL_STORE) -> tuple[Path, bool]:
     """Pack one model version into ``store``, under its ``file_name``, and list it in the store's index.
 
     Args:
-        entry, version: the model version to pack.
+        model, version: the model version to pack.
         store: the model store, created if missing.
 
     Returns:
@@ -158,16 +158,16 @@ def archive(entry: Entry, version: str, store: Path = MODEL_STORE) -> tuple[Path
         models.errors.ArtifactError: the version is not trained.
         ArchiveError: its accuracy is under the floor, a file is missing, or torch-model-archiver failed.
     """
-    check_quality(entry, version)
-    folder = artifacts.folder(entry.name, version)
-    names = _check_files(entry, version)
-    target = store / file_name(entry.name, version)
-    if _is_current(entry, folder, names, target):
+    check_quality(model, version)
+    folder = artifacts.folder(model.name, version)
+    names = _check_files(model, version)
+    target = store / file_name(model.name, version)
+    if _is_current(model, folder, names, target):
         return target, False
     store.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".archiving-", dir=store) as work:
         fresh = Path(work) / "fresh.mar"
-        _normalize(_run_archiver(entry, version, folder, names, Path(work)), fresh)
+        _normalize(_run_archiver(model, version, folder, names, Path(work)), fresh)
         changed = not target.is_file() or target.read_bytes() != fresh.read_bytes()
-        index_writer.record(store, target, entry.name, version, entry.accuracy_floor, fresh)
+        index_writer.record(store, target, model.name, version, model.accuracy_floor, fresh)
     return target, changed

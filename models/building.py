@@ -95,7 +95,8 @@ def build(entry: Entry, version: str, settings: Training, seed: int, console: Co
         if references is not None:
             np.save(folder / artifacts.OOD_REFERENCES, references)
         plotting.curves(trained.history, trained.best_epoch, entry.name, folder / artifacts.CURVES)
-        describe(folder, dataset, answers, metrics, signature, str(trained.network))
+        card = cards.card(signature, metrics, str(trained.network))
+        describe(folder, dataset.test_inputs, dataset.test_targets, answers, metrics, signature, card)
     return metrics
 
 
@@ -106,24 +107,30 @@ def answer(entry: Entry, network: nn.Module, dataset: Dataset, temperature: floa
 
 
 def describe(
-    folder: Path, dataset: Dataset, answers: Tensor, metrics: dict[str, Any], signature: Signature, structure: str
+    folder: Path,
+    inputs: Tensor,
+    targets: Tensor,
+    answers: Tensor,
+    metrics: dict[str, Any],
+    signature: Signature,
+    card: str,
 ) -> None:
     """Write the files that describe an artifact: signature, metrics, golden examples, pictures and card.
 
     Args:
         folder: the artifact's folder.
-        dataset: the source of the test set.
+        inputs, targets: the test set, as in ``models.datasets.Dataset``.
         answers: probabilities float32 [N, labels] of the test set.
         metrics: the contents of ``metrics.json``.
         signature: the model's inputs and outputs.
-        structure: the network's layers as text, for the card.
+        card: the contents of ``MODEL_CARD.md``.
     """
     (folder / artifacts.SIGNATURE).write_text(signature.to_json())
     (folder / artifacts.METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
-    golden.write(folder / artifacts.GOLDEN, dataset.test_inputs, answers)
+    golden.write(folder / artifacts.GOLDEN, inputs, answers)
     plotting.confusion_matrix(metrics["confusion_matrix"], signature.output.labels, folder / "confusion_matrix.png")
-    _draw_mistakes(folder / "errors.png", signature.output, dataset, answers)
-    (folder / artifacts.CARD).write_text(cards.card(signature, metrics, structure))
+    _draw_mistakes(folder / "errors.png", signature.output, inputs, targets, answers)
+    (folder / artifacts.CARD).write_text(card)
 
 
 def _names(labels: tuple[str, ...], decisions: Tensor) -> list[str]:
@@ -134,12 +141,12 @@ def _names(labels: tuple[str, ...], decisions: Tensor) -> list[str]:
     return [" + ".join(name for name, applies in zip(labels, row, strict=True) if applies) or "none" for row in rows]
 
 
-def _draw_mistakes(path: Path, output: Output, dataset: Dataset, answers: Tensor) -> None:
-    chosen, confidence = worst_mistakes(answers, dataset.test_targets, output.activation, MISTAKES_COUNT)
+def _draw_mistakes(path: Path, output: Output, inputs: Tensor, targets: Tensor, answers: Tensor) -> None:
+    chosen, confidence = worst_mistakes(answers, targets, output.activation, MISTAKES_COUNT)
     decisions = answers[chosen].argmax(1) if output.activation == "softmax" else answers[chosen]
     plotting.errors(
-        dataset.test_inputs[chosen],
-        _names(output.labels, dataset.test_targets[chosen]),
+        inputs[chosen],
+        _names(output.labels, targets[chosen]),
         _names(output.labels, decisions),
         confidence.tolist(),
         path,

@@ -10,23 +10,22 @@ from typing import Any
 from handlers.signature import Signature
 from models.evaluation import ERROR_BINS
 
+_LIMITS = (
+    "The figures hold for data like the test set. The network assigns its labels to every input, even to one that "
+    "shows none\nof them. A low probability is the only hint."
+)
+
 
 def card(signature: Signature, metrics: dict[str, Any], structure: str) -> str:
     """The card as Markdown."""
-    shape = " x ".join(map(str, signature.input.shape))
-    per_class = "\n".join(
-        f"| {label} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} |"
-        for label, row in metrics["per_class"].items()
-    )
     settings = "\n".join(f"| {name} | {value} |" for name, value in metrics["training"].items())
-    digests = "\n".join(f"| {part} | `{digest}` |" for part, digest in metrics["dataset_digests"].items())
     versions = ", ".join(f"{name} {version}" for name, version in metrics["library_versions"].items())
     command = f"train {signature.model} --version {signature.version} --seed {metrics['seed']}"
     precision = "float32"
     if source := metrics.get("quantized_from"):
         command = f"quantize {signature.model} --version {signature.version} --from {source}"
         precision = f"int8, of version {source}; probabilities changed by at most {metrics['largest_difference']:.3f}"
-    pixels = "pixels 0-255 on a black background" if signature.input.kind == "image" else "float32 features"
+    background = " on a black background" if signature.input.kind == "image" else ""
     return f"""# {signature.model} {signature.version}
 
 {signature.description}
@@ -34,32 +33,22 @@ def card(signature: Signature, metrics: dict[str, Any], structure: str) -> str:
 | | |
 |---|---|
 | data | {signature.trained_on["dataset"]} |
-| input | {shape}, {pixels} |
-| output | {signature.output.activation} over {", ".join(signature.output.labels)} |
-| test accuracy | {metrics["test_accuracy"]:.4f} |
-| expected calibration error ({ERROR_BINS} bins) | {metrics["expected_calibration_error"]:.4f} |
-| temperature | {signature.output.temperature:.4f} |
-| parameters | {metrics["parameters"]:,} |
+| input | {_input(signature)}{background} |
+| output | {_output(signature)} |
+{_quality(signature, metrics)}
 | precision | {precision} |
 | trained in | {metrics["train_seconds"]:.0f} s on {metrics["device"]}, {metrics["images_per_second"]:,.0f} images/s |
 
 The validation split picked epoch {metrics["best_epoch"]} of {metrics["training"]["epochs"]} and fitted the temperature;
 the test set was used once, at the end.
 
-## By class
-
-| class | precision | recall | F1 |
-|---|---|---|---|
-{per_class}
+{_by_class(metrics)}
 
 ![Training curves](curves.png)
-![Confusion matrix](confusion_matrix.png)
-![Worst mistakes](errors.png)
 
 ## Limits
 
-The figures hold for data like the test set. The network assigns its labels to every input, even to one that shows none
-of them. A low probability is the only hint.
+{_LIMITS}
 
 ## How to reproduce it
 
@@ -69,7 +58,71 @@ of them. A low probability is the only hint.
 |---|---|
 {settings}
 
-| data | SHA-256 |
+{_origins(metrics, structure)}"""
+
+
+def imported_card(signature: Signature, metrics: dict[str, Any], structure: str) -> str:
+    """The card of an imported version as Markdown."""
+    examples = f"{metrics['scored_examples']:,} of {metrics['examples']:,} in {signature.trained_on['dataset']}"
+    return f"""# {signature.model} {signature.version}
+
+{signature.description}
+
+| | |
+|---|---|
+| network | {metrics["imported_from"]}, trained elsewhere |
+| scored on | {examples} |
+| input | {_input(signature)} |
+| output | {_output(signature)} |
+{_quality(signature, metrics)}
+
+{_by_class(metrics)}
+
+## Limits
+
+{_LIMITS} If the network was trained with some of these examples, the figures are too good.
+
+## Files
+
+{_origins(metrics, structure)}"""
+
+
+def _input(signature: Signature) -> str:
+    numbers = "pixels 0-255" if signature.input.kind == "image" else "float32 features"
+    return f"{' x '.join(map(str, signature.input.shape))}, {numbers}"
+
+
+def _output(signature: Signature) -> str:
+    return f"{signature.output.activation} over {', '.join(signature.output.labels)}"
+
+
+def _quality(signature: Signature, metrics: dict[str, Any]) -> str:
+    """The rows with the main figures."""
+    return f"""| test accuracy | {metrics["test_accuracy"]:.4f} |
+| expected calibration error ({ERROR_BINS} bins) | {metrics["expected_calibration_error"]:.4f} |
+| temperature | {signature.output.temperature:.4f} |
+| parameters | {metrics["parameters"]:,} |"""
+
+
+def _by_class(metrics: dict[str, Any]) -> str:
+    per_class = "\n".join(
+        f"| {label} | {row['precision']:.3f} | {row['recall']:.3f} | {row['f1']:.3f} |"
+        for label, row in metrics["per_class"].items()
+    )
+    return f"""## By class
+
+| class | precision | recall | F1 |
+|---|---|---|---|
+{per_class}
+
+![Confusion matrix](confusion_matrix.png)
+![Worst mistakes](errors.png)"""
+
+
+def _origins(metrics: dict[str, Any], structure: str) -> str:
+    """Digests of the data, and the network's layers."""
+    digests = "\n".join(f"| {part} | `{digest}` |" for part, digest in metrics["dataset_digests"].items())
+    return f"""| data | SHA-256 |
 |---|---|
 {digests}
 

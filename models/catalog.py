@@ -1,4 +1,4 @@
-"""The one place that lists models: network, dataset, signature and defaults of each.
+"""The one place that lists the models that are trained here: network, dataset, signature and defaults of each.
 
 To add a network, write one file in ``models/networks/`` and one entry here. Training, evaluation, export, archive,
 serving, documentation checks and tests take the rest from the entry.
@@ -74,38 +74,47 @@ class Serving:
     response_timeout_s: int = 15
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """One model.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model:
+    """What packing must know of a model, whether it is trained here or imported.
 
     Attributes:
         name: the name in URLs, archives and folders.
+        handler: the module in ``handlers/`` that serves it.
+        accuracy_floor: the lowest ``test_accuracy`` that may be archived.
+        serving: defaults of serving.
+    """
+
+    name: str
+    handler: str
+    accuracy_floor: float
+    serving: Serving = Serving()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Entry(Model):
+    """A model that is trained here.
+
+    Attributes:
         description: one sentence for the model card and the API.
         network_name: ``module.callable`` in ``models/networks/`` that builds the network.
         dataset: a key of ``models.datasets.DATASETS``.
         input: one example, as the signature describes it.
         activation: ``softmax`` for one class of several, ``sigmoid`` for independent labels.
         labels: the name of each score, in order.
-        handler: the module in ``handlers/`` that serves it.
-        accuracy_floor: the lowest ``test_accuracy`` that may be archived.
         training: defaults of training.
         photographs: how weights for photographs are trained, after those for the data set's own pictures; ``None`` for
             models that take none.
-        serving: defaults of serving.
     """
 
-    name: str
     description: str
     network_name: str
     dataset: str
     input: Input
     activation: Literal["softmax", "sigmoid"]
     labels: tuple[str, ...]
-    handler: str
-    accuracy_floor: float
     training: Training
     photographs: Training | None = None
-    serving: Serving = Serving()
 
     def network(self) -> nn.Module:
         """Build the network with random weights. Only this call imports torch, because few commands need it."""

@@ -5,8 +5,13 @@ ModelsError
 ├── DataError           data is missing, damaged or not the published data
 ├── ArtifactError       a trained version is missing, damaged or unsuitable for the command
 ├── ExportError         TorchScript and its network give different answers
+<<<<<<< HEAD
 ├── ArchiveError        a model is below its floor, incomplete, or refused by torch-model-archiver
 └── SigningError        the private key that signs the index cannot be used
+=======
+├── NetworkError        a network from elsewhere, its labels and its examples do not fit together
+└── ArchiveError        a model is below its floor, incomplete, or refused by torch-model-archiver
+>>>>>>> 72d68f7 (Import networks that were trained elsewhere: gray pictures and vectors, classes and labels)
 """
 
 
@@ -28,6 +33,10 @@ class ArtifactError(ModelsError):
 
 class ExportError(ModelsError):
     """TorchScript and its network give different answers; nothing is written."""
+
+
+class NetworkError(ModelsError):
+    """A network from elsewhere cannot be imported with these labels and examples; nothing is written."""
 
 
 class ArchiveError(ModelsError):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models import artifacts
+from models import artifacts, cards
 from models.building import answer, describe, library_versions, load_network
 from models.catalog import Entry
 from models.datasets import DATASETS
@@ -105,7 +105,8 @@ def quantize(entry: Entry, source: str, version: str) -> dict[str, Any]:
     signature = dataclasses.replace(source_signature, version=version, scored=scored)
     with artifacts.writing(target) as folder:
         torch.jit.save(converted, folder / artifacts.TORCHSCRIPT)
-        describe(folder, dataset, answers, metrics, signature, str(network))
+        card = cards.card(signature, metrics, str(network))
+        describe(folder, dataset.test_inputs, dataset.test_targets, answers, metrics, signature, card)
         # The network for photographs stays float32: it computes nothing for most requests.
         for name in (artifacts.CURVES, *artifacts.optional_files(signature)):
             shutil.copy(artifacts.folder(entry.name, source) / name, folder / name)

@@ -94,3 +94,26 @@ def test_on_a_gpu_the_network_is_only_frozen():
     # The passes for the CPU would pack the weights. The graph shows that without a GPU.
     frozen = optimized(torch.jit.script(FashionConvNet().eval()), torch.device("cuda:0"))
     assert {"aten::conv2d", "aten::linear"} <= kinds(frozen)
+
+
+class Computed(torch.nn.Module):
+    """A linear layer whose weight is computed, and one without a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = torch.nn.Linear(3, 4), torch.nn.Linear(4, 2, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.nn.functional.linear(x, self.first.weight * x.mean(), self.first.bias)
+        scores: torch.Tensor = self.last(hidden.relu())
+        return scores
+
+
+def test_a_layer_whose_weight_is_computed_stays_as_it_is():
+    torch.manual_seed(0)
+    network = torch.jit.script(Computed().eval())
+    copy = optimized(network, CPU)
+    examples = torch.rand(5, 3)
+    with torch.inference_mode():
+        torch.testing.assert_close(copy(examples), network(examples), atol=1e-5, rtol=1e-5)
+    assert "aten::linear" in kinds(copy)

@@ -1,0 +1,200 @@
+"""Bring a trained network: it becomes an artifact like those of training, and needs no entry in the catalog.
+
+    network's file ─► TorchScript ─► checks ─┐
+    labels, examples ────────────────────────┴─► temperature ─► figures ─► artifact
+
+Half of the examples fit the temperature of a softmax, and the others are scored with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from handlers.signature import Input, Output, Signature
+from models import artifacts, cards, foreign_networks, labeled_examples
+from models.building import describe, library_versions
+from models.calibration import fit_temperature
+from models.catalog import CATALOG
+from models.errors import DataError, NetworkError
+from models.evaluation import evaluate
+from models.labeled_examples import Examples, Scores
+from models.lookup import IMPORTED
+from models.training import correct, prepare, probabilities
+
+# Pixels are scaled to 0-1, unless the training scaled them otherwise.
+_PIXEL_GAIN = 1 / 255
+# Fewer examples fit no temperature and score nothing.
+_LEAST_EXAMPLES = 20
+# Scores whose rows add up to 1 within this are probabilities.
+_SUM_TOLERANCE = 1e-3
+# In paths of the API, file names and TorchServe's names of models.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A network that was trained elsewhere.
+
+    Attributes:
+        network: a TorchScript file, or a state dict.
+        class_name: ``module:Class`` of a state dict's network.
+        labels: a text file with the name of each score, one a line, in order.
+        examples: labeled examples (``models/labeled_examples.py``).
+        scores: ``softmax``: one class of several; ``sigmoid``: independent labels.
+        shape: of one example; ``None``: that of the examples.
+    """
+
+    network: Path
+    labels: Path
+    examples: Path
+    scores: Scores = "softmax"
+    class_name: str | None = None
+    shape: tuple[int, ...] | None = None
+
+
+def import_network(name: str, version: str, source: Source) -> dict[str, Any]:
+    """Write an artifact for a trained network, whole or not at all.
+
+    Args:
+        name: of the model, which the catalog must not list.
+        version: digits separated by dots.
+        source: the network and what belongs to it.
+
+    Returns:
+        The contents of ``metrics.json``.
+
+    Raises:
+        models.errors.DataError: labels or examples are missing, damaged, or do not match.
+        models.errors.NetworkError: the network does not fit them, or a worker could not serve it.
+        models.errors.ArtifactError: ``version`` is not digits separated by dots.
+    """
+    target = artifacts.folder(name, version)
+    if not _NAME.fullmatch(name):
+        raise NetworkError(f"a model's name must be letters, digits, _ and -, beginning with a letter, got '{name}'")
+    if name in CATALOG:
+        raise NetworkError(f"models/catalog.py lists {name}, which is trained here; choose another name")
+    network = foreign_networks.load(source.network, source.class_name)
+    labels = _labels(source.labels)
+    examples = labeled_examples.read(source.examples, labels, source.scores, source.shape)
+    if len(examples.inputs) < _LEAST_EXAMPLES:
+        raise DataError(f"{source.examples} must hold {_LEAST_EXAMPLES} examples or more, got {len(examples.inputs)}")
+
+    spec = _input(network, examples)
+    inputs = prepare(examples.inputs, spec)
+    answers = foreign_networks.scores(network, inputs)
+    foreign_networks.check(network, inputs, answers, len(labels))
+    network, answers = _with_usual_scores(network, answers, source.scores)
+
+    temperature, scored = 1.0, torch.arange(len(answers))
+    if source.scores == "softmax":
+        temperature, scored = _fit(answers, examples.targets)
+    output = Output(source.scores, labels, temperature)
+    inputs, targets = examples.inputs[scored], examples.targets[scored]
+    answers = probabilities(answers[scored], source.scores, temperature)
+    metrics = {
+        **evaluate(answers, targets, source.scores, labels),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        IMPORTED: source.network.name,
+        "examples": len(examples.inputs),
+        "scored_examples": len(scored),
+        "dataset_digests": {
+            source.network.name: hashlib.sha256(source.network.read_bytes()).hexdigest(),
+            examples.name: examples.digest,
+        },
+        "library_versions": library_versions(),
+    }
+    signature = Signature(
+        model=name,
+        version=version,
+        description=f"Network imported from {source.network.name}.",
+        input=spec,
+        output=output,
+        trained_on={"dataset": examples.name, "digests": metrics["dataset_digests"]},
+        scored={name: metrics[name] for name in ("test_accuracy", "expected_calibration_error")},
+    )
+    with artifacts.writing(target) as folder:
+        torch.jit.save(network, folder / artifacts.TORCHSCRIPT)
+        card = cards.imported_card(signature, metrics, str(network))
+        describe(folder, inputs, targets, answers, metrics, signature, card)
+    return metrics
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} does not exist; write the label of each score, one a line, and pass it with --labels"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is not a text file ({error}); write one label a line") from error
+    labels = tuple(line.strip() for line in lines if line.strip())
+    if not labels or len(set(labels)) < len(labels):
+        raise DataError(f"{path} must hold one or more different labels, one a line, got {len(labels)}")
+    return labels
+
+
+def _input(network: nn.Module, examples: Examples) -> Input:
+    inputs = examples.inputs
+    shape = foreign_networks.network_shape(network, inputs, examples.kind)
+    if examples.kind == "image":
+        return Input("image", "image", tuple(inputs.shape[1:]), shape, gain=_PIXEL_GAIN)
+    return Input(examples.kind, "features", tuple(inputs.shape[1:]), shape)
+
+
+class _LogOf(nn.Module):
+    """The logarithm of a network's probabilities: scores of which softmax makes the same probabilities."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Scores float32 [N, labels]."""
+        scores: Tensor = self.network(inputs).clamp(min=1e-30).log()
+        return scores
+
+
+class _SigmoidOf(nn.Module):
+    """A network with the sigmoid that it lacks."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Probabilities float32 [N, labels]."""
+        scores: Tensor = self.network(inputs).sigmoid()
+        return scores
+
+
+def _with_usual_scores(
+    network: torch.jit.ScriptModule, answers: Tensor, activation: Scores
+) -> tuple[torch.jit.ScriptModule, Tensor]:
+    """The network and its answers, float32 [N, labels], in the form that the signature's activation requires.
+
+    Networks end with their softmax or sigmoid or without it, and the answers show which.
+    """
+    are_probabilities = bool(((answers >= 0) & (answers <= 1)).all())
+    if activation == "softmax" and are_probabilities and bool(((answers.sum(1) - 1).abs() < _SUM_TOLERANCE).all()):
+        return torch.jit.script(_LogOf(network).eval()), answers.clamp(min=1e-30).log()
+    if activation == "sigmoid" and not are_probabilities:
+        return torch.jit.script(_SigmoidOf(network).eval()), answers.sigmoid()
+    return network, answers
+
+
+def _fit(scores: Tensor, targets: Tensor) -> tuple[float, Tensor]:
+    """The temperature that fits half of the examples, and the indices of the others, int64 [K]."""
+    order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(0))
+    fitted, scored = order[: len(order) // 2], order[len(order) // 2 :].sort().values
+    # Of right answers only, any lower temperature is more likely, so that they fit none.
+    if correct(scores[fitted], targets[fitted], "softmax").all():
+        return 1.0, scored
+    return fit_temperature(scores[fitted], targets[fitted]), scored
