@@ -33,14 +33,13 @@ from handlers.inputs.requests import Request
 from handlers.metrics import recorder, traces
 from handlers.outputs import encoding, ood
 from handlers.outputs import open_inference as inference_response
+from handlers.preparation import Preparation
 from handlers.transport import pipeline
 from handlers.transport.request_patterns import Bodies, Pattern
 
 logger = logging.getLogger(__name__)
 
-# Examples per network call; more would not fit into the CPU's cache.
-_CHUNK_EXAMPLES = 256
-# The same for photographs, of each of which the network sees six views.
+# Photographs per network call, instead of ``Preparation.chunk``: the network computes six views of each.
 _CHUNK_PHOTOGRAPHS = 40
 # Seconds of decoding after which a batch takes no further request, because TorchServe replaces a worker that does not
 # answer its batch in time (response_timeout_s in models/catalog.py). Only large images take that long.
@@ -110,6 +109,7 @@ class Classifier:
             )
         gpu = context.system_properties.get("gpu_id")
         self._device = torch.device(f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu")
+        self._inputs = Preparation(self._signature.input, self._device)
         path = folder / context.manifest["model"]["serializedFile"]
         self._scripted = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
         self._network = torchscript.optimized(self._scripted, self._device)
@@ -310,8 +310,8 @@ class Classifier:
     def _check_explainable(self, count: int, answer_type: str) -> None:
         if not any(parameter.requires_grad for parameter in self._scripted.parameters()):
             raise problems.Unprocessable(
-                f"version {self._signature.version} is int8 and cannot be explained, because it has no gradients; "
-                "use the version it was made from"
+                f"version {self._signature.version} is int8 or frozen and cannot be explained, because it has no "
+                "gradients; use the version it was made from"
             )
         if count > limits.EXPLAINED:
             raise problems.TooLarge(f"explanations take up to {limits.EXPLAINED} examples per request, got {count}")
@@ -379,10 +379,12 @@ class Classifier:
         return body, encoding.JSON, None
 
     def _pictures(self, job: _Job) -> NDArray[np.uint8]:
+        """The request's pictures as the network got them, uint8 ``[N, H, W]`` or ``[N, H, W, 3]``."""
         if self.kind != "image":
             raise problems.Unprocessable("picture=true is for image models; this model takes vectors")
         pictures: NDArray[np.uint8] = job.decoded.values.round().astype(np.uint8)
-        return pictures
+        # Picture files have their channels last.
+        return pictures if pictures.ndim == 3 else np.ascontiguousarray(pictures.transpose(0, 2, 3, 1))
 
     def _refuse(self, context: Context, index: int, request: Request, error: Exception) -> bytes:
         if not isinstance(error, problems.Problem):
@@ -415,16 +417,16 @@ class Classifier:
     def _probabilities(self, arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
         """The batch's probabilities, float32 ``[sum of N, labels]``; each row sums to 1 within 1e-6 for softmax."""
         # torch warns about read-only arrays, such as a view of bytes; a copy is writable.
+        output, chunk = self._signature.output, self._inputs.chunk
         count = sum(len(array) for array in arrays)
-        full = count - count % _CHUNK_EXAMPLES
+        full = count - count % chunk
         if missing := full + torchscript.padded_count(count - full) - count:
             arrays = [*arrays, np.zeros((missing, *self._signature.input.shape), arrays[0].dtype)]
         values = arrays[0] if len(arrays) == 1 and arrays[0].flags.writeable else np.concatenate(arrays)
-        output = self._signature.output
         with torch.inference_mode():
             chunks = [
-                self._network(self._inputs(torch.from_numpy(values[start : start + _CHUNK_EXAMPLES])))
-                for start in range(0, len(values), _CHUNK_EXAMPLES)
+                self._network(self._inputs(torch.from_numpy(values[start : start + chunk])))
+                for start in range(0, len(values), chunk)
             ]
             scores = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
             # A sigmoid is part of the network.
@@ -448,23 +450,12 @@ class Classifier:
                     scores = scores.to("cpu", torch.float64) / temperature
                     probabilities[start + chosen] = scores.softmax(1).to(torch.float32).numpy()
 
-    def _inputs(self, values: torch.Tensor) -> torch.Tensor:
-        """Examples ``[N, *shape]`` as the network's input: float32 ``[N, *network_shape]`` on its device."""
-        spec = self._signature.input
-        values = values.to(self._device)
-        if spec.padding:
-            values = torch.nn.functional.pad(values, (spec.padding,) * 4)
-        values = values.to(torch.float32) * spec.gain
-        if spec.bias:
-            values += spec.bias
-        return values.reshape(-1, *spec.network_shape)
-
     def _warm_up(self) -> None:
-        shape = self._signature.input.shape
+        shape, chunk = self._signature.input.shape, self._inputs.chunk
         # TorchScript specializes a network in its first calls, and again for another batch size.
-        for count in (1, 2, 1, 2, _CHUNK_EXAMPLES):
+        for count in (1, 2, 1, 2, chunk):
             self._probabilities([np.zeros((count, *shape), np.uint8 if self.kind == "image" else np.float32)])
-            if self._photographs and count < _CHUNK_EXAMPLES:
+            if self._photographs and count < chunk:
                 with torch.inference_mode():
                     self._photographs(self._inputs(torch.zeros((count, *shape))))
 

@@ -14,6 +14,10 @@ REQUEST_BYTES = 64 * 1024 * 1024
 # Examples (images or vectors) in one request, whatever their format: the whole test set of FashionMNIST.
 EXAMPLES = 10_000
 
+# Pixels or numbers of all examples of a request, whatever its format: as float32 they fill REQUEST_BYTES. For examples
+# with more than 1677 of them, such as color pictures, this limit is below EXAMPLES.
+VALUES = 16 * 1024 * 1024
+
 # Examples to explain in one request: each costs some 50 forward and backward passes.
 EXPLAINED = 16
 

@@ -12,7 +12,7 @@ import json
 import math
 import operator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 FILE_NAME = "signature.json"
 # The golden examples beside it in an artifact and an archive: training writes them, serving compares its answers with
@@ -25,6 +25,8 @@ OOD_REFERENCES_FILE_NAME = "ood_references.npy"
 # Increment it when older code would misread a file. Adding a member does not need that, because older code ignores it;
 # nor does omitting a member with a default.
 FORMAT = 1
+
+Resize = Literal["convert", "stretch", "fit", "crop"]
 
 
 class SignatureError(ValueError):
@@ -39,13 +41,16 @@ class Input:
     ``value * gain + bias`` and reshaped to ``network_shape``.
 
     Attributes:
-        kind: ``image`` (uint8 pixels 0-255, black background) or ``vector`` (float32 features).
+        kind: ``image`` (uint8 pixels 0-255) or ``vector`` (float32 features).
         name: the tensor's name in the Open Inference Protocol.
-        shape: one example as callers send it, without the batch axis: ``(28, 28)`` or ``(features,)``.
+        shape: one example as callers send it, without the batch axis: ``(28, 28)`` for gray images, ``(3, 64, 64)`` for
+            red, green and blue ones, or ``(features,)``.
         network_shape: one example as the network takes it, without the batch axis.
         padding: pixels added on each side of an image; 0 for vectors.
-        gain: factor applied to each value.
-        bias: offset added after the factor.
+        gain: factor applied to each value; or a factor for each channel or feature.
+        bias: offset added after the factor; or an offset for each channel or feature.
+        resize: how an image file becomes a picture of ``shape``. ``convert``: as Fashion-MNIST's authors did, on black
+            (``handlers.inputs.photographs``); otherwise a rule of ``handlers.inputs.resizing``.
     """
 
     kind: Literal["image", "vector"]
@@ -53,13 +58,19 @@ class Input:
     shape: tuple[int, ...]
     network_shape: tuple[int, ...]
     padding: int = 0
-    gain: float = 1.0
-    bias: float = 0.0
+    gain: float | tuple[float, ...] = 1.0
+    bias: float | tuple[float, ...] = 0.0
+    resize: Resize = "convert"
 
     @functools.cached_property
     def example_bytes(self) -> int:
         """The length of one example in a raw body."""
-        return math.prod(self.shape) * (4 if self.kind == "vector" else 1)
+        return math.prod(self.shape) * (1 if self.kind == "image" else 4)
+
+    @property
+    def padded_shape(self) -> tuple[int, ...]:
+        """The shape of one example with its padding."""
+        return (*self.shape[:-2], *(length + 2 * self.padding for length in self.shape[-2:]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,17 +123,21 @@ class Signature:
 
 def _check(signature: Signature, source: str) -> None:
     input_, output = signature.input, signature.output
-    if input_.padding and (input_.kind != "image" or len(input_.shape) != 2):
-        raise SignatureError(f"{source}: input.padding needs an image of two axes, got shape {input_.shape}")
-    axes = 2 if input_.kind == "image" else 1
-    values = math.prod(length + 2 * input_.padding for length in input_.shape)
+    if input_.padding and input_.kind != "image":
+        raise SignatureError(f"{source}: input.padding needs an image, got shape {input_.shape}")
+    values = math.prod(input_.padded_shape)
     requirements = {
         "input.kind": ("image or vector", input_.kind in ("image", "vector")),
-        "input.shape": (
-            f"{axes} positive lengths",
-            len(input_.shape) == axes and all(length > 0 for length in input_.shape),
-        ),
+        "input.shape": (_SHAPES.get(input_.kind, ""), _is_shape(input_.kind, input_.shape)),
         "input.network_shape": (f"{values} values in all", math.prod(input_.network_shape) == values),
+        **{
+            f"input.{name}": (
+                "a number, or one for each channel or feature",
+                _is_scaling(getattr(input_, name), input_),
+            )
+            for name in ("gain", "bias")
+        },
+        "input.resize": (" or ".join(get_args(Resize)), input_.resize in get_args(Resize)),
         "output.activation": ("softmax or sigmoid", output.activation in ("softmax", "sigmoid")),
         "output.labels": ("one or more distinct names", 0 < len(set(output.labels)) == len(output.labels)),
         "output.temperature": ("above 0", output.temperature > 0),
@@ -138,6 +153,21 @@ def _check(signature: Signature, source: str) -> None:
             raise SignatureError(f"{source}: {field} must be {requirement}, got {value!r}")
 
 
+# The shapes of one example by the kind of input, in words.
+_SHAPES = {"image": "height and width, or 3, height and width", "vector": "one positive length"}
+
+
+def _is_shape(kind: str, shape: tuple[int, ...]) -> bool:
+    if not all(length > 0 for length in shape):
+        return False
+    return len(shape) == 2 or (len(shape) == 3 and shape[0] == 3) if kind == "image" else len(shape) == 1
+
+
+def _is_scaling(value: float | tuple[float, ...], spec: Input) -> bool:
+    has_several = spec.kind == "vector" or len(spec.shape) > 2
+    return not isinstance(value, tuple) or (has_several and len(value) == spec.shape[0])
+
+
 def _is_ood_threshold(signature: Signature) -> bool:
     threshold = signature.ood_threshold
     return threshold is None or (signature.input.kind == "image" and 0 <= threshold <= 1)
@@ -146,8 +176,10 @@ def _is_ood_threshold(signature: Signature) -> bool:
 def _parse(raw: dict[str, Any]) -> Signature:
     input_, output = _known_fields(Input, raw["input"]), _known_fields(Output, raw["output"])
     shapes = {name: tuple(input_[name]) for name in ("shape", "network_shape")}
+    # JSON has no tuples.
+    lists = {name: tuple(value) for name, value in input_.items() if isinstance(value, list)}
     parts = {
-        "input": Input(**{**input_, **shapes}),
+        "input": Input(**{**input_, **lists, **shapes}),
         "output": Output(**{**output, "labels": tuple(output["labels"])}),
     }
     return Signature(**{**_known_fields(Signature, raw), **parts})

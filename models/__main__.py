@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -100,7 +101,20 @@ def _add_import(commands: Any) -> None:
         help="one class of several, or independent labels (default: %(default)s)",
     )
     importing.add_argument(
-        "--input", type=_shape, metavar="SHAPE", help="shape of one example, such as 28x28; needed with a folder"
+        "--input", type=_shape, metavar="SHAPE", help="shape of one example, such as 3x64x64; needed with a folder"
+    )
+    scaling = "one number or one for each channel or feature, with commas; pixels are 0 to 1"
+    importing.add_argument(
+        "--mean", type=_numbers, default=(0.0,), help=f"subtracted from each value: {scaling} (default: 0)"
+    )
+    importing.add_argument(
+        "--std", type=_numbers, default=(1.0,), help="divides the difference, as --mean (default: 1)"
+    )
+    importing.add_argument(
+        "--resize",
+        choices=("stretch", "fit", "crop"),
+        default="stretch",
+        help="how the training resized pictures (default: %(default)s)",
     )
     importing.set_defaults(run=_import, choose=lambda arguments: arguments.names)
 
@@ -112,10 +126,20 @@ def _shape(text: str) -> tuple[int, ...]:
     return tuple(map(int, lengths))
 
 
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(map(float, text.split(",")))
+    except ValueError:
+        numbers = (math.nan,)
+    if not all(map(math.isfinite, numbers)):
+        raise argparse.ArgumentTypeError(f"must be numbers with commas between them, such as 0.5,0.4,0.3, got '{text}'")
+    return numbers
+
+
 def _import(name: str, arguments: argparse.Namespace) -> None:
     from models.importing import Source, import_network
 
-    fields = ("network", "labels", "examples", "scores", "class_name")
+    fields = ("network", "labels", "examples", "scores", "class_name", "mean", "std", "resize")
     source = Source(shape=arguments.input, **{field: getattr(arguments, field) for field in fields})
     metrics = import_network(name, arguments.version, source)
     print(

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from handlers import torchscript
+from handlers.preparation import Preparation
+from handlers.signature import Input
 from models.errors import NetworkError
 
-# Examples per call, as in a worker.
-_CHUNK = 256
-# Batch sizes that a worker's requests may add up to, apart from that of the examples.
-_BATCH_SIZES = (1, 2, 7)
+# Batch sizes with which a network is checked, because a worker's requests may add up to any.
+_BATCH_SIZES = (1, 2, 7, 256)
 # Largest difference of a probability, as of the golden check at each start (serving/torchserve/golden_check.py).
 TOLERANCE = 1e-4
 
@@ -106,21 +106,22 @@ def network_shape(network: nn.Module, inputs: Tensor, kind: str) -> tuple[int, .
     raise NetworkError(f"the network cannot be called with float32 {taken}: {reasons[0]}")
 
 
-def scores(network: Any, inputs: Tensor, form: str = "") -> Tensor:
-    """The network's output for any number of prepared inputs, float32 [N, values], in a worker's chunks.
+def scores(network: Any, inputs: Tensor, spec: Input, form: str = "") -> Tensor:
+    """The network's output for any number of examples, float32 [N, values], computed in a worker's chunks.
 
     Args:
         network: as ``load`` returned it, or optimized.
-        inputs: float32 [N, *network_shape].
+        inputs: examples [N, *shape].
+        spec: how they become the network's input.
         form: of the network, for messages.
 
     Raises:
         NetworkError: the network fails.
     """
-    answers = []
-    for chunk in torch.split(inputs, _CHUNK):
+    answers, preparation = [], Preparation(spec)
+    for chunk in torch.split(inputs, preparation.chunk):
         try:
-            answers.append(_call(network, chunk).float())
+            answers.append(_call(network, preparation(chunk)).float())
         except NetworkError as error:
             raise NetworkError(
                 f"the network{form} fails on a batch of {len(chunk)} ({error}); save it with a free batch axis"
@@ -128,12 +129,13 @@ def scores(network: Any, inputs: Tensor, form: str = "") -> Tensor:
     return torch.cat(answers)
 
 
-def check(network: torch.jit.ScriptModule, inputs: Tensor, expected: Tensor, count: int) -> None:
+def check(network: torch.jit.ScriptModule, inputs: Tensor, spec: Input, expected: Tensor, count: int) -> None:
     """Check that a worker can serve the network: in batches of any size, and optimized.
 
     Args:
         network: as ``load`` returned it.
-        inputs: prepared, float32 [N, *network_shape].
+        inputs: examples [N, *shape].
+        spec: how they become the network's input.
         expected: the network's output for them, as ``scores`` returned it.
         count: of the values that an example's output must have.
 
@@ -146,13 +148,11 @@ def check(network: torch.jit.ScriptModule, inputs: Tensor, expected: Tensor, cou
     if not expected.isfinite().all():
         row = int((~expected.isfinite()).any(1).nonzero()[0])
         raise NetworkError(f"the network's scores must be finite, got {expected[row].tolist()[:5]} for example {row}")
-    for form, called in (
-        ("", network),
-        (", optimized for serving,", torchscript.optimized(network, torch.device("cpu"))),
-    ):
-        for size in (*_BATCH_SIZES, len(inputs)):
+    optimized = torchscript.optimized(network, torch.device("cpu"))
+    for form, called in (("", network), (", optimized for serving,", optimized)):
+        for size in _BATCH_SIZES:
             # TorchScript specializes a network in its second call.
-            answers = [scores(called, inputs[:size], form) for _ in range(2)]
+            answers = [scores(called, inputs[:size], spec, form) for _ in range(2)]
             if not all(_same(answer, expected[:size]) for answer in answers):
                 raise NetworkError(
                     f"the network{form} gives an example other scores in a batch of {size}; they must not depend on "

@@ -12,6 +12,8 @@ from torch import Tensor
 
 # Enough to detect a wrong network, few enough to check at every rollout.
 COUNT = 200
+# Pixels or numbers of all of them: large pictures would make archives large, and their check slow.
+_VALUES = 4 * 1024 * 1024
 
 
 def write(path: Path, inputs: Tensor, probabilities: Tensor) -> None:
@@ -22,4 +24,5 @@ def write(path: Path, inputs: Tensor, probabilities: Tensor) -> None:
         inputs: the test set, uint8 or float32 [N, *shape].
         probabilities: float32 [N, labels].
     """
-    np.savez(path, inputs=inputs[:COUNT].numpy(), probabilities=probabilities[:COUNT].numpy())
+    count = min(COUNT, max(1, _VALUES // inputs[0].numel()))
+    np.savez(path, inputs=inputs[:count].numpy(), probabilities=probabilities[:count].numpy())

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handlers.signature import Input, Output, Signature
+from handlers.signature import Input, Output, Resize, Signature
 from models import artifacts, cards, foreign_networks, labeled_examples
 from models.building import describe, library_versions
 from models.calibration import fit_temperature
@@ -26,10 +26,8 @@ from models.errors import DataError, NetworkError
 from models.evaluation import evaluate
 from models.labeled_examples import Examples, Scores
 from models.lookup import IMPORTED
-from models.training import correct, prepare, probabilities
+from models.training import correct, probabilities
 
-# Pixels are scaled to 0-1, unless the training scaled them otherwise.
-_PIXEL_GAIN = 1 / 255
 # Fewer examples fit no temperature and score nothing.
 _LEAST_EXAMPLES = 20
 # Scores whose rows add up to 1 within this are probabilities.
@@ -49,6 +47,9 @@ class Source:
         examples: labeled examples (``models/labeled_examples.py``).
         scores: ``softmax``: one class of several; ``sigmoid``: independent labels.
         shape: of one example; ``None``: that of the examples.
+        mean, std: subtracted from each value (pixels are 0-1), and the divisor of the rest, as in the training: one
+            number, or one for each channel or feature.
+        resize: the rule by which the training resized pictures (``handlers/inputs/resizing.py``).
     """
 
     network: Path
@@ -57,6 +58,9 @@ class Source:
     scores: Scores = "softmax"
     class_name: str | None = None
     shape: tuple[int, ...] | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    resize: Resize = "stretch"
 
 
 def import_network(name: str, version: str, source: Source) -> dict[str, Any]:
@@ -82,14 +86,13 @@ def import_network(name: str, version: str, source: Source) -> dict[str, Any]:
         raise NetworkError(f"models/catalog.py lists {name}, which is trained here; choose another name")
     network = foreign_networks.load(source.network, source.class_name)
     labels = _labels(source.labels)
-    examples = labeled_examples.read(source.examples, labels, source.scores, source.shape)
+    examples = labeled_examples.read(source.examples, labels, source.scores, source.shape, source.resize)
     if len(examples.inputs) < _LEAST_EXAMPLES:
         raise DataError(f"{source.examples} must hold {_LEAST_EXAMPLES} examples or more, got {len(examples.inputs)}")
 
-    spec = _input(network, examples)
-    inputs = prepare(examples.inputs, spec)
-    answers = foreign_networks.scores(network, inputs)
-    foreign_networks.check(network, inputs, answers, len(labels))
+    spec = _input(network, examples, source)
+    answers = foreign_networks.scores(network, examples.inputs, spec)
+    foreign_networks.check(network, examples.inputs, spec, answers, len(labels))
     network, answers = _with_usual_scores(network, answers, source.scores)
 
     temperature, scored = 1.0, torch.arange(len(answers))
@@ -141,12 +144,32 @@ def _labels(path: Path) -> tuple[str, ...]:
     return labels
 
 
-def _input(network: nn.Module, examples: Examples) -> Input:
-    inputs = examples.inputs
-    shape = foreign_networks.network_shape(network, inputs, examples.kind)
-    if examples.kind == "image":
-        return Input("image", "image", tuple(inputs.shape[1:]), shape, gain=_PIXEL_GAIN)
-    return Input(examples.kind, "features", tuple(inputs.shape[1:]), shape)
+def _input(network: nn.Module, examples: Examples, source: Source) -> Input:
+    is_image = examples.kind == "image"
+    shape = tuple(examples.inputs.shape[1:])
+    count = 1 if is_image and len(shape) == 2 else shape[0]
+    for name, values in (("mean", source.mean), ("std", source.std)):
+        if len(values) not in (1, count):
+            raise NetworkError(f"--{name} must be 1 or {count} numbers for examples of {shape}, got {len(values)}")
+    if not all(value > 0 for value in source.std):
+        raise NetworkError(f"--std must be above 0, got {min(source.std):g}")
+    scale = 255 if is_image else 1
+    length = max(len(source.mean), len(source.std))
+    pairs = zip(_repeated(source.mean, length), _repeated(source.std, length), strict=True)
+    gains, biases = zip(*((1 / (scale * std), -mean / std) for mean, std in pairs), strict=True)
+    return Input(
+        examples.kind,
+        "image" if is_image else "features",
+        shape,
+        foreign_networks.network_shape(network, examples.inputs, examples.kind),
+        gain=gains[0] if length == 1 else gains,
+        bias=biases[0] if length == 1 else biases,
+        resize=source.resize if is_image else "convert",
+    )
+
+
+def _repeated(values: tuple[float, ...], length: int) -> tuple[float, ...]:
+    return values * length if len(values) == 1 else values
 
 
 class _LogOf(nn.Module):

@@ -1,7 +1,8 @@
 """Examples with their answers, by which an imported network is scored: pictures in folders, or arrays in a .npz file.
 
     folder/<label>/<picture>.png …    the subfolder is the label; any picture format of the service
-    examples.npz                      inputs   uint8 [N, height, width] pixels, or numbers [N, features]
+    examples.npz                      inputs   uint8 pixels [N, height, width], [N, 3, height, width] or
+                                               [N, height, width, 3]; or numbers [N, features]
                                       targets  softmax: integers [N], each a place in the list of labels
                                                sigmoid: 0 or 1 [N, labels]
 
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from handlers.inputs import images
 from handlers.problems import Problem
+from handlers.signature import Resize
 from models.errors import DataError
 
 Kind = Literal["image", "vector"]
@@ -37,7 +39,7 @@ class Examples:
         name: of their file or folder.
         digest: SHA-256 of the file, or of the folder's files and their names.
         kind: of the input, as in the signature.
-        inputs: uint8 pixels [N, height, width], or float32 [N, features].
+        inputs: uint8 pixels [N, height, width] or [N, 3, height, width], or float32 [N, features].
         targets: int64 [N] class indices, or float32 [N, labels] of 0 and 1 for independent labels.
     """
 
@@ -48,7 +50,9 @@ class Examples:
     targets: Tensor
 
 
-def read(path: Path, labels: tuple[str, ...], scores: Scores, shape: tuple[int, ...] | None) -> Examples:
+def read(
+    path: Path, labels: tuple[str, ...], scores: Scores, shape: tuple[int, ...] | None, resize: Resize
+) -> Examples:
     """Read labeled examples.
 
     Args:
@@ -56,12 +60,13 @@ def read(path: Path, labels: tuple[str, ...], scores: Scores, shape: tuple[int, 
         labels: the names of the network's scores, in order.
         scores: their meaning, which decides the form of the targets.
         shape: of one example; needed for a folder of pictures, else that of the file by default.
+        resize: the rule for the size of pictures in a folder.
 
     Raises:
         DataError: the examples are missing, damaged, or do not match labels or shape.
     """
     if path.is_dir():
-        return _folder(path, labels, scores, shape)
+        return _folder(path, labels, scores, shape, resize)
     if not path.is_file():
         raise DataError(f"{path} does not exist; pass a folder of pictures or a .npz file with --examples")
     arrays = _arrays(path)
@@ -87,17 +92,26 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 def _inputs(path: Path, values: NDArray[Any]) -> tuple[Kind, NDArray[Any]]:
     """The kind of input, and the inputs in the form of ``Examples``."""
-    if values.dtype == np.uint8 and values.ndim == 3 and values.size:
-        return "image", np.ascontiguousarray(values)
+    if values.dtype == np.uint8 and values.size and (pixels := _pixels(values)) is not None:
+        return "image", np.ascontiguousarray(pixels)
     if values.ndim != 2 or not values.size or values.dtype.kind not in "iuf":
         raise DataError(
-            f"{path}: inputs must be uint8 [N, height, width] or numbers [N, features], got {values.dtype} "
-            f"{list(values.shape)}"
+            f"{path}: inputs must be uint8 pixels [N, height, width], [N, 3, height, width] or [N, height, width, 3], "
+            f"or numbers [N, features], got {values.dtype} {list(values.shape)}"
         )
     numbers = np.ascontiguousarray(values, dtype=np.float32)
     if not np.isfinite(numbers).all():
         raise DataError(f"{path}: inputs must be finite as float32")
     return "vector", numbers
+
+
+def _pixels(values: NDArray[Any]) -> NDArray[Any] | None:
+    """Pixels with their channels before height and width, and gray ones without channels; ``None`` if they are none."""
+    if values.ndim == 4 and values.shape[1] not in (1, 3):
+        values = np.moveaxis(values, -1, 1)
+    if values.ndim == 4 and values.shape[1] == 1:
+        return values[:, 0]
+    return values if values.ndim == 3 or (values.ndim == 4 and values.shape[1] == 3) else None
 
 
 def _targets(path: Path, values: NDArray[Any], labels: tuple[str, ...], scores: Scores) -> NDArray[Any]:
@@ -121,11 +135,16 @@ def _targets(path: Path, values: NDArray[Any], labels: tuple[str, ...], scores: 
     return values.astype(np.float32)
 
 
-def _folder(path: Path, labels: tuple[str, ...], scores: Scores, shape: tuple[int, ...] | None) -> Examples:
+def _folder(
+    path: Path, labels: tuple[str, ...], scores: Scores, shape: tuple[int, ...] | None, resize: Resize
+) -> Examples:
     if scores != "softmax":
         raise DataError(f"{path}: a folder holds one label for each picture; for {scores} pass a .npz file")
-    if shape is None or len(shape) != 2:
-        raise DataError(f"{path}: the size of the network's pictures is missing; add, for example, --input 28x28")
+    if shape is None or not (len(shape) == 2 or (len(shape) == 3 and shape[0] == 3)):
+        raise DataError(
+            f"{path}: the size of the network's pictures is missing; add, for example, --input 28x28 for gray or "
+            "--input 3x64x64 for color"
+        )
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir())
     if unknown := [folder.name for folder in folders if folder.name not in labels]:
         raise DataError(f"{path}: the folder '{unknown[0]}' is none of the labels, which are {', '.join(labels)}")
@@ -136,7 +155,7 @@ def _folder(path: Path, labels: tuple[str, ...], scores: Scores, shape: tuple[in
             body = file.read_bytes()
             digest.update(f"{folder.name}/{file.name}\0{len(body)}\0".encode() + body)
             try:
-                pictures.append(images.decode(body, (shape[0], shape[1])))
+                pictures.append(images.decode(body, shape, resize=resize))
             except Problem as problem:
                 raise DataError(f"{file}: {problem.detail}") from problem
             targets.append(labels.index(folder.name))

@@ -28,7 +28,8 @@ class PhotographNetwork(nn.Module):
         super().__init__()
         self.network = network
         self.height, self.width = (length + 2 * spec.padding for length in spec.shape)
-        # Black, prepared.
+        # Black, prepared. The networks for photographs take gray pictures.
+        assert isinstance(spec.bias, float)
         self.background = spec.bias
         self.narrowing: Tensor
         self.register_buffer("narrowing", torch.stack([_narrowing(self.width, share) for share in _WIDTHS]))

@@ -67,7 +67,7 @@ def confusion_matrix(matrix: list[list[int]] | list[list[list[int]]], labels: tu
 def errors(inputs: Tensor, truth: list[str], predicted: list[str], confidence: list[float], path: Path) -> None:
     """A grid of misclassified inputs, each with both labels and the probability of the wrong one.
 
-    Images uint8 [N, H, W] are shown as they are, vectors float32 [N, features] as bars.
+    Images uint8 [N, H, W] or [N, 3, H, W] are shown as they are, vectors float32 [N, features] as bars.
     """
     columns = 6
     rows = max(1, -(-len(inputs) // columns))
@@ -75,8 +75,8 @@ def errors(inputs: Tensor, truth: list[str], predicted: list[str], confidence: l
     for axes in grid.flat:
         axes.axis("off")
     for axes, values, true, guess, share in zip(grid.flat, inputs.numpy(), truth, predicted, confidence, strict=False):
-        if values.ndim == 2:
-            axes.imshow(values, cmap="gray", vmin=0, vmax=255)
+        if values.ndim > 1:
+            axes.imshow(values.transpose(1, 2, 0) if values.ndim == 3 else values, cmap="gray", vmin=0, vmax=255)
         else:
             axes.axis("on")
             axes.bar(range(len(values)), values)

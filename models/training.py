@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from handlers.preparation import Preparation
 from handlers.signature import Input
 from models.augmentation import Batches
 from models.calibration import fit_temperature
@@ -58,14 +59,12 @@ class Trained:
 
 def scale(inputs: Tensor, spec: Input) -> Tensor:
     """Pad and scale examples [N, *shape] to float32; images stay [N, H, W] for augmentation."""
-    if spec.padding:
-        inputs = F.pad(inputs, (spec.padding,) * 4)
-    return inputs.float() * spec.gain + spec.bias
+    return Preparation(spec).scale(inputs)
 
 
 def prepare(inputs: Tensor, spec: Input) -> Tensor:
     """Pad, scale and reshape examples [N, *shape] to the network's input, float32 [N, *network_shape]."""
-    return scale(inputs, spec).reshape(-1, *spec.network_shape)
+    return Preparation(spec)(inputs)
 
 
 def forward(network: nn.Module, inputs: Tensor) -> Tensor:

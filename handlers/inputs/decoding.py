@@ -129,7 +129,7 @@ def decode(
     Raises:
         problems.Problem: the request cannot be decoded.
     """
-    decoder = images.Decoder(prepare)
+    decoder = images.Decoder(prepare, signature.input.resize)
     decoded = _decode_parts(parts, signature, decoder, json_length)
     if not decoder.has_converted:
         return decoded
@@ -164,17 +164,17 @@ def pictures(bodies: Sequence[Body], content_type: str, signature: Signature) ->
     """
     if signature.input.kind != "image":
         return None
-    height, width = signature.input.shape
+    shape = signature.input.shape
     kind = kind_of(content_type)
     if kind == "octets" and {signature.input.example_bytes}.issuperset(map(len, bodies)):
         # The first byte of most images cannot start a file, so that the full check is rarely needed.
         if not _FILE_STARTS.isdisjoint([body[0] for body in bodies]) and any(map(_is_file, bodies)):
             return None
-        return np.frombuffer(bytearray().join(bodies), np.uint8).reshape(-1, height, width)
-    if kind == "image":
+        return np.frombuffer(bytearray().join(bodies), np.uint8).reshape(-1, *shape)
+    if kind == "image" and len(shape) == 2:
         decoded = []
         for body in bodies:
-            pixels = images.bare_png(body, (height, width))
+            pixels = images.bare_png(body, shape)
             if pixels is None:
                 return None
             decoded.append(pixels)
@@ -198,7 +198,7 @@ def _parts(parts: Iterable[Part], signature: Signature, decoder: images.Decoder)
             ignored = refused
             continue
         count += len(decoded[-1].values)
-        validation.check_count(count)
+        validation.check_count(count, signature)
     if not decoded:
         raise ignored
     if len(decoded) == 1:
@@ -301,14 +301,14 @@ def _octets(body: Body, signature: Signature) -> Decoded:
     expected = signature.input
     if expected.kind == "image" and (refusal := foreign_files.refusal(body)):
         raise problems.UnsupportedFormat(f"{refusal}; send {ACCEPTED['image']}")
-    datatype = np.dtype("<f4" if expected.kind == "vector" else np.uint8)
+    datatype = np.dtype(np.uint8 if expected.kind == "image" else "<f4")
     count, rest = divmod(len(body), expected.example_bytes)
     if rest:
         raise problems.Unprocessable(
             f"raw values must be a multiple of {expected.example_bytes} bytes "
             f"({'x'.join(map(str, expected.shape))} {datatype}), got {len(body)} bytes"
         )
-    validation.check_count(count)
+    validation.check_count(count, signature)
     values = np.frombuffer(body, datatype).reshape(count, *expected.shape)
     # Pixels need no check of their values: every byte is one.
     return Decoded(values if expected.kind == "image" else validation.from_array(values, signature).values, count == 1)
@@ -316,9 +316,8 @@ def _octets(body: Body, signature: Signature) -> Decoded:
 
 def _image(body: Body, signature: Signature, decoder: images.Decoder) -> Decoded:
     if signature.input.kind != "image":
-        raise problems.UnsupportedFormat(f"this model takes no images; send {ACCEPTED['vector']}")
-    height, width = signature.input.shape
-    return Decoded(decoder.decode(body, (height, width))[np.newaxis], True)
+        raise problems.UnsupportedFormat(f"this model takes no images; send {ACCEPTED[signature.input.kind]}")
+    return Decoded(decoder.decode(body, signature.input.shape)[np.newaxis], True)
 
 
 def _base64(text: str, signature: Signature, decoder: images.Decoder) -> Decoded:
@@ -392,7 +391,7 @@ def _long_json(text: Body, signature: Signature) -> Decoded | None:
         if member_span is None:
             return None
         member, start, end = member_span
-    limit = limits.EXAMPLES * math.prod(signature.input.shape)
+    limit = validation.example_limit(signature) * math.prod(signature.input.shape)
     values = json_numbers.from_text(text, start, end, signature.input.kind == "image", limit)
     if values is None:
         return None
@@ -432,7 +431,7 @@ class _JsonReader(NamedTuple):
             raise problems.Unprocessable(
                 f'"instances" must be a list of examples, got {json_numbers.type_name(members)}'
             )
-        validation.check_count(len(members))
+        validation.check_count(len(members), self.signature)
         if all(type(member) is list for member in members):
             examples = validation.from_array(self._numbers(members), self.signature)
             if examples.single:
@@ -460,7 +459,7 @@ class _JsonReader(NamedTuple):
         if type(value) is list:
             # Lists in lists of objects could exhaust the stack.
             if value and type(value[0]) in (str, dict) and not is_member:
-                validation.check_count(len(value))
+                validation.check_count(len(value), self.signature)
                 return Decoded(self._joined(value), False)
             return _array(self._numbers(value), self.signature)
         if type(value) is str:

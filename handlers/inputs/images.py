@@ -3,6 +3,7 @@
 Steps::
 
     bytes ──► image_headers: format and size ──► large_images: memory ──► Pillow ──► 8 bits, upright, on white
+          ──► models with a rule for size: resizing
           ──► gray, opaque, of the model's size and not on white: unchanged
           ──► anything else: photographs, or with ``prepare=none`` resized only
 """
@@ -37,7 +38,8 @@ from PIL import (
 )
 
 from handlers import limits, problems
-from handlers.inputs import image_headers, large_images, photographs
+from handlers.inputs import image_headers, large_images, photographs, resizing
+from handlers.signature import Resize
 
 Body = bytes | bytearray | memoryview
 Prepare = Literal["auto", "none", "photo"]
@@ -45,6 +47,8 @@ Prepare = Literal["auto", "none", "photo"]
 # Large pictures are first reduced to about this longest edge, so that the further steps cost the same for any picture.
 # It is 10 times the edge of the data set's pictures.
 _WORKING_EDGE_PX = 280
+# For models with a rule for size it is at least this many times their pictures' longest edge, so that none is blurred.
+_WORKING_FACTOR = 4
 
 _STDERR = 2
 # Pillow's default, 64 MB of unpacked text chunks, is all the memory that one request may take (handlers.limits).
@@ -144,6 +148,7 @@ class Decoder:
     Args:
         prepare: ``auto`` leaves a gray, opaque image of exactly the model's size unchanged unless it is on white, and
             converts any other as Fashion-MNIST's authors did; ``none`` only resizes; ``photo`` always converts.
+        resize: of the model's input. With a rule for size nothing is converted, whatever ``prepare`` is.
 
     Attributes:
         photographs: the outlines of the photographs among them, as of ``photographs.Conversion``, by the bytes of the
@@ -155,28 +160,34 @@ class Decoder:
     _effort = 0
     _until = 0.0
 
-    def __init__(self, prepare: Prepare = "auto") -> None:
+    def __init__(self, prepare: Prepare = "auto", resize: Resize = "convert") -> None:
         self._prepare = prepare
+        self._resize = resize
         self.photographs: dict[bytes, Image.Image] = {}
         self.has_converted = False
 
-    def decode(self, body: Body, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    def decode(self, body: Body, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """Decode one image.
 
         Args:
             body: an image file in a format of ``image_headers.NAMES``, of any mode and size within ``handlers.limits``.
                 Of several pictures, the first or the primary one is decoded.
-            shape: height and width of the result.
+            shape: height and width of the result, or 3, height and width.
 
         Returns:
-            uint8 ``[height, width]``; after a conversion the background is black.
+            uint8 of ``shape``; after a conversion the background is black.
 
         Raises:
+            problems.Unprocessable: ``prepare`` is ``photo``, but the model's pictures are never converted.
             problems.UnsupportedFormat: not an accepted format.
             problems.Malformed: an accepted format, but damaged or truncated.
             problems.TooLarge: more bytes or pixels than ``handlers.limits`` allows.
             problems.Unavailable: other workers decode large images.
         """
+        if self._resize != "convert" and self._prepare == "photo":
+            raise problems.Unprocessable(
+                "prepare=photo is for models whose pictures are converted; this model's are only resized"
+            )
         if len(body) > limits.IMAGE_BYTES:
             raise problems.TooLarge(
                 f"the image file is too large ({len(body)} bytes, limit {limits.IMAGE_BYTES}); {problems.SMALLER_IMAGE}"
@@ -184,7 +195,8 @@ class Decoder:
         # A large file is copied in its turn only.
         if len(body) <= limits.LARGE_BYTES or isinstance(body, memoryview):
             body = bytes(body)
-        if self._prepare != "photo" and (pixels := bare_png(body, shape)) is not None:
+        size = shape[-2], shape[-1]
+        if self._prepare != "photo" and len(shape) == 2 and (pixels := bare_png(body, size)) is not None:
             return pixels
         header = image_headers.inspect(body)
         self._effort += header.effort
@@ -193,41 +205,46 @@ class Decoder:
                 f"the images of the request have more than {limits.REQUEST_PIXELS} pixels together; send fewer at "
                 f"once, or {problems.SMALLER_IMAGE}"
             )
+        edge = _WORKING_EDGE_PX if self._resize == "convert" else max(_WORKING_EDGE_PX, _WORKING_FACTOR * max(shape))
         if header.is_large:
             self._until = self._until or time.monotonic() + large_images.WAIT_S
             with large_images.turn(self._until), large_images.memory_limit(limits.LARGE_MEMORY_BYTES + len(body)):
-                picture, outline = _read(body, header)
+                picture, outline = _read(body, header, edge)
         elif header.format in _LIMITED_FORMATS:
             with large_images.memory_limit(limits.IMAGE_MEMORY_BYTES + len(body)):
-                picture, outline = _read(body, header)
+                picture, outline = _read(body, header, edge)
         else:
-            picture, outline = _read(body, header)
-        unconverted = _unconverted(picture, outline, shape, self._prepare)
+            picture, outline = _read(body, header, edge)
+        if self._resize != "convert":
+            return resizing.resized(picture, shape, self._resize)
+        unconverted = _unconverted(picture, outline, size, self._prepare)
         if unconverted is not None:
             return unconverted
         self.has_converted = True
         rgb = picture.convert("RGB")
         if outline is not None:
-            return photographs.cut_out(rgb, outline, shape)
-        conversion = photographs.convert(rgb, shape, always_negate=self._prepare == "photo")
+            return photographs.cut_out(rgb, outline, size)
+        conversion = photographs.convert(rgb, size, always_negate=self._prepare == "photo")
         if conversion.outline:
             self.photographs[conversion.pixels.tobytes()] = conversion.outline
         return conversion.pixels
 
 
-def decode(body: Body, shape: tuple[int, int], prepare: Prepare = "auto") -> NDArray[np.uint8]:
+def decode(
+    body: Body, shape: tuple[int, ...], prepare: Prepare = "auto", resize: Resize = "convert"
+) -> NDArray[np.uint8]:
     """Decode a request's only image, as ``Decoder.decode``."""
-    return Decoder(prepare).decode(body, shape)
+    return Decoder(prepare, resize).decode(body, shape)
 
 
-def _read(body: bytes | bytearray, header: image_headers.Header) -> tuple[Image.Image, Image.Image | None]:
+def _read(body: bytes | bytearray, header: image_headers.Header, edge: int) -> tuple[Image.Image, Image.Image | None]:
     """The picture and its outline, as of ``_normal``."""
     try:
         image = _READERS[header.format](io.BytesIO(body))
         width, height = image.size
         if width * height > header.pixels:
             raise problems.Malformed(f"the {header.format} image contains a larger picture than it declares")
-        return _normal(image)
+        return _normal(image, edge)
     except problems.Problem:
         raise
     except Exception as error:  # noqa: BLE001 (Pillow raises nearly any type for a damaged file)
@@ -312,16 +329,16 @@ def _png_header(shape: tuple[int, int]) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
 
 
-def _normal(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Convert to 8-bit L or RGB, upright, on white, near the working size; also return what was opaque, as L."""
+def _normal(image: Image.Image, edge: int) -> tuple[Image.Image, Image.Image | None]:
+    """Convert to 8-bit L or RGB, upright, on white, near the edge in pixels; also return what was opaque, as L."""
     orientation = _orientation(image.info.get("exif", b""))
-    factor = max(image.size) // _WORKING_EDGE_PX
+    factor = max(image.size) // edge
     if factor > 1:
         # Only a JPEG can be decoded at 1/2, 1/4 or 1/8. The requested size keeps the proportions, so that long thin
         # pictures shrink too.
         image.draft(None, (max(image.width // factor, 1), max(image.height // factor, 1)))
     image = _eight_bits(image)
-    factor = max(image.size) // _WORKING_EDGE_PX
+    factor = max(image.size) // edge
     if factor > 1:
         image = image.reduce(factor)
     outline = None

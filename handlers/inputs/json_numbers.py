@@ -146,7 +146,7 @@ def from_text(text: bytes | bytearray, start: int, end: int, pixels: bool, limit
         arrays.append(values)
         count += values.size
         if count > limit:
-            raise problems.TooLarge(f"the request holds more than {limit} numbers ({limits.EXAMPLES} examples)")
+            raise problems.TooLarge(f"the request holds more than {limit} numbers; send fewer examples")
     return np.concatenate(arrays)
 
 

@@ -136,7 +136,7 @@ def parse(
     """
     if json_length == 0:
         return _raw(body, signature)
-    decoder = decoder or images.Decoder()
+    decoder = decoder or images.Decoder(resize=signature.input.resize)
     if json_length is not None and json_length > len(body):
         raise problems.Malformed(f"{JSON_LENGTH_HEADER} is {json_length}, but the body has only {len(body)} bytes")
     view = memoryview(body)
@@ -349,7 +349,7 @@ def _raw(body: images.Body, signature: Signature) -> tuple[NDArray[Any], Request
 def _from_binary(binary: memoryview, tensor: _Tensor, signature: Signature, decoder: images.Decoder) -> NDArray[Any]:
     datatype = tensor.datatype
     if datatype == "BYTES" and signature.input.kind == "image":
-        files = _elements(binary)
+        files = _elements(binary, signature)
         shape = _counted(tensor.shape, len(files))
         return _pictures(map(_base64, files) if tensor.is_base64 else files, shape, signature, decoder)
     dtype = _numeric(datatype, signature)
@@ -431,21 +431,20 @@ def _pictures(
     """Decode the files of a tensor in turn, so that only one at a time is in memory at its full size."""
     if len(shape) not in (1, 2) or shape[1:] not in ([], [1]):
         raise problems.Unprocessable(f"shape {brief(shape)} does not fit images as BYTES; send [N] or [N, 1]")
-    validation.check_count(shape[0])
-    height, width = signature.input.shape
-    pictures = np.empty((shape[0], height, width), np.uint8)
+    validation.check_count(shape[0], signature)
+    pictures = np.empty((shape[0], *signature.input.shape), np.uint8)
     for index, file in enumerate(files):
-        pictures[index] = decoder.decode(file, (height, width))
+        pictures[index] = decoder.decode(file, signature.input.shape)
     return pictures
 
 
-def _elements(binary: memoryview) -> list[memoryview]:
+def _elements(binary: memoryview, signature: Signature) -> list[memoryview]:
     """Split a binary BYTES tensor into its elements; each is its length as 4 bytes, then that many bytes."""
     elements: list[memoryview] = []
     at, end = 0, len(binary)
     while at < end:
         # A body of empty elements would fill the memory.
-        validation.check_count(len(elements) + 1)
+        validation.check_count(len(elements) + 1, signature)
         start = at + 4
         at = start + int.from_bytes(binary[at:start], "little")
         if start > end or at > end:

@@ -30,33 +30,40 @@ class Examples(NamedTuple):
 def from_array(values: NDArray[Any], signature: Signature) -> Examples:
     """Check an array of any real datatype, byte order and memory order, and convert it to the model's form.
 
-    The shape is that of one example or ``[N, *shape]``. An image's rows may also be joined: ``[H*W]``, ``[N, H*W]``. It
-    may have a channel axis of length 1: ``[H, W, 1]``, ``[N, H, W, 1]``, ``[N, 1, H, W]``.
+    The shape is that of one example or ``[N, *shape]``. An image's rows may also be joined: ``[H*W]``, ``[N, H*W]``. A
+    gray image may have a channel axis of length 1: ``[H, W, 1]``, ``[N, H, W, 1]``, ``[N, 1, H, W]``. The channels of a
+    color image may be its last axis.
     The datatype alone decides how an image is read: integers are pixels, 0 to 255, and floats are fractions, 0 to 1.
 
     Raises:
         problems.Unprocessable: wrong shape or datatype, no example, a value out of range, NaN or infinity.
-        problems.TooLarge: more than ``limits.EXAMPLES`` examples.
+        problems.TooLarge: more examples than ``example_limit``.
     """
     shaped, single = _shaped(values, signature)
     if shaped.dtype.kind not in "iuf":
         raise problems.Unprocessable(f"values must be integers or floats, got {shaped.dtype}")
-    if signature.input.kind == "vector":
+    if signature.input.kind != "image":
         return Examples(_features(shaped), single)
     return Examples(_fractions(shaped) if shaped.dtype.kind == "f" else _pixels(shaped), single)
 
 
-def check_count(count: int) -> None:
+def check_count(count: int, signature: Signature) -> None:
     """Refuse a request with no examples or too many.
 
     Raises:
         problems.Unprocessable: no examples.
-        problems.TooLarge: more than ``limits.EXAMPLES``.
+        problems.TooLarge: more than ``example_limit``.
     """
     if count == 0:
         raise problems.Unprocessable("the request holds no examples; send at least one")
-    if count > limits.EXAMPLES:
-        raise problems.TooLarge(f"too many examples in one request ({count}, limit {limits.EXAMPLES})")
+    # One example is always allowed, and its request has no time to spare.
+    if count > 1 and count > (limit := example_limit(signature)):
+        raise problems.TooLarge(f"too many examples in one request ({count}, limit {limit})")
+
+
+def example_limit(signature: Signature) -> int:
+    """The most examples of one request: ``limits.EXAMPLES``, or fewer if they have many values."""
+    return min(limits.EXAMPLES, max(1, limits.VALUES // math.prod(signature.input.shape)))
 
 
 def accepted_shapes(signature: Signature) -> str:
@@ -71,13 +78,13 @@ def accepted_shapes(signature: Signature) -> str:
 def _shaped(values: NDArray[Any], signature: Signature) -> tuple[NDArray[Any], bool]:
     shape, size = signature.input.shape, math.prod(signature.input.shape)
     if signature.input.kind == "image" and values.ndim > 2:
-        values = _without_channels(values, shape)
+        values = _without_channels(values, shape) if len(shape) == 2 else _channels_first(values, shape)
     single = values.shape in (shape, (size,))
     if not single and values.shape[1:] not in (shape, (size,)):
         got = "x".join(map(str, values.shape)) or "a single number"
         raise problems.Unprocessable(f"shape {got} does not fit this model; send {accepted_shapes(signature)}")
     count = 1 if single else values.shape[0]
-    check_count(count)
+    check_count(count, signature)
     return values.reshape(count, *shape), single
 
 
@@ -86,6 +93,12 @@ def _without_channels(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[A
     if values.ndim <= 4 and values.shape[-3:] == (*shape, 1):
         return values[..., 0]
     return values[:, 0] if values.shape[1:] == (1, *shape) else values
+
+
+def _channels_first(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """An array of color images with its channels before height and width."""
+    are_last = values.shape[-3:] == (*shape[1:], shape[0]) != shape
+    return np.moveaxis(values, -1, -3) if are_last and values.ndim <= 4 else values
 
 
 def _pixels(values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ from captum.attr import IntegratedGradients
 from numpy.typing import NDArray
 
 from handlers.inputs import images
+from handlers.preparation import Preparation
 from handlers.signature import Signature
 
 # Points on the path from the baseline to the input; captum's default, and the paper's "20 to 300".
@@ -46,36 +47,42 @@ def explain(
     Returns:
         float32 [N, *signature.input.shape]: above 0 for a value in favor of the label, below 0 for one against it.
     """
-    # The baseline is black, 0, before scaling; after scaling it is the bias.
-    method, baseline = IntegratedGradients(network), signature.input.bias
+    spec = signature.input
+    method = IntegratedGradients(network)
     attributed = []
     # Tensors made in inference mode have no gradient, so each chunk is cloned outside it.
     with torch.inference_mode(False), torch.enable_grad():
+        # Black, before padding and scaling.
+        baseline = Preparation(spec, inputs.device)(torch.zeros(1, *spec.shape))
         for start in range(0, len(inputs), CHUNK):
             chunk = inputs[start : start + CHUNK].clone()
             labels = torch.tensor(targets[start : start + CHUNK], device=inputs.device)
             attributed.append(method.attribute(chunk, baselines=baseline, target=labels, n_steps=STEPS).detach())
     attributions: NDArray[np.float32] = torch.cat(attributed).to("cpu", torch.float32).numpy()
-    padding = signature.input.padding
-    attributions = attributions.reshape(-1, *(length + 2 * padding for length in signature.input.shape))
-    return np.ascontiguousarray(attributions[:, padding:-padding, padding:-padding]) if padding else attributions
+    attributions = attributions.reshape(-1, *spec.padded_shape)
+    if not spec.padding:
+        return attributions
+    inside = slice(spec.padding, -spec.padding)
+    return np.ascontiguousarray(attributions[..., inside, inside])
 
 
 def heat_map_png(image: NDArray[np.uint8], attribution: NDArray[np.float32]) -> bytes:
     """Draw an attribution over its image: red pixels are in favor of the label, blue ones against it.
 
     Args:
-        image: uint8 [H, W].
-        attribution: float32 [H, W]; its largest magnitude gets the full color.
+        image: uint8 [H, W], or [H, W, 3].
+        attribution: float32 [H, W], or [3, H, W], of which the channels are added; the largest magnitude gets the full
+            color.
 
     Returns:
         A PNG file of the image, enlarged by a whole factor to a longer side of about 280 pixels.
     """
+    attribution = attribution.reshape(-1, *attribution.shape[-2:]).sum(0)
     largest = float(np.abs(attribution).max())
     strength = np.abs(attribution)[..., np.newaxis] / (largest or 1.0)
     color = np.where(attribution[..., np.newaxis] > 0, FOR, AGAINST)
     # At half the brightness, the colors stand out.
-    background = image[..., np.newaxis] / 2
+    background = image.reshape(*attribution.shape, -1) / 2
     blended = np.rint(background * (1 - strength) + color * strength).astype(np.uint8)
-    factor = max(1, _SIDE_PX // max(image.shape))
+    factor = max(1, _SIDE_PX // max(attribution.shape))
     return images.encode(blended.repeat(factor, 0).repeat(factor, 1))

@@ -27,6 +27,18 @@ PADDED = Signature(
     Output("softmax", LABELS, temperature=1.5),
 )
 WIDE = Signature("wide", "1.0", "Small signs.", Input("image", "image", (6, 10), (60,)), Output("softmax", ("a", "b")))
+COLOR = Signature(
+    "color",
+    "1.0",
+    "Colors.",
+    Input(
+        *("image", "image", (3, 8, 12), (3, 8, 12)),
+        gain=(1 / 255, 2 / 255, 3 / 255),
+        bias=(-0.5, 0.0, 0.5),
+        resize="stretch",
+    ),
+    Output("softmax", ("a", "b", "c")),
+)
 VECTOR = Signature(
     "blobs", "1.0", "Blobs.", Input("vector", "features", (4,), (4,)), Output("softmax", ("one", "two", "three"))
 )

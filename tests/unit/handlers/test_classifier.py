@@ -28,7 +28,7 @@ from handlers.transport.request_patterns import Bodies, Pattern, Processors
 from handlers.vector_classifier import VectorClassifier
 from tests.support import image_files
 from tests.support.photographs import photograph
-from tests.support.signatures import FASHION, PADDED, SIGMOID, VECTOR
+from tests.support.signatures import COLOR, FASHION, PADDED, SIGMOID, VECTOR
 
 PICTURES = np.stack([image_files.texture(seed=seed) for seed in range(20)])
 PROBLEM = "application/problem+json"
@@ -61,7 +61,11 @@ def expected(signature: Signature, values: np.ndarray, seed: int = 1) -> np.ndar
     spec, output = signature.input, signature.output
     if spec.padding:
         values = np.pad(values, ((0, 0), (spec.padding,) * 2, (spec.padding,) * 2))
-    inputs = torch.from_numpy(values.astype(np.float32) * spec.gain + spec.bias).reshape(-1, *spec.network_shape)
+    gain, bias = (
+        np.reshape(value, (-1, 1, 1)) if isinstance(value, tuple) else value for value in (spec.gain, spec.bias)
+    )
+    scaled = (values * gain + bias).astype(np.float32)
+    inputs = torch.from_numpy(scaled).reshape(-1, *spec.network_shape)
     with torch.inference_mode():
         scores = Network(signature, seed)(inputs)
         return np.asarray((scores / output.temperature).softmax(1) if output.activation == "softmax" else scores)
@@ -345,8 +349,9 @@ def test_a_description_holds_metadata_and_signature(served):
 
 
 def test_more_images_than_a_chunk_keep_their_order(served, monkeypatch):
-    monkeypatch.setattr(classifier, "_CHUNK_EXAMPLES", 7)
-    answers = served(FASHION).json(PICTURES.tobytes(), "application/octet-stream")
+    here = served(FASHION)
+    monkeypatch.setattr(here.handler._inputs, "chunk", 7)
+    answers = here.json(PICTURES.tobytes(), "application/octet-stream")
     np.testing.assert_allclose(values(answers), expected(FASHION, PICTURES), atol=1e-6)
 
 
@@ -804,3 +809,70 @@ def test_the_open_inference_protocol_lists_the_score_and_leaves_it_out_by_defaul
     described = served(WITH_OOD).json(b"", describe="True")
     assert {"name": "ood", "datatype": "FP32", "shape": [-1]} in described["outputs"]
     assert "ood" not in json.dumps(served(FASHION).json(b"", describe="True")["outputs"])
+
+
+COLORS = np.random.default_rng(4).integers(0, 256, (4, 3, 8, 12), np.uint8)
+
+
+def png_of(pixels):
+    """A PNG file of a color picture, uint8 [3, H, W]."""
+    return image_files.save(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (COLORS.tobytes(), "application/octet-stream"),
+        (json.dumps(COLORS.tolist()).encode(), "application/json"),
+        (json.dumps(COLORS.transpose(0, 2, 3, 1).tolist()).encode(), "application/json"),
+        (json.dumps([base64.b64encode(png_of(each)).decode() for each in COLORS]).encode(), "application/json"),
+    ],
+    ids=["raw", "channels first", "channels last", "files"],
+)
+def test_color_pictures_are_scaled_by_channel(served, body, content_type):
+    answers = served(COLOR).json(body, content_type)
+    np.testing.assert_allclose(values(answers), expected(COLOR, COLORS), atol=1e-6)
+
+
+def test_one_color_picture_shows_itself_and_its_explanation(served):
+    here = served(COLOR)
+    answer = here.json(png_of(COLORS[0]), "image/png", X_Query="picture=true")
+    np.testing.assert_allclose(values([answer]), expected(COLOR, COLORS[:1]), atol=1e-6)
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["picture"]))))
+    np.testing.assert_array_equal(shown, COLORS[0].transpose(1, 2, 0))
+    explained = here.json(png_of(COLORS[0]), "image/png", explain="True")
+    # Of a linear network, the attributions are its weights times the scaled difference from black.
+    weights = Network(COLOR).state_dict()["layers.1.weight"][explained["target"]].numpy().reshape(3, 8, 12)
+    gains = np.reshape(COLOR.input.gain, (3, 1, 1))
+    np.testing.assert_allclose(explained["attributions"], COLORS[0] * gains * weights, atol=1e-3)
+    status, kind, _, heat_map = here.one(png_of(COLORS[0]), "image/png", explain="True", Accept="image/png")
+    assert (status, kind) == (200, "image/png")
+    assert Image.open(io.BytesIO(heat_map)).size == (12 * 23, 8 * 23)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_color_pictures_of_one_pattern_are_answered(served, count):
+    bodies = [each.tobytes() for each in COLORS[:count]]
+    fast, answers = served(COLOR).batch_of_one_pattern(bodies, "application/octet-stream")
+    assert fast
+    np.testing.assert_allclose(
+        values([json.loads(each[3]) for each in answers]), expected(COLOR, COLORS[:count]), atol=1e-6
+    )
+    fast, answers = served(COLOR).batch_of_one_pattern([png_of(each) for each in COLORS[:count]], "image/png")
+    assert not fast
+    np.testing.assert_allclose(
+        values([json.loads(each[3]) for each in answers]), expected(COLOR, COLORS[:count]), atol=1e-6
+    )
+
+
+def test_a_model_whose_pictures_are_only_resized_cannot_convert_photographs(served):
+    status, _, _, body = served(COLOR).one(png_of(COLORS[0]), "image/png", X_Query="prepare=photo")
+    assert status == 422
+    assert "this model's are only resized" in json.loads(body)["detail"]
+
+
+def test_the_values_of_a_request_have_a_limit_together(served, monkeypatch):
+    monkeypatch.setattr(limits, "VALUES", 3 * COLORS[0].size)
+    assert served(COLOR).one(COLORS[:3].tobytes(), "application/octet-stream")[0] == 200
+    status, _, _, body = served(COLOR).one(COLORS.tobytes(), "application/octet-stream")
+    assert (status, json.loads(body)["detail"]) == (413, "too many examples in one request (4, limit 3)")

@@ -8,10 +8,10 @@ import pytest
 
 from handlers import signature
 from handlers.signature import SignatureError
-from tests.support.signatures import FASHION, VECTOR
+from tests.support.signatures import COLOR, FASHION, VECTOR
 
 
-@pytest.mark.parametrize("content", [FASHION, VECTOR], ids=["image", "vector"])
+@pytest.mark.parametrize("content", [FASHION, COLOR, VECTOR], ids=["image", "color", "vector"])
 def test_a_signature_is_read_as_it_was_written(tmp_path, content):
     path = tmp_path / "signature.json"
     path.write_text(content.to_json())
@@ -23,8 +23,21 @@ def test_a_signature_is_read_as_it_was_written(tmp_path, content):
     ("part", "field", "value", "message"),
     [
         ("input", "kind", "sound", ": input.kind must be image or vector, got 'sound'"),
-        ("input", "shape", [28], ": input.shape must be 2 positive lengths, got (28,)"),
-        ("input", "shape", [28, 0], ": input.shape must be 2 positive lengths, got (28, 0)"),
+        ("input", "shape", [28], ": input.shape must be height and width, or 3, height and width, got (28,)"),
+        ("input", "shape", [28, 0], ": input.shape must be height and width, or 3, height and width, got (28, 0)"),
+        (
+            "input",
+            "shape",
+            [4, 7, 28],
+            ": input.shape must be height and width, or 3, height and width, got (4, 7, 28)",
+        ),
+        (
+            "input",
+            "gain",
+            [1.0, 2.0],
+            ": input.gain must be a number, or one for each channel or feature, got (1.0, 2.0)",
+        ),
+        ("input", "resize", "blur", ": input.resize must be convert or stretch or fit or crop, got 'blur'"),
         ("input", "network_shape", [783], ": input.network_shape must be 784 values in all, got (783,)"),
         ("output", "activation", "tanh", ": output.activation must be softmax or sigmoid, got 'tanh'"),
         ("output", "labels", [], ": output.labels must be one or more distinct names, got ()"),
@@ -49,7 +62,7 @@ def test_padding_needs_an_image(tmp_path):
     raw = json.loads(VECTOR.to_json())
     raw["input"]["padding"] = 2
     (tmp_path / "signature.json").write_text(json.dumps(raw))
-    with pytest.raises(SignatureError, match="padding needs an image of two axes"):
+    with pytest.raises(SignatureError, match="padding needs an image"):
         signature.read(tmp_path / "signature.json")
 
 

@@ -214,6 +214,70 @@ def test_pictures_in_folders_are_examples(folder):
     assert metrics["test_accuracy"] > 0.7
 
 
+class Color(nn.Module):
+    """Scores of the labels red, green and blue: the mean of each channel, scaled as below."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.size(1) != 3:
+            raise ValueError("not a color picture")
+        return x.mean([2, 3])
+
+
+SCALING = ("--mean", "0.1,0.2,0.3", "--std", "0.5,0.25,0.125")
+
+
+@pytest.fixture
+def colors(folder):
+    """Pictures, uint8 [60, 3, 8, 10], whose answers by ``Color`` are the targets, and its TorchScript."""
+    save(Color(), folder / "color.pt")
+    (folder / "colors.txt").write_text("red\ngreen\nblue")
+    pictures = np.random.default_rng(5).integers(0, 256, (60, 3, 8, 10), np.uint8)
+    scaled = (pictures.mean((2, 3)) / 255 - [0.1, 0.2, 0.3]) / [0.5, 0.25, 0.125]
+    return pictures, scaled.argmax(1)
+
+
+@pytest.mark.parametrize("channels", ["first", "last"])
+def test_color_pictures_are_scaled_by_channel(folder, colors, channels):
+    pictures, targets = colors
+    inputs = pictures if channels == "first" else pictures.transpose(0, 2, 3, 1)
+    np.savez(folder / "colors.npz", inputs=inputs, targets=targets)
+    options = {"network": "color.pt", "labels": "colors.txt", "examples": "colors.npz"}
+    assert run(folder, *SCALING, **options) == 0
+    spec = artifacts.signature("mine", "1.0").input
+    assert (spec.shape, spec.network_shape, spec.resize) == ((3, 8, 10), (3, 8, 10), "stretch")
+    assert spec.gain == pytest.approx((1 / 127.5, 4 / 255, 8 / 255))
+    assert spec.bias == pytest.approx((-0.2, -0.8, -2.4))
+    assert artifacts.metrics("mine", "1.0")["test_accuracy"] == 1
+    # Another scaling gives other answers.
+    assert run(folder, **options) == 0
+    assert artifacts.metrics("mine", "1.0")["test_accuracy"] < 0.9
+
+
+def test_color_pictures_in_folders_are_resized_by_the_rule(folder, colors):
+    pictures, targets = colors
+    for number, (pixels, target) in enumerate(zip(pictures, targets, strict=True)):
+        path = folder / "colors" / ("red", "green", "blue")[target] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # With a border that only the rule crop leaves out.
+        wide = np.pad(pixels.transpose(1, 2, 0), ((0, 0), (30, 30), (0, 0)))
+        Image.fromarray(wide).save(path)
+    options = {"network": "color.pt", "labels": "colors.txt", "examples": "colors"}
+    assert run(folder, *SCALING, "--input", "3x8x10", "--resize", "crop", **options) == 0
+    assert artifacts.signature("mine", "1.0").input.resize == "crop"
+    assert artifacts.metrics("mine", "1.0")["test_accuracy"] == 1
+    golden = np.load(artifacts.folder("mine", "1.0") / "golden.npz")
+    assert {each.tobytes() for each in golden["inputs"]} <= {each.tobytes() for each in pictures}
+
+
+def test_features_are_scaled_by_themselves(folder):
+    assert run(folder) == 0
+    plain = artifacts.metrics("mine", "1.0")
+    arrays = np.load(folder / "vectors.npz")
+    np.savez(folder / "scaled.npz", inputs=arrays["inputs"] * [1, 2, 3, 4] + 5, targets=arrays["targets"])
+    assert run(folder, "--mean", "5", "--std", "1,2,3,4", examples="scaled.npz") == 0
+    assert artifacts.metrics("mine", "1.0")["test_accuracy"] == plain["test_accuracy"]
+
+
 def test_a_network_that_ends_in_softmax_gets_its_scores_back(folder):
     save(Then(Sum(), nn.Softmax(1)), folder / "ends.pt")
     assert run(folder) == 0
@@ -319,6 +383,8 @@ def test_what_was_trained_here_needs_its_entry(blobs_artifact):
         ({"examples": "beyond.npz"}, (), "targets must be from 0 to 2, because there are 3 labels, got 3"),
         ({"examples": "fractions.npz"}, (), "targets must be integers [N] for softmax, got float64 [400]"),
         ({}, ("--scores", "sigmoid"), "targets must be 0 or 1 [N, 3] for sigmoid with 3 labels"),
+        ({}, ("--mean", "1,2"), "--mean must be 1 or 4 numbers for examples of (4,), got 2"),
+        ({}, ("--std", "0"), "--std must be above 0, got 0"),
         ({}, ("--input", "5"), "an example has the shape 4, but --input is 5"),
         ({"examples": "folders"}, (), "the size of the network's pictures is missing; add, for example, --input 28x28"),
         ({"examples": "folders"}, ("--input", "6x8"), "a.png: the PNG image is truncated"),
@@ -343,11 +409,16 @@ def test_what_does_not_fit_is_refused_in_one_sentence(folder, capsys, changes, a
     assert not artifacts.ARTIFACTS_DIR.exists() or not list(artifacts.ARTIFACTS_DIR.rglob("*"))
 
 
-def test_a_malformed_shape_is_wrong_usage(folder, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("--input", "4,4"), "such as 28x28, got '4,4'"), (("--std", "1;2"), "such as 0.5,0.4,0.3, got '1;2'")],
+    ids=["shape", "numbers"],
+)
+def test_a_malformed_option_is_wrong_usage(folder, capsys, arguments, message):
     with pytest.raises(SystemExit) as caught:
-        run(folder, "--input", "4,4")
+        run(folder, *arguments)
     assert caught.value.code == 2
-    assert "such as 28x28, got '4,4'" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_the_split_of_the_examples_is_the_same_each_time(folder):

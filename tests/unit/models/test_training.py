@@ -134,6 +134,8 @@ def test_prepare_pads_then_scales():
     spec = CATALOG["fashion_convnet"].input
     prepared = prepare(torch.full((1, 28, 28), 255, dtype=torch.uint8), spec)
     assert prepared.shape == (1, 1, 32, 32)
+    assert isinstance(spec.gain, float)
+    assert isinstance(spec.bias, float)
     assert prepared[0, 0, 0, 0].item() == pytest.approx(spec.bias)
     assert prepared[0, 0, 2, 2].item() == pytest.approx(255 * spec.gain + spec.bias)
 

@@ -86,7 +86,7 @@ async function readModel(name, previous) {
  * @returns {Model["kind"]}
  */
 function kindOf(datatype, shape) {
-  if (shape.length === 2 && datatype === "UINT8") return "image";
+  if ((shape.length === 2 || shape.length === 3) && datatype === "UINT8") return "image";
   if (shape.length === 1 && shape[0] > 0 && datatype.startsWith("FP")) return "vector";
   return "other";
 }
