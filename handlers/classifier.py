@@ -118,7 +118,7 @@ class Classifier:
             path = folder / signature.PHOTOGRAPHS_FILE_NAME
             self._photographs = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
         self._ood = ood.read(folder) if self._signature.ood_threshold is not None else None
-        self._encoder = encoding.Encoder(self._signature.output)
+        self._encoder = encoding.encoder(self._signature.output)
         self._parse = requests.Parser().parse
         # Of the last request, because the next one usually has the same headers.
         self._headers: dict[str, str] | None = None
@@ -308,6 +308,8 @@ class Classifier:
         return inference_response.output_names(self._signature)
 
     def _check_explainable(self, count: int, answer_type: str) -> None:
+        if self._signature.output.activation == "none":
+            raise problems.Unprocessable("explanations are for models that classify; this model returns numbers")
         if not any(parameter.requires_grad for parameter in self._scripted.parameters()):
             raise problems.Unprocessable(
                 f"version {self._signature.version} is int8 or frozen and cannot be explained, because it has no "
@@ -415,13 +417,16 @@ class Classifier:
         return orjson.dumps({**described, "signature": orjson.loads(self._signature.to_json())})
 
     def _probabilities(self, arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        """The batch's probabilities, float32 ``[sum of N, labels]``; each row sums to 1 within 1e-6 for softmax."""
-        # torch warns about read-only arrays, such as a view of bytes; a copy is writable.
+        """The batch's probabilities, or a model's plain numbers, float32 ``[sum of N, labels]``.
+
+        For softmax each row sums to 1 within 1e-6.
+        """
         output, chunk = self._signature.output, self._inputs.chunk
         count = sum(len(array) for array in arrays)
         full = count - count % chunk
         if missing := full + torchscript.padded_count(count - full) - count:
             arrays = [*arrays, np.zeros((missing, *self._signature.input.shape), arrays[0].dtype)]
+        # torch warns about read-only arrays, such as a view of bytes; a copy is writable.
         values = arrays[0] if len(arrays) == 1 and arrays[0].flags.writeable else np.concatenate(arrays)
         with torch.inference_mode():
             chunks = [
@@ -429,7 +434,7 @@ class Classifier:
                 for start in range(0, len(values), chunk)
             ]
             scores = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
-            # A sigmoid is part of the network.
+            # A sigmoid is part of the network, and numbers are its answer.
             if output.activation == "softmax":
                 scores = (scores.to("cpu", torch.float64) / output.temperature).softmax(1)
             probabilities: NDArray[np.float32] = scores.to("cpu", torch.float32).numpy()

@@ -27,6 +27,7 @@ OOD_REFERENCES_FILE_NAME = "ood_references.npy"
 FORMAT = 1
 
 Resize = Literal["convert", "stretch", "fit", "crop"]
+Activation = Literal["softmax", "sigmoid", "none"]
 
 
 class SignatureError(ValueError):
@@ -75,17 +76,18 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """How the network's output becomes probabilities.
+    """How the network's output becomes the answer.
 
     Attributes:
         activation: ``softmax``: the network returns scores of exclusive classes, and the handler applies softmax and
             argmax. ``sigmoid``: the network ends in a sigmoid and returns the probabilities of independent labels.
+            ``none``: the network returns numbers, such as a regression or an embedding, and they are the answer.
         labels: the name of each value of the output, in order.
         temperature: scores are divided by this before softmax (Guo et al. 2017, temperature scaling); > 0.
         photograph_temperature: the same for the scores of the network for photographs; ``None`` without that network.
     """
 
-    activation: Literal["softmax", "sigmoid"]
+    activation: Activation
     labels: tuple[str, ...]
     temperature: float = 1.0
     photograph_temperature: float | None = None
@@ -102,7 +104,7 @@ class Signature:
         input: the network's input.
         output: the network's output.
         trained_on: dataset name and the SHA-256 of its parts.
-        scored: the main figures of ``metrics.json``, such as ``test_accuracy``.
+        scored: the main figures of ``metrics.json``, such as ``test_accuracy``, which models that return numbers lack.
         ood_threshold: the out-of-distribution score (``handlers.outputs.ood``) that 5 % of the test set exceed;
             ``None`` for models that compute none.
     """
@@ -138,7 +140,7 @@ def _check(signature: Signature, source: str) -> None:
             for name in ("gain", "bias")
         },
         "input.resize": (" or ".join(get_args(Resize)), input_.resize in get_args(Resize)),
-        "output.activation": ("softmax or sigmoid", output.activation in ("softmax", "sigmoid")),
+        "output.activation": (" or ".join(get_args(Activation)), output.activation in get_args(Activation)),
         "output.labels": ("one or more distinct names", 0 < len(set(output.labels)) == len(output.labels)),
         "output.temperature": ("above 0", output.temperature > 0),
         "output.photograph_temperature": (

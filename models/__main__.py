@@ -85,7 +85,7 @@ def _add_import(commands: Any) -> None:
     )
     importing.add_argument("--class", dest="class_name", metavar="MODULE:CLASS", help="network of a state dict")
     importing.add_argument(
-        "--labels", type=Path, required=True, metavar="FILE", help="the label of each score, one a line"
+        "--labels", type=Path, metavar="FILE", help="the label of each score, one a line; not needed for numbers"
     )
     importing.add_argument(
         "--examples",
@@ -96,9 +96,9 @@ def _add_import(commands: Any) -> None:
     )
     importing.add_argument(
         "--scores",
-        choices=("softmax", "sigmoid"),
+        choices=("softmax", "sigmoid", "none"),
         default="softmax",
-        help="one class of several, or independent labels (default: %(default)s)",
+        help="one class of several, independent labels, or plain numbers (default: %(default)s)",
     )
     importing.add_argument(
         "--input", type=_shape, metavar="SHAPE", help="shape of one example, such as 3x64x64; needed with a folder"
@@ -137,14 +137,14 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _import(name: str, arguments: argparse.Namespace) -> None:
-    from models.importing import Source, import_network
+    from models.importing import Source, import_network, main_figures
 
     fields = ("network", "labels", "examples", "scores", "class_name", "mean", "std", "resize")
     source = Source(shape=arguments.input, **{field: getattr(arguments, field) for field in fields})
     metrics = import_network(name, arguments.version, source)
+    figures = ", ".join(f"{figure.replace('_', ' ')} {value:.4f}" for figure, value in main_figures(metrics).items())
     print(
-        f"{name} {arguments.version}: imported, accuracy {metrics['test_accuracy']:.4f} and calibration error "
-        f"{metrics['expected_calibration_error']:.4f} on {metrics['scored_examples']} examples → "
+        f"{name} {arguments.version}: imported, {figures} on {metrics['scored_examples']} examples → "
         f"{artifacts.folder(name, arguments.version)}"
     )
 

@@ -115,12 +115,12 @@ def describe(
     signature: Signature,
     card: str,
 ) -> None:
-    """Write the files that describe an artifact: signature, metrics, golden examples, pictures and card.
+    """Write the files that describe an artifact: signature, metrics, golden examples, card, and pictures of decisions.
 
     Args:
         folder: the artifact's folder.
         inputs, targets: the test set, as in ``models.datasets.Dataset``.
-        answers: probabilities float32 [N, labels] of the test set.
+        answers: probabilities or numbers of the test set, float32 [N, labels].
         metrics: the contents of ``metrics.json``.
         signature: the model's inputs and outputs.
         card: the contents of ``MODEL_CARD.md``.
@@ -128,9 +128,10 @@ def describe(
     (folder / artifacts.SIGNATURE).write_text(signature.to_json())
     (folder / artifacts.METRICS).write_text(json.dumps(metrics, indent=2) + "\n")
     golden.write(folder / artifacts.GOLDEN, inputs, answers)
-    plotting.confusion_matrix(metrics["confusion_matrix"], signature.output.labels, folder / "confusion_matrix.png")
-    _draw_mistakes(folder / "errors.png", signature.output, inputs, targets, answers)
     (folder / artifacts.CARD).write_text(card)
+    if "confusion_matrix" in metrics:
+        plotting.confusion_matrix(metrics["confusion_matrix"], signature.output.labels, folder / "confusion_matrix.png")
+        _draw_mistakes(folder / "errors.png", signature.output, inputs, targets, answers)
 
 
 def _names(labels: tuple[str, ...], decisions: Tensor) -> list[str]:

@@ -10,6 +10,10 @@ from typing import Any
 from handlers.signature import Signature
 from models.evaluation import ERROR_BINS
 
+_NUMBER_LIMITS = (
+    "The figures hold for data like these examples. The network returns numbers for every input, even for one that is "
+    "unlike\nall of them."
+)
 _LIMITS = (
     "The figures hold for data like the test set. The network assigns its labels to every input, even to one that "
     "shows none\nof them. A low probability is the only hint."
@@ -43,7 +47,6 @@ The validation split picked epoch {metrics["best_epoch"]} of {metrics["training"
 the test set was used once, at the end.
 
 {_by_class(metrics)}
-
 ![Training curves](curves.png)
 
 ## Limits
@@ -63,6 +66,10 @@ the test set was used once, at the end.
 
 def imported_card(signature: Signature, metrics: dict[str, Any], structure: str) -> str:
     """The card of an imported version as Markdown."""
+    if signature.output.activation == "none":
+        quality, details, limits = _number_quality(metrics), _by_value(metrics), _NUMBER_LIMITS
+    else:
+        quality, details, limits = _quality(signature, metrics), _by_class(metrics), _LIMITS
     examples = f"{metrics['scored_examples']:,} of {metrics['examples']:,} in {signature.trained_on['dataset']}"
     return f"""# {signature.model} {signature.version}
 
@@ -74,13 +81,12 @@ def imported_card(signature: Signature, metrics: dict[str, Any], structure: str)
 | scored on | {examples} |
 | input | {_input(signature)} |
 | output | {_output(signature)} |
-{_quality(signature, metrics)}
+{quality}
 
-{_by_class(metrics)}
-
+{details}
 ## Limits
 
-{_LIMITS} If the network was trained with some of these examples, the figures are too good.
+{limits} If the network was trained with some of these examples, the figures are too good.
 
 ## Files
 
@@ -93,6 +99,8 @@ def _input(signature: Signature) -> str:
 
 
 def _output(signature: Signature) -> str:
+    if signature.output.activation == "none":
+        return f"{len(signature.output.labels)} numbers, float32"
     return f"{signature.output.activation} over {', '.join(signature.output.labels)}"
 
 
@@ -116,7 +124,35 @@ def _by_class(metrics: dict[str, Any]) -> str:
 {per_class}
 
 ![Confusion matrix](confusion_matrix.png)
-![Worst mistakes](errors.png)"""
+![Worst mistakes](errors.png)
+"""
+
+
+def _number_quality(metrics: dict[str, Any]) -> str:
+    """The rows with the main figures of numbers, or of an embedding."""
+    names = {
+        "mean_absolute_error": "mean absolute error",
+        "root_mean_squared_error": "root mean squared error",
+        "r2": "R² (share of the variance explained)",
+        "nearest_neighbor_accuracy": "examples whose nearest other one is of their class",
+    }
+    rows = [f"| {text} | {metrics[name]:.4f} |" for name, text in names.items() if name in metrics]
+    return "\n".join([*rows, f"| parameters | {metrics['parameters']:,} |"])
+
+
+def _by_value(metrics: dict[str, Any]) -> str:
+    if "per_value" not in metrics:
+        return ""
+    per_value = "\n".join(
+        f"| {label} | {row['mean_absolute_error']:.4g} | {row['root_mean_squared_error']:.4g} | {row['r2']:.3f} |"
+        for label, row in metrics["per_value"].items()
+    )
+    return f"""## By value
+
+| value | mean absolute error | root mean squared error | R² |
+|---|---|---|---|
+{per_value}
+"""
 
 
 def _origins(metrics: dict[str, Any], structure: str) -> str:

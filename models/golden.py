@@ -1,4 +1,4 @@
-"""Golden examples: the first test examples and the network's probabilities for them, packed in the archive.
+"""Golden examples: the first test examples and the network's answers to them, packed in the archive.
 
 ``serving/torchserve/golden_check.py`` compares a served version with them.
 """
@@ -22,7 +22,7 @@ def write(path: Path, inputs: Tensor, probabilities: Tensor) -> None:
     Args:
         path: of the file.
         inputs: the test set, uint8 or float32 [N, *shape].
-        probabilities: float32 [N, labels].
+        probabilities: float32 [N, labels]; or the numbers of a network that returns numbers.
     """
     count = min(COUNT, max(1, _VALUES // inputs[0].numel()))
     np.savez(path, inputs=inputs[:count].numpy(), probabilities=probabilities[:count].numpy())

@@ -3,7 +3,8 @@
     network's file ─► TorchScript ─► checks ─┐
     labels, examples ────────────────────────┴─► temperature ─► figures ─► artifact
 
-Half of the examples fit the temperature of a softmax, and the others are scored with it.
+Half of the examples fit the temperature of a softmax, and the others are scored with it. Without a softmax, all are
+scored.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handlers.signature import Input, Output, Resize, Signature
+from handlers.signature import Activation, Input, Output, Resize, Signature
 from models import artifacts, cards, foreign_networks, labeled_examples
 from models.building import describe, library_versions
 from models.calibration import fit_temperature
 from models.catalog import CATALOG
 from models.errors import DataError, NetworkError
-from models.evaluation import evaluate
-from models.labeled_examples import Examples, Scores
+from models.evaluation import evaluate, evaluate_embedding, evaluate_numbers
+from models.labeled_examples import Examples
 from models.lookup import IMPORTED
 from models.training import correct, probabilities
 
@@ -32,6 +33,14 @@ from models.training import correct, probabilities
 _LEAST_EXAMPLES = 20
 # Scores whose rows add up to 1 within this are probabilities.
 _SUM_TOLERANCE = 1e-3
+# Of classes, numbers and embeddings. A version has those of its kind.
+_FIGURES = (
+    "test_accuracy",
+    "expected_calibration_error",
+    "mean_absolute_error",
+    "r2",
+    "nearest_neighbor_accuracy",
+)
 # In paths of the API, file names and TorchServe's names of models.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
@@ -43,9 +52,9 @@ class Source:
     Attributes:
         network: a TorchScript file, or a state dict.
         class_name: ``module:Class`` of a state dict's network.
-        labels: a text file with the name of each score, one a line, in order.
+        labels: a text file with the name of each score, one a line, in order; ``None`` for numbers named 0, 1, ….
         examples: labeled examples (``models/labeled_examples.py``).
-        scores: ``softmax``: one class of several; ``sigmoid``: independent labels.
+        scores: ``softmax``: one class of several; ``sigmoid``: independent labels; ``none``: numbers.
         shape: of one example; ``None``: that of the examples.
         mean, std: subtracted from each value (pixels are 0-1), and the divisor of the rest, as in the training: one
             number, or one for each channel or feature.
@@ -53,9 +62,9 @@ class Source:
     """
 
     network: Path
-    labels: Path
+    labels: Path | None
     examples: Path
-    scores: Scores = "softmax"
+    scores: Activation = "softmax"
     class_name: str | None = None
     shape: tuple[int, ...] | None = None
     mean: tuple[float, ...] = (0.0,)
@@ -85,14 +94,23 @@ def import_network(name: str, version: str, source: Source) -> dict[str, Any]:
     if name in CATALOG:
         raise NetworkError(f"models/catalog.py lists {name}, which is trained here; choose another name")
     network = foreign_networks.load(source.network, source.class_name)
-    labels = _labels(source.labels)
+    if source.labels is None and source.scores != "none":
+        raise DataError("--labels is missing; write the label of each score, one a line, and pass the file")
+    labels = _labels(source.labels) if source.labels else ()
     examples = labeled_examples.read(source.examples, labels, source.scores, source.shape, source.resize)
     if len(examples.inputs) < _LEAST_EXAMPLES:
         raise DataError(f"{source.examples} must hold {_LEAST_EXAMPLES} examples or more, got {len(examples.inputs)}")
 
     spec = _input(network, examples, source)
     answers = foreign_networks.scores(network, examples.inputs, spec)
-    foreign_networks.check(network, examples.inputs, spec, answers, len(labels))
+    count = answers.shape[1]
+    if source.labels is None:
+        labels = tuple(map(str, range(count)))
+    if count != len(labels):
+        raise NetworkError(f"the network returns {count} values for each example, but there are {len(labels)} labels")
+    # Numbers have any scale, and those beside a large one its rounding.
+    scale = float(answers.abs().max()) if source.scores == "none" else 1.0
+    foreign_networks.check(network, examples.inputs, spec, answers, foreign_networks.TOLERANCE * scale)
     network, answers = _with_usual_scores(network, answers, source.scores)
 
     temperature, scored = 1.0, torch.arange(len(answers))
@@ -102,7 +120,7 @@ def import_network(name: str, version: str, source: Source) -> dict[str, Any]:
     inputs, targets = examples.inputs[scored], examples.targets[scored]
     answers = probabilities(answers[scored], source.scores, temperature)
     metrics = {
-        **evaluate(answers, targets, source.scores, labels),
+        **_quality(answers, targets, output, source.examples),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         IMPORTED: source.network.name,
         "examples": len(examples.inputs),
@@ -120,13 +138,33 @@ def import_network(name: str, version: str, source: Source) -> dict[str, Any]:
         input=spec,
         output=output,
         trained_on={"dataset": examples.name, "digests": metrics["dataset_digests"]},
-        scored={name: metrics[name] for name in ("test_accuracy", "expected_calibration_error")},
+        scored=main_figures(metrics),
     )
     with artifacts.writing(target) as folder:
         torch.jit.save(network, folder / artifacts.TORCHSCRIPT)
         card = cards.imported_card(signature, metrics, str(network))
         describe(folder, inputs, targets, answers, metrics, signature, card)
     return metrics
+
+
+def main_figures(metrics: dict[str, Any]) -> dict[str, float]:
+    """The figures of ``metrics.json`` that say at a glance how good a version is."""
+    return {name: metrics[name] for name in _FIGURES if name in metrics}
+
+
+def _quality(answers: Tensor, targets: Tensor, output: Output, source: Path) -> dict[str, Any]:
+    """The quality figures of answers, float32 [N, labels]."""
+    if output.activation != "none":
+        return evaluate(answers, targets, output.activation, output.labels)
+    if targets.dim() == 1 and answers.shape[1] > 1:
+        return evaluate_embedding(answers, targets)
+    targets = targets.float().reshape(len(targets), -1)
+    if targets.shape != answers.shape:
+        raise DataError(
+            f"{source}: targets holds {targets.shape[1]} numbers for each example, but the network returns "
+            f"{answers.shape[1]}"
+        )
+    return evaluate_numbers(answers, targets, output.labels)
 
 
 def _labels(path: Path) -> tuple[str, ...]:
@@ -199,11 +237,11 @@ class _SigmoidOf(nn.Module):
 
 
 def _with_usual_scores(
-    network: torch.jit.ScriptModule, answers: Tensor, activation: Scores
+    network: torch.jit.ScriptModule, answers: Tensor, activation: Activation
 ) -> tuple[torch.jit.ScriptModule, Tensor]:
     """The network and its answers, float32 [N, labels], in the form that the signature's activation requires.
 
-    Networks end with their softmax or sigmoid or without it, and the answers show which.
+    Networks end with their softmax or sigmoid or without it, and the answers show which. Numbers stay as they are.
     """
     are_probabilities = bool(((answers >= 0) & (answers <= 1)).all())
     if activation == "softmax" and are_probabilities and bool(((answers.sum(1) - 1).abs() < _SUM_TOLERANCE).all()):

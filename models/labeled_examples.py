@@ -5,6 +5,8 @@
                                                [N, height, width, 3]; or numbers [N, features]
                                       targets  softmax: integers [N], each a place in the list of labels
                                                sigmoid: 0 or 1 [N, labels]
+                                               none: the right numbers [N, values], or [N] if there is one;
+                                               or for embeddings the class of each example, integers [N]
 
 Pictures are decoded by the service's own code, so that the figures hold for the files that callers send.
 """
@@ -24,11 +26,10 @@ from torch import Tensor
 
 from handlers.inputs import images
 from handlers.problems import Problem
-from handlers.signature import Resize
+from handlers.signature import Activation, Resize
 from models.errors import DataError
 
 Kind = Literal["image", "vector"]
-Scores = Literal["softmax", "sigmoid"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Examples:
         digest: SHA-256 of the file, or of the folder's files and their names.
         kind: of the input, as in the signature.
         inputs: uint8 pixels [N, height, width] or [N, 3, height, width], or float32 [N, features].
-        targets: int64 [N] class indices, or float32 [N, labels] of 0 and 1 for independent labels.
+        targets: int64 [N] class indices; float32 [N, labels] of 0 and 1 for independent labels; or numbers, float32
+            [N, values].
     """
 
     name: str
@@ -51,7 +53,7 @@ class Examples:
 
 
 def read(
-    path: Path, labels: tuple[str, ...], scores: Scores, shape: tuple[int, ...] | None, resize: Resize
+    path: Path, labels: tuple[str, ...], scores: Activation, shape: tuple[int, ...] | None, resize: Resize
 ) -> Examples:
     """Read labeled examples.
 
@@ -114,7 +116,9 @@ def _pixels(values: NDArray[Any]) -> NDArray[Any] | None:
     return values if values.ndim == 3 or (values.ndim == 4 and values.shape[1] == 3) else None
 
 
-def _targets(path: Path, values: NDArray[Any], labels: tuple[str, ...], scores: Scores) -> NDArray[Any]:
+def _targets(path: Path, values: NDArray[Any], labels: tuple[str, ...], scores: Activation) -> NDArray[Any]:
+    if scores == "none":
+        return _numbers(path, values)
     count = len(labels)
     if scores == "softmax":
         if values.ndim != 1 or values.dtype.kind not in "iu":
@@ -135,10 +139,25 @@ def _targets(path: Path, values: NDArray[Any], labels: tuple[str, ...], scores: 
     return values.astype(np.float32)
 
 
+def _numbers(path: Path, values: NDArray[Any]) -> NDArray[Any]:
+    """Targets for ``none``; integers [N] stay as they are, because they can be classes."""
+    if values.ndim not in (1, 2) or values.dtype.kind not in "iuf":
+        raise DataError(
+            f"{path}: targets must be numbers [N, values] for none, or classes as integers [N], got {values.dtype} "
+            f"{list(values.shape)}"
+        )
+    if values.ndim == 1 and values.dtype.kind != "f":
+        return values.astype(np.int64)
+    numbers = values.astype(np.float32).reshape(len(values), -1)
+    if not np.isfinite(numbers).all():
+        raise DataError(f"{path}: targets must be finite as float32")
+    return numbers
+
+
 def _folder(
-    path: Path, labels: tuple[str, ...], scores: Scores, shape: tuple[int, ...] | None, resize: Resize
+    path: Path, labels: tuple[str, ...], scores: Activation, shape: tuple[int, ...] | None, resize: Resize
 ) -> Examples:
-    if scores != "softmax":
+    if scores == "sigmoid":
         raise DataError(f"{path}: a folder holds one label for each picture; for {scores} pass a .npz file")
     if shape is None or not (len(shape) == 2 or (len(shape) == 3 and shape[0] == 3)):
         raise DataError(
@@ -146,6 +165,8 @@ def _folder(
             "--input 3x64x64 for color"
         )
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir())
+    if scores == "none":
+        labels = tuple(folder.name for folder in folders)
     if unknown := [folder.name for folder in folders if folder.name not in labels]:
         raise DataError(f"{path}: the folder '{unknown[0]}' is none of the labels, which are {', '.join(labels)}")
     digest = hashlib.sha256()

@@ -74,8 +74,11 @@ def forward(network: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def probabilities(scores: Tensor, activation: str, temperature: float = 1.0) -> Tensor:
-    """Probabilities of scores [N, labels], float32; a network with ``sigmoid`` has applied it itself."""
-    return scores if activation == "sigmoid" else (scores / temperature).softmax(1)
+    """Probabilities of scores [N, labels], float32; a network with ``sigmoid`` has applied it itself.
+
+    With ``none`` the scores are the answers.
+    """
+    return (scores / temperature).softmax(1) if activation == "softmax" else scores
 
 
 def loss_of(scores: Tensor, targets: Tensor, activation: str) -> Tensor:

@@ -44,7 +44,11 @@ DATATYPES: dict[str, np.dtype[Any]] = {
     for name, sizes in {"UINT": (1, 2, 4, 8), "INT": (1, 2, 4, 8), "FP": (2, 4, 8)}.items()
     for size in sizes
 }
-OUTPUT_NAMES = {"softmax": ("probabilities", "class", "label"), "sigmoid": ("probabilities",)}
+OUTPUT_NAMES = {
+    "softmax": ("probabilities", "class", "label"),
+    "sigmoid": ("probabilities",),
+    "none": ("values",),
+}
 # An output of models with references (handlers.outputs.ood) that is computed only if the request names it.
 OOD_OUTPUT_NAME = "ood"
 EXPLANATION_OUTPUT_NAMES = ("attributions", "target")

@@ -83,6 +83,7 @@ def families(signature: Signature, measures_busy: bool = False) -> tuple[Family,
     return (
         *_common_families(signature),
         *(_WORKER_FAMILIES if measures_busy else ()),
+        *(() if signature.output.activation == "none" else _prediction_families(signature)),
         *(_OOD_FAMILIES if signature.ood_threshold is not None else ()),
     )
 
@@ -124,6 +125,12 @@ def _common_families(signature: Signature) -> tuple[Family, ...]:
         ),
         _family("fashion_executions_total", "counter", "Batches that went through the network."),
         _family("fashion_examples_total", "counter", "Images or vectors that went through the network."),
+        _family("fashion_model_info", "gauge", "1 for each version.", kind=(signature.input.kind,)),
+    )
+
+
+def _prediction_families(signature: Signature) -> tuple[Family, ...]:
+    return (
         _family(
             "fashion_predictions_total",
             "counter",
@@ -136,7 +143,6 @@ def _common_families(signature: Signature) -> tuple[Family, ...]:
             "Probability of the prediction; for sigmoid models the mean over the labels.",
             _CONFIDENCE_BOUNDS,
         ),
-        _family("fashion_model_info", "gauge", "1 for each version.", kind=(signature.input.kind,)),
         _family("fashion_model_accuracy", "gauge", "Share of the test set that the version predicts correctly."),
     )
 
@@ -178,7 +184,7 @@ class Batch:
         answered: the ``content_type`` of each answered request.
         refused: the ``content_type`` of each refused request, with the class of its problem.
         seconds: duration of each of ``STAGES``; ``None`` if no request passed all of them.
-        probabilities: float32 ``[N, labels]``, if the network was called.
+        probabilities: or plain numbers, float32 ``[N, labels]``, if the network was called.
         fast_path: one of ``FAST_PATH_OUTCOMES``, if the fast path was tried.
         ood: out-of-distribution scores, float32 ``[N]`` each.
     """
@@ -243,7 +249,8 @@ class Recorder:
         self._activation = signature.output.activation
         self._ood_threshold = 1.0 if signature.ood_threshold is None else signature.ood_threshold
         self._counts["fashion_model_info"][:] = 1
-        self._counts["fashion_model_accuracy"][:] = signature.scored.get("test_accuracy", math.nan)
+        if self._activation != "none":
+            self._counts["fashion_model_accuracy"][:] = signature.scored.get("test_accuracy", math.nan)
         self._batches: collections.deque[Batch] = collections.deque()
 
     def add(self, batch: Batch) -> None:
@@ -308,13 +315,15 @@ class Recorder:
     def _add_predictions(self, probabilities: NDArray[np.float32]) -> None:
         # A request's values can overflow the network, and one NaN would make the sum NaN forever.
         finite = probabilities[np.isfinite(probabilities).all(1)]
+        self._counts["fashion_examples_total"] += len(finite)
+        if self._activation == "none":
+            return
         if self._activation == "softmax":
             predicted = np.bincount(finite.argmax(1), minlength=finite.shape[1])
             confidence = finite.max(1)
         else:
             predicted = (finite >= encoding.THRESHOLD).sum(0)
             confidence = np.maximum(finite, 1 - finite).mean(1)
-        self._counts["fashion_examples_total"] += len(finite)
         self._counts["fashion_predictions_total"][:, 0] += predicted
         _observe(self._counts["fashion_confidence"][0], _CONFIDENCE_BOUNDS, confidence)
 

@@ -1,7 +1,8 @@
-"""Probabilities become the answer's bytes, in the form that ``Accept`` asks for.
+"""Probabilities, or plain numbers, become the answer's bytes, in the form that ``Accept`` asks for.
 
     application/json (default)    {"class": 9, "label": "Ankle boot", "probability": 0.97, "probabilities": {…}}
                                   sigmoid models: {"probabilities": {…}, "labels": [those of at least 0.5]}
+                                  models that return numbers: {"values": [0.25, -1.5]}, in the order of their labels
     application/x-npy             float32 [N, labels]
     application/octet-stream      the same, raw and little-endian
 
@@ -68,6 +69,11 @@ def _quality(parameters: Sequence[str]) -> float:
             except ValueError:
                 return 0.0
     return 1.0
+
+
+def encoder(output: Output) -> Encoder:
+    """The encoder of a model's answers."""
+    return NumberEncoder(output) if output.activation == "none" else Encoder(output)
 
 
 class Encoder:
@@ -153,6 +159,20 @@ class Encoder:
         return b'{%b,"labels":[%b]}' % (member, b",".join(labels))
 
 
+class NumberEncoder(Encoder):
+    """Writes the answers of a model that returns plain numbers."""
+
+    def objects(self, probabilities: NDArray[np.float32], top_k: int | None = None) -> list[bytes]:
+        """One JSON object for each row of numbers, float32 ``[N, labels]``.
+
+        Raises:
+            problems.Unprocessable: ``top_k`` is set.
+        """
+        if top_k is not None:
+            raise problems.Unprocessable("top_k is for models that classify; this model returns numbers")
+        return [b'{"values":[%b]}' % row for row in _rows(probabilities)]
+
+
 def members(**values: Any) -> bytes:
     """Members of a JSON object, without its braces; bytes as base64, numbers of numpy in their shortest form."""
     for name, value in values.items():
@@ -163,8 +183,11 @@ def members(**values: Any) -> bytes:
 
 def _texts(probabilities: NDArray[np.float32]) -> list[list[bytes]]:
     """Each row's numbers in float32's shortest form: 0.1 and not float64's 0.10000000149011612."""
-    rows = orjson.dumps(probabilities, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
-    return [row.split(b",") for row in rows]
+    return [row.split(b",") for row in _rows(probabilities)]
+
+
+def _rows(numbers: NDArray[np.float32]) -> list[bytes]:
+    return orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY)[2:-2].split(b"],[")
 
 
 def _enclosed(objects: list[bytes], single: bool, name: bytes) -> bytes:

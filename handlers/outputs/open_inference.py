@@ -3,6 +3,7 @@
     probabilities  FP32   [N, labels]
     class          INT64  [N]          softmax models only: the index of the largest probability
     label          BYTES  [N]          softmax models only: that class's name
+    values         FP32   [N, labels]  in place of these three, of models that return plain numbers
     ood            FP32   [N]          if requested by name: the out-of-distribution score
     attributions   FP32   [N, *shape]  explanations only: how much each value supports the target
     target         INT64  [N]          explanations only: the index of the explained label
@@ -33,7 +34,7 @@ from handlers.inputs.open_inference import (
 from handlers.signature import Signature
 
 _OUTPUT_DATATYPES = {
-    **{"probabilities": "FP32", "class": "INT64", "label": "BYTES"},
+    **{"probabilities": "FP32", "class": "INT64", "label": "BYTES", "values": "FP32"},
     **{"attributions": "FP32", "target": "INT64", OOD_OUTPUT_NAME: "FP32"},
 }
 
@@ -124,7 +125,8 @@ def metadata(signature: Signature, versions: Sequence[str]) -> dict[str, Any]:
         return {"name": name, "datatype": datatype, "shape": [-1, *shape]}
 
     inputs, outputs = signature.input, signature.output
-    shapes = {"probabilities": [len(outputs.labels)], "class": [], "label": [], OOD_OUTPUT_NAME: []}
+    count = len(outputs.labels)
+    shapes = {"probabilities": [count], "values": [count], "class": [], "label": [], OOD_OUTPUT_NAME: []}
     return {
         "name": signature.model,
         "versions": list(versions),
@@ -151,7 +153,7 @@ def _output(output: Output, probabilities: NDArray[np.float32], signature: Signa
     labels, datatype = signature.output.labels, _OUTPUT_DATATYPES[name]
     if classes:
         return _classification(output, probabilities, labels)
-    if name == "probabilities":
+    if name in ("probabilities", "values"):
         return _numbers(name, datatype, probabilities, binary)
     classes_of = probabilities.argmax(axis=1)
     if name == "class":

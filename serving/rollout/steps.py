@@ -203,12 +203,14 @@ class Rollout:
         if archive.golden is None:
             raise RolloutError(f"{entry.path} has no golden examples to check; run: make archive")
         accuracy = _accuracy(archive)
+        if accuracy is None:
+            return archive
         if not accuracy >= entry.accuracy_floor:
             floor = entry.accuracy_floor
             raise RolloutError(f"{who} has a test accuracy of {accuracy:.4f}, the catalog requires {floor:.4f}")
         if self._before:
             live_accuracy = _accuracy(archives.read_listed(self._entry(self._before.version)))
-            if not accuracy >= live_accuracy - ACCURACY_MARGIN:
+            if live_accuracy is not None and not accuracy >= live_accuracy - ACCURACY_MARGIN:
                 raise RolloutError(
                     f"{who} has a test accuracy of {accuracy:.4f}, more than {ACCURACY_MARGIN:g} below the "
                     f"{live_accuracy:.4f} of the live version {self._before.version}"
@@ -311,7 +313,10 @@ class Rollout:
             ) from error
 
 
-def _accuracy(archive: Archive) -> float:
+def _accuracy(archive: Archive) -> float | None:
+    """The test accuracy; ``None`` for a model that returns numbers."""
+    if archive.signature.output.activation == "none":
+        return None
     accuracy = archive.signature.scored.get("test_accuracy")
     if not isinstance(accuracy, float):
         raise RolloutError(f"the signature in {archive.path} has no test_accuracy; train the model again")

@@ -24,11 +24,11 @@ MANIFEST = "MAR-INF/MANIFEST.json"
 
 @dataclasses.dataclass(frozen=True)
 class Golden:
-    """Golden examples: inputs, and the probabilities that the network gave for them after training.
+    """Golden examples: inputs, and the network's answers to them after training.
 
     Attributes:
         inputs: uint8 or float32, [K, *input shape] of the signature, K >= 1.
-        probabilities: float32 [K, labels], 0 to 1.
+        probabilities: float32 [K, labels], 0 to 1; or the numbers of a model that returns numbers.
     """
 
     inputs: NDArray[Any]

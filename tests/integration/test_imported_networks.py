@@ -17,6 +17,8 @@ from serving.settings import ROOT
 from tests.support.place import make_place
 
 LABELS = ("left", "right")
+# Of numbers of this size, float32 keeps less than four digits behind the point.
+SCALE = 1e5
 SWITCHES = ("warm", "bright", "loud")
 
 
@@ -31,6 +33,19 @@ class Halves(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         scores: torch.Tensor = self.gain * self.pool(x).flatten(1)
         return scores
+
+
+class Prices(nn.Module):
+    """Large numbers."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+        self.scale = SCALE
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        numbers: torch.Tensor = self.linear(x) * self.scale
+        return numbers
 
 
 def save(network: nn.Module, path: Path) -> None:
@@ -54,6 +69,9 @@ def folder(tmp_path_factory):
     np.savez(folder / "switches.npz", inputs=inputs.numpy(), targets=(linear(inputs) > 0).int().numpy())
     save(linear, folder / "switches.pt")
     (folder / "switches.txt").write_text("\n".join(SWITCHES))
+    np.savez(folder / "prices.npz", inputs=inputs.numpy(), targets=linear(inputs).detach().numpy() * SCALE)
+    save(Prices(linear), folder / "prices.pt")
+    (folder / "prices.txt").write_text("\n".join(SWITCHES))
     return folder
 
 
@@ -83,7 +101,8 @@ def served(folder):
 
     bring(run, folder, "halves")
     bring(run, folder, "switches", "--scores", "sigmoid")
-    for name in ("halves", "switches"):
+    bring(run, folder, "prices", "--scores", "none")
+    for name in ("halves", "switches", "prices"):
         run("models", "archive", name)
     place.start()
     yield place, run
@@ -121,9 +140,25 @@ def test_independent_labels_have_the_networks_probabilities(served, folder):
         assert answer["labels"] == [label for label, target in zip(SWITCHES, targets, strict=True) if target]
 
 
+def test_numbers_are_answered_as_they_are(served, folder):
+    place, _ = served
+    arrays = np.load(folder / "prices.npz")
+    answers = requests.post(f"{place.gateway}/predictions/prices", json=arrays["inputs"].tolist(), timeout=30).json()
+    np.testing.assert_allclose([answer["values"] for answer in answers], arrays["targets"], atol=1e-4 * SCALE)
+
+
+def test_a_new_version_of_numbers_needs_no_accuracy(served, folder):
+    place, run = served
+    bring(run, folder, "prices", "--scores", "none", "--version", "1.1")
+    run("models", "archive", "prices", "--version", "1.1")
+    run("serving", "deploy", "prices", "1.1", "--grace", "0.5")
+    answer = requests.post(f"{place.gateway}/predictions/prices", json=[0.0] * 5, timeout=30)
+    assert answer.headers["X-Model-Version"] == "1.1"
+
+
 def test_an_imported_model_is_listed_with_its_input(served):
     place, _ = served
-    assert requests.get(f"{place.gateway}/v1/models", timeout=10).json()["models"] == ["halves", "switches"]
+    assert requests.get(f"{place.gateway}/v1/models", timeout=10).json()["models"] == ["halves", "prices", "switches"]
     described = requests.get(f"{place.gateway}/v2/models/halves", timeout=10).json()
     assert described["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, 12, 20]}]
 

@@ -42,6 +42,9 @@ COLOR = Signature(
 VECTOR = Signature(
     "blobs", "1.0", "Blobs.", Input("vector", "features", (4,), (4,)), Output("softmax", ("one", "two", "three"))
 )
+NUMBERS = Signature(
+    "numbers", "1.0", "A regression.", Input("vector", "features", (4,), (4,)), Output("none", ("price", "area"))
+)
 SIGMOID = Signature(
     "switches", "2.0", "Switches.", Input("vector", "features", (3,), (3,)), Output("sigmoid", ("left", "100%"))
 )

@@ -28,7 +28,7 @@ from handlers.transport.request_patterns import Bodies, Pattern, Processors
 from handlers.vector_classifier import VectorClassifier
 from tests.support import image_files
 from tests.support.photographs import photograph
-from tests.support.signatures import COLOR, FASHION, PADDED, SIGMOID, VECTOR
+from tests.support.signatures import COLOR, FASHION, NUMBERS, PADDED, SIGMOID, VECTOR
 
 PICTURES = np.stack([image_files.texture(seed=seed) for seed in range(20)])
 PROBLEM = "application/problem+json"
@@ -876,3 +876,44 @@ def test_the_values_of_a_request_have_a_limit_together(served, monkeypatch):
     assert served(COLOR).one(COLORS[:3].tobytes(), "application/octet-stream")[0] == 200
     status, _, _, body = served(COLOR).one(COLORS.tobytes(), "application/octet-stream")
     assert (status, json.loads(body)["detail"]) == (413, "too many examples in one request (4, limit 3)")
+
+
+TABLE = np.array([[1, -2, 3, 4], [500, 6, -7, 8]], np.float32)
+
+
+def test_plain_numbers_are_the_answer_in_every_form(served):
+    here, right = served(NUMBERS), expected(NUMBERS, TABLE)
+    answer = here.json(json.dumps(TABLE[1].tolist()).encode(), "application/json")
+    assert list(answer) == ["values"]
+    np.testing.assert_allclose(answer["values"], right[1], rtol=1e-5)
+    answers = here.json(TABLE.tobytes(), "application/octet-stream")
+    np.testing.assert_allclose([each["values"] for each in answers], right, rtol=1e-5)
+    wrapped = here.json(json.dumps({"instances": TABLE.tolist()}).encode(), "application/json")
+    assert wrapped == {"predictions": answers}
+    *_, body = here.one(TABLE.tobytes(), "application/octet-stream", Accept="application/x-npy")
+    np.testing.assert_allclose(np.load(io.BytesIO(body)), right, rtol=1e-5)
+
+
+def test_the_open_inference_protocol_has_plain_numbers_as_its_only_output(served):
+    here = served(NUMBERS)
+    assert here.json(b"", describe="True")["outputs"] == [{"name": "values", "datatype": "FP32", "shape": [-1, 2]}]
+    tensor = {"name": "features", "shape": [2, 4], "datatype": "FP32", "data": TABLE.ravel().tolist()}
+    (output,) = here.json(json.dumps({"inputs": [tensor]}).encode(), "application/json")["outputs"]
+    assert (output["name"], output["shape"]) == ("values", [2, 2])
+    np.testing.assert_allclose(np.reshape(output["data"], (2, 2)), expected(NUMBERS, TABLE), rtol=1e-5)
+    requested = json.dumps({"inputs": [tensor], "outputs": [{"name": "probabilities"}]}).encode()
+    status, *_, body = here.one(requested, "application/json")
+    assert (status, json.loads(body)["detail"]) == (422, "unknown output 'probabilities'; the answer has values")
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"X_Query": "top_k=1"}, "top_k is for models that classify; this model returns numbers"),
+        ({"explain": "True"}, "explanations are for models that classify; this model returns numbers"),
+    ],
+    ids=["top_k", "explanation"],
+)
+def test_what_only_models_that_classify_have_is_refused_for_numbers(served, headers, message):
+    status, *_, body = served(NUMBERS).one(TABLE[:1].tobytes(), "application/octet-stream", **headers)
+    assert (status, json.loads(body)["detail"]) == (422, message)

@@ -53,6 +53,16 @@ def test_top_k_lists_the_most_probable_first(top_k):
     assert answer["label"] == LABELS[-1]
 
 
+FLOATS = st.floats(-(2.0**100), 2.0**100, width=32)
+
+
+@given(npst.arrays(np.float32, npst.array_shapes(min_dims=2, max_dims=2), elements=FLOATS))
+def test_json_holds_every_number_exactly(numbers):
+    encoder = encoding.encoder(Output("none", tuple(map(str, range(numbers.shape[1])))))
+    answers = json.loads(encoder.json(numbers, single=False))
+    np.testing.assert_array_equal(np.array([answer["values"] for answer in answers], np.float32), numbers)
+
+
 def test_independent_labels_have_no_class():
     encoder = encoding.Encoder(SIGMOID.output)
     answers = json.loads(encoder.json(np.array([[0.5, 0.9], [0.49, 0.2]], np.float32), single=False))

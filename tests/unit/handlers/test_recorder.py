@@ -15,7 +15,7 @@ from handlers.signature import Signature
 from serving.polling import wait_until
 from serving.sidecars.metrics import workers
 from tests.support import image_files
-from tests.support.signatures import FASHION, VECTOR
+from tests.support.signatures import FASHION, NUMBERS, VECTOR
 from tests.unit.handlers.test_classifier import Served, _log_levels  # noqa: F401 (a fixture)
 
 
@@ -134,6 +134,15 @@ def test_counts_a_fault_of_the_service(served, monkeypatch):
     assert counts["fashion_requests_total", "raw", "500"] == 1
     assert counts["fashion_examples_total",] == 0
     assert counts["fashion_stage_seconds_count", "decode"] == 0
+
+
+def test_plain_numbers_count_as_examples_and_not_as_predictions(served):
+    worker, count = served(NUMBERS)
+    worker.one(np.ones((3, 4), "<f4").tobytes(), "application/octet-stream")
+    counts = count()
+    assert counts["fashion_examples_total",] == 3
+    assert not [name for name, *_ in counts if name.startswith(("fashion_predictions", "fashion_confidence"))]
+    assert ("fashion_model_accuracy",) not in counts
 
 
 def test_the_recorder_flushes_by_itself(served):

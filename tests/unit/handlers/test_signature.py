@@ -39,7 +39,7 @@ def test_a_signature_is_read_as_it_was_written(tmp_path, content):
         ),
         ("input", "resize", "blur", ": input.resize must be convert or stretch or fit or crop, got 'blur'"),
         ("input", "network_shape", [783], ": input.network_shape must be 784 values in all, got (783,)"),
-        ("output", "activation", "tanh", ": output.activation must be softmax or sigmoid, got 'tanh'"),
+        ("output", "activation", "tanh", ": output.activation must be softmax or sigmoid or none, got 'tanh'"),
         ("output", "labels", [], ": output.labels must be one or more distinct names, got ()"),
         ("output", "labels", ["a", "a"], ": output.labels must be one or more distinct names, got ('a', 'a')"),
         ("output", "temperature", 0, ": output.temperature must be above 0, got 0"),

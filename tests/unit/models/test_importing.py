@@ -81,6 +81,13 @@ class Infinite(nn.Module):
         return (x / 0)[:, :3]
 
 
+class Squeezed(nn.Module):
+    """Returns one number without an axis."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(1)
+
+
 def save(network, path):
     """Write TorchScript, whose deprecation torch announces."""
     with warnings.catch_warnings():
@@ -101,6 +108,8 @@ def damaged(folder, inputs, targets):
         "beyond": {"targets": targets + 1},
         "fractions": {"targets": targets / 2},
         "objects": {"targets": targets.astype(object)},
+        "texts": {"targets": targets.astype(str)},
+        "unbounded": {"targets": np.full((COUNT, 3), np.nan)},
     }.items():
         np.savez(folder / f"{name}.npz", allow_pickle=True, **{**arrays, **changes})
     np.savez(folder / "unnamed.npz", inputs)
@@ -112,7 +121,7 @@ def damaged(folder, inputs, targets):
     torch.save(Sum().state_dict(), folder / "weights.pt")
     torch.save([1], folder / "list.pt")
     save(nn.Linear(4, 3), folder / "linear.pt")
-    for name in ("Flat", "Whitening", "Infinite"):
+    for name in ("Flat", "Whitening", "Infinite", "Squeezed"):
         save(globals()[name](), folder / f"{name}.pt")
     for path in ("folders/low/a.png", "strange/other/a.png"):
         (folder / path).parent.mkdir(parents=True)
@@ -147,7 +156,9 @@ def folder(_made, tmp_path, artifacts_dir):
 
 def run(folder, *arguments, network="sum.pt", labels="labels.txt", examples="vectors.npz", name="mine"):
     """The exit status of an import."""
-    files = ("--network", folder / network, "--labels", folder / labels, "--examples", folder / examples)
+    files = ["--network", folder / network, "--examples", folder / examples]
+    if labels:
+        files += ["--labels", folder / labels]
     return main(["import", name, *map(str, files), *arguments])
 
 
@@ -321,6 +332,96 @@ def test_a_state_dict_is_imported_with_its_class(folder):
     assert np.abs(golden["probabilities"] - expected(scores, temperature)).max() < 1e-6
 
 
+class Weights(nn.Module):
+    """Each value is a weighted sum of an example's features."""
+
+    def __init__(self, count: int = 2, scale: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.linear = nn.Linear(4, count)
+        self.scale = scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        values: torch.Tensor = self.linear(x) * self.scale
+        return values
+
+
+def table(folder, network, error=0.0):
+    """Write a network, and examples whose targets are its numbers and an error."""
+    inputs = np.random.default_rng(7).normal(0, 1, (60, 4)).astype(np.float32)
+    save(network, folder / "weights.pt")
+    with torch.inference_mode():
+        numbers = network(torch.from_numpy(inputs)).numpy()
+    np.savez(folder / "table.npz", inputs=inputs, targets=numbers + error)
+    return inputs, numbers
+
+
+NUMBERS = {"network": "weights.pt", "examples": "table.npz"}
+
+
+def test_plain_numbers_have_errors_in_place_of_an_accuracy(folder, capsys):
+    _, numbers = table(folder, Weights(), error=np.array([0.5, -0.25]))
+    (folder / "values.txt").write_text("price\narea")
+    assert run(folder, "--scores", "none", labels="values.txt", **NUMBERS) == 0
+    signature, metrics = artifacts.signature("mine", "1.0"), artifacts.metrics("mine", "1.0")
+    assert (signature.output.activation, signature.output.labels) == ("none", ("price", "area"))
+    assert (metrics["mean_absolute_error"], metrics["scored_examples"]) == (pytest.approx(0.375), 60)
+    assert metrics["per_value"]["area"]["root_mean_squared_error"] == pytest.approx(0.25)
+    variance = numbers[:, 1].var(dtype=np.float64)
+    assert metrics["per_value"]["area"]["r2"] == pytest.approx(1 - 0.25**2 / variance, abs=1e-4)
+    assert "mean absolute error 0.3750, r2 " in capsys.readouterr().out
+    assert signature.scored == {"mean_absolute_error": metrics["mean_absolute_error"], "r2": metrics["r2"]}
+    golden = np.load(artifacts.folder("mine", "1.0") / "golden.npz")
+    np.testing.assert_allclose(golden["probabilities"], numbers, atol=1e-6)
+    card = (artifacts.folder("mine", "1.0") / "MODEL_CARD.md").read_text()
+    for part in ("2 numbers, float32", "| mean absolute error | 0.3750 |", "| area | 0.25 | 0.25 |"):
+        assert part in card
+    assert "confusion" not in card
+
+
+def test_one_number_needs_no_axis_in_the_targets_and_no_label(folder, tmp_path):
+    inputs, numbers = table(folder, Weights(1))
+    np.savez(folder / "table.npz", inputs=inputs, targets=numbers[:, 0])
+    assert run(folder, "--scores", "none", labels=None, **NUMBERS) == 0
+    assert artifacts.signature("mine", "1.0").output.labels == ("0",)
+    assert artifacts.metrics("mine", "1.0")["r2"] == pytest.approx(1)
+    path, _ = archive(lookup.find("mine", "1.0"), "1.0", tmp_path / "store")
+    assert path.is_file()
+
+
+def test_whole_numbers_are_targets_of_one_number_and_not_classes(folder):
+    inputs, _ = table(folder, Weights(1))
+    np.savez(folder / "table.npz", inputs=inputs, targets=np.arange(60))
+    assert run(folder, "--scores", "none", labels=None, **NUMBERS) == 0
+    assert "mean_absolute_error" in artifacts.metrics("mine", "1.0")
+
+
+def test_large_numbers_may_differ_by_their_rounding(folder):
+    table(folder, Weights(2, scale=1e7))
+    assert run(folder, "--scores", "none", labels=None, **NUMBERS) == 0
+
+
+@pytest.mark.parametrize("form", ["file", "folder"])
+def test_an_embedding_is_scored_by_its_nearest_neighbors(folder, colors, form):
+    pictures, targets = colors
+    if form == "file":
+        np.savez(folder / "colors.npz", inputs=pictures, targets=targets)
+    for number, (pixels, target) in enumerate(zip(pictures, targets, strict=True)):
+        path = folder / "colors" / str(target) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0))).save(path)
+    examples = "colors.npz" if form == "file" else "colors"
+    options = ("--scores", "none", "--input", "3x8x10")
+    assert run(folder, *options, labels=None, network="color.pt", examples=examples) == 0
+    means = pictures.mean((2, 3)) / np.linalg.norm(pictures.mean((2, 3)), axis=1, keepdims=True)
+    similarity = means @ means.T
+    np.fill_diagonal(similarity, -1)
+    share = np.mean(targets[similarity.argmax(1)] == targets)
+    assert 0.1 < share < 1
+    assert artifacts.metrics("mine", "1.0")["nearest_neighbor_accuracy"] == pytest.approx(share)
+    assert "is of their class" in (artifacts.folder("mine", "1.0") / "MODEL_CARD.md").read_text()
+
+
 def test_an_imported_model_is_packed_like_the_catalogs(folder, tmp_path, capsys):
     assert run(folder, "--version", "1.1") == 0
     path, changed = archive(lookup.find("mine", "1.1"), "1.1", tmp_path / "store")
@@ -362,11 +463,16 @@ def test_what_was_trained_here_needs_its_entry(blobs_artifact):
         ({"network": "Flat.pt"}, (), "the network fails on a batch of"),
         ({"network": "Whitening.pt"}, (), "must not depend on the other examples"),
         ({"network": "Infinite.pt"}, (), "scores must be finite, got"),
+        ({"network": "Squeezed.pt"}, (), "must return a row of values for each example, got the shape [256]"),
+        ({"examples": "fractions.npz"}, ("--scores", "none"), "holds 1 numbers for each example, but the network"),
+        ({"examples": "texts.npz"}, ("--scores", "none"), "targets must be numbers [N, values] for none, or classes"),
+        ({"examples": "unbounded.npz"}, ("--scores", "none"), "targets must be finite"),
+        ({"labels": None}, (), "--labels is missing; write the label of each score"),
         ({"labels": "nothing.txt"}, (), "nothing.txt does not exist; write the label"),
         (
             {"labels": "two.txt", "examples": "binary.npz"},
             (),
-            "the network returns 3 for each example, but there are 2",
+            "the network returns 3 values for each example, but there are 2 labels",
         ),
         ({"labels": "twice.txt"}, (), "twice.txt must hold one or more different labels"),
         ({"labels": "empty.txt"}, (), "empty.txt must hold one or more different labels"),

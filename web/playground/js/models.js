@@ -13,7 +13,7 @@ const POLL_INTERVAL_S = 15;
  * @property {string} input datatype and shape of its input, such as `FP32 4`
  * @property {string} version the live version; empty if there are several
  * @property {boolean} hasNovelty whether it can answer with an out-of-distribution score
- * @property {string | null} problem why its description could not be read, as a sentence
+ * @property {string | null} problem why it has no card, as a sentence, if it is not for its input
  */
 
 /**
@@ -66,13 +66,15 @@ async function readModel(name, previous) {
   try {
     const { inputs, outputs, versions = [] } = await describe(name);
     const [input] = inputs;
+    const classifies = outputs.some((output) => output.name === "probabilities");
     // Axis 0 counts the examples.
     const shape = input.shape.slice(1);
-    const kind = kindOf(input.datatype, shape);
+    const kind = classifies ? kindOf(input.datatype, shape) : "other";
     const features = kind === "vector" ? shape[0] : 0;
     const version = versions.length === 1 ? versions[0] : "";
     const hasNovelty = outputs.some((output) => output.name === "ood");
-    return { name, kind, features, input: `${input.datatype} ${shape.join(" × ")}`, version, hasNovelty, problem: null };
+    const problem = classifies ? null : "returns numbers; this page shows the answers of models that classify.";
+    return { name, kind, features, input: `${input.datatype} ${shape.join(" × ")}`, version, hasNovelty, problem };
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
     const unknown = { kind: /** @type {"other"} */ ("other"), features: 0, input: "", version: "", hasNovelty: false };
