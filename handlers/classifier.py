@@ -88,7 +88,7 @@ class Classifier:
     """The base class of the handlers, which differ only in the kind of input.
 
     Attributes:
-        kind: the input of the signatures that this handler accepts: ``image`` or ``vector``.
+        kind: the input of the signatures that this handler accepts: ``image``, ``vector`` or ``tensor``.
     """
 
     kind: str
@@ -383,7 +383,7 @@ class Classifier:
     def _pictures(self, job: _Job) -> NDArray[np.uint8]:
         """The request's pictures as the network got them, uint8 ``[N, H, W]`` or ``[N, H, W, 3]``."""
         if self.kind != "image":
-            raise problems.Unprocessable("picture=true is for image models; this model takes vectors")
+            raise problems.Unprocessable("picture=true is for image models; this model takes numbers")
         pictures: NDArray[np.uint8] = job.decoded.values.round().astype(np.uint8)
         # Picture files have their channels last.
         return pictures if pictures.ndim == 3 else np.ascontiguousarray(pictures.transpose(0, 2, 3, 1))

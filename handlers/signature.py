@@ -26,6 +26,7 @@ OOD_REFERENCES_FILE_NAME = "ood_references.npy"
 # nor does omitting a member with a default.
 FORMAT = 1
 
+Kind = Literal["image", "vector", "tensor"]
 Resize = Literal["convert", "stretch", "fit", "crop"]
 Activation = Literal["softmax", "sigmoid", "none"]
 
@@ -42,19 +43,19 @@ class Input:
     ``value * gain + bias`` and reshaped to ``network_shape``.
 
     Attributes:
-        kind: ``image`` (uint8 pixels 0-255) or ``vector`` (float32 features).
+        kind: ``image`` (uint8 pixels 0-255), ``vector`` (float32 features) or ``tensor`` (a float32 array).
         name: the tensor's name in the Open Inference Protocol.
         shape: one example as callers send it, without the batch axis: ``(28, 28)`` for gray images, ``(3, 64, 64)`` for
-            red, green and blue ones, or ``(features,)``.
+            red, green and blue ones, ``(features,)``, or two or more lengths of a tensor.
         network_shape: one example as the network takes it, without the batch axis.
         padding: pixels added on each side of an image; 0 for vectors.
-        gain: factor applied to each value; or a factor for each channel or feature.
-        bias: offset added after the factor; or an offset for each channel or feature.
+        gain: factor applied to each value; or a factor for each feature, or each channel, which is the first axis.
+        bias: offset added after the factor; or several, as ``gain``.
         resize: how an image file becomes a picture of ``shape``. ``convert``: as Fashion-MNIST's authors did, on black
             (``handlers.inputs.photographs``); otherwise a rule of ``handlers.inputs.resizing``.
     """
 
-    kind: Literal["image", "vector"]
+    kind: Kind
     name: str
     shape: tuple[int, ...]
     network_shape: tuple[int, ...]
@@ -129,7 +130,7 @@ def _check(signature: Signature, source: str) -> None:
         raise SignatureError(f"{source}: input.padding needs an image, got shape {input_.shape}")
     values = math.prod(input_.padded_shape)
     requirements = {
-        "input.kind": ("image or vector", input_.kind in ("image", "vector")),
+        "input.kind": (" or ".join(get_args(Kind)), input_.kind in get_args(Kind)),
         "input.shape": (_SHAPES.get(input_.kind, ""), _is_shape(input_.kind, input_.shape)),
         "input.network_shape": (f"{values} values in all", math.prod(input_.network_shape) == values),
         **{
@@ -156,17 +157,23 @@ def _check(signature: Signature, source: str) -> None:
 
 
 # The shapes of one example by the kind of input, in words.
-_SHAPES = {"image": "height and width, or 3, height and width", "vector": "one positive length"}
+_SHAPES = {
+    "image": "height and width, or 3, height and width",
+    "vector": "one positive length",
+    "tensor": "two or more positive lengths",
+}
 
 
 def _is_shape(kind: str, shape: tuple[int, ...]) -> bool:
     if not all(length > 0 for length in shape):
         return False
-    return len(shape) == 2 or (len(shape) == 3 and shape[0] == 3) if kind == "image" else len(shape) == 1
+    if kind == "image":
+        return len(shape) == 2 or (len(shape) == 3 and shape[0] == 3)
+    return len(shape) == 1 if kind == "vector" else len(shape) > 1
 
 
 def _is_scaling(value: float | tuple[float, ...], spec: Input) -> bool:
-    has_several = spec.kind == "vector" or len(spec.shape) > 2
+    has_several = spec.kind != "image" or len(spec.shape) > 2
     return not isinstance(value, tuple) or (has_several and len(value) == spec.shape[0])
 
 

@@ -94,7 +94,7 @@ def imported_card(signature: Signature, metrics: dict[str, Any], structure: str)
 
 
 def _input(signature: Signature) -> str:
-    numbers = "pixels 0-255" if signature.input.kind == "image" else "float32 features"
+    numbers = {"image": "pixels 0-255", "vector": "float32 features", "tensor": "float32"}[signature.input.kind]
     return f"{' x '.join(map(str, signature.input.shape))}, {numbers}"
 
 

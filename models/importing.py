@@ -57,7 +57,7 @@ class Source:
         scores: ``softmax``: one class of several; ``sigmoid``: independent labels; ``none``: numbers.
         shape: of one example; ``None``: that of the examples.
         mean, std: subtracted from each value (pixels are 0-1), and the divisor of the rest, as in the training: one
-            number, or one for each channel or feature.
+            number, or one for each feature, or each channel, which is the first axis.
         resize: the rule by which the training resized pictures (``handlers/inputs/resizing.py``).
     """
 

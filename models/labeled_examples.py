@@ -2,7 +2,7 @@
 
     folder/<label>/<picture>.png …    the subfolder is the label; any picture format of the service
     examples.npz                      inputs   uint8 pixels [N, height, width], [N, 3, height, width] or
-                                               [N, height, width, 3]; or numbers [N, features]
+                                               [N, height, width, 3]; or numbers [N, features] or [N, …]
                                       targets  softmax: integers [N], each a place in the list of labels
                                                sigmoid: 0 or 1 [N, labels]
                                                none: the right numbers [N, values], or [N] if there is one;
@@ -17,19 +17,17 @@ import dataclasses
 import hashlib
 import zipfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handlers.inputs import images
+from handlers.inputs import images, json_numbers
 from handlers.problems import Problem
-from handlers.signature import Activation, Resize
+from handlers.signature import Activation, Kind, Resize
 from models.errors import DataError
-
-Kind = Literal["image", "vector"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Examples:
         name: of their file or folder.
         digest: SHA-256 of the file, or of the folder's files and their names.
         kind: of the input, as in the signature.
-        inputs: uint8 pixels [N, height, width] or [N, 3, height, width], or float32 [N, features].
+        inputs: uint8 pixels [N, height, width] or [N, 3, height, width], or float32 [N, features] or [N, …].
         targets: int64 [N] class indices; float32 [N, labels] of 0 and 1 for independent labels; or numbers, float32
             [N, values].
     """
@@ -96,15 +94,17 @@ def _inputs(path: Path, values: NDArray[Any]) -> tuple[Kind, NDArray[Any]]:
     """The kind of input, and the inputs in the form of ``Examples``."""
     if values.dtype == np.uint8 and values.size and (pixels := _pixels(values)) is not None:
         return "image", np.ascontiguousarray(pixels)
-    if values.ndim != 2 or not values.size or values.dtype.kind not in "iuf":
+    # Bytes with more axes are most likely pictures, such as those with an alpha channel.
+    least, most = 2, 2 if values.dtype == np.uint8 else json_numbers.MAX_AXES
+    if not least <= values.ndim <= most or not values.size or values.dtype.kind not in "iuf":
         raise DataError(
             f"{path}: inputs must be uint8 pixels [N, height, width], [N, 3, height, width] or [N, height, width, 3], "
-            f"or numbers [N, features], got {values.dtype} {list(values.shape)}"
+            f"or other numbers [N, features] or [N, …] of up to {most} axes, got {values.dtype} {list(values.shape)}"
         )
     numbers = np.ascontiguousarray(values, dtype=np.float32)
     if not np.isfinite(numbers).all():
         raise DataError(f"{path}: inputs must be finite as float32")
-    return "vector", numbers
+    return "vector" if numbers.ndim == 2 else "tensor", numbers
 
 
 def _pixels(values: NDArray[Any]) -> NDArray[Any] | None:

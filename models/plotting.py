@@ -67,7 +67,8 @@ def confusion_matrix(matrix: list[list[int]] | list[list[list[int]]], labels: tu
 def errors(inputs: Tensor, truth: list[str], predicted: list[str], confidence: list[float], path: Path) -> None:
     """A grid of misclassified inputs, each with both labels and the probability of the wrong one.
 
-    Images uint8 [N, H, W] or [N, 3, H, W] are shown as they are, vectors float32 [N, features] as bars.
+    Images uint8 [N, H, W] or [N, 3, H, W] are shown as they are, vectors float32 [N, features] as bars,
+    and other arrays as the line of their values.
     """
     columns = 6
     rows = max(1, -(-len(inputs) // columns))
@@ -75,11 +76,14 @@ def errors(inputs: Tensor, truth: list[str], predicted: list[str], confidence: l
     for axes in grid.flat:
         axes.axis("off")
     for axes, values, true, guess, share in zip(grid.flat, inputs.numpy(), truth, predicted, confidence, strict=False):
-        if values.ndim > 1:
+        if values.dtype == np.uint8:
             axes.imshow(values.transpose(1, 2, 0) if values.ndim == 3 else values, cmap="gray", vmin=0, vmax=255)
         else:
             axes.axis("on")
-            axes.bar(range(len(values)), values)
+            if values.ndim == 1:
+                axes.bar(range(len(values)), values)
+            else:
+                axes.plot(values.ravel())
             axes.axhline(0, color="0.5", linewidth=0.8)
             axes.set_xticks([])
             axes.tick_params(labelsize=7)

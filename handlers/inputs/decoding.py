@@ -52,10 +52,12 @@ from handlers.signature import Signature
 Body = bytes | bytearray
 Kind = Literal["octets", "image", "json", "npy", "form", "multipart", "text", "none", "unknown"]
 
+_NUMBERS = "JSON, raw little-endian float32 as application/octet-stream, or application/x-npy"
 ACCEPTED = {
     "image": "an image (PNG, JPEG, HEIC, AVIF, WebP, GIF, TIFF, BMP), raw uint8 pixels as application/octet-stream, "
     "application/x-npy, JSON, or multipart/form-data of these",
-    "vector": "JSON, raw little-endian float32 as application/octet-stream, or application/x-npy",
+    "vector": _NUMBERS,
+    "tensor": _NUMBERS,
 }
 
 # Member names that wrap one example in a JSON object, in KServe v1, TensorFlow Serving and TorchServe's examples.

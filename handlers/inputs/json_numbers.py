@@ -30,7 +30,7 @@ _NOT_FINITE = re.compile(rb"[\[,:\s-](NaN|Infinity)\b")
 # channel axis.
 _BORDERS = {depth: re.compile(rb"\]\s*" * (depth - 1) + b",") for depth in (2, 3, 4)}
 # More than any model has. numpy would fail at 33 or 65.
-_MAX_AXES = 8
+MAX_AXES = 8
 _OPENING = re.compile(rb"\s*((?:\[\s*)+)")
 # A text with one of these may hold members other than numbers and lists.
 _NOT_NUMBERS = (b'"', b"{", b"true", b"false", b"null")
@@ -174,8 +174,8 @@ def _flattened(nested: list[Any]) -> tuple[list[int], list[Any]]:
         if len(lengths) > 1:
             raise problems.Unprocessable("the lists have different lengths; send a rectangular array")
         shape.append(lengths.pop())
-        if len(shape) > _MAX_AXES:
-            raise problems.Unprocessable(f"the lists are nested too deeply; send at most {_MAX_AXES} axes")
+        if len(shape) > MAX_AXES:
+            raise problems.Unprocessable(f"the lists are nested too deeply; send at most {MAX_AXES} axes")
         flat = list(itertools.chain.from_iterable(flat))
     return shape, flat
 

@@ -52,7 +52,6 @@ OUTPUT_NAMES = {
 # An output of models with references (handlers.outputs.ood) that is computed only if the request names it.
 OOD_OUTPUT_NAME = "ood"
 EXPLANATION_OUTPUT_NAMES = ("attributions", "target")
-_MAX_AXES = 4
 # Of at most 64 bits.
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 
@@ -76,7 +75,7 @@ class _Tensor(NamedTuple):
 
     Attributes:
         datatype: the caller's text.
-        shape: at most ``_MAX_AXES`` lengths of at least 0; the first may be -1.
+        shape: at most ``json_numbers.MAX_AXES`` lengths of at least 0; the first may be -1.
         data: the value of its member ``data``; ``None`` without one.
         size: the value of its parameter ``binary_data_size``; ``None`` without one.
         is_base64: its images are base64 in binary data, as MLServer's codec of this name sends them.
@@ -235,8 +234,8 @@ def _shape(tensor: dict[str, Any]) -> list[int]:
     lone = tensor.get("shape")
     entries = [lone] if type(lone) is int else _field(tensor, "shape", list)
     # The product of a long list of large numbers would take minutes.
-    if len(entries) > _MAX_AXES:
-        raise problems.Unprocessable(f"shape must have at most {_MAX_AXES} axes, got {len(entries)}")
+    if len(entries) > json_numbers.MAX_AXES:
+        raise problems.Unprocessable(f"shape must have at most {json_numbers.MAX_AXES} axes, got {len(entries)}")
     lengths: list[int] = []
     for length in map(_integer, entries):
         # A first length of -1 leaves it to the server.

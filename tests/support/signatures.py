@@ -42,6 +42,13 @@ COLOR = Signature(
 VECTOR = Signature(
     "blobs", "1.0", "Blobs.", Input("vector", "features", (4,), (4,)), Output("softmax", ("one", "two", "three"))
 )
+TENSOR = Signature(
+    "tensor",
+    "1.0",
+    "Signals.",
+    Input("tensor", "features", (2, 1, 3, 2), (2, 6), gain=(1.0, 0.5), bias=(0.0, 0.25)),
+    Output("softmax", ("a", "b")),
+)
 NUMBERS = Signature(
     "numbers", "1.0", "A regression.", Input("vector", "features", (4,), (4,)), Output("none", ("price", "area"))
 )

@@ -24,11 +24,12 @@ from handlers.image_classifier import ImageClassifier
 from handlers.inputs import images
 from handlers.outputs import ood
 from handlers.signature import FILE_NAME, OOD_REFERENCES_FILE_NAME, PHOTOGRAPHS_FILE_NAME, Signature, SignatureError
+from handlers.tensor_classifier import TensorClassifier
 from handlers.transport.request_patterns import Bodies, Pattern, Processors
 from handlers.vector_classifier import VectorClassifier
 from tests.support import image_files
 from tests.support.photographs import photograph
-from tests.support.signatures import COLOR, FASHION, NUMBERS, PADDED, SIGMOID, VECTOR
+from tests.support.signatures import COLOR, FASHION, NUMBERS, PADDED, SIGMOID, TENSOR, VECTOR
 
 PICTURES = np.stack([image_files.texture(seed=seed) for seed in range(20)])
 PROBLEM = "application/problem+json"
@@ -62,7 +63,8 @@ def expected(signature: Signature, values: np.ndarray, seed: int = 1) -> np.ndar
     if spec.padding:
         values = np.pad(values, ((0, 0), (spec.padding,) * 2, (spec.padding,) * 2))
     gain, bias = (
-        np.reshape(value, (-1, 1, 1)) if isinstance(value, tuple) else value for value in (spec.gain, spec.bias)
+        np.reshape(value, (-1, *[1] * (len(spec.shape) - 1))) if isinstance(value, tuple) else value
+        for value in (spec.gain, spec.bias)
     )
     scaled = (values * gain + bias).astype(np.float32)
     inputs = torch.from_numpy(scaled).reshape(-1, *spec.network_shape)
@@ -76,6 +78,9 @@ def expected_for_photographs(signature: Signature, values: np.ndarray) -> np.nda
     assert signature.output.photograph_temperature
     output = dataclasses.replace(signature.output, temperature=signature.output.photograph_temperature)
     return expected(dataclasses.replace(signature, output=output), values, PHOTOGRAPHS_SEED)
+
+
+HANDLERS = {"image": ImageClassifier, "vector": VectorClassifier, "tensor": TensorClassifier}
 
 
 class Served:
@@ -94,7 +99,7 @@ class Served:
                 torch.jit.script(network).save(str(folder / PHOTOGRAPHS_FILE_NAME))
         manifest = {"model": {"serializedFile": "model.pt"}}
         self.context = Context(signature.model, str(folder), manifest, 8, None, "0.12.0")
-        self.handler: Classifier = ImageClassifier() if signature.input.kind == "image" else VectorClassifier()
+        self.handler: Classifier = HANDLERS[signature.input.kind]()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             self.handler.initialize(self.context)
@@ -917,3 +922,49 @@ def test_the_open_inference_protocol_has_plain_numbers_as_its_only_output(served
 def test_what_only_models_that_classify_have_is_refused_for_numbers(served, headers, message):
     status, *_, body = served(NUMBERS).one(TABLE[:1].tobytes(), "application/octet-stream", **headers)
     assert (status, json.loads(body)["detail"]) == (422, message)
+
+
+ARRAYS = np.random.default_rng(9).normal(0, 1, (3, 2, 1, 3, 2)).astype(np.float32)
+
+
+def npy_of(values):
+    stream = io.BytesIO()
+    np.save(stream, values)
+    return stream.getvalue()
+
+
+def tensor_of(values, flat):
+    data = values.ravel().tolist() if flat else values.tolist()
+    tensor = {"name": "features", "shape": list(values.shape), "datatype": "FP32", "data": data}
+    return json.dumps({"inputs": [tensor]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (ARRAYS.tobytes(), "application/octet-stream"),
+        (npy_of(ARRAYS.astype(np.float64)), "application/x-npy"),
+        (json.dumps(ARRAYS.tolist()).encode(), "application/json"),
+        (json.dumps(ARRAYS.reshape(3, -1).tolist()).encode(), "application/json"),
+    ],
+    ids=["raw", "npy", "json", "rows"],
+)
+def test_arrays_of_any_shape_are_scaled_by_their_first_axis(served, body, content_type):
+    answers = served(TENSOR).json(body, content_type)
+    np.testing.assert_allclose(values(answers), expected(TENSOR, ARRAYS), atol=1e-6)
+    single = served(TENSOR).json(npy_of(ARRAYS[1]), "application/x-npy")
+    np.testing.assert_allclose(values([single]), expected(TENSOR, ARRAYS[1:2]), atol=1e-6)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_arrays_of_any_shape_are_tensors_of_the_open_inference_protocol(served, flat):
+    here = served(TENSOR)
+    assert here.json(b"", describe="True")["inputs"][0]["shape"] == [-1, 2, 1, 3, 2]
+    outputs = here.json(tensor_of(ARRAYS, flat), "application/json")["outputs"]
+    np.testing.assert_allclose(np.reshape(outputs[0]["data"], (3, 2)), expected(TENSOR, ARRAYS), atol=1e-6)
+
+
+def test_an_array_of_another_shape_is_refused_with_the_shapes_that_fit(served):
+    status, *_, body = served(TENSOR).one(npy_of(ARRAYS[0, 0]), "application/x-npy")
+    assert status == 422
+    assert "shape 1x3x2 does not fit this model; send 2x1x3x2, Nx2x1x3x2 or Nx12" in json.loads(body)["detail"]

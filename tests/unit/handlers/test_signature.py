@@ -22,7 +22,7 @@ def test_a_signature_is_read_as_it_was_written(tmp_path, content):
 @pytest.mark.parametrize(
     ("part", "field", "value", "message"),
     [
-        ("input", "kind", "sound", ": input.kind must be image or vector, got 'sound'"),
+        ("input", "kind", "sound", ": input.kind must be image or vector or tensor, got 'sound'"),
         ("input", "shape", [28], ": input.shape must be height and width, or 3, height and width, got (28,)"),
         ("input", "shape", [28, 0], ": input.shape must be height and width, or 3, height and width, got (28, 0)"),
         (

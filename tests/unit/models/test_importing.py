@@ -102,7 +102,8 @@ def damaged(folder, inputs, targets):
         "few": {"inputs": inputs[:19], "targets": targets[:19]},
         "uneven": {"targets": targets[:-1]},
         "wide": {"inputs": np.zeros((COUNT, 5))},
-        "deep": {"inputs": np.zeros((COUNT, 2, 2, 2))},
+        "transparent": {"inputs": np.zeros((COUNT, 6, 8, 4), np.uint8)},
+        "deep": {"inputs": np.zeros((COUNT, 4, *[1] * 7))},
         "infinite": {"inputs": np.full((COUNT, 4), np.inf)},
         "binary": {"targets": targets // 2},
         "beyond": {"targets": targets + 1},
@@ -278,6 +279,19 @@ def test_color_pictures_in_folders_are_resized_by_the_rule(folder, colors):
     assert artifacts.metrics("mine", "1.0")["test_accuracy"] == 1
     golden = np.load(artifacts.folder("mine", "1.0") / "golden.npz")
     assert {each.tobytes() for each in golden["inputs"]} <= {each.tobytes() for each in pictures}
+
+
+def test_arrays_of_any_shape_are_inputs(folder):
+    """Two channels of ten values, each with its scaling."""
+    torch.manual_seed(3)
+    save(nn.Sequential(nn.Conv1d(2, 3, 10), nn.Flatten()), folder / "conv.pt")
+    inputs = np.random.default_rng(8).normal(0, 1, (COUNT, 2, 10))
+    np.savez(folder / "signals.npz", inputs=inputs, targets=np.load(folder / "vectors.npz")["targets"])
+    assert run(folder, "--mean", "1,2", "--std", "2", network="conv.pt", examples="signals.npz") == 0
+    signature = artifacts.signature("mine", "1.0")
+    assert (signature.input.kind, signature.input.shape) == ("tensor", (2, 10))
+    assert (signature.input.gain, signature.input.bias) == ((0.5, 0.5), (-0.5, -1.0))
+    assert lookup.find("mine", "1.0").handler == "tensor_classifier"
 
 
 def test_features_are_scaled_by_themselves(folder):
@@ -484,7 +498,8 @@ def test_what_was_trained_here_needs_its_entry(blobs_artifact):
         ({"examples": "few.npz"}, (), "must hold 20 examples or more, got 19"),
         ({"examples": "uneven.npz"}, (), "inputs holds 400 examples, but targets 399"),
         ({"examples": "wide.npz", "network": "linear.pt"}, (), "the network cannot be called with float32 Nx5"),
-        ({"examples": "deep.npz"}, (), "inputs must be"),
+        ({"examples": "transparent.npz"}, (), "inputs must be uint8 pixels"),
+        ({"examples": "deep.npz"}, (), "of up to 8 axes, got float64 [400, 4, 1, 1, 1, 1, 1, 1, 1]"),
         ({"examples": "infinite.npz"}, (), "inputs must be finite"),
         ({"examples": "beyond.npz"}, (), "targets must be from 0 to 2, because there are 3 labels, got 3"),
         ({"examples": "fractions.npz"}, (), "targets must be integers [N] for softmax, got float64 [400]"),
