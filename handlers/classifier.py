@@ -315,8 +315,10 @@ class Classifier:
                 f"version {self._signature.version} is int8 or frozen and cannot be explained, because it has no "
                 "gradients; use the version it was made from"
             )
-        if count > limits.EXPLAINED:
-            raise problems.TooLarge(f"explanations take up to {limits.EXPLAINED} examples per request, got {count}")
+        # Of larger examples fewer, as in each call of the network.
+        limit = max(1, min(limits.EXPLAINED, self._inputs.chunk // 16))
+        if count > limit:
+            raise problems.TooLarge(f"explanations take up to {limit} examples per request, got {count}")
         if answer_type == encoding.PNG and count > 1:
             raise problems.NotAcceptable(
                 f"{encoding.PNG} shows one explanation, got {count} images; send one, or accept {encoding.JSON}"

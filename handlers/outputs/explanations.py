@@ -52,12 +52,19 @@ def explain(
     attributed = []
     # Tensors made in inference mode have no gradient, so each chunk is cloned outside it.
     with torch.inference_mode(False), torch.enable_grad():
+        prepare = Preparation(spec, inputs.device)
         # Black, before padding and scaling.
-        baseline = Preparation(spec, inputs.device)(torch.zeros(1, *spec.shape))
-        for start in range(0, len(inputs), CHUNK):
-            chunk = inputs[start : start + CHUNK].clone()
-            labels = torch.tensor(targets[start : start + CHUNK], device=inputs.device)
-            attributed.append(method.attribute(chunk, baselines=baseline, target=labels, n_steps=STEPS).detach())
+        baseline = prepare(torch.zeros(1, *spec.shape))
+        count = min(CHUNK, prepare.chunk)
+        # With their gradients, that many inputs of large examples would take gigabytes at once.
+        at_once = prepare.chunk if prepare.chunk < count * STEPS else None
+        for start in range(0, len(inputs), count):
+            chunk = inputs[start : start + count].clone()
+            labels = torch.tensor(targets[start : start + count], device=inputs.device)
+            attribution = method.attribute(
+                chunk, baselines=baseline, target=labels, n_steps=STEPS, internal_batch_size=at_once
+            )
+            attributed.append(attribution.detach())
     attributions: NDArray[np.float32] = torch.cat(attributed).to("cpu", torch.float32).numpy()
     attributions = attributions.reshape(-1, *spec.padded_shape)
     if not spec.padding:

@@ -968,3 +968,11 @@ def test_an_array_of_another_shape_is_refused_with_the_shapes_that_fit(served):
     status, *_, body = served(TENSOR).one(npy_of(ARRAYS[0, 0]), "application/x-npy")
     assert status == 422
     assert "shape 1x3x2 does not fit this model; send 2x1x3x2, Nx2x1x3x2 or Nx12" in json.loads(body)["detail"]
+
+
+def test_fewer_large_examples_are_explained(served, monkeypatch):
+    here = served(COLOR)
+    monkeypatch.setattr(here.handler._inputs, "chunk", 32)
+    status, *_, body = here.one(COLORS[:3].tobytes(), "application/octet-stream", explain="True")
+    assert (status, json.loads(body)["detail"]) == (413, "explanations take up to 2 examples per request, got 3")
+    assert len(here.json(COLORS[:2].tobytes(), "application/octet-stream", explain="True")) == 2

@@ -38,6 +38,33 @@ def inputs_for(signature, count):
     return (values * contract.gain + contract.bias).reshape(-1, *contract.network_shape)
 
 
+class Counted(torch.nn.Module):
+    """A linear layer that counts the examples of each call."""
+
+    def __init__(self, values: int) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(values, 2)
+        self.counts: list[int] = []
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.counts.append(len(inputs))
+        scores: torch.Tensor = self.linear(inputs.flatten(1))
+        return scores
+
+
+def test_large_examples_are_explained_in_small_calls():
+    shape = (3, 300, 400)
+    spec = Input("image", "image", shape, shape, gain=(1 / 255, 2 / 255, 3 / 255), bias=(0.0, 1.0, 2.0))
+    torch.manual_seed(0)
+    network = Counted(3 * 300 * 400)
+    inputs = torch.rand(3, *shape)
+    explained = explanations.explain(network, inputs, [0, 1, 0], Signature("l", "1", "", spec, Output("none", ("a",))))
+    assert max(network.counts) <= 2
+    black = torch.tensor([0.0, 1.0, 2.0]).reshape(3, 1, 1)
+    expected = (inputs - black) * network.linear.weight[[0, 1, 0]].reshape(3, *shape)
+    np.testing.assert_allclose(explained, expected.detach(), atol=1e-6)
+
+
 @pytest.fixture(params=CASES)
 def case(request):
     make, signature = CASES[request.param]
