@@ -193,6 +193,11 @@ def _model(answer: Answer) -> Model:
 
 def _prediction(answer: Answer) -> Prediction:
     prediction = _one(answer)
+    if "values" in prediction:
+        raise InputError(
+            f"the model of {answer.url} returns numbers, and predictions are those of models that classify; "
+            "send the request with an HTTP client"
+        )
     try:
         probabilities = {str(label): float(probability) for label, probability in prediction["probabilities"].items()}
         index, label = _class(prediction)

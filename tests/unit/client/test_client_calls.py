@@ -305,6 +305,12 @@ def test_an_explanation_of_independent_labels_has_no_class(connect: Any, service
     assert explanation.attributions.tolist() == [0.5, -0.5, 0.0]
 
 
+def test_a_model_that_returns_numbers_has_no_predictions(connect: Any, service: ScriptedService) -> None:
+    service.script += [Reply(200, b'{"values": [0.25, -1.5]}')]
+    with pytest.raises(InputError, match="returns numbers, and predictions are those of models that classify"):
+        connect().predict(png(1), model="prices")
+
+
 def test_an_invalid_explanation_is_an_answer_error(connect: Any, service: ScriptedService) -> None:
     service.script += [Reply(200, b'{"target": 1, "attributions": "many"}')]
     with pytest.raises(AnswerError, match="is not an explanation"):
