@@ -58,6 +58,11 @@ def run(arguments: Mapping[str, Any], settings: Settings, report: Report) -> str
     Raises:
         ServingError: nothing has changed; or only the cleanup failed, as the message says.
     """
+    if settings.fleet:
+        raise RolloutError(
+            f"{arguments['command']} is refused in a replica of a fleet, where a version is an image: build one with "
+            "make fleet-image, and have the fleet's engine deploy it"
+        )
     if not 0 < (percent := arguments.get("percent", 100.0)) <= 100:
         raise RolloutError(f"--percent must be above 0 and at most 100, got {percent:g}")
     if not (grace := arguments["grace"]) >= 0:
