@@ -221,11 +221,12 @@ test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.contain
 	@$(ON_DEVICE) $(PYTEST) tests/containers
 
 .PHONY: fleet-check
-fleet-check: .venv-fleet/.installed ## check the files of deploy/ without a cluster; needs kustomize 5
+fleet-check: .venv-fleet/.installed ## check the files of deploy/ without a cluster; needs kustomize 5, haproxy, docker
 	@deploy/kubernetes/check.sh
+	@deploy/swarm/check.sh
 
 # shellcheck has no wheel for Linux on arm64; Debian's package is used there.
-SHELL_SCRIPTS := .ci/run deploy/kubernetes/check.sh docker/wheels.sh serving/gateway/certs.sh serving/torchserve/forking/python
+SHELL_SCRIPTS := .ci/run deploy/kubernetes/check.sh deploy/swarm/check.sh docker/wheels.sh serving/gateway/certs.sh serving/torchserve/forking/python
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 lint: $(VENV)/.lint-installed lint-web ## check style, types, layers, spelling, shell scripts, workflows, and the figures of README.md and docs/
 	@$(BIN)/ruff check .
@@ -237,7 +238,7 @@ lint: $(VENV)/.lint-installed lint-web ## check style, types, layers, spelling, 
 		else echo "shellcheck is not installed and was skipped; on Debian: sudo apt-get install shellcheck"; test -z "$$CI"; fi
 	@$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
 	@$(SCHEMA) vendor.renovate renovate.json
-	@$(SCHEMA) vendor.compose-spec docker-compose.yml docker-compose.gpu.yml
+	@$(SCHEMA) vendor.compose-spec docker-compose.yml docker-compose.gpu.yml deploy/swarm/stack.yml deploy/swarm/monitoring.yml
 	@$(BIN)/python -m bench.render --check
 
 # A wheel has Node.js and npm; npm installs the compiler that web/package-lock.json pins.
