@@ -6,6 +6,7 @@ Answers must have a Content-Length, as all of the gateway's do.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import Mapping
 from typing import NamedTuple, cast
@@ -67,13 +68,13 @@ class Connection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
 
     @classmethod
-    async def open(cls, host: str, port: int) -> Connection:
-        """Connect.
+    async def open(cls, host: str, port: int, tls: ssl.SSLContext | None = None) -> Connection:
+        """Connect, with TLS if there is a context.
 
         Raises:
             OSError: the connection was not accepted.
         """
-        _, connection = await asyncio.get_running_loop().create_connection(cls, host, port)
+        _, connection = await asyncio.get_running_loop().create_connection(cls, host, port, ssl=tls)
         return connection
 
     async def send(self, content: bytes) -> Reply:

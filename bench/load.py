@@ -21,9 +21,11 @@ import itertools
 import json
 import resource
 import signal
+import ssl
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -59,6 +61,8 @@ class Plan:
 
     Attributes:
         host, port: the service's address.
+        others: further addresses. Connections begin at each in turn; where one refuses, they try the next.
+        tls: the context of connections with TLS.
         questions: sent in turn.
         connections: connections kept open, and the most concurrent calls.
         seconds: how long calls are started.
@@ -75,6 +79,8 @@ class Plan:
     rate: float | None = None
     retries: int = 3
     timeout: float = 30.0
+    others: Sequence[tuple[str, int]] = ()
+    tls: ssl.SSLContext | None = None
 
 
 class Record:
@@ -180,6 +186,8 @@ class Load:
         self._open: set[Connection] = set()
         self._questions = itertools.cycle(plan.questions)
         self._slots = itertools.count()
+        self._addresses = [(plan.host, plan.port), *plan.others]
+        self._opened = itertools.count()
 
     async def run(self) -> Record:
         """Make the calls."""
@@ -234,6 +242,14 @@ class Load:
         self._record.add_call(outcome, time.perf_counter() - due, reply)
         return connection
 
+    async def _connect(self) -> Connection:
+        first = next(self._opened) % len(self._addresses)
+        *others, last = self._addresses[first + 1 :] + self._addresses[: first + 1]
+        for address in others:
+            with suppress(OSError):
+                return await Connection.open(*address, self._plan.tls)
+        return await Connection.open(*last, self._plan.tls)
+
     async def _try(
         self, connection: Connection | None, question: Question
     ) -> tuple[str, Reply | None, Connection | None, errors.FashionError | None]:
@@ -246,7 +262,7 @@ class Load:
                 if connection:
                     self._open.discard(connection)
                     connection = None
-                connection = await Connection.open(self._plan.host, self._plan.port)
+                connection = await self._connect()
                 self._open.add(connection)
             reply = await connection.send(question.request)
         except OSError:
@@ -287,13 +303,15 @@ async def run(plan: Plan) -> dict[str, Any]:
     }
 
 
-async def _learn(host: str, port: int, model: str, files: Sequence[Path]) -> list[Question]:
+async def _learn(
+    address: tuple[str, int], tls: ssl.SSLContext | None, model: str, files: Sequence[Path], headers: Mapping[str, str]
+) -> list[Question]:
     """Questions about pictures; the service's present answers are taken as right."""
-    connection = await Connection.open(host, port)
+    connection = await Connection.open(*address, tls)
     questions: list[Question] = []
     for file in files:
-        headers = {"Content-Type": f"image/{file.suffix[1:].replace('jpg', 'jpeg')}"}
-        request = http1.request("POST", f"/predictions/{model}", headers, file.read_bytes())
+        kind = {"Content-Type": f"image/{file.suffix[1:].replace('jpg', 'jpeg')}"}
+        request = http1.request("POST", f"/predictions/{model}", {**kind, **headers}, file.read_bytes())
         reply = await connection.send(request)
         if reply.status != 200:
             raise ValueError(f"{file}: the service must answer with 200, got {reply.status}: {reply.body[:200]!r}")
@@ -306,7 +324,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.load", description="Put load on a service, and check every answer."
     )
-    parser.add_argument("--url", default=settings.read().gateway.url, help="the gateway (default: %(default)s)")
+    parser.add_argument(
+        "--url", action="append", help=f"the gateway; may be repeated (default: {settings.read().gateway.url})"
+    )
+    parser.add_argument("--authority", type=Path, help="the certificate authority of an https:// gateway")
+    parser.add_argument("--key", help="the API key")
     parser.add_argument(
         "--archive", type=Path, action="append", required=True, help="a version that may answer; may be repeated"
     )
@@ -333,33 +355,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
-    address = urlsplit(arguments.url)
-    if address.scheme != "http" or not address.hostname:
-        print(f"error: --url must be http://HOST:PORT, got {arguments.url}", file=sys.stderr)
+    urls = arguments.url or [settings.read().gateway.url]
+    scheme = "https" if arguments.authority else "http"
+    parts = [urlsplit(url) for url in urls]
+    if not all(each.scheme == scheme and each.hostname for each in parts):
+        print(f"error: --url must be {scheme}://HOST:PORT, got {' '.join(urls)}", file=sys.stderr)
         return 2
-    host, port = address.hostname, address.port or 80
+    addresses = [(str(each.hostname), each.port or (443 if arguments.authority else 80)) for each in parts]
+    headers = {"X-API-Key": arguments.key} if arguments.key else {}
 
     async def measure() -> dict[str, Any]:
+        tls = ssl.create_default_context(cafile=arguments.authority) if arguments.authority else None
         versions = [archives.read(path) for path in arguments.archive]
         questions: Sequence[Question]
         if arguments.picture:
-            questions = await _learn(host, port, versions[0].model, arguments.picture)
+            questions = await _learn(addresses[0], tls, versions[0].model, arguments.picture, headers)
         else:
             chosen = arguments.form or ["raw"]
             forms = list(request_forms.FORMS) if "all" in chosen else chosen
-            questions = request_forms.make(versions, forms)
+            questions = request_forms.make(versions, forms, headers=headers)
         # tests/support/scenes.py waits for this line.
         print("load started", flush=True)
         return await run(
             Plan(
-                host,
-                port,
+                *addresses[0],
                 questions,
                 arguments.connections,
                 arguments.seconds,
                 arguments.rate,
                 arguments.retries,
                 arguments.timeout,
+                addresses[1:],
+                tls,
             )
         )
 

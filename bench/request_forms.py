@@ -218,13 +218,16 @@ class LearnedQuestion:
             return False
 
 
-def make(archives: Sequence[Archive], forms: Sequence[str], count: int = 64) -> list[Question]:
+def make(
+    archives: Sequence[Archive], forms: Sequence[str], count: int = 64, headers: Mapping[str, str] | None = None
+) -> list[Question]:
     """Questions about every model of some archives, in every form that suits the model, in turn.
 
     Args:
         archives: for each model, one archive of each version that may answer.
         forms: keys of ``FORMS``.
         count: the number of questions for each model and form; examples repeat once all have been used.
+        headers: further headers of each request.
 
     Raises:
         ValueError: an archive has no golden examples, or two versions of a model have different ones.
@@ -247,7 +250,7 @@ def make(archives: Sequence[Archive], forms: Sequence[str], count: int = 64) -> 
                 body = form.body(golden[0].inputs[rows])
                 questions.append(
                     Question(
-                        http1.request("POST", form.path % model, form.headers, body),
+                        http1.request("POST", form.path % model, {**form.headers, **(headers or {})}, body),
                         {version: probabilities[rows] for version, probabilities in by_version.items()},
                         labels,
                         form.probabilities,
