@@ -127,7 +127,7 @@ ON_DEVICE = FASHION_DEVICE=$(DEVICE) $(if $(filter gpu,$(DEVICE)),COMPOSE_FILE=d
 COMPOSE = $(ON_DEVICE) docker compose
 LABELS = FASHION_VERSION=$$(sed -n 's/^VERSION = "\(.*\)"/\1/p' serving/__init__.py) FASHION_REVISION=$$(git rev-parse --short HEAD 2>/dev/null)
 
-.PHONY: engine wheels image up down logs ps
+.PHONY: engine wheels image fleet-image up down logs ps
 # Checked first, because the other steps take minutes.
 engine:
 	@docker compose version >/dev/null && docker info >/dev/null || { \
@@ -139,6 +139,11 @@ wheels: $(STAMP) ## fill wheelhouse/ for the image: DEVICE=cpu|gpu
 image: engine wheels $(if $(BAKE),archive) ## build the image: DEVICE=cpu|gpu, BAKE=1 to include the archives
 	@$(LABELS) FASHION_SUFFIX=$(if $(BAKE),-baked) $(COMPOSE) build --quiet
 	@docker images fashion-serve
+
+# A registry for a fleet's images, such as registry.example/team; empty to keep them on this machine.
+REGISTRY ?=
+fleet-image: engine wheels archive ## check a version and build the images of a fleet: VERSION=1.1 MODEL= REGISTRY=
+	@$(LABELS) VERSION=$(VERSION) MODEL=$(MODEL) DEVICE=$(DEVICE) REGISTRY=$(REGISTRY) docker/fleet_image.sh
 
 up: engine archive image ## start the service in a container, after building all that is missing: DEVICE=cpu|gpu MONITORING=1
 	@$(COMPOSE) $(if $(MONITORING),--profile monitoring) up --detach --wait --wait-timeout 300 || { \
@@ -220,13 +225,18 @@ test-monitoring: archive ## tests of alerts and dashboard with a real Prometheus
 test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## tests of the service in a container; needs docker
 	@$(ON_DEVICE) $(PYTEST) tests/containers
 
-.PHONY: fleet-check
+.PHONY: fleet-check test-fleet
 fleet-check: .venv-fleet/.installed ## check the files of deploy/ without a cluster; needs kustomize 5, haproxy, docker
 	@deploy/kubernetes/check.sh
 	@deploy/swarm/check.sh
 
+# A program that makes a swarm on this machine; tests/fleet/swarm/lab.py says what it must do.
+SWARM_LAB ?=
+test-fleet: engine archive image ## tests of a fleet on a swarm of three engines, under load; needs root, Linux, docker, SWARM_LAB=program
+	@$(ON_DEVICE) SWARM_LAB=$(SWARM_LAB) $(PYTEST) --timeout 900 tests/fleet
+
 # shellcheck has no wheel for Linux on arm64; Debian's package is used there.
-SHELL_SCRIPTS := .ci/run deploy/kubernetes/check.sh deploy/swarm/check.sh docker/wheels.sh serving/gateway/certs.sh serving/torchserve/forking/python
+SHELL_SCRIPTS := .ci/run deploy/kubernetes/check.sh deploy/swarm/check.sh docker/fleet_image.sh docker/wheels.sh serving/gateway/certs.sh serving/torchserve/forking/python
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 lint: $(VENV)/.lint-installed lint-web ## check style, types, layers, spelling, shell scripts, workflows, and the figures of README.md and docs/
 	@$(BIN)/ruff check .

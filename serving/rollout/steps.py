@@ -199,16 +199,9 @@ class Rollout:
         who = f"{self._model} {version}"
         self._report(f"checking {who}")
         entry = self._entry(version)
-        archive = archives.read_listed(entry)
-        if archive.golden is None:
-            raise RolloutError(f"{entry.path} has no golden examples to check; run: make archive")
+        archive = accepted(entry)
         accuracy = _accuracy(archive)
-        if accuracy is None:
-            return archive
-        if not accuracy >= entry.accuracy_floor:
-            floor = entry.accuracy_floor
-            raise RolloutError(f"{who} has a test accuracy of {accuracy:.4f}, the catalog requires {floor:.4f}")
-        if self._before:
+        if accuracy is not None and self._before:
             live_accuracy = _accuracy(archives.read_listed(self._entry(self._before.version)))
             if live_accuracy is not None and not accuracy >= live_accuracy - ACCURACY_MARGIN:
                 raise RolloutError(
@@ -311,6 +304,23 @@ class Rollout:
             raise RolloutError(
                 f"done, but {who}, which gets no more requests, was not unregistered: {error}"
             ) from error
+
+
+def accepted(entry: Listed) -> Archive:
+    """Read an archive that may go live: its digest and content are right, and its accuracy reaches the catalog's floor.
+
+    Raises:
+        ServingError: a check failed, which the message names.
+    """
+    archive = archives.read_listed(entry)
+    if archive.golden is None:
+        raise RolloutError(f"{entry.path} has no golden examples to check; run: make archive")
+    accuracy, floor = _accuracy(archive), entry.accuracy_floor
+    if accuracy is not None and not accuracy >= floor:
+        raise RolloutError(
+            f"{entry.model} {entry.version} has a test accuracy of {accuracy:.4f}, the catalog requires {floor:.4f}"
+        )
+    return archive
 
 
 def _accuracy(archive: Archive) -> float | None:
