@@ -100,13 +100,23 @@ class Load:
         seconds: the duration.
         output: the file for the results.
         options: further options of ``bench.load``.
+        place: a command that runs a program elsewhere, such as in a network namespace.
     """
 
-    def __init__(self, url: str, archives: Sequence[Path], seconds: float, output: Path, *options: str) -> None:
+    def __init__(
+        self,
+        url: str,
+        archives: Sequence[Path],
+        seconds: float,
+        output: Path,
+        *options: str,
+        place: Sequence[str] = (),
+    ) -> None:
         self._output = output
         self._events: list[tuple[float, str]] = []
         self._process = subprocess.Popen(
             [
+                *place,
                 *(sys.executable, "-m", "bench.load", "--url", url, "--seconds", str(seconds), "--output", str(output)),
                 *(option for path in archives for option in ("--archive", str(path))),
                 *options,

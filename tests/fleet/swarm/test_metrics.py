@@ -1,0 +1,33 @@
+"""Prometheus finds every replica, canary and edge of a fleet by its name."""
+
+from __future__ import annotations
+
+import collections
+import json
+import subprocess
+
+from serving.settings import ROOT
+from tests.fleet.swarm.fleet import PATIENCE_S, image
+from tests.fleet.swarm.lab import OUTSIDE
+from tests.support.composing import wait_until
+
+MONITORING = (ROOT / "deploy/swarm/monitoring.yml", ROOT / "tests/fleet/swarm/lab_monitoring.yml")
+
+
+def _answering(swarm) -> dict[str, int]:
+    """The number of targets that answered their last scrape, by job; empty while Prometheus does not answer."""
+    url = f"http://{swarm.lab.address(1)}:9090/api/v1/query?query=up"
+    answer = subprocess.run([*OUTSIDE, "curl", "--silent", url], capture_output=True, text=True)
+    if answer.returncode:
+        return {}
+    series = json.loads(answer.stdout)["data"]["result"]
+    return dict(collections.Counter(each["metric"]["job"] for each in series if each["value"][1] == "1"))
+
+
+def test_prometheus_finds_replicas_canaries_and_edges(swarm):
+    swarm.apply(*MONITORING, FASHION_CANARY_IMAGE=image("1.1"), FASHION_CANARY_REPLICAS="1")
+    try:
+        expected = {"torchserve": 4, "frontdoor": 4, "edge": 3}
+        wait_until(lambda: _answering(swarm) == expected, PATIENCE_S, f"{expected} answer")
+    finally:
+        swarm.lab.docker(1, "service", "rm", "fashion_prometheus")
