@@ -138,6 +138,12 @@ def test_the_edges_variables_are_those_that_its_configuration_reads():
     assert SERVICES["edge"]["environment"].keys() == set(re.findall(r"\$(EDGE_[A-Z_]+)", EDGE))
 
 
+def test_the_edges_buffers_fit_into_its_memory():
+    assert SERVICES["edge"]["deploy"]["resources"]["limits"]["memory"] == "1G"
+    buffers, tls = 2 * int(in_edge(r"tune.bufsize (\d+)")), 2**16
+    assert int(in_edge(r"maxconn (\d+)\n")) * (buffers + tls) < 0.75 * 2**30
+
+
 def test_the_edges_threads_and_files_are_those_of_the_stack():
     assert in_edge(r"nbthread (\d+)") == SERVICES["edge"]["deploy"]["resources"]["limits"]["cpus"]
     (secret,) = SERVICES["edge"]["secrets"]
@@ -167,5 +173,8 @@ def test_prometheus_has_the_jobs_and_pages_of_the_composed_one():
         (found,) = swarm[name]["dns_sd_configs"]
         assert found["names"] == ["tasks.replica", "tasks.canary"]
         assert job["static_configs"] == [{"targets": [f"fashion-serve:{found['port']}"]}]
-    image = yaml.safe_load((FOLDER / "monitoring.yml").read_text())["services"]["prometheus"]["image"]
-    assert yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["prometheus"]["image"] in image
+    ours, theirs = (
+        yaml.safe_load(path.read_text())["services"]["prometheus"]
+        for path in (FOLDER / "monitoring.yml", ROOT / "docker-compose.yml")
+    )
+    assert (ours["image"], ours["command"]) == (theirs["image"], theirs["command"])
