@@ -13,7 +13,8 @@ from serving.supervisor import supervisor
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 DEFAULTS = settings.read({})
-_DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text()
+# The service's stages; the edge of a Swarm has a stage before them.
+_DOCKERFILE = (ROOT / "docker" / "Dockerfile").read_text().partition(" AS service\n")[2]
 
 
 def in_dockerfile(pattern):

@@ -22,6 +22,7 @@ FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()} - {
     "logs",
     "model_store",
     "run",
+    "wheelhouse",
 }
 
 
