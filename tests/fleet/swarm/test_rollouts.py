@@ -38,7 +38,7 @@ def _await_only(swarm, version):
     def alone() -> bool:
         result = swarm.callers().load(2).result()
         assert scenes.failed(result) == {}
-        return result["versions"].keys() == {version}
+        return set(result["versions"]) == {version}
 
     wait_until(alone, 60, f"only {version} answers")
 
