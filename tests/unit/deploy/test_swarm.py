@@ -130,8 +130,8 @@ def test_the_edge_sends_to_the_ports_of_the_replicas_and_checks_the_status_port(
     sent = re.findall(r"server-template \w+ 1-\d+ (\S+)", EDGE)
     ports = (DEFAULTS.gateway.number, DEFAULTS.grpc.number)
     assert sorted(sent) == sorted(f"tasks.{name}:{port}" for name in ("replica", "canary") for port in ports)
-    assert int(in_edge(r"check port (\d+)")) == DEFAULTS.gateway_status.number
-    assert in_edge(r"option httpchk GET (\S+)") == "/readyz"
+    assert int(in_edge(r"http-check connect port (\d+)")) == DEFAULTS.gateway_status.number
+    assert in_edge(r"http-check send meth GET uri (\S+)") == "/readyz"
 
 
 def test_the_edges_variables_are_those_that_its_configuration_reads():
