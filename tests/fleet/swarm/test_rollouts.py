@@ -8,11 +8,10 @@ import sys
 
 import pytest
 
-from serving.settings import ROOT
 from tests.fleet import versions
 from tests.fleet.swarm.fleet import PATIENCE_S, image
 from tests.support import scenes
-from tests.support.composing import wait_until
+from tests.support.composing import run, wait_until
 
 CANARY_CALLS = 20_000
 # TorchServe's, the front door's and the bridge's.
@@ -132,7 +131,7 @@ def test_grpc_calls_of_one_connection_reach_every_replica(swarm):
     program = [*swarm.callers().place, sys.executable, "-m", "tests.fleet.grpc_calls"]
     address = f"{swarm.lab.address(1)}:8001"
     command = [*program, address, swarm.authority(), swarm.keys["alice"], versions.MODEL, "90"]
-    counts = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout)
+    counts = json.loads(run(*command))
     print(counts)
     assert sum(counts.values()) == 90
     assert len(counts) == 3
