@@ -127,7 +127,7 @@ ON_DEVICE = FASHION_DEVICE=$(DEVICE) $(if $(filter gpu,$(DEVICE)),COMPOSE_FILE=d
 COMPOSE = $(ON_DEVICE) docker compose
 LABELS = FASHION_VERSION=$$(sed -n 's/^VERSION = "\(.*\)"/\1/p' serving/__init__.py) FASHION_REVISION=$$(git rev-parse --short HEAD 2>/dev/null)
 
-.PHONY: engine wheels image fleet-image up down logs ps
+.PHONY: engine wheels image fleet-image up down logs ps sbom
 # Checked first, because the other steps take minutes.
 engine:
 	@docker compose version >/dev/null && docker info >/dev/null || { \
@@ -159,6 +159,18 @@ logs: ## follow the containers' logs
 
 ps: ## list the containers with their health
 	@docker compose --profile monitoring ps --all
+
+# Where the image lists its packages.
+LISTS := var/lib/dpkg/status etc/os-release opt/venv/lib/python3*/site-packages/*.dist-info
+sbom: $(STAMP) .venv-sbom/.installed ## write CycloneDX lists of the packages in .venv and in the image to sbom/: DEVICE=cpu|gpu
+	@mkdir -p sbom
+	@.venv-sbom/bin/cyclonedx-py environment --output-reproducible --output-file sbom/environment.cdx.json $(VENV)
+	@echo "→ sbom/environment.cdx.json"
+	@docker image inspect fashion-serve:$(DEVICE) >/dev/null || { \
+		echo "error: docker has no image fashion-serve:$(DEVICE), so its packages are not listed; run: make image"; exit 1; }
+	@docker run --rm --user 0 --network none --entrypoint sh fashion-serve:$(DEVICE) -c "cd / && tar --create --dereference $(LISTS)" \
+		| docker/sbom.sh sbom/image-$(DEVICE).cdx.json
+	@echo "→ sbom/image-$(DEVICE).cdx.json"
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
@@ -222,7 +234,7 @@ chaos: archive ## full form of every fault under load, with figures and charts; 
 test-monitoring: archive ## tests of alerts and dashboard with a real Prometheus; needs Debian's prometheus
 	@$(PYTEST) tests/monitoring
 
-test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed ## tests of the service in a container; needs docker
+test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.containers-installed .venv-sbom/.installed ## tests of the service in a container; needs docker
 	@$(ON_DEVICE) $(PYTEST) tests/containers
 
 .PHONY: fleet-check test-fleet
@@ -236,7 +248,7 @@ test-fleet: engine archive image ## tests of a fleet on a swarm of three engines
 	@$(ON_DEVICE) SWARM_LAB=$(SWARM_LAB) $(PYTEST) --timeout 900 tests/fleet
 
 # shellcheck has no wheel for Linux on arm64; Debian's package is used there.
-SHELL_SCRIPTS := .ci/run deploy/kubernetes/check.sh deploy/swarm/check.sh docker/fleet_image.sh docker/wheels.sh serving/gateway/certs.sh serving/torchserve/forking/python
+SHELL_SCRIPTS := .ci/run deploy/kubernetes/check.sh deploy/swarm/check.sh docker/fleet_image.sh docker/sbom.sh docker/wheels.sh serving/gateway/certs.sh serving/torchserve/forking/python
 SCHEMA := $(BIN)/check-jsonschema --quiet --builtin-schema
 lint: $(VENV)/.lint-installed lint-web ## check style, types, layers, spelling, shell scripts, workflows, and the figures of README.md and docs/
 	@$(BIN)/ruff check .
@@ -302,4 +314,4 @@ clean: ## stop the service; remove archives, logs and caches; keep trained model
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean ## also remove virtual environments, downloaded data and trained models
-	@rm -rf $(VENV) .venv-* site web/node_modules data artifacts
+	@rm -rf $(VENV) .venv-* site sbom web/node_modules data artifacts

@@ -30,7 +30,7 @@ LOCKED = REQUIREMENTS / "locked"
 # SHA-256 and name of the files of PyTorch's own index, which the lock adds to those of the package index.
 TORCH_CPU = REQUIREMENTS / "torch_cpu.sha256"
 # The oldest Python of a file, if it is not that of the project.
-_PYTHON = {"conformance": "3.11", "docs": "3.11.5", "lock": "3.11"}
+_PYTHON = {"conformance": "3.11", "docs": "3.11.5", "lock": "3.11", "sbom": "3.11"}
 # sys_platform, platform_system and platform_machine of the supported systems, and the platforms of their wheels.
 _SYSTEMS = (
     ("linux", "Linux", "x86_64", re.compile(r"any|(many)?linux.*_x86_64")),
