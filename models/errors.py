@@ -5,13 +5,9 @@ ModelsError
 ├── DataError           data is missing, damaged or not the published data
 ├── ArtifactError       a trained version is missing, damaged or unsuitable for the command
 ├── ExportError         TorchScript and its network give different answers
-<<<<<<< HEAD
+├── NetworkError        a network from elsewhere, its labels and its examples do not fit together
 ├── ArchiveError        a model is below its floor, incomplete, or refused by torch-model-archiver
 └── SigningError        the private key that signs the index cannot be used
-=======
-├── NetworkError        a network from elsewhere, its labels and its examples do not fit together
-└── ArchiveError        a model is below its floor, incomplete, or refused by torch-model-archiver
->>>>>>> 72d68f7 (Import networks that were trained elsewhere: gray pictures and vectors, classes and labels)
 """
 
 
