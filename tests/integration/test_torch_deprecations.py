@@ -13,6 +13,9 @@ import torch
 from models import quantizing
 from serving.settings import ROOT
 
+# One process does it all, in some 30 s of a core.
+pytestmark = pytest.mark.timeout(600)
+
 # The name that docs/leaving.md has, and how the message begins.
 INT8 = {
     "`torch.ao.quantization`": "torch.ao.quantization is deprecated and will be removed in 2.10.",
