@@ -15,6 +15,8 @@ tar --extract --directory "$root"
 # The environment's Python is outside of it. So the metadata of its packages move into an environment of this machine.
 .venv-sbom/bin/python -m venv --without-pip "$root/environment"
 mv "$root"/opt/venv/lib/python3*/site-packages/*.dist-info "$root"/environment/lib/python3*/site-packages
+# The image's wheels come from a folder; packages of which pip noted that would have no address in the list.
+rm -f "$root"/environment/lib/python3*/site-packages/*.dist-info/direct_url.json
 # The merge needs a root, which is the project; the warning is that pyproject.toml has no dependencies for it.
 .venv-sbom/bin/python -W ignore::UserWarning -m cyclonedx_py environment --pyproject pyproject.toml \
     --output-file "$root/python.cdx.json" "$root/environment"
