@@ -284,7 +284,7 @@ format: $(STAMP) ## rewrite the code in the project's format
 
 # --- measurements -----------------------------------------------------------------------------------------------------
 
-.PHONY: bench bench-peers figures
+.PHONY: bench bench-peers bench-fleet bench-simulation figures
 bench: archive ## measure this service: concurrency, forms, bulk, gateway, start, memory, training; needs wrk
 	@for part in accuracy sweep growth bulk gateway client start memory training decoding wire precision; do $(BIN)/python -m bench.$$part || exit 1; done
 
@@ -300,6 +300,10 @@ bench-peers: archive ## compare eight other servers with this one; needs wrk, 9 
 
 bench-fleet: archive ## measure one to three small replicas behind HAProxy; three minutes; needs wrk, haproxy and root; see docs/scaling.md
 	@$(BIN)/python -m bench.fleet
+	@$(BIN)/python -m bench.render
+
+bench-simulation: $(STAMP) ## simulate fleets of 10 to 1,000 replicas; six minutes; see docs/scaling.md
+	@$(BIN)/python -m bench.simulate
 	@$(BIN)/python -m bench.render
 
 figures: $(STAMP) ## write the figures of bench/results/ and the settings' defaults into README.md and docs/

@@ -1,4 +1,4 @@
-"""Charts of the comparison, from ``bench/results/peers-*.json`` into ``docs/images/``.
+"""Charts of the comparison and of the simulation, from ``bench/results/`` into ``docs/images/``.
 
 python -m bench.charts         part of make bench-peers; bench.render makes the tables
 """
@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib
 
 from bench.compare import OURS
-from bench.render import TITLES, comparison
+from bench.render import TITLES, comparison, results
 from serving.settings import ROOT
 
 matplotlib.use("Agg")
@@ -61,8 +61,31 @@ def _latency_chart(measured: dict[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
+def simulation_chart(path: Path) -> None:
+    """Draw p99 by the number of replicas; ``bench.simulate`` calls it."""
+    rows = results("simulation")["latency"]
+    loads = sorted({row["load"] for row in rows})
+    figure, axes = plt.subplots(1, len(loads), figsize=(4.6 * len(loads), 3.8), sharey=True, layout="constrained")
+    for axis, load in zip(axes, loads, strict=True):
+        lines: dict[str, list[tuple[int, float]]] = {}
+        for row in (row for row in rows if row["load"] == load):
+            name = "least, one edge" if row["edges"] == 1 else f"{row['policy']}, an edge a replica"
+            lines.setdefault(name, []).append((row["replicas"], row["p99_ms"]))
+        for name, points in lines.items():
+            axis.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
+        axis.set(xscale="log", yscale="log", title=f"load {load:.0%}", xlabel="replicas")
+        axis.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
+        axis.set_yticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("p99, ms")
+    axes[-1].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def main() -> int:
-    """Draw both charts; return the exit code."""
+    """Draw both charts of the comparison; return the exit code."""
     IMAGES.mkdir(exist_ok=True)
     try:
         _throughput_chart(IMAGES / "peers-throughput.png")

@@ -264,6 +264,55 @@ def _fleet() -> str:
     return reporting.table([*titles, "replica µs a request", "edge µs a request", "failed"], rows)
 
 
+def _simulation(part: str) -> str:
+    rows = results("simulation")[part]
+    if part == "check":
+        titles = ["replicas", "measured requests/s", "simulated", "difference"]
+        lines = [
+            [str(row["replicas"]), f"{row['measured']:,.0f}", f"{row['simulated']:,.0f}", f"{row['error']:+.1%}"]
+            for row in rows
+        ]
+    elif part == "latency":
+        loads = sorted({row["load"] for row in rows})
+        titles = ["replicas", "edges", "choice", *(f"p50, p99 ms at {load:.0%}" for load in loads)]
+        cells: dict[tuple[str, ...], list[str]] = {}
+        for row in sorted(rows, key=lambda row: row["load"]):
+            fleet = (str(row["replicas"]), str(row["edges"]), row["policy"])
+            cells.setdefault(fleet, []).append(f"{row['p50_ms']:.2f}, {row['p99_ms']:.2f}")
+        lines = [[*fleet, *values] for fleet, values in cells.items()]
+    elif part == "loss":
+        titles = ["replicas", "requests sent again", "share of those in three seconds", "longest s", "unanswered"]
+        lines = [
+            [
+                str(row["replicas"]),
+                str(row["sent_again"]),
+                f"{row['share']:.2%}",
+                f"{row['longest_s']:.1f}",
+                str(row["unanswered"]),
+            ]
+            for row in rows
+        ]
+    else:
+        titles = ["replicas at the peak", "most that go in a minute", "replica hours", "share of fixed", "overloaded"]
+        lines = [
+            [
+                f"{row['peak']:,}",
+                row["down"],
+                f"{row['replica_hours']:,.0f}",
+                f"{row['replica_hours'] / row['fixed_hours']:.0%}",
+                f"{row['overloaded_minutes']:.1f} min",
+            ]
+            for row in rows
+        ]
+    return reporting.table(titles, lines)
+
+
+def _cpu_hours() -> str:
+    """CPU hours of a million requests, by the CPU time of a request in the largest measured fleet."""
+    row = results("fleet")[-1]
+    return f"{(row['replica_us_per_request'] + row['edge_us_per_request']) / 3600:.2f}"
+
+
 def _machine(name: str) -> str:
     machine = _measurement(name)["machine"]
     return f"{machine['processor']}, {machine['cores']} cores shared with the load, {machine['date']}"
@@ -285,6 +334,7 @@ def _ratio(title: str, connections: str) -> str:
 FIGURES: dict[str, Callable[..., str]] = {
     "alone": _alone,
     "chaos": _chaos,
+    "cpu-hours": _cpu_hours,
     "fleet": _fleet,
     "forms": _forms,
     "growth": _growth,
@@ -296,6 +346,7 @@ FIGURES: dict[str, Callable[..., str]] = {
     "precision": _precision,
     "ratio": _ratio,
     "ratios": _ratios,
+    "simulation": _simulation,
     "settings": lambda: settings.main("markdown"),
     "single-caller": _single_caller,
     "slow-clients": _slow_clients,
