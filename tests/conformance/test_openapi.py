@@ -6,7 +6,6 @@ description contains. This module adds bodies that random data cannot produce, s
 
 from __future__ import annotations
 
-import io
 import re
 import zlib
 
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 from schemathesis import checks
 
 from serving.settings import ROOT
-from tests.support import image_files
+from tests.support import image_files, npy_files
 from tests.support.reference import PIXELS, TIMEOUT
 
 # Random requests per operation, in addition to the description's examples and to corner cases.
@@ -33,12 +32,6 @@ MODELS = ["fashion_mlp", "fashion_convnet", "blobs_mlp", "sigmoid_net"]
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
-def npy(values):
-    file = io.BytesIO()
-    np.save(file, values)
-    return file.getvalue()
-
-
 def _bodies(*valid: bytes) -> st.SearchStrategy[bytes]:
     """Valid bodies, truncated ones, and random bytes."""
     whole = st.sampled_from(valid)
@@ -50,7 +43,7 @@ VECTORS = np.arange(12, dtype="<f4").reshape(3, 4)
 for kind in ("png", "jpeg", "heic", "avif", "webp", "gif", "tiff", "bmp"):
     schemathesis.openapi.media_type(f"image/{kind}", _bodies(PNG))
 schemathesis.openapi.media_type("application/octet-stream", _bodies(PIXELS.tobytes(), VECTORS.tobytes(), PNG))
-schemathesis.openapi.media_type("application/x-npy", _bodies(npy(PIXELS), npy(VECTORS)))
+schemathesis.openapi.media_type("application/x-npy", _bodies(npy_files.save(PIXELS), npy_files.save(VECTORS)))
 
 schema = schemathesis.openapi.from_path(ROOT / "web" / "openapi.yaml")
 

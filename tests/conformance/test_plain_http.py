@@ -1,7 +1,6 @@
 """General HTTP clients: requests, httpx and curl, with every format of a body."""
 
 import base64
-import io
 import json
 import subprocess
 
@@ -11,7 +10,7 @@ import pytest
 import requests
 
 from serving.settings import ROOT
-from tests.support import image_files
+from tests.support import image_files, npy_files
 from tests.support.reference import PIXELS, TIMEOUT, VERSION, assert_same, labels
 
 EXAMPLE = ROOT / "examples/ankle_boot.png"
@@ -41,16 +40,10 @@ def post(request):
     return request.param
 
 
-def npy(values):
-    file = io.BytesIO()
-    np.save(file, values)
-    return file.getvalue()
-
-
 FORMATS = {
     "raw": ("application/octet-stream", PIXELS.tobytes()),
-    "npy": ("application/x-npy", npy(PIXELS)),
-    "npy of fractions": ("application/x-npy", npy((PIXELS / 255).astype(np.float32))),
+    "npy": ("application/x-npy", npy_files.save(PIXELS)),
+    "npy of fractions": ("application/x-npy", npy_files.save((PIXELS / 255).astype(np.float32))),
     "JSON images": ("application/json", json.dumps(PIXELS.tolist()).encode()),
     "JSON rows": ("application/json", json.dumps(PIXELS.reshape(5, 784).tolist()).encode()),
     "instances": ("application/json", json.dumps({"instances": PIXELS.tolist()}).encode()),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import io
 import json
 import random
 import struct
@@ -15,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from handlers.signature import Input, Output, Signature
-from tests.support import image_files
+from tests.support import image_files, npy_files
 
 IMAGE = Signature("image", "1.0", "", Input("image", "image", (28, 28), (784,)), Output("softmax", ("a", "b")))
 VECTOR = Signature("vector", "1.0", "", Input("vector", "features", (4,), (4,)), Output("sigmoid", ("a", "b")))
@@ -63,12 +62,6 @@ class Request:
 
 def _tensor(datatype: str, shape: list[int], **more: object) -> dict[str, object]:
     return {"name": "image", "shape": shape, "datatype": datatype, **more}
-
-
-def _npy(values: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, values)
-    return stream.getvalue()
 
 
 def _binary(name: str, raw: bytes, datatype: str, shape: list[int], signature: Signature = IMAGE) -> Request:
@@ -143,10 +136,10 @@ def small() -> list[Request]:
         *(Request(name, body, "image/" + name.split()[0].lower()) for name, body in pictures.items()),
         *(Request(name, json.dumps(document).encode(), JSON) for name, document in documents.items()),
         Request("raw", pixels.tobytes(), OCTETS),
-        Request("npy", _npy(pixels), "application/x-npy"),
-        Request("npy Fortran", _npy(np.asfortranarray(pixels.astype(">i2"))), "application/x-npy"),
-        Request("npy fractions", _npy(pixels[0] / 255), "application/x-npy"),
-        Request("npy objects", _npy(np.array([[{}]], dtype=object)), "application/x-npy"),
+        Request("npy", npy_files.save(pixels), "application/x-npy"),
+        Request("npy Fortran", npy_files.save(np.asfortranarray(pixels.astype(">i2"))), "application/x-npy"),
+        Request("npy fractions", npy_files.save(pixels[0] / 255), "application/x-npy"),
+        Request("npy objects", npy_files.save(np.array([[{}]], dtype=object)), "application/x-npy"),
         Request("base64", encoded.encode(), "text/plain"),
         Request("data URL", f"data:image/png;base64,{encoded}".encode(), ""),
         _binary("OIP binary", pixels.tobytes(), "UINT8", [2, 28, 28]),
@@ -157,7 +150,7 @@ def small() -> list[Request]:
         Request("vector raw", np.arange(8, dtype="<f4").tobytes(), OCTETS, VECTOR),
         Request("vector JSON", b"[[1, 2.5, -3, 4e5], [0, 0, 0, 0]]", JSON, VECTOR),
         Request("vector instances", b'{"instances": [{"features": [1, 2, 3, 4]}]}', JSON, VECTOR),
-        Request("vector npy", _npy(np.ones((2, 4))), "application/x-npy", VECTOR),
+        Request("vector npy", npy_files.save(np.ones((2, 4))), "application/x-npy", VECTOR),
         _binary("vector OIP", np.arange(8, dtype="<f8").tobytes(), "FP64", [2, 4], VECTOR),
     ]
 
@@ -200,7 +193,7 @@ def large() -> list[Request]:
         Request("JSON base64 large", json.dumps({"instances": [{"b64": one}] * 8000}).encode(), JSON),
         Request("OIP JSON large", json.dumps({"inputs": [tensor]}).encode(), JSON),
         _binary("OIP binary large", bytes(10_000 * 784 * 8), "FP64", [10_000, 28, 28]),
-        Request("npy large", _npy(np.zeros((8000, 784), np.float64)), "application/x-npy"),
+        Request("npy large", npy_files.save(np.zeros((8000, 784), np.float64)), "application/x-npy"),
         Request("raw large", bytes(784 * 10_000), OCTETS),
     ]
 

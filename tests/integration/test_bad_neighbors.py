@@ -14,7 +14,7 @@ from PIL import Image
 
 from models.datasets import fashion_mnist
 from tests.integration.test_predictions import expected
-from tests.support import image_files
+from tests.support import image_files, npy_files
 
 # `make fuzz` sets more.
 ROUNDS = int(os.environ.get("FUZZ_ROUNDS", "8"))
@@ -26,12 +26,6 @@ NPY = "application/x-npy"
 
 def _picture(format_: str) -> bytes:
     return image_files.save(Image.new("RGB", (64, 48), "navy"), format_)
-
-
-def _npy(array: np.ndarray, allow_pickle: bool = False) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=allow_pickle)
-    return buffer.getvalue()
 
 
 def _tensor(**changes: object) -> bytes:
@@ -78,9 +72,9 @@ BAD: dict[str, tuple[bytes, str, int, dict[str, str]]] = {
     "instances of a wrong shape": (b'{"instances": [[1, 2, 3]]}', JSON, 422, {}),
     "broken base64": (b'{"instances": [{"b64": "!!!!"}]}', JSON, 400, {}),
     "npy with a broken header": (b"\x93NUMPY\x01\x00\x10\x00{'descr': '|u1', ", NPY, 400, {}),
-    "pickled npy": (_npy(np.array([{"a": 1}], dtype=object), allow_pickle=True), NPY, 422, {}),
-    "npy of a wrong shape": (_npy(np.zeros((3, 3), np.uint8)), NPY, 422, {}),
-    "npy with infinity": (_npy(np.full((28, 28), np.inf, np.float32)), NPY, 422, {}),
+    "pickled npy": (npy_files.save(np.array([{"a": 1}], dtype=object)), NPY, 422, {}),
+    "npy of a wrong shape": (npy_files.save(np.zeros((3, 3), np.uint8)), NPY, 422, {}),
+    "npy with infinity": (npy_files.save(np.full((28, 28), np.inf, np.float32)), NPY, 422, {}),
     "tensor of a wrong length": (_tensor(data=[0] * 10), JSON, 400, {}),
     "tensor of a negative shape": (_tensor(shape=[1, -28, -28]), JSON, 422, {}),
     "tensor of an overflowing shape": (_tensor(shape=[2**62, 4, 4]), JSON, 400, {}),

@@ -18,7 +18,7 @@ from PIL import Image
 
 from serving.settings import HOST, ROOT
 from serving.sidecars.grpc.proto import open_inference_pb2
-from tests.support import image_files
+from tests.support import image_files, npy_files
 from tests.support.gateways import Gateway
 
 BOOT = (ROOT / "examples" / "ankle_boot.png").read_bytes()
@@ -53,12 +53,6 @@ def _probabilities(gateway: Gateway, file: bytes, query: str = "") -> np.ndarray
     return np.frombuffer(_ok(gateway, PREDICTIONS + query, data=file, headers=headers).content, "<f4").reshape(-1, 10)
 
 
-def _npy(values: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, values)
-    return stream.getvalue()
-
-
 def _classes(answer: requests.Response) -> list[int]:
     document = answer.json()
     if isinstance(document, dict) and "outputs" in document:
@@ -71,7 +65,7 @@ def _classes(answer: requests.Response) -> list[int]:
 def test_arrays_with_a_channel_axis(gateway, classes, axis):
     values = np.expand_dims(MANY, axis)
     tensor = {"name": "image", "datatype": "UINT8", "shape": values.shape, "data": values.ravel().tolist()}
-    npy = {"data": _npy(values), "headers": {"Content-Type": "application/x-npy"}}
+    npy = {"data": npy_files.save(values), "headers": {"Content-Type": "application/x-npy"}}
     for path, request in (
         (PREDICTIONS, {"json": values.tolist()}),
         (PREDICTIONS, npy),

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import requests
 import torch
-from PIL import Image
 
 from models import artifacts
 from models.building import load_network
 from models.catalog import CATALOG, DEFAULT_VERSION
 from models.datasets import DATASETS
 from models.training import forward, prepare, probabilities
+from tests.support import image_files
 
 COMPARED_EXAMPLES = 200
 TOLERANCE = 1e-5
@@ -34,12 +34,6 @@ def expected(name: str, count: int | None = None) -> np.ndarray:
 
 def rows(answers: Sequence[dict[str, Any]]) -> np.ndarray:
     return np.array([list(answer["probabilities"].values()) for answer in answers], dtype=np.float32)
-
-
-def png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def post(service, name: str, body: bytes, content_type: str, **headers: str) -> requests.Response:
@@ -67,7 +61,7 @@ def test_image_models_answer_as_the_network(service, name, form):
         answers = requests.post(f"{service.inference}/predictions/{name}", json=images.tolist(), timeout=60).json()
     else:
         content_type = "image/png" if form == "one PNG each" else "application/octet-stream"
-        bodies = [png(image) if form == "one PNG each" else image.tobytes() for image in images]
+        bodies = [image_files.save(image) if form == "one PNG each" else image.tobytes() for image in images]
         with ThreadPoolExecutor(16) as pool:
             answers = list(pool.map(lambda body: predict(service, name, body, content_type), bodies))
         answers = [answer[0] if isinstance(answer, list) else answer for answer in answers]
@@ -151,7 +145,7 @@ def test_each_request_of_a_mixed_batch_gets_its_own_answer(service):
             body, content_type, status = cases[index // 4 % len(cases)]
             assert_problem(post(service, "fashion_mlp", body, content_type), status)
         else:
-            answer = predict(service, "fashion_mlp", png(images[index]), "image/png")
+            answer = predict(service, "fashion_mlp", image_files.save(images[index]), "image/png")
             assert np.abs(rows([answer])[0] - computed[index]).max() < TOLERANCE
 
     with ThreadPoolExecutor(16) as pool:
@@ -160,7 +154,9 @@ def test_each_request_of_a_mixed_batch_gets_its_own_answer(service):
 
 def test_one_multipart_request_may_hold_several_files(service):
     images = DATASETS["fashion_mnist"]().test_inputs[:3].numpy()
-    files = {f"file{index}": (f"{index}.png", png(image), "image/png") for index, image in enumerate(images)}
+    files = {
+        f"file{index}": (f"{index}.png", image_files.save(image), "image/png") for index, image in enumerate(images)
+    }
     response = requests.post(f"{service.inference}/predictions/fashion_convnet", files=files, timeout=60)
     assert response.status_code == 200, response.text
     assert np.abs(rows(response.json()) - expected("fashion_convnet", 3)).max() < TOLERANCE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import itertools
 import random
 from collections.abc import Callable
@@ -14,27 +13,15 @@ import numpy as np
 import orjson
 import pytest
 import requests
-from PIL import Image
 
 from models.catalog import CATALOG
 from models.datasets import DATASETS
+from tests.support import image_files, npy_files
 
 EXAMPLES = 64
 CALLERS = 128
 ROUNDS = 4
 NPY, OCTETS, JSON = "application/x-npy", "application/octet-stream", "application/json"
-
-
-def _npy(values: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, values)
-    return buffer.getvalue()
-
-
-def _png(image: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _values(body: bytes) -> list[list[float]]:
@@ -55,18 +42,18 @@ def _tensor(example: np.ndarray) -> dict[str, Any]:
 # The path before the model's name and after it, content type, body of one example.
 FORMS: dict[str, tuple[str, str, str, Callable[[np.ndarray], bytes]]] = {
     "raw": ("/predictions/", "", OCTETS, lambda example: example.tobytes()),
-    "npy": ("/predictions/", "", NPY, _npy),
+    "npy": ("/predictions/", "", NPY, npy_files.save),
     "JSON": ("/predictions/", "", JSON, lambda example: orjson.dumps(example.tolist())),
     "instances": ("/v1/models/", ":predict", JSON, lambda example: orjson.dumps({"instances": [example.tolist()]})),
     "OIP": ("/v2/models/", "/infer", JSON, lambda example: orjson.dumps({"inputs": [_tensor(example)]})),
 }
 IMAGE_FORMS = FORMS | {
-    "PNG": ("/predictions/", "", "image/png", _png),
+    "PNG": ("/predictions/", "", "image/png", image_files.save),
     "base64": (
         "/predictions/",
         "",
         JSON,
-        lambda example: orjson.dumps({"instances": [{"b64": base64.b64encode(_png(example)).decode()}]}),
+        lambda example: orjson.dumps({"instances": [{"b64": base64.b64encode(image_files.save(example)).decode()}]}),
     ),
 }
 
@@ -92,7 +79,9 @@ def test_an_answer_does_not_depend_on_its_neighbors(service, model):
 
     alone = [ask((row, "raw"))[2] for row in range(EXAMPLES)]
 
-    together = requests.post(f"{url}/predictions/{model}", _npy(examples), headers={"Content-Type": NPY}, timeout=60)
+    together = requests.post(
+        f"{url}/predictions/{model}", npy_files.save(examples), headers={"Content-Type": NPY}, timeout=60
+    )
     assert np.array(_values(together.content), np.float32).tobytes() == b"".join(alone)
 
     calls = list(itertools.product(range(EXAMPLES), forms)) * ROUNDS

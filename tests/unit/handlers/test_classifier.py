@@ -27,7 +27,7 @@ from handlers.signature import FILE_NAME, OOD_REFERENCES_FILE_NAME, PHOTOGRAPHS_
 from handlers.tensor_classifier import TensorClassifier
 from handlers.transport.request_patterns import Bodies, Pattern, Processors
 from handlers.vector_classifier import VectorClassifier
-from tests.support import image_files
+from tests.support import image_files, npy_files
 from tests.support.photographs import photograph
 from tests.support.signatures import COLOR, FASHION, NUMBERS, PADDED, SIGMOID, TENSOR, VECTOR
 
@@ -927,12 +927,6 @@ def test_what_only_models_that_classify_have_is_refused_for_numbers(served, head
 ARRAYS = np.random.default_rng(9).normal(0, 1, (3, 2, 1, 3, 2)).astype(np.float32)
 
 
-def npy_of(values):
-    stream = io.BytesIO()
-    np.save(stream, values)
-    return stream.getvalue()
-
-
 def tensor_of(values, flat):
     data = values.ravel().tolist() if flat else values.tolist()
     tensor = {"name": "features", "shape": list(values.shape), "datatype": "FP32", "data": data}
@@ -943,7 +937,7 @@ def tensor_of(values, flat):
     ("body", "content_type"),
     [
         (ARRAYS.tobytes(), "application/octet-stream"),
-        (npy_of(ARRAYS.astype(np.float64)), "application/x-npy"),
+        (npy_files.save(ARRAYS.astype(np.float64)), "application/x-npy"),
         (json.dumps(ARRAYS.tolist()).encode(), "application/json"),
         (json.dumps(ARRAYS.reshape(3, -1).tolist()).encode(), "application/json"),
     ],
@@ -952,7 +946,7 @@ def tensor_of(values, flat):
 def test_arrays_of_any_shape_are_scaled_by_their_first_axis(served, body, content_type):
     answers = served(TENSOR).json(body, content_type)
     np.testing.assert_allclose(values(answers), expected(TENSOR, ARRAYS), atol=1e-6)
-    single = served(TENSOR).json(npy_of(ARRAYS[1]), "application/x-npy")
+    single = served(TENSOR).json(npy_files.save(ARRAYS[1]), "application/x-npy")
     np.testing.assert_allclose(values([single]), expected(TENSOR, ARRAYS[1:2]), atol=1e-6)
 
 
@@ -965,7 +959,7 @@ def test_arrays_of_any_shape_are_tensors_of_the_open_inference_protocol(served, 
 
 
 def test_an_array_of_another_shape_is_refused_with_the_shapes_that_fit(served):
-    status, *_, body = served(TENSOR).one(npy_of(ARRAYS[0, 0]), "application/x-npy")
+    status, *_, body = served(TENSOR).one(npy_files.save(ARRAYS[0, 0]), "application/x-npy")
     assert status == 422
     assert "shape 1x3x2 does not fit this model; send 2x1x3x2, Nx2x1x3x2 or Nx12" in json.loads(body)["detail"]
 

@@ -1,7 +1,6 @@
 """Requests of every format are decoded, and wrong ones are refused with the right problem."""
 
 import base64
-import io
 import json
 import urllib.parse
 
@@ -14,7 +13,7 @@ from hypothesis.extra import numpy as npst
 from handlers import limits, problems
 from handlers.inputs import decoding, multipart, npy, open_inference
 from handlers.inputs.multipart import Part
-from tests.support import image_files
+from tests.support import image_files, npy_files
 from tests.support.signatures import FASHION, SIGMOID, VECTOR, WIDE
 
 PIXELS = np.stack([image_files.texture(seed=seed) for seed in range(3)])
@@ -32,12 +31,6 @@ def as_json(value) -> bytes:
     return json.dumps(value).encode()
 
 
-def as_npy(values: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, values)
-    return stream.getvalue()
-
-
 def holds(decoded, values, single, envelope="plain"):
     np.testing.assert_array_equal(decoded.values, values)
     assert decoded.values.dtype == np.uint8
@@ -53,12 +46,12 @@ def holds(decoded, values, single, envelope="plain"):
         (ONE.tobytes(), OCTETS),
         (ONE.tobytes(), "Application/Octet-Stream; charset=binary"),
         (ONE.tobytes(), ""),
-        (as_npy(ONE), NPY),
-        (as_npy(ONE), OCTETS),
-        (as_npy(ONE), ""),
-        (as_npy(np.asfortranarray(ONE)), NPY),
-        (as_npy(ONE.astype(">i8")), NPY),
-        (as_npy(ONE.reshape(784)), NPY),
+        (npy_files.save(ONE), NPY),
+        (npy_files.save(ONE), OCTETS),
+        (npy_files.save(ONE), ""),
+        (npy_files.save(np.asfortranarray(ONE)), NPY),
+        (npy_files.save(ONE.astype(">i8")), NPY),
+        (npy_files.save(ONE.reshape(784)), NPY),
         (as_json(ONE.tolist()), JSON),
         (as_json(ONE.tolist()), "application/json; charset=utf-8"),
         (as_json(ONE.tolist()), "application/vnd.example+json"),
@@ -81,7 +74,7 @@ def test_one_image_as_numbers(body, content_type):
 def test_many_images_as_numbers(values, joined, form):
     sent = values.reshape(len(values), 784) if joined else values
     if form == "npy":
-        holds(decode(as_npy(sent), NPY), values, single=False)
+        holds(decode(npy_files.save(sent), NPY), values, single=False)
     elif form == "json":
         holds(decode(as_json(sent.tolist()), JSON), values, single=False)
     elif form == "instances":
@@ -96,7 +89,7 @@ def test_many_images_as_numbers(values, joined, form):
 @pytest.mark.parametrize("values", [MANY, MANY[:1]], ids=["three", "a list of one"])
 def test_a_channel_axis_of_length_one_is_dropped(axis, values):
     sent = np.expand_dims(values, axis)
-    holds(decode(as_npy(sent), NPY), values, single=False)
+    holds(decode(npy_files.save(sent), NPY), values, single=False)
     holds(decode(as_json(sent.tolist()), JSON), values, single=False)
     holds(decode(as_json({"instances": sent.tolist()}), JSON), values, False, "predictions")
     members = [{"image": member} for member in np.expand_dims(values, 3).tolist()]
@@ -105,7 +98,7 @@ def test_a_channel_axis_of_length_one_is_dropped(axis, values):
 
 def test_one_image_with_a_channel_axis_is_a_single_example():
     holds(decode(as_json(ONE[..., None].tolist()), JSON), ONE[None], single=True)
-    holds(decode(as_npy(ONE[None, ..., None]), NPY), ONE[None], single=False)
+    holds(decode(npy_files.save(ONE[None, ..., None]), NPY), ONE[None], single=False)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +106,12 @@ def test_one_image_with_a_channel_axis_is_a_single_example():
 )
 def test_no_other_axis_is_dropped(shape):
     with pytest.raises(problems.Unprocessable, match="x".join(map(str, shape))):
-        decode(as_npy(np.zeros(shape, np.uint8)), NPY)
+        decode(npy_files.save(np.zeros(shape, np.uint8)), NPY)
 
 
 def test_a_vector_model_takes_no_channel_axis():
     with pytest.raises(problems.Unprocessable):
-        decode(as_npy(np.zeros((2, 4, 1), np.float32)), NPY, VECTOR)
+        decode(npy_files.save(np.zeros((2, 4, 1), np.float32)), NPY, VECTOR)
 
 
 def test_raw_pixels_of_one_image_are_a_single_example():
@@ -146,8 +139,8 @@ def test_raw_pixels_may_start_like_another_format(first):
 def test_all_formats_of_the_same_pixels_agree(values):
     for body, content_type in [
         (values.tobytes(), OCTETS),
-        (as_npy(values), NPY),
-        (as_npy(values.astype(np.int16)), NPY),
+        (npy_files.save(values), NPY),
+        (npy_files.save(values.astype(np.int16)), NPY),
         (as_json(values.tolist()), JSON),
         (as_json({"instances": values.tolist()}), JSON),
     ]:
@@ -194,7 +187,7 @@ def test_the_whole_test_set_is_one_request():
     values = np.random.default_rng(1).integers(0, 256, (10_000, 28, 28), np.uint8)
     for body, content_type in (
         (values.tobytes(), OCTETS),
-        (as_npy(values / 255), NPY),
+        (npy_files.save(values / 255), NPY),
         (as_json(values.tolist()), JSON),
     ):
         assert len(decode(body, content_type).values) == 10_000
@@ -275,7 +268,11 @@ def test_fractions_become_pixels(values):
     # One number with a point makes all of them fractions.
     sent[0][0][0] = 0.5
     values[0, 0, 0] = 0.5
-    for body, content_type in [(as_json(sent), JSON), (as_npy(values), NPY), (as_npy(values.astype(">f4")), NPY)]:
+    for body, content_type in [
+        (as_json(sent), JSON),
+        (npy_files.save(values), NPY),
+        (npy_files.save(values.astype(">f4")), NPY),
+    ]:
         pixels = decode(body, content_type, WIDE).values
         assert pixels.dtype == np.float32
         np.testing.assert_allclose(pixels, values * 255, rtol=1e-6, atol=1e-4)
@@ -465,7 +462,7 @@ def test_parts_keep_their_order():
     ]
     holds(decoding.decode(parts, FASHION), MANY, single=False)
     holds(decoding.decode(parts[:1], FASHION), MANY[:1], single=True)
-    several = [Part(as_npy(MANY[:2]), NPY), Part(image_files.save(MANY[2]), "")]
+    several = [Part(npy_files.save(MANY[:2]), NPY), Part(image_files.save(MANY[2]), "")]
     holds(decoding.decode(several, FASHION), MANY, single=False)
 
 
@@ -488,8 +485,8 @@ ROWS = np.array([[0.5, -1, 2, 1e6], [1, 2, 3, 4]], np.float32)
     [
         (ROWS.astype("<f4").tobytes(), OCTETS),
         (ROWS.astype("<f4").tobytes(), ""),
-        (as_npy(ROWS), NPY),
-        (as_npy(ROWS.astype(">f8")), NPY),
+        (npy_files.save(ROWS), NPY),
+        (npy_files.save(ROWS.astype(">f8")), NPY),
         (as_json(ROWS.tolist()), JSON),
         (as_json({"instances": ROWS.tolist()}), JSON),
         (as_json([{"features": row} for row in ROWS.tolist()]), JSON),
@@ -503,7 +500,7 @@ def test_vectors(body, content_type):
 
 
 def test_one_vector():
-    for body, content_type in [(ROWS[1].tobytes(), OCTETS), (as_npy(ROWS[1]), NPY), (b"[1, 2, 3, 4]", JSON)]:
+    for body, content_type in [(ROWS[1].tobytes(), OCTETS), (npy_files.save(ROWS[1]), NPY), (b"[1, 2, 3, 4]", JSON)]:
         decoded = decode(body, content_type, VECTOR)
         np.testing.assert_array_equal(decoded.values, ROWS[1:])
         assert decoded.single
@@ -560,7 +557,7 @@ MALFORMED = {
     "base64 of an odd length": (as_json("iVBOR"), JSON),
     "base64 of nothing in an image": (as_json({"b64": B64[:60]}), JSON),
     "cut PNG": (PNG[:60], "image/png"),
-    "cut npy": (as_npy(ONE)[:200], NPY),
+    "cut npy": (npy_files.save(ONE)[:200], NPY),
 }
 UNSUPPORTED = {
     "XML": (b"<a/>", "application/xml"),
@@ -578,7 +575,7 @@ UNPROCESSABLE = {
     "no example": (b"[]", JSON),
     "no instance": (b'{"instances": []}', JSON),
     "empty rows": (as_json([[]] * 28), JSON),
-    "npy without examples": (as_npy(np.zeros((0, 28, 28), np.uint8)), NPY),
+    "npy without examples": (npy_files.save(np.zeros((0, 28, 28), np.uint8)), NPY),
     "a number": (b"5", JSON),
     "null": (b"null", JSON),
     "true": (b"true", JSON),
@@ -610,17 +607,17 @@ UNPROCESSABLE = {
     "b64 not a string": (b'{"b64": 5}', JSON),
     "image not an image": (b'{"image": {"b64": {"b64": "x"}}}', JSON),
     "wrapped too deeply": (b'{"image": {"image": {"image": "x"}}}', JSON),
-    "npy of NaN": (as_npy(np.full((28, 28), np.nan)), NPY),
-    "npy of -inf": (as_npy(np.full((28, 28), -np.inf)), NPY),
-    "npy of booleans": (as_npy(ONE > 0), NPY),
-    "npy of objects": (as_npy(np.array([[None]])), NPY),
-    "npy of another shape": (as_npy(np.zeros((28, 29), np.uint8)), NPY),
-    "npy of one number": (as_npy(np.uint8(3)), NPY),
-    "npy out of range": (as_npy(ONE.astype(int) + 1000), NPY),
+    "npy of NaN": (npy_files.save(np.full((28, 28), np.nan)), NPY),
+    "npy of -inf": (npy_files.save(np.full((28, 28), -np.inf)), NPY),
+    "npy of booleans": (npy_files.save(ONE > 0), NPY),
+    "npy of objects": (npy_files.save(np.array([[None]])), NPY),
+    "npy of another shape": (npy_files.save(np.zeros((28, 29), np.uint8)), NPY),
+    "npy of one number": (npy_files.save(np.uint8(3)), NPY),
+    "npy out of range": (npy_files.save(ONE.astype(int) + 1000), NPY),
 }
 TOO_LARGE = {
     "too many raw images": (bytes(784 * (limits.EXAMPLES + 1)), OCTETS),
-    "too many images in npy": (as_npy(np.zeros((limits.EXAMPLES + 1, 784), np.uint8)), NPY),
+    "too many images in npy": (npy_files.save(np.zeros((limits.EXAMPLES + 1, 784), np.uint8)), NPY),
     "too many strings": (as_json(["x"] * (limits.EXAMPLES + 1)), JSON),
     "too many numbers": (b"[" + b"0," * (limits.EXAMPLES * 784) + b"0]", JSON),
     "too many rows": (b"[" + b"[" + b"0," * 783 + b"0]" + (b",[" + b"0," * 783 + b"0]") * limits.EXAMPLES + b"]", JSON),
@@ -681,8 +678,8 @@ def test_one_bad_part_refuses_the_request():
     "body",
     [
         as_json([1, 2, float("nan"), 4]),
-        as_npy(np.array([1, np.inf, 2, 3])),
-        as_npy(np.array([1e300, 0, 0, 0])),
+        npy_files.save(np.array([1, np.inf, 2, 3])),
+        npy_files.save(np.array([1e300, 0, 0, 0])),
         np.array([np.nan, 0, 0, 0], "<f4").tobytes(),
         b"[1, 2, 3, 1e300]",
         b"[1, 2, 3]",
@@ -703,7 +700,7 @@ def test_whole_vector_features_may_be_of_any_size():
 
 def test_messages_name_what_was_received_and_what_is_accepted():
     with pytest.raises(problems.Unprocessable, match=r"shape 28x27 .* 28x28, Nx28x28 or Nx784"):
-        decode(as_npy(np.zeros((28, 27), np.uint8)), NPY)
+        decode(npy_files.save(np.zeros((28, 27), np.uint8)), NPY)
     with pytest.raises(problems.Unprocessable, match=r"multiple of 784 bytes .*28x28 uint8.* got 783"):
         decode(bytes(783), OCTETS)
     with pytest.raises(problems.Unprocessable, match=r"multiple of 16 bytes .*4 float32.* got 12"):

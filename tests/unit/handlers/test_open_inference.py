@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import io
 import json
 import struct
 
@@ -10,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from handlers import limits, problems
 from handlers.inputs import open_inference
 from handlers.outputs import open_inference as inference_response
 from handlers.signature import Input, Output, Signature
+from tests.support import image_files
 
 LABELS = ("T-shirt/top", "Trouser", "Žabot")
 IMAGE = Signature("m", "1.0", "", Input("image", "image", (28, 28), (784,)), Output("softmax", LABELS))
@@ -70,7 +69,7 @@ def test_the_batch_may_be_left_to_the_server(shape, binary):
 
 
 def test_bytes_as_in_kserves_samples():
-    text = base64.b64encode(png(PIXELS[0])).decode()
+    text = base64.b64encode(image_files.save(PIXELS[0])).decode()
     for shape, data in (([-1], [text]), (-1, text), ([1], text), ([-1, 1], [text])):
         body = as_json({"name": "0b1e", "datatype": "BYTES", "shape": shape, "data": data})
         np.testing.assert_array_equal(open_inference.parse(body, None, IMAGE)[0], PIXELS[:1])
@@ -86,7 +85,7 @@ def test_64_bit_integers_may_be_text(datatype):
 
 
 def test_the_base64_codec_of_mlserver():
-    text = base64.b64encode(png(PIXELS[0]))
+    text = base64.b64encode(image_files.save(PIXELS[0]))
     parameters = {"content_type": "base64"}
     body = as_json(tensor([text.decode()], (1,), "BYTES", parameters=parameters))
     np.testing.assert_array_equal(open_inference.parse(body, None, IMAGE)[0], PIXELS[:1])
@@ -139,16 +138,10 @@ def test_a_raw_request_is_only_the_tensor_and_is_answered_in_binary():
     np.testing.assert_array_equal(open_inference.parse(features.tobytes(), 0, VECTOR)[0], features)
 
 
-def png(pixels):
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
 @pytest.mark.parametrize("shape", [(2,), (2, 1)], ids=str)
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "JSON"])
 def test_image_files_are_elements_of_bytes(shape, binary):
-    files = [png(image) for image in PIXELS]
+    files = [image_files.save(image) for image in PIXELS]
     if binary:
         raw = b"".join(struct.pack("<I", len(file)) + file for file in files)
         body, length = as_binary(raw, shape, "BYTES")
@@ -221,7 +214,7 @@ BAD_JSON = {
     "BYTES of numbers": (as_json(tensor([1], (1,), "BYTES")), problems.Unprocessable),
     "BYTES not an image": (as_json(tensor(["AAAA"], (1,), "BYTES")), problems.UnsupportedFormat),
     "BYTES cut short": (
-        as_json(tensor([base64.b64encode(png(PIXELS[0])[:-30]).decode()], (1,), "BYTES")),
+        as_json(tensor([base64.b64encode(image_files.save(PIXELS[0])[:-30]).decode()], (1,), "BYTES")),
         problems.Malformed,
     ),
     "BYTES of another shape": (as_json(tensor(["", ""], (1, 2), "BYTES")), problems.Unprocessable),
