@@ -26,11 +26,12 @@ def find(name: str, version: str) -> Model:
         )
     if IMPORTED not in artifacts.metrics(name, version):
         raise ArtifactError(f"{name} {version} was trained here, but models/catalog.py no longer lists {name}")
-    return imported(name, artifacts.signature(name, version).input.kind)
+    return _imported(name, version)
 
 
-def imported(name: str, kind: str) -> Model:
-    """An imported model with this kind of input, which has no floor: a rollout compares it with the live version."""
+def _imported(name: str, version: str) -> Model:
+    """An imported model, which has no floor: a rollout compares it with the live version."""
+    kind = artifacts.signature(name, version).input.kind
     return Model(name=name, handler=f"{kind}_classifier", accuracy_floor=0.0)
 
 
@@ -38,4 +39,4 @@ def every(version: str) -> list[Model]:
     """The catalog's entries, and the models of which this version was imported, by name."""
     names = sorted(path.parent.parent.name for path in artifacts.ARTIFACTS_DIR.glob(f"*/{version}/{artifacts.METRICS}"))
     others = [name for name in names if name not in CATALOG and IMPORTED in artifacts.metrics(name, version)]
-    return [*CATALOG.values(), *(find(name, version) for name in others)]
+    return [*CATALOG.values(), *(_imported(name, version) for name in others)]
