@@ -49,12 +49,13 @@ def write(store: Path, keys: Path | None, folder: Path, version: str, model: str
                 f"{store / index.NAME} does not list {name} {version}; run: make archive MODEL={name} VERSION={version}"
             )
         chosen[name] = matching[0]
-    contents = json.loads((store / index.NAME).read_text())
+    # From the entries, because the file may have changed since its signature was verified.
+    contents = {}
     for entry in chosen.values():
         steps.accepted(entry)
         shutil.copyfile(entry.path, folder / entry.path.name)
-    names = [entry.path.name for entry in chosen.values()]
-    (folder / index.NAME).write_text(json.dumps({name: contents[name] for name in names}, indent=2) + "\n")
+        contents[entry.path.name] = {name: value for name, value in vars(entry).items() if name != "path"}
+    (folder / index.NAME).write_text(json.dumps(contents, indent=2) + "\n")
     return list(chosen.values())
 
 
