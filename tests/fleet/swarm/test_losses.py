@@ -58,14 +58,19 @@ def _await_recovered(swarm, task, recovered):
     wait_until(lambda: task not in swarm.ready() or recovered(), PATIENCE_S, "recovered or replaced")
 
 
-def test_a_killed_node(swarm):
-    lost, _ = _choose(swarm)
-    with swarm.callers().unharmed():
-        with swarm.lab.lost(lost):
+def _assert_replaced_unharmed(swarm, callers, loss, lost):
+    """During a loss no call fails, and soon three replicas are ready again; then the node returns."""
+    with callers.unharmed():
+        with loss(lost):
             taken = _replaced(swarm, lost)
         swarm.restore()
     print(f"three replicas started in {swarm.start_s:.1f} s, and were three again after {taken:.1f} s")
     assert taken < max(REPLACED_S, 2 * swarm.start_s)
+
+
+def test_a_killed_node(swarm):
+    lost, _ = _choose(swarm)
+    _assert_replaced_unharmed(swarm, swarm.callers(), swarm.lab.lost, lost)
 
 
 def test_a_killed_node_without_retries_loses_what_was_in_flight_there(swarm):
@@ -87,12 +92,7 @@ def test_a_killed_node_without_retries_loses_what_was_in_flight_there(swarm):
 def test_a_node_without_network(swarm):
     # A caller whose own edge is cut off waits for its timeout, so these use the others.
     lost, staying = _choose(swarm)
-    with swarm.callers(staying).unharmed():
-        with swarm.lab.cut_off(lost):
-            taken = _replaced(swarm, lost)
-        swarm.restore()
-    print(f"three replicas started in {swarm.start_s:.1f} s, and were three again after {taken:.1f} s")
-    assert taken < max(REPLACED_S, 2 * swarm.start_s)
+    _assert_replaced_unharmed(swarm, swarm.callers(staying), swarm.lab.cut_off, lost)
 
 
 def test_the_manager_is_killed_and_returns(swarm):
