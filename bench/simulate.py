@@ -322,7 +322,8 @@ def autoscale(peak: int, down_per_minute: Callable[[int], int]) -> dict[str, Any
     """
     replicas = ready = max(MIN_REPLICAS, math.ceil(demand(0, peak) / TARGET))
     starting: list[tuple[int, int]] = []
-    wanted: list[int] = []
+    # What the demand needed in the last STABILIZATION_S.
+    recent: list[int] = []
     hours = overloaded = 0.0
     removed: list[tuple[int, int]] = []
     for second in range(0, DAY_S, SYNC_S):
@@ -334,15 +335,15 @@ def autoscale(peak: int, down_per_minute: Callable[[int], int]) -> dict[str, Any
         # Busy workers cannot show more than all of them.
         ratio = min(load / ready, 1.0) / TARGET
         desired = replicas if abs(ratio - 1) <= 0.1 else max(MIN_REPLICAS, math.ceil(ready * ratio))
-        wanted = [*wanted, desired][-STABILIZATION_S // SYNC_S :]
+        recent = [*recent, desired][-STABILIZATION_S // SYNC_S :]
         if desired > replicas:
             added = min(desired, 2 * replicas) - replicas
             starting.append((second + START_S, added))
             replicas += added
-        elif max(wanted) < replicas:
+        elif max(recent) < replicas:
             removed = [(at, count) for at, count in removed if at > second - 60]
             allowed = down_per_minute(replicas) - sum(count for _, count in removed)
-            leaving = max(0, min(replicas - max(wanted), allowed, ready - 1))
+            leaving = max(0, min(replicas - max(recent), allowed, ready - 1))
             removed.append((second, leaving))
             replicas -= leaving
             ready -= leaving

@@ -66,8 +66,8 @@ class Machine(NamedTuple):
 
 def names() -> list[str]:
     """The names of the files that are locked, each after those that it includes."""
-    found = {path.stem for path in REQUIREMENTS.glob("*.txt")} - {"constraints"}
-    return sorted(found, key=lambda name: (len(included(name)), name))
+    stems = {path.stem for path in REQUIREMENTS.glob("*.txt")} - {"constraints"}
+    return sorted(stems, key=lambda name: (len(included(name)), name))
 
 
 def included(name: str) -> list[str]:
@@ -134,10 +134,10 @@ def hashes(package: dict[str, Any], oldest: str) -> list[str]:
 def _torch_cpu_hashes(version: str) -> list[str]:
     """The hashes of the CPU builds of a version of torch."""
     files = [line.split() for line in TORCH_CPU.read_text().splitlines() if not line.startswith("#")]
-    found = [digest for digest, name in files if name.startswith(f"torch-{version}+cpu-")]
-    if not found:
+    digests = [digest for digest, name in files if name.startswith(f"torch-{version}+cpu-")]
+    if not digests:
         sys.exit(f"error: {TORCH_CPU} has no file of torch {version}; add them from PyTorch's index of CPU builds")
-    return found
+    return digests
 
 
 def _compile(name: str) -> list[dict[str, Any]]:

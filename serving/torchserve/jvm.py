@@ -52,8 +52,8 @@ _OPTIONS = (
     "--sun-misc-unsafe-memory-access=allow",
 )
 
-# Not inherited: these variables would override config.properties, make workers import other modules, or write traces
-# that nobody reads.
+# Not inherited: these variables would override config.properties, make workers import other modules, or write
+# traces that no process reads.
 _DROPPED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "LOG_LOCATION", "METRICS_LOCATION", TRACES_VARIABLE)
 _DROPPED_PREFIX = "TS_"
 

@@ -40,8 +40,8 @@ def _packages(path, kind):
     """Name and version of the listed packages of a kind: pypi, or deb/debian without its sources."""
     document = json.loads(path.read_text())
     purls = [component["purl"] for component in document["components"] if "purl" in component]
-    found = [re.match(rf"pkg:{kind}/([^@]+)@([^?]+)", unquote(purl)) for purl in purls if "arch=source" not in purl]
-    return {(match[1], match[2]) for match in found if match}
+    matches = [re.match(rf"pkg:{kind}/([^@]+)@([^?]+)", unquote(purl)) for purl in purls if "arch=source" not in purl]
+    return {(match[1], match[2]) for match in matches if match}
 
 
 def _inside(entrypoint, *arguments):

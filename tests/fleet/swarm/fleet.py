@@ -139,12 +139,12 @@ class Fleet:
 
     def converged(self, service: str = "replica") -> bool:
         """Whether no update is under way, and all tasks are ready and have the stack's image."""
-        wanted = {"replica": "FASHION_REPLICAS", "canary": "FASHION_CANARY_REPLICAS"}[service]
+        variable = {"replica": "FASHION_REPLICAS", "canary": "FASHION_CANARY_REPLICAS"}[service]
         name = {"replica": "FASHION_IMAGE", "canary": "FASHION_CANARY_IMAGE"}[service]
         ready = self.ready(service)
         return (
             self.update_state(service) in ("", "completed", "rollback_completed")
-            and len(ready) == len(self.tasks(service)) == int(self.state[wanted])
+            and len(ready) == len(self.tasks(service)) == int(self.state[variable])
             and {task.image for task in ready} <= {self.state[name]}
         )
 

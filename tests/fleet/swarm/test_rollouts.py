@@ -19,15 +19,15 @@ INNER_PORTS = (7070, 7071, 8002, 8004, 8080, 8081, 8082)
 # Prints the open ports of each address that a name has.
 SCAN = """
 import json, socket, sys
-found = {}
+open_ports = {}
 for address in sorted({each[4][0] for each in socket.getaddrinfo(sys.argv[1], None, socket.AF_INET)}):
-    found[address] = []
+    open_ports[address] = []
     for port in map(int, sys.argv[2:]):
         with socket.socket() as each:
             each.settimeout(2)
             if each.connect_ex((address, port)) == 0:
-                found[address].append(port)
-print(json.dumps(found))
+                open_ports[address].append(port)
+print(json.dumps(open_ports))
 """
 
 

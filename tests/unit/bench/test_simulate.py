@@ -66,10 +66,10 @@ def test_the_fit_finds_the_worker():
         rate = fleet.closed_loop(callers, 5)
         p50, p99 = fleet.quantiles_ms()
         sweep.append({"connections": callers, "requests_per_second": rate, "p50_ms": p50, "p99_ms": p99})
-    found = simulate.fit(sweep, 128)
-    assert found.fixed == pytest.approx(true.fixed, rel=0.1)
-    assert found.each == pytest.approx(true.each, rel=0.1)
-    assert found.spread == true.spread
+    fitted = simulate.fit(sweep, 128)
+    assert fitted.fixed == pytest.approx(true.fixed, rel=0.1)
+    assert fitted.each == pytest.approx(true.each, rel=0.1)
+    assert fitted.spread == true.spread
 
 
 def test_an_autoscaler_without_limits_saves_most_where_the_demand_is_low():

@@ -60,7 +60,7 @@ def test_a_sampled_request_keeps_its_batch_together():
     assert content.inputs.values() == bodies
     assert type(content.processors) is Processors
     assert content.processors.traces() == [(PARENT, "t=1.5")]
-    # Whoever reads the headers of each request finds all of them.
+    # Code that reads the headers of each request finds the trace too.
     properties = [processor.get_request_properties() for processor in content.processors]
     assert [each.get("traceparent") for each in properties] == [None, None, PARENT, None]
     assert properties[2].items() >= {**HEADERS, **sampled()}.items()

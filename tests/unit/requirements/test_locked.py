@@ -88,8 +88,8 @@ def test_the_locked_versions_are_those_of_the_constraints(name):
 def test_a_machine_gets_each_package_once(name):
     requirements = _locked(name)
     for machine in lock.machines("3.11.5" if name == "docs" else "3.11"):
-        wanted = [each.name for each in requirements if not each.marker or each.marker.evaluate(machine.markers)]
-        assert max(Counter(wanted).values(), default=1) == 1, (machine.markers, Counter(wanted).most_common(1))
+        needed = [each.name for each in requirements if not each.marker or each.marker.evaluate(machine.markers)]
+        assert max(Counter(needed).values(), default=1) == 1, (machine.markers, Counter(needed).most_common(1))
 
 
 def _wheel(filename):
