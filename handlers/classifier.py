@@ -263,9 +263,7 @@ class Classifier:
             parts = [part._replace(body=compression.decompress(part.body, headers.encoding)) for part in parts]
         decoded = decoding.decode(parts, self._signature, headers.options.prepare, headers.json_length)
         if isinstance(decoded.envelope, open_inference.Request):
-            # An unknown name is refused before the network computes anything.
-            open_inference.outputs(decoded.envelope, self._output_names(request))
-            with_ood = any(output.name == open_inference.OOD_OUTPUT_NAME for output in decoded.envelope.requested)
+            with_ood = bool(decoded.envelope.requested) and self._requests_ood(request, decoded.envelope)
         elif request.protocol == "grpc_oip":
             raise problems.Malformed('the request has no "inputs"; send the model\'s input tensor')
         else:
@@ -302,10 +300,16 @@ class Classifier:
             return encoding.FORMS
         return (encoding.JSON, encoding.PNG) if self.kind == "image" else (encoding.JSON,)
 
-    def _output_names(self, request: Request) -> tuple[str, ...]:
-        if request.task == "explain":
-            return open_inference.EXPLANATION_OUTPUT_NAMES
-        return inference_response.output_names(self._signature)
+    def _requests_ood(self, request: Request, envelope: open_inference.Request) -> bool:
+        """Whether the out-of-distribution score is among the outputs that a request of the protocol names.
+
+        Raises:
+            problems.Unprocessable: it names an unknown one, which is refused before the network computes anything.
+        """
+        names: tuple[str, ...] = open_inference.EXPLANATION_OUTPUT_NAMES
+        if request.task != "explain":
+            names = inference_response.output_names(self._signature)
+        return any(output.name == open_inference.OOD_OUTPUT_NAME for output in open_inference.outputs(envelope, names))
 
     def _check_explainable(self, count: int, answer_type: str) -> None:
         if self._signature.output.activation == "none":

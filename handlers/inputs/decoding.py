@@ -162,7 +162,8 @@ def pictures(bodies: Sequence[Body], content_type: str, signature: Signature) ->
 
     Returns:
         uint8 ``[N, *shape]``, the same values as ``decode`` returns for each body. ``None`` unless every body is the
-        raw pixels of one image, or every body is a file that ``images.bare_png`` reads.
+        raw pixels of one image, an array of one in uint8 behind the same header, or a file that ``images.bare_png``
+        reads.
     """
     if signature.input.kind != "image":
         return None
@@ -181,7 +182,25 @@ def pictures(bodies: Sequence[Body], content_type: str, signature: Signature) ->
                 return None
             decoded.append(pixels)
         return np.stack(decoded)
+    if kind == "npy":
+        return _arrays(bodies, signature)
     return None
+
+
+def _arrays(bodies: Sequence[Body], signature: Signature) -> NDArray[np.uint8] | None:
+    """Arrays of one uint8 image each, if their headers are the same bytes."""
+    shape, size = signature.input.shape, signature.input.example_bytes
+    header = bytes(bodies[0][:-size])
+    if {len(header) + size} != set(map(len, bodies)) or not all(body.startswith(header) for body in bodies):
+        return None
+    try:
+        first = npy.read(bodies[0])
+    except problems.Problem:
+        return None
+    if first.dtype != np.uint8 or first.shape != shape or not first.flags.c_contiguous:
+        return None
+    joined = np.frombuffer(bytearray().join(bodies), np.uint8)
+    return joined.reshape(len(bodies), -1)[:, len(header) :].reshape(-1, *shape)
 
 
 def _parts(parts: Iterable[Part], signature: Signature, decoder: images.Decoder) -> Decoded:

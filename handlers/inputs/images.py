@@ -319,7 +319,7 @@ def bare_png(body: bytes | bytearray, shape: tuple[int, int]) -> NDArray[np.uint
 
 def _has_white_corners(pixels: NDArray[np.uint8]) -> bool:
     """Whether the picture's background is white, unlike the data set's."""
-    return bool(pixels[0, 0] >= _WHITE_CORNER) and bool((pixels[[0, -1, -1], [-1, 0, -1]] >= _WHITE_CORNER).all())
+    return pixels.item(0) >= _WHITE_CORNER and bool((pixels[[0, -1, -1], [-1, 0, -1]] >= _WHITE_CORNER).all())
 
 
 @functools.cache

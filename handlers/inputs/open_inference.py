@@ -25,6 +25,7 @@ import functools
 import math
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import chain
 from reprlib import repr as brief
 from typing import Any, NamedTuple
@@ -79,6 +80,7 @@ class _Tensor(NamedTuple):
         data: the value of its member ``data``; ``None`` without one.
         size: the value of its parameter ``binary_data_size``; ``None`` without one.
         is_base64: its images are base64 in binary data, as MLServer's codec of this name sends them.
+        may_hold_booleans: false if the JSON holds neither ``true`` nor ``false``.
     """
 
     datatype: str
@@ -86,6 +88,7 @@ class _Tensor(NamedTuple):
     data: Any
     size: Any
     is_base64: bool
+    may_hold_booleans: bool
 
 
 class Request(NamedTuple):
@@ -212,6 +215,7 @@ def _header(header: bytes) -> tuple[_Tensor, Request]:
         tensor.get("data"),
         parameters.get("binary_data_size"),
         parameters.get("content_type") == "base64",
+        b"true" in header or b"false" in header,
     ), _request(document)
 
 
@@ -366,6 +370,10 @@ def _from_json(tensor: _Tensor, signature: Signature, decoder: images.Decoder) -
     datatype = tensor.datatype
     flat = _flatten(_data(tensor), tensor.shape)
     shape = _counted(tensor.shape, len(flat))
+    if datatype == "UINT8" and not tensor.may_hold_booleans:
+        # Other values are refused below.
+        with suppress(TypeError, ValueError):
+            return _shaped(np.frombuffer(bytes(flat), np.uint8), shape, signature)
     kinds = set(map(type, flat))
     if datatype == "BYTES" and signature.input.kind == "image":
         if kinds != {str}:

@@ -76,7 +76,10 @@ def accepted_shapes(signature: Signature) -> str:
 
 
 def _shaped(values: NDArray[Any], signature: Signature) -> tuple[NDArray[Any], bool]:
-    shape, size = signature.input.shape, math.prod(signature.input.shape)
+    shape = signature.input.shape
+    if values.shape == shape:
+        return values[np.newaxis], True
+    size = math.prod(shape)
     if signature.input.kind == "image" and values.ndim > 2:
         values = _without_channels(values, shape) if len(shape) == 2 else _channels_first(values, shape)
     single = values.shape in (shape, (size,))

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,14 +63,10 @@ def encode(
     Raises:
         problems.Unprocessable: the model has no output of a requested name.
     """
-    outputs = open_inference.outputs(request, output_names(signature))
-    tensors = [
-        _numbers(OOD_OUTPUT_NAME, "FP32", ood, output.binary)
-        if ood is not None and output.name == OOD_OUTPUT_NAME
-        else _output(output, probabilities, signature)
-        for output in outputs
-    ]
-    return _response(request, tensors, signature)
+    best = probabilities.argmax(1)
+    values = {"probabilities": probabilities, "values": probabilities, "class": best, "label": best}
+    values |= {} if ood is None else {OOD_OUTPUT_NAME: ood}
+    return _response(request, output_names(signature), values, signature)
 
 
 def encode_explanations(
@@ -88,29 +84,29 @@ def encode_explanations(
         As ``encode``.
     """
     values: dict[str, NDArray[Any]] = {"attributions": attributions, "target": np.array(targets, np.int64)}
-    outputs = [
-        _numbers(name, _OUTPUT_DATATYPES[name], values[name], binary)
-        for name, binary, _ in open_inference.outputs(request, EXPLANATION_OUTPUT_NAMES)
-    ]
-    return _response(request, outputs, signature)
+    return _response(request, EXPLANATION_OUTPUT_NAMES, values, signature)
 
 
 def _response(
-    request: Request, outputs: Sequence[tuple[dict[str, Any], bytes]], signature: Signature
+    request: Request, names: tuple[str, ...], values: Mapping[str, Any], signature: Signature
 ) -> tuple[bytes, str, int | None]:
+    """The response with the requested outputs of ``names``, and with the values of each."""
+    labels = signature.output.labels
+    tensors = [_tensor(output, values[output.name], labels) for output in open_inference.outputs(request, names)]
     # TorchServe's own gRPC service requires these four members: a worker dies if one is missing.
     answer: dict[str, Any] = {
         "model_name": signature.model,
         "model_version": signature.version,
         "id": request.id,
-        "outputs": [tensor for tensor, _ in outputs],
+        "outputs": [tensor for tensor, _ in tensors],
     }
     if request.parameters:
         answer["parameters"] = request.parameters
     header = orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
-    if not any("parameters" in tensor for tensor, _ in outputs):
+    binary = [raw for _, raw in tensors]
+    if not any(binary):
         return header, "application/json", None
-    return b"".join([header, *(raw for _, raw in outputs)]), "application/octet-stream", len(header)
+    return b"".join([header, *binary]), "application/octet-stream", len(header)
 
 
 def metadata(signature: Signature, versions: Sequence[str]) -> dict[str, Any]:
@@ -147,38 +143,28 @@ def _label_elements(labels: tuple[str, ...]) -> tuple[bytes, ...]:
     return tuple(map(_element, labels))
 
 
-def _output(output: Output, probabilities: NDArray[np.float32], signature: Signature) -> tuple[dict[str, Any], bytes]:
-    """One tensor of the response, and the raw bytes that follow the JSON for it."""
+def _tensor(output: Output, values: NDArray[Any], labels: tuple[str, ...]) -> tuple[dict[str, Any], bytes]:
+    """One tensor of the response, and the raw bytes that follow the JSON for it; the values of labels are indices."""
     name, binary, classes = output
-    labels, datatype = signature.output.labels, _OUTPUT_DATATYPES[name]
     if classes:
-        return _classification(output, probabilities, labels)
-    if name in ("probabilities", "values"):
-        return _numbers(name, datatype, probabilities, binary)
-    classes_of = probabilities.argmax(axis=1)
-    if name == "class":
-        return _numbers(name, datatype, classes_of, binary)
-    tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": classes_of.shape}
+        return _classification(output, values, labels)
+    tensor: dict[str, Any] = {"name": name, "datatype": _OUTPUT_DATATYPES[name], "shape": values.shape}
     if not binary:
-        return {**tensor, "data": [labels[index] for index in classes_of.tolist()]}, b""
-    elements = _label_elements(labels)
-    raw = b"".join([elements[index] for index in classes_of.tolist()])
-    return {**tensor, "parameters": {"binary_data_size": len(raw)}}, raw
-
-
-def _numbers(name: str, datatype: str, values: NDArray[Any], binary: bool) -> tuple[dict[str, Any], bytes]:
-    """As ``_output``, for a tensor of numbers."""
-    tensor: dict[str, Any] = {"name": name, "datatype": datatype, "shape": values.shape}
-    if not binary:
-        return {**tensor, "data": values.reshape(-1)}, b""
-    raw = values.astype(DATATYPES[datatype], copy=False).tobytes()
-    return {**tensor, "parameters": {"binary_data_size": len(raw)}}, raw
+        tensor["data"] = [labels[index] for index in values.tolist()] if name == "label" else values.reshape(-1)
+        return tensor, b""
+    if name == "label":
+        elements = _label_elements(labels)
+        raw = b"".join([elements[index] for index in values.tolist()])
+    else:
+        raw = values.astype(DATATYPES[tensor["datatype"]], copy=False).tobytes()
+    tensor["parameters"] = {"binary_data_size": len(raw)}
+    return tensor, raw
 
 
 def _classification(
     output: Output, probabilities: NDArray[np.float32], labels: tuple[str, ...]
 ) -> tuple[dict[str, Any], bytes]:
-    """As ``_output``, with the most probable labels as text; a count beyond the model's labels returns all of them."""
+    """As ``_tensor``, with the most probable labels as text; a count beyond the model's labels returns all of them."""
     best = np.argsort(-probabilities, axis=1, kind="stable")[:, : output.classes]
     values = np.take_along_axis(probabilities, best, axis=1)
     # Six decimals, as Triton writes them.

@@ -376,6 +376,7 @@ def test_the_rows_of_a_batch_that_overflow_are_refused_alone(served):
 
 RAW = [picture.tobytes() for picture in PICTURES]
 PNG = [image_files.save(picture) for picture in PICTURES]
+NPY = [npy_files.save(picture) for picture in PICTURES]
 OCTETS = "application/octet-stream"
 
 
@@ -393,6 +394,25 @@ OCTETS = "application/octet-stream"
         pytest.param([PNG[0], PNG[1]], OCTETS, {}, False, id="files without a type"),
         pytest.param([PNG[0], PNG[1][:-20], PNG[2]], "image/png", {}, False, id="a damaged PNG"),
         pytest.param([PNG[0], image_files.save(PICTURES[0], "JPEG")], "image/png", {}, False, id="a JPEG among PNGs"),
+        pytest.param(NPY, "application/x-npy", {}, True, id="arrays"),
+        pytest.param([NPY[0], NPY[1][:-1], NPY[2]], "application/x-npy", {}, False, id="an array without its end"),
+        pytest.param([NPY[0], b"\x93NUM", b""], "application/x-npy", {}, False, id="too little for an array"),
+        pytest.param([NPY[0], RAW[1]], "application/x-npy", {}, False, id="an array and raw pixels"),
+        pytest.param(RAW, "application/x-npy", {}, False, id="raw pixels called arrays"),
+        pytest.param(
+            [NPY[0], NPY[1].replace(b"'|u1'", b"'|i1'")], "application/x-npy", {}, False, id="arrays of two datatypes"
+        ),
+        pytest.param(
+            [npy_files.save(picture.astype(np.float32)) for picture in PICTURES / 255],
+            *("application/x-npy", {}, False),
+            id="arrays of fractions",
+        ),
+        pytest.param(
+            [npy_files.save(np.asfortranarray(picture)) for picture in PICTURES],
+            *("application/x-npy", {}, False),
+            id="arrays by columns",
+        ),
+        pytest.param([npy_files.save(PICTURES[:2])] * 2, "application/x-npy", {}, False, id="arrays of two images"),
         pytest.param([b"[0]", b"{"], "application/json", {}, False, id="JSON"),
         pytest.param(RAW, OCTETS, {"X_Query": "top_k=2"}, False, id="options"),
         pytest.param(RAW, OCTETS, {"X_Query": "top_k=x"}, False, id="bad options"),
