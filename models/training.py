@@ -31,8 +31,8 @@ from models.training_step import bfloat16_products, dropout
 CHUNK_SIZE = 256
 # Steps of small networks take microseconds; updating the progress bar each time would cost more than the step.
 STEPS_PER_REFRESH = 16
-# Without a terminal there is no progress bar; a line per this many epochs keeps a first run on one screen.
-EPOCHS_PER_LINE = 40
+# Without a terminal there is no progress bar; an epoch that ends this long after the last line gets a line.
+SECONDS_PER_LINE = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +169,7 @@ def train(
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.averaging))  # type: ignore[no-untyped-call]
 
     history: list[Epoch] = []
+    last_line = time.monotonic()
     best = -1.0, 0, dict[str, Tensor]()
     columns = (
         TextColumn("{task.description}"),
@@ -210,8 +211,10 @@ def train(
                 best = accuracy, epoch, {name: value.clone() for name, value in candidate.state_dict().items()}
             shown = f"loss {history[-1].train_loss:.3f}  accuracy {accuracy:.4f}  {rate:,.0f} images/s"
             progress.update(task, completed=(epoch + 1) * steps, shown=shown)
-            if not console.is_terminal and (epoch + 1) % EPOCHS_PER_LINE == 0 and epoch + 1 < settings.epochs:
+            due = time.monotonic() - last_line >= SECONDS_PER_LINE
+            if due and not console.is_terminal and epoch + 1 < settings.epochs:
                 console.print(f"{entry.name} epoch {epoch + 1}/{settings.epochs}  {shown}", highlight=False)
+                last_line = time.monotonic()
 
     chosen_network = entry.network().to(device).eval()
     chosen_network.load_state_dict(best[2])

@@ -202,7 +202,9 @@ def test_only_the_registries_resolve(machine):
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_make_serve_starts_the_service_and_its_output_fits_on_a_screen(machine):
     lines = machine.make("serve")
-    assert len(lines) <= SCREEN_LINES, "\n".join(lines)
+    # Without a terminal, the progress of the training has lines too, more on a slower machine.
+    progress = [line for line in lines if re.search(r" epoch \d+/\d+ ", line)]
+    assert len(lines) - len(progress) <= SCREEN_LINES, "\n".join(lines)
     assert lines[0].startswith("First run: installs packages")
     assert any("package dataset-fashion-mnist" in line for line in lines)
     assert any(line.startswith("Ready after") for line in lines)

@@ -111,12 +111,15 @@ def test_a_terminal_is_left_without_the_bar(short_training):
     assert shown.getvalue().endswith("\x1b[2K")
 
 
-def test_without_a_terminal_some_epochs_get_a_line_and_the_last_none(short_training, monkeypatch):
-    monkeypatch.setattr(training, "EPOCHS_PER_LINE", 2)
+@pytest.mark.parametrize(("seconds", "epochs"), [(0.0, [1, 2, 3]), (1e6, [])], ids=["always due", "never due"])
+def test_without_a_terminal_epochs_get_a_line_when_one_is_due_and_the_last_none(
+    seconds, epochs, short_training, monkeypatch
+):
+    monkeypatch.setattr(training, "SECONDS_PER_LINE", seconds)
     shown = io.StringIO()
     train(CATALOG["blobs_mlp"], datasets.blobs(), short_training, 0, Console(file=shown))
-    (line,) = shown.getvalue().splitlines()
-    assert line.startswith("blobs_mlp epoch 2/4  loss ")
+    lines = shown.getvalue().splitlines()
+    assert [line.partition("  loss ")[0] for line in lines] == [f"blobs_mlp epoch {number}/4" for number in epochs]
 
 
 @pytest.mark.usefixtures("artifacts_dir")
