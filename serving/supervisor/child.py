@@ -66,17 +66,26 @@ class Child:
         self._was_ready = False
         part.output.parent.mkdir(parents=True, exist_ok=True)
         with part.output.open("ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
-                *part.command,
-                env=part.environment,
-                cwd=part.folder,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=asyncio.subprocess.STDOUT,
-                # A session of its own: no Ctrl-C or SIGHUP from the terminal, and a process group to kill.
-                start_new_session=True,
-                preexec_fn=lambda: _end_with(parent, part.death_signal),
+            spawning = asyncio.ensure_future(
+                asyncio.create_subprocess_exec(
+                    *part.command,
+                    env=part.environment,
+                    cwd=part.folder,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=asyncio.subprocess.STDOUT,
+                    # A session of its own: no Ctrl-C or SIGHUP from the terminal, and a process group to kill.
+                    start_new_session=True,
+                    preexec_fn=lambda: _end_with(parent, part.death_signal),
+                )
             )
+            try:
+                self._process = await asyncio.shield(spawning)
+            except asyncio.CancelledError:
+                # The process may run already. asyncio would kill it alone, without its group.
+                self._process = await spawning
+                await self.end(0)
+                raise
         self._changed()
         try:
             await self._become_ready(self._process)

@@ -131,20 +131,25 @@ class Supervisor:
 
     async def _keep(self) -> None:
         commands = await control.serve(self._settings, self._scratch, self._versions)
-        try:
-            await asyncio.gather(
-                *(
-                    restarts.keep_running(
-                        child,
-                        self._settings.backoff,
-                        self._report,
-                        self._versions if child.part.name == parts.FRONTEND else None,
-                    )
-                    for child in self._children
+        keeping = [
+            asyncio.create_task(
+                restarts.keep_running(
+                    child,
+                    self._settings.backoff,
+                    self._report,
+                    self._versions if child.part.name == parts.FRONTEND else None,
                 )
             )
+            for child in self._children
+        ]
+        try:
+            await asyncio.gather(*keeping)
         finally:
             commands.close()
+            for task in keeping:
+                task.cancel()
+            # A canceled restart kills the process that it has started. A canceled ``gather`` does not wait for that.
+            await asyncio.wait(keeping)
 
     async def _end(self) -> None:
         """Stop the parts that face callers, and the others when the last request is answered."""

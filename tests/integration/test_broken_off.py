@@ -14,28 +14,32 @@ import pytest
 from serving.polling import wait_until
 from serving.settings import ROOT
 
-# A test that starts a detached process and an nginx, as a service does, writes a file, and then hangs.
+# A test that starts a detached process and an nginx, as a service does, and another nginx whose master it kills. Then it
+# writes a file, and hangs.
 TEST = """
 import os, subprocess, sys, time
 from pathlib import Path
+import psutil
 from serving import settings
 from tests.support import gateways
 
 def test_it(tmp_path):
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-    with gateways.running(settings.read({}), tmp_path):
+    with gateways.running(settings.read({}), tmp_path / "killed"), gateways.running(settings.read({}), tmp_path):
+        masters = [process for process in psutil.Process().children() if process.name() == "nginx"]
+        min(masters, key=psutil.Process.create_time).kill()
         Path(os.environ["STARTED"]).write_text("")
         time.sleep(600)
 """
 
 
 def _running(started: Path) -> list[psutil.Process]:
-    """Processes of the run: nginx has its folder in the command line, and the others have its variable."""
+    """Processes of the run: those of nginx work in its folder, and the others have its variable."""
     processes = []
     for process in psutil.process_iter():
         try:
             has_variable = process.environ().get("STARTED") == str(started)
-            has_folder = any(f"{started.parent}/run/" in word for word in process.cmdline())
+            has_folder = any(f"{started.parent}/run/" in word for word in (f"{process.cwd()}/", *process.cmdline()))
             if (has_variable or has_folder) and process.status() != psutil.STATUS_ZOMBIE:
                 processes.append(process)
         except psutil.Error:
@@ -61,7 +65,10 @@ def _start(folder: Path, *options: str) -> tuple[subprocess.Popen[str], Path]:
     )
     assert wait_until(lambda: started.exists() or run.poll() is not None, 60)
     assert run.poll() is None, run.communicate()[0]
-    assert len(_running(started)) > 3
+    names = [process.name() for process in _running(started)]
+    # Of one nginx the master and its workers, of the other only the workers.
+    assert names.count("nginx") >= 3, names
+    assert len(names) > names.count("nginx") + 1, names
     return run, started
 
 

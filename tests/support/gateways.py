@@ -132,7 +132,13 @@ def running(
             _replace(path.parent, name, value)
         log = gateway_settings.log("gateway.log")
         with log.open("wb") as output:
-            process = subprocess.Popen(config.command(program, path), stdout=output, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                # Like the supervisor's gateway. The guard (guard.py) finds nginx's workers by this directory.
+                config.command(program, path),
+                cwd=gateway_settings.run,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
         try:
             started = polling.wait_until(
                 lambda: process.poll() is not None or ports.listens(gateway_settings.gateway.host, port), 10

@@ -4,7 +4,8 @@
       └─ends or is killed, which closes the pipe─► guard kills all processes with the run's mark, and ends
 
 All processes of a run inherit its mark, an environment variable. nginx overwrites its environment, so the guard finds
-it by its command line, which names a path below the run's temporary folder.
+it by its command line or its working directory, which is below the run's temporary folder. A worker of nginx that
+survives its master has only the directory.
 """
 
 from __future__ import annotations
@@ -47,23 +48,45 @@ def begin(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def belonging(variable: str, value: str, below: str) -> list[psutil.Process]:
-    """Running processes with an environment variable or a path on the command line, and their descendants.
+    """Running processes with an environment variable, or with a path below a folder, and their descendants.
 
     Args:
         variable: the environment variable.
         value: its value.
-        below: the folder; the command line of nginx names a path below it.
+        below: the folder. The command line names a path below it; or the process has overwritten its environment, and
+            works in the folder.
     """
     matches: list[psutil.Process] = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue
-            if process.environ().get(variable) == value or any(
-                f"{below}{os.sep}" in word for word in process.cmdline()
-            ):
+            environment, words = process.environ(), process.cmdline()
+            if not environment:
+                words.append(process.cwd() + os.sep)
+            if environment.get(variable) == value or any(f"{below}{os.sep}" in word for word in words):
                 matches += [process, *process.children(recursive=True)]
     return [process for process in dict.fromkeys(matches) if process.pid != os.getpid()]
+
+
+def kill(variable: str, value: str, below: str) -> bool:
+    """Kill the processes that ``belonging`` finds, and reap those that are this process's own children.
+
+    A process may start another one after its children were listed, and end before the other is. So call it until two
+    calls in a row have found none.
+
+    Returns:
+        Whether it has found any.
+    """
+    processes = belonging(variable, value, below)
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
+    for process in processes:
+        # They would stay as zombies.
+        with suppress(ChildProcessError):
+            os.waitpid(process.pid, os.WNOHANG)
+    return bool(processes)
 
 
 def _main(mark: str, folder: str) -> None:
@@ -73,10 +96,8 @@ def _main(mark: str, folder: str) -> None:
     limit = time.monotonic() + _LIMIT_S
     quiet = time.monotonic() + _QUIET_S
     while time.monotonic() < min(quiet, limit):
-        for process in belonging(MARK, mark, folder):
+        if kill(MARK, mark, folder):
             quiet = time.monotonic() + _QUIET_S
-            with suppress(psutil.Error):
-                process.kill()
         time.sleep(0.05)
 
 

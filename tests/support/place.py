@@ -101,25 +101,10 @@ class Place:
             self.run("stop")
         path = state.path(self.settings)
         scratch = json.loads(path.read_text())["scratch"] if path.exists() else None
-        assert wait_until(lambda: not self._kill(), 30), self._everything()
+        mine = "FASHION_RUN_DIR", self.environment["FASHION_RUN_DIR"], str(self.settings.run)
+        assert wait_until(lambda: not guard.kill(*mine) and not guard.kill(*mine), 30), guard.belonging(*mine)
         if scratch:
             shutil.rmtree(scratch, ignore_errors=True)
-
-    def _kill(self) -> bool:
-        """Kill all processes; whether there were any."""
-        everything = self._everything()
-        for process in everything:
-            with suppress(psutil.Error):
-                process.kill()
-        for process in everything:
-            # Reap this process's own children, which would stay as zombies.
-            with suppress(ChildProcessError):
-                os.waitpid(process.pid, os.WNOHANG)
-        return bool(everything)
-
-    def _everything(self) -> list[psutil.Process]:
-        """``processes``, and those of nginx, which overwrites its environment."""
-        return guard.belonging("FASHION_RUN_DIR", self.environment["FASHION_RUN_DIR"], str(self.settings.run))
 
     def processes(self) -> list[psutil.Process]:
         """All running processes that have inherited the variables of this place, workers included."""

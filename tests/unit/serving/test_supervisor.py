@@ -22,6 +22,7 @@ from serving.settings import HOST, ROOT
 from serving.settings import read as read_settings
 from serving.store import live
 from serving.supervisor import parts, restarts, service, state, supervisor
+from serving.supervisor.child import Child
 from serving.supervisor.parts import Part
 from serving.supervisor.supervisor import Supervisor
 from tests.support import free_ports, packing
@@ -215,6 +216,33 @@ def test_an_interrupted_start_leaves_nothing(settings, part, monkeypatch):
     assert not state.path(settings).exists()
 
 
+def test_a_start_that_is_canceled_while_it_spawns_leaves_no_process_of_its_group(settings, part):
+    """As a stop during a restart cancels it."""
+    started = settings.run / "started"
+    program = f"""
+import subprocess, sys, time
+from pathlib import Path
+process = subprocess.Popen([sys.executable, "-c", {SLEEPS!r}])
+Path({str(started)!r}).write_text(str(process.pid))
+time.sleep(600)
+"""
+    settings.run.mkdir()
+
+    async def play():
+        child = Child(part("first", program), settings, lambda _: None, lambda: None)
+        starting = asyncio.create_task(child.start())
+        # The event loop is blocked meanwhile, so that the start cannot continue before it is canceled.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert wait_until(lambda: started.exists() and started.read_text() != "", TIMEOUT)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+
+    asyncio.run(play())
+    assert wait_until(lambda: not alive(int(started.read_text())), TIMEOUT)
+
+
 def test_nothing_starts_when_a_port_is_taken(settings, part, supervise):
     with (
         socket.create_server((HOST, settings.inference.number)),
@@ -354,6 +382,7 @@ def test_parts_end_with_a_killed_supervisor_and_the_next_start_succeeds(settings
 import sys
 from serving.settings import read
 from serving.supervisor import parts, supervisor
+from serving.supervisor.child import Child
 from serving.supervisor.parts import Part
 def make(_):
     return Part(name="first", command=[sys.executable, "-c", {SLEEPS!r}], environment={{}},
