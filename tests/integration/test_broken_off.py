@@ -14,8 +14,8 @@ import pytest
 from serving.polling import wait_until
 from serving.settings import ROOT
 
-# A test that starts a detached process and an nginx, as a service does, and another nginx whose master it kills. Then it
-# writes a file, and hangs.
+# A test that starts a detached process and an nginx, as a service does, and another nginx, whose master it kills. Then
+# it writes a file, and hangs.
 TEST = """
 import os, subprocess, sys, time
 from pathlib import Path
