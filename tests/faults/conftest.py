@@ -63,11 +63,14 @@ def scene(prepared, tmp_path, rate) -> Scene:
 
 
 @pytest.fixture(scope="module")
-def shared_scene(tmp_path_factory, rate) -> Iterator[Scene]:
-    """A running service for the tests of a module, each of which must leave it ready."""
+def shared_scene(request, tmp_path_factory, rate) -> Iterator[Scene]:
+    """A running service for the tests of a module, each of which must leave it ready.
+
+    The module may define further variables of the service as ``ENVIRONMENT``.
+    """
     folder = tmp_path_factory.mktemp("scene")
     archive = _pack(folder / "model_store")
-    place = make_place(folder, folder / "model_store")
+    place = make_place(folder, folder / "model_store", **getattr(request.module, "ENVIRONMENT", {}))
     place.start()
     yield Scene(place, [archive], folder, rate(place, [archive]), RESPONSE_TIMEOUT_S)
     place.end()

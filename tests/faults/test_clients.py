@@ -75,10 +75,10 @@ def test_slow_clients_do_not_slow_the_others(shared_scene):
 
     assert wait_until(returned, scenes.PATIENCE)
     # A load at a fixed rate, for the chart and the latency.
-    load = scene.load(scene.long_enough(short=5, full=16))
+    load = scene.load(scene.length(16))
     with _crowd(scene.place.settings.gateway.number):
         load.event(f"{CROWD} slow clients")
-        result = load.result()
+        result = load.finish()
     assert wait_until(returned, scenes.PATIENCE)
     scenes.keep(
         "slow-clients",

@@ -66,7 +66,7 @@ def test_process_without_descriptors_recovers(shared_scene, name):
         limited, port = [scene.frontend()], settings.inference.number
     log = settings.logs / f"{name}.log"
     assert _predict(scene) == 200
-    load = scene.load(scene.long_enough(short=9, full=14), "--connections", "8")
+    load = scene.load(scene.length(14), "--connections", "8")
     load.settle()
     with contextlib.ExitStack() as stack:
         for process in limited:
@@ -77,7 +77,7 @@ def test_process_without_descriptors_recovers(shared_scene, name):
             load.settle(2)
         load.event("descriptors again")
     assert wait_until(lambda: _predict(scene) == 200, 30)
-    result = load.result()
+    result = load.finish()
     scenes.keep(f"descriptors-{name}", f"No descriptors left for the {name}", result)
     # Open connections continue; a client retries a new one.
     assert set(scenes.failed(result)) <= {"refused", "unconnected", "broken"}
@@ -96,7 +96,7 @@ def test_worker_without_memory_recovers(shared_scene):
     scene = shared_scene
     worker = scene.workers()[0]
     log = scene.place.settings.logs / "workers.log"
-    load = scene.load(scene.long_enough(short=9, full=14), "--connections", "8")
+    load = scene.load(scene.length(14), "--connections", "8")
     load.settle()
     with _limited(worker, resource.RLIMIT_DATA, _data(worker) + 2**20):
         load.event("no memory left for a worker")
@@ -110,7 +110,7 @@ def test_worker_without_memory_recovers(shared_scene):
         assert wait_until(logged, 30)
     load.event("memory again")
     assert wait_until(lambda: _predict(scene, limits.EXAMPLES) == 200, scenes.PATIENCE)
-    result = load.result()
+    result = load.finish()
     scenes.keep("worker-memory", "No memory left for a worker", result, statuses=sorted(statuses))
     assert statuses <= {200, 500, 503}
     assert "wrong" not in result["calls"]

@@ -17,10 +17,9 @@ from serving.polling import wait_until
 from serving.settings import HOST
 from serving.supervisor import parts
 from tests.support import scenes
-from tests.support.scenes import Scene
+from tests.support.scenes import RESTART_LIMIT_S, Scene
 
-# From the kill of the frontend until the service is ready again, and from SIGTERM until its end.
-RESTART_LIMIT_S = 10.0
+# From SIGTERM until the end of the service.
 STOP_LIMIT_S = 10.0
 
 
@@ -40,7 +39,7 @@ def test_open_requests_are_answered_after_sigterm(prepared, tmp_path, rate):
             answer.read()
             return answer.status
 
-    load = scene.load(scene.long_enough(short=60, full=60), "--retries", "0")
+    load = scene.load(scene.length(60), "--retries", "0")
     load.settle(scenes.REQUESTS / scene.rate + 1 if scenes.FULL else 3)
     with ThreadPoolExecutor(8) as pool, contextlib.ExitStack() as stack:
         port = place.settings.gateway.number
@@ -95,7 +94,7 @@ def _accepted(port: int) -> set[int]:
     ],
 )
 def test_lost_frontend_is_restarted_and_no_answer_is_wrong(scene, name, title, number, detection_s):
-    load = scene.load(scene.long_enough(short=14, full=24 + 2 * detection_s))
+    load = scene.load(scene.length(24 + 2 * detection_s))
     load.settle()
     frontend = scene.frontend()
     killed = load.event(title)
@@ -104,7 +103,7 @@ def test_lost_frontend_is_restarted_and_no_answer_is_wrong(scene, name, title, n
     assert wait_until(scene.is_ready, 60)
     took = time.time() - killed
     load.event("ready")
-    result = load.result()
+    result = load.finish()
     lasted = scenes.seconds_since(result, killed, ["refused", "unconnected", "broken"])
     scenes.keep(
         name,

@@ -179,11 +179,11 @@ def test_logging_on_a_full_disk_loses_no_request(prepared, tmp_path, rate):
     place, live = prepared
     with _running_on_a_disk(place, place.settings.logs, "4m"):
         scene = Scene(place, [live], tmp_path, rate(place, [live]), 0)
-        load = scene.load(scene.long_enough(short=9, full=16))
+        load = scene.load(scene.length(16))
         load.settle()
         disks.fill(place.settings.logs)
         load.event("no space for logs")
         _assert_serving(scene, load)
-        result = load.result()
+        result = load.finish()
         scenes.keep("logs-full", "The disk of the logs is full", result)
         assert scenes.failed(result) == {}

@@ -1,8 +1,7 @@
-"""Faults of the supervisor and its parts: killed, hung, a full disk, a changed clock."""
+"""Faults around the supervisor: it is killed, the disk is full, the clock is set."""
 
 from __future__ import annotations
 
-import signal
 import time
 from pathlib import Path
 
@@ -12,16 +11,11 @@ import pytest
 from serving.polling import wait_until
 from serving.supervisor import parts
 from tests.support import disks, scenes
-from tests.support.scenes import Scene
-
-# From a kill, or the detection of a hung part, until the service is ready again.
-RESTART_LIMIT_S = 10.0
-# Outcomes after which a caller may retry.
-RETRIABLE = {"refused", "unconnected", "broken"}
+from tests.support.scenes import RESTART_LIMIT_S, RETRIABLE, Scene
 
 
 def test_parts_end_with_a_killed_supervisor_and_the_next_start_succeeds(scene):
-    load = scene.load(scene.long_enough(short=20, full=30))
+    load = scene.load(scene.length(30))
     load.settle()
     killed = load.event("kill -9 of the supervisor")
     scene.place.supervisor().kill()
@@ -30,7 +24,7 @@ def test_parts_end_with_a_killed_supervisor_and_the_next_start_succeeds(scene):
     scene.place.start()
     load.event("started again")
     took = time.time() - killed
-    result = load.result()
+    result = load.finish()
     scenes.keep(
         "supervisor-killed",
         "kill -9 of the supervisor, and a start",
@@ -45,43 +39,6 @@ def test_parts_end_with_a_killed_supervisor_and_the_next_start_succeeds(scene):
         assert took <= RESTART_LIMIT_S
 
 
-@pytest.fixture
-def hanging(prepared, tmp_path, rate):
-    """A running service, in the short form with a short hang timeout."""
-    place, archive = prepared
-    if not scenes.FULL:
-        place.environment["FASHION_HANG_TIMEOUT"] = "2"
-    place.start()
-    return Scene(place, [archive], tmp_path, rate(place, [archive]), 0)
-
-
-@pytest.mark.parametrize("name", [parts.GATEWAY, parts.FRONTDOOR, parts.BRIDGE, parts.FORK_SERVER])
-def test_hung_part_is_restarted(hanging, name):
-    scene = hanging
-    load = scene.load(scene.long_enough(short=16, full=50), "--connections", "16")
-    load.settle()
-    before = scene.place.process(name)
-    hung = load.event(f"the {name} hangs (SIGSTOP)")
-    for process in (*(before.children() if name == parts.GATEWAY else ()), before):
-        process.send_signal(signal.SIGSTOP)
-    assert wait_until(lambda: scene.place.pid(name) not in (0, before.pid), scenes.PATIENCE)
-    assert wait_until(scene.is_ready, scenes.PATIENCE)
-    took = time.time() - hung
-    load.event("ready")
-    result = load.result()
-    title = f"The {name} hangs (SIGSTOP)"
-    scenes.keep(f"{name.replace(' ', '-').lower()}-hung", title, result, ready_seconds=round(took, 2))
-    if name == parts.GATEWAY:
-        # The gateway is the only way to the service. Its open requests fail when it is killed.
-        assert set(scenes.failed(result)) <= {*RETRIABLE, "timeout"}
-        assert any(entry["calls"].get("ok") for entry in result["series"][-4:])
-    else:
-        assert scenes.failed(result) == {}
-    if scenes.FULL:
-        # Hang timeout, and a liveness request every five seconds with a timeout of five.
-        assert took <= 20 + 10 + RESTART_LIMIT_S
-
-
 def test_frontend_that_dies_on_a_full_disk_is_restarted_when_there_is_space(prepared, tmp_path, rate):
     place, archive = prepared
     place.environment["FASHION_BACKOFF"] = "0.2"
@@ -90,7 +47,7 @@ def test_frontend_that_dies_on_a_full_disk_is_restarted_when_there_is_space(prep
         try:
             scene = Scene(place, [archive], tmp_path, rate(place, [archive]), 0)
             log = place.settings.logs / "supervisor.log"
-            load = scene.load(scene.long_enough(short=20, full=30))
+            load = scene.load(scene.length(30))
             load.settle()
             filling = disks.fill(place.settings.run)
             frontend = scene.frontend()
@@ -103,7 +60,7 @@ def test_frontend_that_dies_on_a_full_disk_is_restarted_when_there_is_space(prep
             assert wait_until(scene.is_ready, scenes.PATIENCE)
             took = time.time() - freed
             load.event("ready")
-            result = load.result()
+            result = load.finish()
             assert scene.frontend() != frontend
         finally:
             assert place.run("stop").returncode == 0
@@ -137,7 +94,7 @@ def test_setting_the_clock_by_an_hour_changes_nothing(prepared, tmp_path, rate, 
     place.environment["FASHION_HANG_TIMEOUT"] = "3"
     place.start()
     scene = Scene(place, [archive], tmp_path, rate(place, [archive]), 0)
-    load = scene.load(scene.long_enough(short=24, full=30))
+    load = scene.load(scene.length(30))
     load.settle()
     before = place.state()["processes"]
     for seconds, change in ((3600, "an hour forward"), (-3600, "an hour back"), (0, "to the right time")):
@@ -153,7 +110,7 @@ def test_setting_the_clock_by_an_hour_changes_nothing(prepared, tmp_path, rate, 
     load.event("kill -9 of TorchServe's frontend, clock an hour back")
     assert wait_until(lambda: place.pid(parts.FRONTEND) not in (0, frontend.pid), scenes.PATIENCE)
     assert wait_until(scene.is_ready, scenes.PATIENCE)
-    result = load.result()
+    result = load.finish()
     scenes.keep("clock", "The clock is set by an hour, forward and back", result)
     assert set(scenes.failed(result)) <= RETRIABLE
     assert place.run("stop").returncode == 0

@@ -13,7 +13,7 @@ RESTART_LIMIT_S = 3.0
 
 def test_killed_workers_lose_no_request(shared_scene):
     scene = shared_scene
-    load = scene.load(scene.long_enough(short=10, full=66))
+    load = scene.load(scene.length(66))
     load.settle()
     restarts = []
     kills = 12 if scenes.FULL else 1
@@ -26,7 +26,7 @@ def test_killed_workers_lose_no_request(shared_scene):
         if number < kills - 1:
             # The next kill is five seconds after the last.
             time.sleep(max(0.0, killed + 5 - time.time()))
-    result = load.result()
+    result = load.finish()
     scenes.keep(
         "worker-killed",
         "kill -9 of one of two workers every 5 s",
@@ -42,7 +42,7 @@ def test_killed_workers_lose_no_request(shared_scene):
 def test_hung_worker_is_replaced_and_the_other_continues(shared_scene):
     scene = shared_scene
     timeout = scene.response_timeout
-    load = scene.load(scene.long_enough(short=timeout + 9, full=30))
+    load = scene.load(scene.length(30))
     load.settle()
     victim = scene.workers()[0]
     hung = load.event("SIGSTOP of a worker")
@@ -50,7 +50,7 @@ def test_hung_worker_is_replaced_and_the_other_continues(shared_scene):
     scene.await_replaced(victim)
     took = time.time() - hung
     load.event("replaced")
-    result = load.result()
+    result = load.finish()
     scenes.keep("worker-hung", "One of two workers hangs", result, replaced_seconds=round(took, 2), timeout=timeout)
     assert scenes.failed(result) == {}
     # The hung worker's requests are answered late, all others at once.

@@ -39,8 +39,20 @@ FULL = os.environ.get("CHAOS") == "full"
 REQUESTS = 20_000
 # Calls per second of the short form, which any machine can answer.
 SHORT_RATE = 300.0
+# The time in seconds before the first event of a load; the full form's chart shows it.
+SETTLE_S = 3.0 if FULL else 1.0
+# The time in seconds from the last event to the end of a load in the short form. A caller's wait before its next try,
+# at most 1.8 s with a Retry-After of a second, is over by then.
+REST_S = 4.0
+# Longer than any load of the short form, which ``Load.finish`` stops.
+_UNTIL_STOPPED_S = 600.0
 # The timeout in seconds of a wait whose duration is not asserted.
 PATIENCE = 60.0
+
+# From a kill, or the detection of a hung part, until the service is ready again.
+RESTART_LIMIT_S = 10.0
+# Outcomes after which a caller may retry.
+RETRIABLE = {"refused", "unconnected", "broken"}
 
 MODEL = "fashion_mlp"
 RESULTS = ROOT / "bench" / "results" / "chaos.json"
@@ -136,8 +148,8 @@ class Load:
         """Whether the load still runs."""
         return self._process.poll() is None
 
-    def settle(self, seconds: float = 3.0) -> None:
-        """Run for a while, so that the chart shows the time before the next event."""
+    def settle(self, seconds: float = SETTLE_S) -> None:
+        """Run for a while before the next event."""
         time.sleep(seconds)
         assert self.running
 
@@ -157,6 +169,13 @@ class Load:
         result: dict[str, Any] = json.loads(self._output.read_text())
         result["events"] = [[round(when - result["started"], 2), name] for when, name in self._events]
         return result
+
+    def finish(self) -> dict[str, Any]:
+        """Let the load end: in the full form by itself, in the short form ``REST_S`` from now; its ``result``."""
+        if not FULL:
+            self.settle(REST_S)
+            self.stop()
+        return self.result()
 
     def kill(self) -> None:
         """Kill the load, if it runs."""
@@ -243,9 +262,9 @@ class Scene:
         at = ("--rate", str(rate or self.rate))
         return Load(self.place.gateway, self.archives, seconds, output, *at, *options)
 
-    def long_enough(self, short: float, full: float) -> float:
-        """The duration of a load: ``short``, or in the full form at least ``full`` and enough for ``REQUESTS``."""
-        return max(full, REQUESTS / self.rate + 1) if FULL else short
+    def length(self, full: float) -> float:
+        """The duration of a load for ``Load.finish``: in the full form at least this, and enough for ``REQUESTS``."""
+        return max(full, REQUESTS / self.rate + 1) if FULL else _UNTIL_STOPPED_S
 
 
 def capacity(url: str, archives: Sequence[Path], folder: Path, *options: str, connections: int = 64) -> float:
