@@ -152,7 +152,7 @@ def test_newest_picture_wins(playground):
 
     playground.page.route("**/predictions/fashion_mlp?*", hold, times=1)
     playground.page.get_by_role("button", name="Sneaker", exact=True).click()
-    playground.page.wait_for_function("document.querySelectorAll('[aria-busy=true]').length > 0")
+    playground.page.wait_for_function("() => document.querySelectorAll('[aria-busy=true]').length > 0")
     playground.choose_sample("Trouser")
     trouser = {model: playground.prediction(model, (SAMPLES / "trouser.png").read_bytes()) for model in IMAGE_MODELS}
     sneaker = playground.prediction("fashion_mlp", (SAMPLES / "sneaker.png").read_bytes())

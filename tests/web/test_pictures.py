@@ -204,7 +204,7 @@ def test_drawing_is_answered_while_it_is_drawn(playground):
         page.mouse.down()
         move(14, 14)
         # The pen is still down.
-        page.wait_for_function("document.querySelector('.view img').src.startsWith('data:')")
+        page.wait_for_function("() => document.querySelector('.view img').src.startsWith('data:')")
         move(14, 24)
         page.mouse.up()
     drawn = playground.drawing()
