@@ -21,7 +21,7 @@ def test_hung_part_is_restarted(shared_scene, name):
     scene = shared_scene
     load = scene.load(scene.length(50), "--connections", "16")
     load.settle()
-    before = scene.place.process(name)
+    before, workers = scene.place.process(name), scene.place.workers()
     hung = load.event(f"the {name} hangs (SIGSTOP)")
     for process in (*(before.children() if name == parts.GATEWAY else ()), before):
         process.send_signal(signal.SIGSTOP)
@@ -29,6 +29,8 @@ def test_hung_part_is_restarted(shared_scene, name):
     assert wait_until(scene.is_ready, scenes.PATIENCE)
     took = time.time() - hung
     load.event("ready")
+    assert f"{name} did not answer for " in (scene.place.settings.logs / "supervisor.log").read_text()
+    assert scene.place.workers() == workers
     result = load.finish()
     title = f"The {name} hangs (SIGSTOP)"
     scenes.keep(f"{name.replace(' ', '-').lower()}-hung", title, result, ready_seconds=round(took, 2))

@@ -17,11 +17,15 @@ from tests.support.scenes import RESTART_LIMIT_S, RETRIABLE, Scene
 def test_parts_end_with_a_killed_supervisor_and_the_next_start_succeeds(scene):
     load = scene.load(scene.length(30))
     load.settle()
+    scratch = Path(scene.place.state()["scratch"])
     killed = load.event("kill -9 of the supervisor")
     scene.place.supervisor().kill()
     assert wait_until(lambda: not scene.place.processes(), 10)
     ended = time.time() - killed
+    assert scene.place.run("status").returncode == 3
+    assert scene.place.run("stop").stdout == "the service is not running\n"
     scene.place.start()
+    assert not scratch.exists()
     load.event("started again")
     took = time.time() - killed
     result = load.finish()

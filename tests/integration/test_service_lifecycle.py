@@ -5,9 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 import subprocess
-from pathlib import Path
 
-import psutil
 import pytest
 import requests
 
@@ -153,45 +151,6 @@ def test_killed_frontend_is_restarted(disturbed_service):
     log = place.settings.logs / "supervisor.log"
     assert wait_until(lambda: "TorchServe ready again after" in log.read_text(), 10)
     assert "TorchServe ended unexpectedly (SIGKILL); restarting it" in log.read_text()
-
-
-def test_parts_end_with_a_killed_supervisor_and_the_next_start_succeeds(place):
-    packing.pack(place.settings.model_store)
-    place.start()
-    scratch = Path(place.state()["scratch"])
-    place.supervisor().kill()
-    # Linux ends the parts, because the supervisor cannot.
-    assert wait_until(lambda: not place.processes(), 10)
-    assert (place.run("status").returncode, place.run("stop").stdout) == (3, "the service is not running\n")
-    place.start()
-    assert requests.get(f"{place.inference}/ping", timeout=10).status_code == 200
-    assert not scratch.exists()
-
-
-@pytest.mark.parametrize("name", [parts.GATEWAY, parts.FRONTDOOR, parts.BRIDGE, parts.FORK_SERVER])
-def test_hung_part_is_restarted(impatient_service, name):
-    place = impatient_service
-    before, workers = place.pid(name), place.workers()
-    hung = psutil.Process(before)
-    for process in (*(hung.children() if name == parts.GATEWAY else ()), hung):
-        process.suspend()
-    assert wait_until(lambda: place.pid(name) not in (0, before), 30)
-    assert wait_until(lambda: place.run("status").returncode == 0, 30)
-    assert f"{name} did not answer for 1 s and was killed" in (place.settings.logs / "supervisor.log").read_text()
-    assert place.workers() == workers
-    answer = requests.post(f"{place.gateway}/predictions/tiny", json=[1, 2, 3], timeout=10)
-    assert answer.status_code == 200
-
-
-@pytest.fixture(scope="module")
-def impatient_service(tmp_path_factory):
-    """A service with a short hang timeout."""
-    folder = tmp_path_factory.mktemp("impatient_service")
-    place = make_place(folder, folder / "model_store", FASHION_HANG_TIMEOUT="1")
-    packing.pack(place.settings.model_store)
-    place.start()
-    yield place
-    place.end()
 
 
 def test_killed_fork_server_is_restarted_and_its_worker_survives(disturbed_service):
