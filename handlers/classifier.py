@@ -3,6 +3,7 @@
 Steps::
 
     parse ──► decode ──► network ──► probabilities ──► encode
+                   before()   after(), if the model has steps of its own (handlers/steps.py)
        └─ a Problem at any step answers only the request that caused it
 
 The network is TorchScript. The signature beside it holds everything else about the model.
@@ -34,6 +35,7 @@ from handlers.metrics import recorder, traces
 from handlers.outputs import encoding, ood
 from handlers.outputs import open_inference as inference_response
 from handlers.preparation import Preparation
+from handlers.steps import Steps, StepsError
 from handlers.transport import pipeline
 from handlers.transport.request_patterns import Bodies, Pattern
 
@@ -72,6 +74,7 @@ class _Job(NamedTuple):
 
     Attributes:
         position: of the request in its batch.
+        examples: for the network, ``[N, *signature.prepared_shape]``.
         plain: whether the answer is one JSON object for one example, without options.
         ood: the out-of-distribution scores, float32 ``[N]``, if the answer holds them.
     """
@@ -79,6 +82,7 @@ class _Job(NamedTuple):
     position: int
     request: Request
     decoded: Decoded
+    examples: NDArray[Any]
     headers: _ParsedHeaders
     plain: bool
     ood: NDArray[np.float32] | None = None
@@ -98,6 +102,7 @@ class Classifier:
 
         Raises:
             signature.SignatureError: the archive's signature is invalid, or for another handler.
+            StepsError: the archive's steps cannot be loaded.
         """
         folder = Path(context.system_properties["model_dir"])
         torch.set_num_threads(torchscript.THREADS)
@@ -117,6 +122,8 @@ class Classifier:
         if self._signature.output.photograph_temperature:
             path = folder / signature.PHOTOGRAPHS_FILE_NAME
             self._photographs = torch.jit.load(str(path), map_location=self._device).eval()  # type: ignore[no-untyped-call]
+        steps = self._signature.steps
+        self._steps = Steps(folder / signature.STEPS_FILE_NAME, steps) if steps else None
         self._ood = ood.read(folder) if self._signature.ood_threshold is not None else None
         self._encoder = encoding.encoder(self._signature.output)
         self._parse = requests.Parser().parse
@@ -168,7 +175,7 @@ class Classifier:
             if values is None:
                 return None
             decoded = time.perf_counter()
-            probabilities = self._probabilities([values])
+            probabilities = self._activated(self._scores([values]))
         except Exception as error:
             # Fall back to one request at a time, so that the error reaches the request that caused it.
             batch.fast_path = "failed"
@@ -194,7 +201,7 @@ class Classifier:
             headers = self._parse_headers(request)
         except problems.Problem:
             return None
-        plain = headers.plain and headers.json_length is None and len(request.parts) == 1
+        plain = headers.plain and headers.json_length is None and len(request.parts) == 1 and not self._steps
         return request.parts[0].content_type if plain else None
 
     def _slow_path(self, data: Sequence[Mapping[str, Any]], context: Context, batch: recorder.Batch) -> list[bytes]:
@@ -217,7 +224,12 @@ class Classifier:
             return answers
         decoded = time.perf_counter()
         try:
-            probabilities = self._probabilities([job.decoded.values for job in jobs])
+            scores = self._scores([job.examples for job in jobs])
+            if self._steps:
+                jobs, scores = self._after(context, self._steps, jobs, scores, answers)
+                if not jobs:
+                    return answers
+            probabilities = self._activated(scores)
             self._answer_photographs([job.decoded for job in jobs], probabilities)
         except Exception as error:  # noqa: BLE001 (it must not fail the requests already answered)
             for job in jobs:
@@ -271,7 +283,26 @@ class Classifier:
         if request.task == "explain":
             self._check_explainable(len(decoded.values), headers.answer_type)
         scores = self._ood.scores(decoded.values) if self._ood and with_ood and request.task == "predict" else None
-        return _Job(index, request, decoded, headers, headers.plain and decoded.single and scores is None, scores)
+        plain = headers.plain and decoded.single and scores is None
+        examples = decoded.values
+        if self._steps:
+            examples = self._steps.before(examples, self._signature.prepared_shape)
+        return _Job(index, request, decoded, examples, headers, plain, scores)
+
+    def _after(
+        self, context: Context, steps: Steps, jobs: Sequence[_Job], scores: torch.Tensor, answers: list[bytes]
+    ) -> tuple[list[_Job], torch.Tensor]:
+        """The jobs whose step after the network succeeds, and its results; the others are refused."""
+        kept, results = [], []
+        shape = (len(self._signature.output.labels),)
+        outputs = torch.split(scores.to("cpu", torch.float32), [len(job.examples) for job in jobs])
+        for job, own in zip(jobs, outputs, strict=True):
+            try:
+                results.append(torch.from_numpy(steps.after(own.numpy(), shape)))
+                kept.append(job)
+            except Exception as error:  # noqa: BLE001 (it must not fail the other requests)
+                answers[job.position] = self._refuse(context, job.position, job.request, error)
+        return kept, torch.cat(results or [scores])
 
     def _wants_ood(self, chosen: Options, decoded: Decoded) -> bool:
         """Whether an answer in the service's own JSON carries the out-of-distribution score."""
@@ -314,6 +345,10 @@ class Classifier:
     def _check_explainable(self, count: int, answer_type: str) -> None:
         if self._signature.output.activation == "none":
             raise problems.Unprocessable("explanations are for models that classify; this model returns numbers")
+        if self._steps:
+            raise problems.Unprocessable(
+                "this model has steps of its own before and after its network, and explanations need gradients of all"
+            )
         if not any(parameter.requires_grad for parameter in self._scripted.parameters()):
             raise problems.Unprocessable(
                 f"version {self._signature.version} is int8 or frozen and cannot be explained, because it has no "
@@ -422,16 +457,17 @@ class Classifier:
         described = inference_response.metadata(self._signature, [self._signature.version])
         return orjson.dumps({**described, "signature": orjson.loads(self._signature.to_json())})
 
-    def _probabilities(self, arrays: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        """The batch's probabilities, or a model's plain numbers, float32 ``[sum of N, labels]``.
+    def _scores(self, arrays: Sequence[NDArray[Any]]) -> torch.Tensor:
+        """What the network returns for a batch, ``[sum of N, labels]``, or with steps any ``[sum of N, …]``.
 
-        For softmax each row sums to 1 within 1e-6.
+        Args:
+            arrays: ``[N, *signature.prepared_shape]`` each.
         """
-        output, chunk = self._signature.output, self._inputs.chunk
+        chunk = self._inputs.chunk
         count = sum(len(array) for array in arrays)
         full = count - count % chunk
         if missing := full + torchscript.padded_count(count - full) - count:
-            arrays = [*arrays, np.zeros((missing, *self._signature.input.shape), arrays[0].dtype)]
+            arrays = [*arrays, np.zeros((missing, *self._signature.prepared_shape), arrays[0].dtype)]
         # torch warns about read-only arrays, such as a view of bytes; a copy is writable.
         values = arrays[0] if len(arrays) == 1 and arrays[0].flags.writeable else np.concatenate(arrays)
         with torch.inference_mode():
@@ -440,14 +476,22 @@ class Classifier:
                 for start in range(0, len(values), chunk)
             ]
             scores = chunks[0] if len(chunks) == 1 else torch.cat(chunks)
-            # A sigmoid is part of the network, and numbers are its answer.
-            if output.activation == "softmax":
-                scores = (scores.to("cpu", torch.float64) / output.temperature).softmax(1)
-            probabilities: NDArray[np.float32] = scores.to("cpu", torch.float32).numpy()
-        return probabilities[:count]
+            return scores[:count] if missing else scores
+
+    def _activated(self, scores: torch.Tensor) -> NDArray[np.float32]:
+        """The probabilities, or a model's plain numbers, float32 ``[N, labels]``.
+
+        For softmax each row sums to 1 within 1e-6.
+        """
+        output = self._signature.output
+        # A sigmoid is part of the network, and numbers are its answer.
+        if output.activation == "softmax":
+            scores = (scores.to("cpu", torch.float64) / output.temperature).softmax(1)
+        probabilities: NDArray[np.float32] = scores.to("cpu", torch.float32).numpy()
+        return probabilities
 
     def _answer_photographs(self, requests_: Sequence[Decoded], probabilities: NDArray[np.float32]) -> None:
-        """Overwrite the probabilities of the photographs of a batch, as ``_probabilities`` returned them."""
+        """Overwrite the probabilities of the photographs of a batch, as ``_activated`` returned them."""
         temperature = self._signature.output.photograph_temperature
         if not (self._photographs and temperature):
             return
@@ -462,10 +506,13 @@ class Classifier:
                     probabilities[start + chosen] = scores.softmax(1).to(torch.float32).numpy()
 
     def _warm_up(self) -> None:
-        shape, chunk = self._signature.input.shape, self._inputs.chunk
+        shape, chunk = self._signature.prepared_shape, self._inputs.chunk
+        dtype = np.uint8 if self.kind == "image" and not self._steps else np.float32
         # TorchScript specializes a network in its first calls, and again for another batch size.
         for count in (1, 2, 1, 2, chunk):
-            self._probabilities([np.zeros((count, *shape), np.uint8 if self.kind == "image" else np.float32)])
+            scores = self._scores([np.zeros((count, *shape), dtype)])
+            if not self._steps:
+                self._activated(scores)
             if self._photographs and count < chunk:
                 with torch.inference_mode():
                     self._photographs(self._inputs(torch.zeros((count, *shape))))
@@ -497,6 +544,9 @@ def _problem(error: Exception) -> problems.Problem:
         torch.cuda.empty_cache()
         logger.error("Out of GPU memory while answering a request: %s", error)
         return problems.Unavailable("the GPU is out of memory; try again, or send fewer examples")
+    if isinstance(error, StepsError):
+        logger.error("%s", error, exc_info=error)
+        return problems.Internal(f"{error}; the service's log has the reason")
     out_of_memory = isinstance(error, MemoryError) or any(text in message for text in _OUT_OF_MEMORY)
     reason = "Out of memory" if out_of_memory else "Unexpected error"
     logger.error("%s while answering a request", reason, exc_info=error)

@@ -22,6 +22,8 @@ GOLDEN_FILE_NAME = "golden.npz"
 PHOTOGRAPHS_FILE_NAME = "photographs.pt"
 # The pictures with which out-of-distribution scores are computed, if ``Signature.ood_threshold`` is set.
 OOD_REFERENCES_FILE_NAME = "ood_references.npy"
+# The class beside it that ``Signature.steps`` names.
+STEPS_FILE_NAME = "steps.py"
 # Increment it when older code would misread a file. Adding a member does not need that, because older code ignores it;
 # nor does omitting a member with a default.
 FORMAT = 1
@@ -40,7 +42,7 @@ class Input:
     """The form of one example in a request, and how it becomes the network's input.
 
     An example of ``shape`` is padded by ``padding`` zeros on each side of its last two axes, mapped by
-    ``value * gain + bias`` and reshaped to ``network_shape``.
+    ``value * gain + bias`` and reshaped to ``network_shape``. With ``Signature.steps`` the first step does all of that.
 
     Attributes:
         kind: ``image`` (uint8 pixels 0-255), ``vector`` (float32 features) or ``tensor`` (a float32 array).
@@ -108,6 +110,7 @@ class Signature:
         scored: the main figures of ``metrics.json``, such as ``test_accuracy``, which models that return numbers lack.
         ood_threshold: the out-of-distribution score (``handlers.outputs.ood``) that 5 % of the test set exceed;
             ``None`` for models that compute none.
+        steps: the class in ``STEPS_FILE_NAME`` with the model's own steps (``handlers.steps``); ``None`` without steps.
     """
 
     model: str
@@ -118,6 +121,12 @@ class Signature:
     trained_on: dict[str, Any] = dataclasses.field(default_factory=dict)
     scored: dict[str, float] = dataclasses.field(default_factory=dict)
     ood_threshold: float | None = None
+    steps: str | None = None
+
+    @property
+    def prepared_shape(self) -> tuple[int, ...]:
+        """The shape of one example before padding and scaling."""
+        return self.input.network_shape if self.steps else self.input.shape
 
     def to_json(self) -> str:
         """The signature as indented JSON, the form of ``signature.json``."""
@@ -132,7 +141,10 @@ def _check(signature: Signature, source: str) -> None:
     requirements = {
         "input.kind": (" or ".join(get_args(Kind)), input_.kind in get_args(Kind)),
         "input.shape": (_SHAPES.get(input_.kind, ""), _is_shape(input_.kind, input_.shape)),
-        "input.network_shape": (f"{values} values in all", math.prod(input_.network_shape) == values),
+        "input.network_shape": (
+            f"{values} values in all",
+            signature.steps is not None or math.prod(input_.network_shape) == values,
+        ),
         **{
             f"input.{name}": (
                 "a number, or one for each channel or feature",

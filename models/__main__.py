@@ -15,7 +15,7 @@ from rich.console import Console
 from models import artifacts, index_writer, lookup
 from models.archiving import archive
 from models.catalog import CATALOG, DEFAULT_VERSION, Entry, Model, get
-from models.errors import ModelsError
+from models.errors import ExportError, ModelsError
 
 # Modules that import torch or matplotlib take seconds to import, so each command imports the ones it needs. Packing an
 # unchanged archive, as every `make serve` does, needs none of them.
@@ -27,6 +27,16 @@ Choose = Callable[[argparse.Namespace], Iterable[Any]]
 
 def _entries(arguments: argparse.Namespace) -> Iterable[Entry]:
     return [get(name) for name in arguments.names] or CATALOG.values()
+
+
+def _exportable(arguments: argparse.Namespace) -> Iterable[Entry]:
+    for name in arguments.names:
+        if not isinstance(lookup.find(name, arguments.version), Entry):
+            raise ExportError(
+                f"{name} {arguments.version} was imported and cannot be exported here; export it where it was trained, "
+                "and take its steps in Python along, if it has some"
+            )
+    return _entries(arguments)
 
 
 def _packable(arguments: argparse.Namespace) -> Iterable[Model]:
@@ -63,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
         "--from", dest="source", default=DEFAULT_VERSION, help="version to quantize (default: %(default)s)"
     )
     command("evaluate", _evaluate, "score a trained version on the test set again", many=True)
-    exporting = command("export", _export, "write a trained version in a form that other servers run", many=True)
+    exporting = command(
+        "export", _export, "write a trained version in a form that other servers run", many=True, choose=_exportable
+    )
     exporting.add_argument(
         "--target", choices=("torchscript", "onnx", "pt2", "triton"), default="torchscript", help="default: %(default)s"
     )
@@ -116,6 +128,12 @@ def _add_import(commands: Any) -> None:
         default="stretch",
         help="how the training resized pictures (default: %(default)s)",
     )
+    importing.add_argument(
+        "--steps",
+        type=_class_of_file,
+        metavar="FILE.py:CLASS",
+        help="a class with the methods before and after, called around the network for each example",
+    )
     importing.set_defaults(run=_import, choose=lambda arguments: arguments.names)
 
 
@@ -124,6 +142,13 @@ def _shape(text: str) -> tuple[int, ...]:
     if not all(length.isascii() and length.isdecimal() and int(length) > 0 for length in lengths):
         raise argparse.ArgumentTypeError(f"must be whole numbers with x between them, such as 28x28, got '{text}'")
     return tuple(map(int, lengths))
+
+
+def _class_of_file(text: str) -> tuple[Path, str]:
+    file, _, name = text.rpartition(":")
+    if not file.endswith(".py") or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"must be a Python file and its class, such as steps.py:Steps, got '{text}'")
+    return Path(file), name
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -139,7 +164,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _import(name: str, arguments: argparse.Namespace) -> None:
     from models.importing import Source, import_network, main_figures
 
-    fields = ("network", "labels", "examples", "scores", "class_name", "mean", "std", "resize")
+    fields = ("network", "labels", "examples", "scores", "class_name", "mean", "std", "resize", "steps")
     source = Source(shape=arguments.input, **{field: getattr(arguments, field) for field in fields})
     metrics = import_network(name, arguments.version, source)
     figures = ", ".join(f"{figure.replace('_', ' ')} {value:.4f}" for figure, value in main_figures(metrics).items())

@@ -16,6 +16,7 @@ from handlers.signature import (
     GOLDEN_FILE_NAME,
     OOD_REFERENCES_FILE_NAME,
     PHOTOGRAPHS_FILE_NAME,
+    STEPS_FILE_NAME,
     Signature,
     SignatureError,
     read,
@@ -28,6 +29,7 @@ WEIGHTS = "weights.pt"
 TORCHSCRIPT = "model.pt"
 PHOTOGRAPHS = PHOTOGRAPHS_FILE_NAME
 OOD_REFERENCES = OOD_REFERENCES_FILE_NAME
+STEPS = STEPS_FILE_NAME
 METRICS = "metrics.json"
 SIGNATURE = FILE_NAME
 GOLDEN = GOLDEN_FILE_NAME
@@ -83,6 +85,7 @@ def optional_files(signature: Signature) -> list[str]:
     present = {
         PHOTOGRAPHS: signature.output.photograph_temperature is not None,
         OOD_REFERENCES: signature.ood_threshold is not None,
+        STEPS: signature.steps is not None,
     }
     return [name for name, is_present in present.items() if is_present]
 

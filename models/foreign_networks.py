@@ -108,7 +108,7 @@ def network_shape(network: nn.Module, inputs: Tensor, kind: str) -> tuple[int, .
 
 
 def scores(network: Any, inputs: Tensor, spec: Input, form: str = "") -> Tensor:
-    """The network's output for any number of examples, float32 [N, values], computed in a worker's chunks.
+    """The network's output for any number of examples, float32 [N, …], computed in a worker's chunks.
 
     Args:
         network: as ``load`` returned it, or optimized.
@@ -127,7 +127,7 @@ def scores(network: Any, inputs: Tensor, spec: Input, form: str = "") -> Tensor:
             raise NetworkError(
                 f"the network{form} fails on a batch of {len(chunk)} ({error}); save it with a free batch axis"
             ) from error
-        if answer.dim() != 2 or len(answer) != len(chunk):
+        if not answer.dim() or len(answer) != len(chunk):
             raise NetworkError(
                 f"the network{form} must return a row of values for each example, got the shape {list(answer.shape)} "
                 f"for a batch of {len(chunk)}"

@@ -1,7 +1,7 @@
 """Bring a trained network: it becomes an artifact like those of training, and needs no entry in the catalog.
 
     network's file ─► TorchScript ─► checks ─┐
-    labels, examples ────────────────────────┴─► temperature ─► figures ─► artifact
+    labels, examples, steps ─────────────────┴─► temperature ─► figures ─► artifact
 
 Half of the examples fit the temperature of a softmax, and the others are scored with it. Without a softmax, all are
 scored.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from handlers.signature import Activation, Input, Output, Resize, Signature
-from models import artifacts, cards, foreign_networks, labeled_examples
+from models import artifacts, cards, foreign_networks, foreign_steps, labeled_examples
 from models.building import describe, library_versions
 from models.calibration import fit_temperature
 from models.catalog import CATALOG
@@ -41,6 +42,11 @@ _FIGURES = (
     "r2",
     "nearest_neighbor_accuracy",
 )
+# What is asked of steps whose answers lack the usual form.
+_USUAL_SCORES = {
+    "softmax": "after() returns probabilities, but --scores softmax needs scores; return their logarithm",
+    "sigmoid": "after() must return probabilities, from 0 to 1, for --scores sigmoid; apply the sigmoid there",
+}
 # In paths of the API, file names and TorchServe's names of models.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
@@ -59,6 +65,7 @@ class Source:
         mean, std: subtracted from each value (pixels are 0-1), and the divisor of the rest, as in the training: one
             number, or one for each feature, or each channel, which is the first axis.
         resize: the rule by which the training resized pictures (``handlers/inputs/resizing.py``).
+        steps: a Python file, and the class in it with steps of the model's own (``handlers/steps.py``).
     """
 
     network: Path
@@ -70,6 +77,7 @@ class Source:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     resize: Resize = "stretch"
+    steps: tuple[Path, str] | None = None
 
 
 def import_network(name: str, version: str, source: Source) -> dict[str, Any]:
@@ -85,7 +93,7 @@ def import_network(name: str, version: str, source: Source) -> dict[str, Any]:
 
     Raises:
         models.errors.DataError: labels or examples are missing, damaged, or do not match.
-        models.errors.NetworkError: the network does not fit them, or a worker could not serve it.
+        models.errors.NetworkError: network or steps do not fit them, or a worker could not serve it.
         models.errors.ArtifactError: ``version`` is not digits separated by dots.
     """
     target = artifacts.folder(name, version)
@@ -101,17 +109,29 @@ def import_network(name: str, version: str, source: Source) -> dict[str, Any]:
     if len(examples.inputs) < _LEAST_EXAMPLES:
         raise DataError(f"{source.examples} must hold {_LEAST_EXAMPLES} examples or more, got {len(examples.inputs)}")
 
-    spec = _input(network, examples, source)
-    answers = foreign_networks.scores(network, examples.inputs, spec)
+    steps = foreign_steps.load(*source.steps) if source.steps else None
+    prepared = steps.before(examples.inputs) if steps else examples.inputs
+    spec = _input(network, examples, prepared, source)
+    outputs = foreign_networks.scores(network, prepared, spec)
+    # Numbers have any scale, and those beside a large one its rounding.
+    scale = float(outputs.abs().max()) if steps or source.scores == "none" else 1.0
+    foreign_networks.check(network, prepared, spec, outputs, foreign_networks.TOLERANCE * scale)
+    answers = steps.after(outputs) if steps else outputs
+    returning = "after()" if steps else "the network"
+    if answers.dim() != 2:
+        raise NetworkError(
+            f"{returning} must return a row of values for each example, got the shape {list(answers.shape)} for "
+            f"{len(answers)} examples"
+        )
     count = answers.shape[1]
     if source.labels is None:
         labels = tuple(map(str, range(count)))
     if count != len(labels):
-        raise NetworkError(f"the network returns {count} values for each example, but there are {len(labels)} labels")
-    # Numbers have any scale, and those beside a large one its rounding.
-    scale = float(answers.abs().max()) if source.scores == "none" else 1.0
-    foreign_networks.check(network, examples.inputs, spec, answers, foreign_networks.TOLERANCE * scale)
-    network, answers = _with_usual_scores(network, answers, source.scores)
+        raise NetworkError(f"{returning} returns {count} values for each example, but there are {len(labels)} labels")
+    if not steps:
+        network, answers = _with_usual_scores(network, answers, source.scores)
+    elif _lacks_usual_scores(answers, source.scores):
+        raise NetworkError(_USUAL_SCORES[source.scores])
 
     temperature, scored = 1.0, torch.arange(len(answers))
     if source.scores == "softmax":
@@ -126,7 +146,7 @@ def import_network(name: str, version: str, source: Source) -> dict[str, Any]:
         "examples": len(examples.inputs),
         "scored_examples": len(scored),
         "dataset_digests": {
-            source.network.name: hashlib.sha256(source.network.read_bytes()).hexdigest(),
+            **{file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in _files(source)},
             examples.name: examples.digest,
         },
         "library_versions": library_versions(),
@@ -134,17 +154,25 @@ def import_network(name: str, version: str, source: Source) -> dict[str, Any]:
     signature = Signature(
         model=name,
         version=version,
-        description=f"Network imported from {source.network.name}.",
+        description=f"Network imported from {' with steps of '.join(file.name for file in _files(source))}.",
         input=spec,
         output=output,
         trained_on={"dataset": examples.name, "digests": metrics["dataset_digests"]},
         scored=main_figures(metrics),
+        steps=source.steps[1] if source.steps else None,
     )
     with artifacts.writing(target) as folder:
         torch.jit.save(network, folder / artifacts.TORCHSCRIPT)
+        if source.steps:
+            shutil.copyfile(source.steps[0], folder / artifacts.STEPS)
         card = cards.imported_card(signature, metrics, str(network))
         describe(folder, inputs, targets, answers, metrics, signature, card)
     return metrics
+
+
+def _files(source: Source) -> list[Path]:
+    """The files that become part of the archive."""
+    return [source.network, *([source.steps[0]] if source.steps else [])]
 
 
 def main_figures(metrics: dict[str, Any]) -> dict[str, float]:
@@ -182,7 +210,8 @@ def _labels(path: Path) -> tuple[str, ...]:
     return labels
 
 
-def _input(network: nn.Module, examples: Examples, source: Source) -> Input:
+def _input(network: nn.Module, examples: Examples, prepared: Tensor, source: Source) -> Input:
+    """The signature's input; ``prepared`` are the examples [N, …] after the first step."""
     is_image = examples.kind == "image"
     shape = tuple(examples.inputs.shape[1:])
     count = 1 if is_image and len(shape) == 2 else shape[0]
@@ -191,7 +220,10 @@ def _input(network: nn.Module, examples: Examples, source: Source) -> Input:
             raise NetworkError(f"--{name} must be 1 or {count} numbers for examples of {shape}, got {len(values)}")
     if not all(value > 0 for value in source.std):
         raise NetworkError(f"--std must be above 0, got {min(source.std):g}")
-    scale = 255 if is_image else 1
+    if source.steps and (source.mean, source.std) != ((0.0,), (1.0,)):
+        raise NetworkError("--mean and --std cannot be used with --steps; let before() do the scaling")
+    # The first step takes pixels as they are.
+    scale = 255 if is_image and not source.steps else 1
     length = max(len(source.mean), len(source.std))
     pairs = zip(_repeated(source.mean, length), _repeated(source.std, length), strict=True)
     gains, biases = zip(*((1 / (scale * std), -mean / std) for mean, std in pairs), strict=True)
@@ -199,7 +231,7 @@ def _input(network: nn.Module, examples: Examples, source: Source) -> Input:
         examples.kind,
         "image" if is_image else "features",
         shape,
-        foreign_networks.network_shape(network, examples.inputs, examples.kind),
+        foreign_networks.network_shape(network, prepared, "tensor" if source.steps else examples.kind),
         gain=gains[0] if length == 1 else gains,
         bias=biases[0] if length == 1 else biases,
         resize=source.resize if is_image else "convert",
@@ -243,12 +275,19 @@ def _with_usual_scores(
 
     Networks end with their softmax or sigmoid or without it, and the answers show which. Numbers stay as they are.
     """
-    are_probabilities = bool(((answers >= 0) & (answers <= 1)).all())
-    if activation == "softmax" and are_probabilities and bool(((answers.sum(1) - 1).abs() < _SUM_TOLERANCE).all()):
+    if not _lacks_usual_scores(answers, activation):
+        return network, answers
+    if activation == "softmax":
         return torch.jit.script(_LogOf(network).eval()), answers.clamp(min=1e-30).log()
-    if activation == "sigmoid" and not are_probabilities:
-        return torch.jit.script(_SigmoidOf(network).eval()), answers.sigmoid()
-    return network, answers
+    return torch.jit.script(_SigmoidOf(network).eval()), answers.sigmoid()
+
+
+def _lacks_usual_scores(answers: Tensor, activation: Activation) -> bool:
+    """Whether answers for softmax are probabilities already, or those for sigmoid are none yet."""
+    are_probabilities = bool(((answers >= 0) & (answers <= 1)).all())
+    if activation == "softmax":
+        return are_probabilities and bool(((answers.sum(1) - 1).abs() < _SUM_TOLERANCE).all())
+    return activation == "sigmoid" and not are_probabilities
 
 
 def _fit(scores: Tensor, targets: Tensor) -> tuple[float, Tensor]:

@@ -69,11 +69,13 @@ def runnable(command, place):
     return f"{sys.executable} -m {MAKE[made[1]]} {made[2]} {made[3] or ''}" if made else command
 
 
-def test_the_page_has_three_worked_examples():
+def test_the_page_has_worked_examples():
     assert [match["file"] for match in BLOCK.finditer(PAGE) if match["file"]] == [
         "own/shapes.py",
         "own/diabetes.py",
         "own/digits.py",
+        "own/pitch_steps.py",
+        "own/pitch.py",
     ]
 
 

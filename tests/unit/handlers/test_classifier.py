@@ -23,7 +23,17 @@ from handlers.classifier import Classifier
 from handlers.image_classifier import ImageClassifier
 from handlers.inputs import images
 from handlers.outputs import ood
-from handlers.signature import FILE_NAME, OOD_REFERENCES_FILE_NAME, PHOTOGRAPHS_FILE_NAME, Signature, SignatureError
+from handlers.signature import (
+    FILE_NAME,
+    OOD_REFERENCES_FILE_NAME,
+    PHOTOGRAPHS_FILE_NAME,
+    STEPS_FILE_NAME,
+    Input,
+    Output,
+    Signature,
+    SignatureError,
+)
+from handlers.steps import StepsError
 from handlers.tensor_classifier import TensorClassifier
 from handlers.transport.request_patterns import Bodies, Pattern, Processors
 from handlers.vector_classifier import VectorClassifier
@@ -38,6 +48,30 @@ PHOTOGRAPHS_SEED = 2
 WITH_PHOTOGRAPHS = dataclasses.replace(
     PADDED, model="photographed", output=dataclasses.replace(PADDED.output, photograph_temperature=0.8)
 )
+
+# Its steps: the mean of each row goes to the network, and the network's scores are turned around.
+WITH_STEPS = Signature(
+    "stepped",
+    "1.0",
+    "Rows.",
+    Input("image", "image", (4, 3), (4,), resize="stretch"),
+    Output("softmax", ("a", "b", "c"), temperature=1.5),
+    steps="Rows",
+)
+ROWS = """
+import numpy as np
+
+class Rows:
+    def before(self, example):
+        if example.max() == 0:
+            raise ValueError("the picture is black")
+        if example.max() == 1:
+            return example.nothing
+        return example.mean(1) / 255
+
+    def after(self, outputs):
+        return outputs[:2] if outputs[0] > 9 else outputs[::-1]
+"""
 
 
 class Network(torch.nn.Module):
@@ -97,6 +131,8 @@ class Served:
             if signature.output.photograph_temperature:
                 network = Network(signature, PHOTOGRAPHS_SEED).eval()
                 torch.jit.script(network).save(str(folder / PHOTOGRAPHS_FILE_NAME))
+        if signature.steps:
+            (folder / STEPS_FILE_NAME).write_text(ROWS)
         manifest = {"model": {"serializedFile": "model.pt"}}
         self.context = Context(signature.model, str(folder), manifest, 8, None, "0.12.0")
         self.handler: Classifier = HANDLERS[signature.input.kind]()
@@ -990,3 +1026,79 @@ def test_fewer_large_examples_are_explained(served, monkeypatch):
     status, *_, body = here.one(COLORS[:3].tobytes(), "application/octet-stream", explain="True")
     assert (status, json.loads(body)["detail"]) == (413, "explanations take up to 2 examples per request, got 3")
     assert len(here.json(COLORS[:2].tobytes(), "application/octet-stream", explain="True")) == 2
+
+
+def rows(pictures):
+    """The probabilities of pictures by ``WITH_STEPS``, computed without the handler."""
+    with torch.inference_mode():
+        scores = Network(WITH_STEPS)(torch.from_numpy((pictures.mean(2) / 255).astype(np.float32)))
+        return (scores.flip(1) / 1.5).softmax(1).numpy()
+
+
+SMALL = np.random.default_rng(4).integers(2, 256, (6, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize("form", ["raw", "fractions", "picture file", "one pattern"])
+def test_steps_around_the_network_are_part_of_every_answer(served, form):
+    worker = served(WITH_STEPS)
+    if form == "one pattern":
+        is_fast, answered = worker.batch_of_one_pattern([each.tobytes() for each in SMALL], "application/octet-stream")
+        assert not is_fast
+        answers = [json.loads(answer[3]) for answer in answered]
+    elif form == "picture file":
+        answers = [worker.json(image_files.save(each), "image/png") for each in SMALL]
+    else:
+        body = SMALL.tobytes() if form == "raw" else json.dumps((SMALL / 255).tolist()).encode()
+        answers = worker.json(body, "application/octet-stream" if form == "raw" else "application/json")
+    np.testing.assert_allclose(values(answers), rows(SMALL), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("picture", "status", "detail"),
+    [
+        (np.zeros((4, 3), np.uint8), 422, "the model refuses this input: the picture is black"),
+        (np.ones((4, 3), np.uint8), 500, "the model's step before() raised AttributeError; the service's log has the"),
+    ],
+    ids=["refused", "failed"],
+)
+def test_a_step_that_fails_before_the_network_answers_its_request_alone(served, caplog, picture, status, detail):
+    raw = {"Content-Type": "application/octet-stream", "Host": "x"}
+    requests = [(each.tobytes(), raw) for each in (SMALL[0], picture, SMALL[1])]
+    first, failed, last = served(WITH_STEPS).batch(*requests)
+    np.testing.assert_allclose(values([json.loads(first[3]), json.loads(last[3])]), rows(SMALL[:2]), atol=1e-6)
+    assert (failed[0], failed[1]) == (status, PROBLEM)
+    assert json.loads(failed[3])["detail"].startswith(detail)
+    assert ("AttributeError: " in caplog.text) == (status == 500)
+
+
+def test_a_step_that_fails_after_the_network_answers_its_request_alone(served, monkeypatch):
+    worker = served(WITH_STEPS)
+    scores = worker.handler._scores
+
+    def with_large_ones(arrays):
+        outputs = scores(arrays).clone()
+        outputs[1:3] = 10
+        return outputs
+
+    monkeypatch.setattr(worker.handler, "_scores", with_large_ones)
+    raw = {"Content-Type": "application/octet-stream", "Host": "x"}
+    first, failed, last = worker.batch(*((body.tobytes(), raw) for body in (SMALL[0], SMALL[1:3], SMALL[3])))
+    np.testing.assert_allclose(values([json.loads(first[3]), json.loads(last[3])]), rows(SMALL[[0, 3]]), atol=1e-6)
+    assert failed[0] == 500
+    assert "the model's step after() must return an array of 3, got 2; the" in json.loads(failed[3])["detail"]
+    monkeypatch.setattr(worker.handler, "_scores", lambda arrays: scores(arrays) + 10)
+    assert worker.one(SMALL[0].tobytes(), "application/octet-stream")[0] == 500
+
+
+def test_a_model_with_steps_shows_its_pictures_and_explains_none(served):
+    answer = served(WITH_STEPS).json(image_files.save(SMALL[0]), "image/png", X_Query="picture=true")
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer["picture"]))))
+    assert shown.tolist() == SMALL[0].tolist()
+    status, _, _, body = served(WITH_STEPS).one(SMALL[0].tobytes(), "application/octet-stream", explain="True")
+    assert status == 422
+    assert "has steps of its own" in json.loads(body)["detail"]
+
+
+def test_an_archive_without_its_steps_is_not_served(tmp_path):
+    with pytest.raises(StepsError, match="has no class Columns"):
+        Served(dataclasses.replace(WITH_STEPS, steps="Columns"), tmp_path / "columns")

@@ -128,7 +128,7 @@ def test_counts_a_fault_of_the_service(served, monkeypatch):
     def fail(_):
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr(worker.handler, "_probabilities", fail)
+    monkeypatch.setattr(worker.handler, "_scores", fail)
     assert worker.one(np.zeros(4, "<f4").tobytes(), "application/octet-stream")[0] == 500
     counts = count()
     assert counts["fashion_requests_total", "raw", "500"] == 1

@@ -4,6 +4,8 @@ import hashlib
 import json
 import shutil
 import warnings
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,6 +90,69 @@ class Squeezed(nn.Module):
         return x.mean(1)
 
 
+class Usual:
+    """Steps that change nothing; those below differ in one."""
+
+    def before(self, example):
+        return example
+
+    def after(self, outputs):
+        return outputs
+
+
+class Failing(Usual):
+    def before(self, example):
+        raise KeyError(example.shape)
+
+
+class Refusing(Usual):
+    def before(self, example):
+        raise ValueError(f"{len(example)} values are too loud")
+
+
+class Doubled(Usual):
+    def before(self, example):
+        return np.tile(example, 2)
+
+
+class Square(Usual):
+    def after(self, outputs):
+        return np.outer(outputs, outputs)
+
+
+class Endless(Usual):
+    def after(self, outputs):
+        return outputs + np.inf
+
+
+class Fewer(Usual):
+    def after(self, outputs):
+        return outputs[:2]
+
+
+class Softmax(Usual):
+    def after(self, outputs):
+        return np.exp(outputs) / np.exp(outputs).sum()
+
+
+class Spectrum:
+    """Of a tone of 64 samples the strength of its frequencies, and from the network's cells the tone."""
+
+    def before(self, example):
+        return np.abs(np.fft.rfft(example))
+
+    def after(self, outputs):
+        return outputs.sum(0)
+
+
+class Cells(nn.Module):
+    """[N, 33] in, [N, 2, 33] out: each frequency's share by its place, and nothing."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shares = x / x.sum(1, keepdim=True)
+        return torch.stack([shares, torch.zeros_like(x)], 1)
+
+
 def save(network, path):
     """Write TorchScript, whose deprecation torch announces."""
     with warnings.catch_warnings():
@@ -103,6 +168,7 @@ def damaged(folder, inputs, targets):
         "uneven": {"targets": targets[:-1]},
         "wide": {"inputs": np.zeros((COUNT, 5))},
         "transparent": {"inputs": np.zeros((COUNT, 6, 8, 4), np.uint8)},
+        "switches": {"targets": np.stack([targets // 2] * 3, 1)},
         "deep": {"inputs": np.zeros((COUNT, 4, *[1] * 7))},
         "infinite": {"inputs": np.full((COUNT, 4), np.inf)},
         "binary": {"targets": targets // 2},
@@ -436,6 +502,48 @@ def test_an_embedding_is_scored_by_its_nearest_neighbors(folder, colors, form):
     assert "is of their class" in (artifacts.folder("mine", "1.0") / "MODEL_CARD.md").read_text()
 
 
+def test_steps_are_part_of_figures_golden_answers_and_archive(folder, tmp_path):
+    save(Cells(), folder / "cells.pt")
+    frequencies = np.random.default_rng(2).integers(1, 32, 60)
+    tones = np.sin(frequencies[:, None] * np.arange(64) * 2 * np.pi / 64).astype(np.float32)
+    targets = np.eye(33, dtype=np.float32)[frequencies]
+    np.savez(folder / "tones.npz", inputs=tones, targets=targets)
+    files = {"labels": None, "network": "cells.pt", "examples": "tones.npz"}
+    assert run(folder, "--scores", "none", "--steps", f"{__file__}:Spectrum", **files) == 0
+    signature, metrics = artifacts.signature("mine", "1.0"), artifacts.metrics("mine", "1.0")
+    assert (signature.steps, signature.input.shape, signature.input.network_shape) == ("Spectrum", (64,), (33,))
+    assert signature.description == "Network imported from cells.pt with steps of test_importing.py."
+    assert metrics["mean_absolute_error"] < 1e-6
+    assert metrics["dataset_digests"]["test_importing.py"] == hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    golden = np.load(artifacts.folder("mine", "1.0") / "golden.npz")
+    assert golden["inputs"].tolist() == tones.tolist()
+    np.testing.assert_allclose(golden["probabilities"], targets, atol=1e-6)
+    path, _ = archive(lookup.find("mine", "1.0"), "1.0", tmp_path / "store")
+    with zipfile.ZipFile(path) as packed:
+        assert packed.read("steps.py") == Path(__file__).read_bytes()
+    # A later change of the artifact's steps makes another archive.
+    assert archive(lookup.find("mine", "1.0"), "1.0", tmp_path / "store") == (path, False)
+    (artifacts.folder("mine", "1.0") / "steps.py").write_text("changed = True")
+    assert archive(lookup.find("mine", "1.0"), "1.0", tmp_path / "store") == (path, True)
+
+
+def test_steps_get_pixels_as_they_are(folder):
+    (folder / "steps.py").write_text(
+        "class Own:\n"
+        "    def before(self, example):\n"
+        "        assert example.shape == (6, 8) and example.max() > 1\n"
+        "        return example[None] / 255\n"
+        "    def after(self, outputs):\n"
+        "        return outputs\n"
+    )
+    assert run(folder, network="pictures.pt", examples="pictures.npz") == 0
+    plain = artifacts.metrics("mine", "1.0")["test_accuracy"]
+    steps = ("--steps", f"{folder}/steps.py:Own")
+    assert run(folder, *steps, network="pictures.pt", examples="pictures.npz") == 0
+    assert artifacts.metrics("mine", "1.0")["test_accuracy"] == plain
+    assert artifacts.signature("mine", "1.0").input.gain == 1
+
+
 def test_an_imported_model_is_packed_like_the_catalogs(folder, tmp_path, capsys):
     assert run(folder, "--version", "1.1") == 0
     path, changed = archive(lookup.find("mine", "1.1"), "1.1", tmp_path / "store")
@@ -445,6 +553,14 @@ def test_an_imported_model_is_packed_like_the_catalogs(folder, tmp_path, capsys)
     index = json.loads((tmp_path / "store" / "index.json").read_text())
     assert (index[path.name]["model"], index[path.name]["accuracy_floor"]) == ("mine", 0)
     capsys.readouterr()
+
+
+def test_an_imported_model_is_exported_where_it_was_trained(folder, capsys):
+    assert run(folder) == 0
+    assert main(["export", "mine", "--target", "onnx"]) == 1
+    shown = capsys.readouterr().err
+    assert "mine 1.0 was imported and cannot be exported here; export it where it was trained" in shown
+    assert shown.count("\n") == 1
 
 
 def test_the_lookup_finds_the_catalog_first(folder):
@@ -477,7 +593,7 @@ def test_what_was_trained_here_needs_its_entry(blobs_artifact):
         ({"network": "Flat.pt"}, (), "the network fails on a batch of"),
         ({"network": "Whitening.pt"}, (), "must not depend on the other examples"),
         ({"network": "Infinite.pt"}, (), "scores must be finite, got"),
-        ({"network": "Squeezed.pt"}, (), "must return a row of values for each example, got the shape [256]"),
+        ({"network": "Squeezed.pt"}, (), "must return a row of values for each example, got the shape [400] for 400"),
         ({"examples": "fractions.npz"}, ("--scores", "none"), "holds 1 numbers for each example, but the network"),
         ({"examples": "texts.npz"}, ("--scores", "none"), "targets must be numbers [N, values] for none, or classes"),
         ({"examples": "unbounded.npz"}, ("--scores", "none"), "targets must be finite"),
@@ -516,6 +632,22 @@ def test_what_was_trained_here_needs_its_entry(blobs_artifact):
         ),
         ({"examples": "none"}, ("--input", "6x8"), "holds no pictures; put each into a subfolder"),
         ({"examples": "folders"}, ("--input", "6x8", "--scores", "sigmoid"), "for sigmoid pass a .npz file"),
+        ({}, ("--steps", "Nothing.py:Own"), "--steps: Nothing.py does not exist"),
+        ({}, ("--steps", f"{__file__}:Nothing"), "test_importing.py has no class Nothing"),
+        ({}, ("--steps", f"{__file__}:Sum"), "Sum has no method before; it needs before and after"),
+        ({}, ("--steps", f"{__file__}:Failing"), "the model's step before() raised KeyError ((4,))"),
+        ({}, ("--steps", f"{__file__}:Refusing"), "the model refuses this input: 4 values are too loud"),
+        ({"network": "pictures.pt"}, ("--steps", f"{__file__}:Doubled"), "cannot be called with float32 Nx8"),
+        ({}, ("--steps", f"{__file__}:Square"), "after() must return a row of values for each example, got the shape"),
+        ({}, ("--steps", f"{__file__}:Endless"), "after() must return finite numbers"),
+        ({}, ("--steps", f"{__file__}:Fewer"), "after() returns 2 values for each example, but there are 3 labels"),
+        ({}, ("--steps", f"{__file__}:Softmax"), "after() returns probabilities, but --scores softmax needs scores"),
+        (
+            {"examples": "switches.npz"},
+            ("--steps", f"{__file__}:Usual", "--scores", "sigmoid"),
+            "after() must return probabilities, from 0 to 1, for --scores sigmoid",
+        ),
+        ({}, ("--steps", f"{__file__}:Usual", "--mean", "1"), "--mean and --std cannot be used with --steps"),
         ({"name": "blobs_mlp"}, (), "models/catalog.py lists blobs_mlp, which is trained here"),
         ({"name": "a/b"}, (), "a model's name must be letters, digits, _ and -"),
         ({}, ("--version", "one"), "version must be digits separated by dots"),
@@ -532,8 +664,12 @@ def test_what_does_not_fit_is_refused_in_one_sentence(folder, capsys, changes, a
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("--input", "4,4"), "such as 28x28, got '4,4'"), (("--std", "1;2"), "such as 0.5,0.4,0.3, got '1;2'")],
-    ids=["shape", "numbers"],
+    [
+        (("--input", "4,4"), "such as 28x28, got '4,4'"),
+        (("--std", "1;2"), "such as 0.5,0.4,0.3, got '1;2'"),
+        (("--steps", "steps.py"), "such as steps.py:Steps, got 'steps.py'"),
+    ],
+    ids=["shape", "numbers", "steps"],
 )
 def test_a_malformed_option_is_wrong_usage(folder, capsys, arguments, message):
     with pytest.raises(SystemExit) as caught:
