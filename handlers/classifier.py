@@ -139,7 +139,7 @@ class Classifier:
         installed = pipeline.install(folder if continuous else None)
         self._recorder = recorder.open_recorder(
             self._signature,
-            installed.busy_seconds if installed else None,
+            installed,
             # The registration without batches has another name (serving/torchserve/management.py).
             batched=context.model_name == self._signature.model,
         )

@@ -27,14 +27,15 @@ class Family(NamedTuple):
     """The definition of one metric, as in the first line of a file.
 
     Attributes:
-        name, kind, help: the name, type and help text in Prometheus.
+        name, kind, help: the name, type and help text in Prometheus. A ``gauge`` has the same value in each worker; of
+            a ``summed_gauge`` each worker has its part.
         labels: names of the labels besides model and version.
         series: the labels' values, one entry per series.
         bounds: upper bounds of a histogram's buckets, ascending; one more bucket holds all larger values.
     """
 
     name: str
-    kind: Literal["counter", "gauge", "histogram"]
+    kind: Literal["counter", "gauge", "summed_gauge", "histogram"]
     help: str
     labels: tuple[str, ...]
     series: tuple[tuple[str, ...], ...]

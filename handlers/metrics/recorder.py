@@ -22,9 +22,9 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 VARIABLE = "FASHION_COUNTS_DIR"
 # A flush holds the GIL. With a longer interval it would add up more batches, and block the serving thread longer.
 _FLUSH_INTERVAL_S = 0.25
+# The number of requests is the mean of these last flushes, five seconds. At one moment it says little.
+_AVERAGED_FLUSHES = 20
 
 STAGES = ("decode", "inference", "encode")
 # Of batches whose requests share a pattern (Classifier._fast_path).
@@ -73,16 +75,16 @@ _FORMATS_BY_TYPE = {
 }
 
 
-def families(signature: Signature, measures_busy: bool = False) -> tuple[Family, ...]:
+def families(signature: Signature, measures_load: bool = False) -> tuple[Family, ...]:
     """The metrics of a worker that serves this model.
 
     Args:
         signature: of the model.
-        measures_busy: whether the worker measures how long it is busy.
+        measures_load: whether the worker measures its load.
     """
     return (
         *_common_families(signature),
-        *(_WORKER_FAMILIES if measures_busy else ()),
+        *(_WORKER_FAMILIES if measures_load else ()),
         *(() if signature.output.activation == "none" else _prediction_families(signature)),
         *(_OOD_FAMILIES if signature.ood_threshold is not None else ()),
     )
@@ -149,7 +151,7 @@ def _prediction_families(signature: Signature) -> tuple[Family, ...]:
 
 def _family(
     name: str,
-    type_: Literal["counter", "gauge", "histogram"],
+    type_: Literal["counter", "gauge", "summed_gauge", "histogram"],
     text: str,
     bounds: tuple[float, ...] = (),
     /,
@@ -169,6 +171,8 @@ _WORKER_FAMILIES = (
         batched=_BATCHED,
     ),
     _family("fashion_worker_seconds_total", "counter", "Seconds in which workers were loaded.", batched=_BATCHED),
+    # The front door adds those in TorchServe's queue (serving/sidecars/metrics/page.py).
+    _family("fashion_requests_in_work", "summed_gauge", "Requests that wait for a worker or are in one."),
 )
 _OOD_FAMILIES = (
     _family("fashion_ood", "histogram", "Out-of-distribution score of the examples that have one.", _OOD_BOUNDS),
@@ -220,13 +224,23 @@ def format_of(content_type: str) -> str:
     return _FORMATS_BY_TYPE.get(name, "raw" if kind == "octets" else kind)
 
 
+class Load(Protocol):
+    """What a worker measures of itself: ``handlers.transport.pipeline.Pipeline``."""
+
+    def busy_seconds(self) -> float:
+        """Seconds so far in which the worker was busy."""
+
+    def request_seconds(self) -> float:
+        """Seconds so far that requests spent in the worker, added up."""
+
+
 class Recorder:
     """Counts the batches of one worker.
 
     Args:
         folder: of the counter files; created if missing.
         signature: of the model that the worker serves.
-        busy_seconds: returns for how long the worker was busy so far, if it measures that.
+        load: of the worker, if it measures it.
         batched: whether TorchServe makes batches for this worker.
 
     Raises:
@@ -237,15 +251,17 @@ class Recorder:
         self,
         folder: Path,
         signature: Signature,
-        busy_seconds: Callable[[], float] | None = None,
+        load: Load | None = None,
         batched: bool = True,
     ) -> None:
-        metrics = families(signature, busy_seconds is not None)
+        metrics = families(signature, load is not None)
         self._counts = counter_file.claim(folder, signature.model, signature.version, metrics)
-        self._busy_seconds = busy_seconds
+        self._load = load
         self._row = _BATCHED.index("true" if batched else "false")
-        # When the busy seconds so far and the seconds in all were counted last.
+        # The busy seconds so far and the seconds in all that are counted.
         self._counted_busy_seconds, self._counted_at = 0.0, time.monotonic()
+        # Of the last flushes: the time, and the requests' seconds so far.
+        self._request_seconds = collections.deque([(self._counted_at, 0.0)], _AVERAGED_FLUSHES + 1)
         self._activation = signature.output.activation
         self._ood_threshold = 1.0 if signature.ood_threshold is None else signature.ood_threshold
         self._counts["fashion_model_info"][:] = 1
@@ -268,12 +284,8 @@ class Recorder:
 
     def flush(self) -> None:
         """Add the batches and the busy time since the last flush to the numbers in the file."""
-        if self._busy_seconds:
-            now = (self._busy_seconds(), time.monotonic())
-            before = (self._counted_busy_seconds, self._counted_at)
-            for family, value, last in zip(_WORKER_FAMILIES, now, before, strict=True):
-                self._counts[family.name][self._row] += value - last
-            self._counted_busy_seconds, self._counted_at = now
+        if self._load:
+            self._count_load(self._load)
         batches = [self._batches.popleft() for _ in range(len(self._batches))]
         if not batches:
             return
@@ -296,6 +308,15 @@ class Recorder:
         scores = [scores for batch in batches for scores in batch.ood]
         if scores:
             self._add_ood(np.concatenate(scores))
+
+    def _count_load(self, load: Load) -> None:
+        busy, requests, now = load.busy_seconds(), load.request_seconds(), time.monotonic()
+        self._counts["fashion_worker_busy_seconds_total"][self._row] += busy - self._counted_busy_seconds
+        self._counts["fashion_worker_seconds_total"][self._row] += now - self._counted_at
+        self._counted_busy_seconds, self._counted_at = busy, now
+        self._request_seconds.append((now, requests))
+        (began, before), *_ = self._request_seconds
+        self._counts["fashion_requests_in_work"][:] = (requests - before) / max(now - began, 1e-9)
 
     def _add_requests(self, batches: Sequence[Batch]) -> None:
         requests = self._counts["fashion_requests_total"].reshape(len(FORMATS), len(STATUSES))
@@ -328,19 +349,17 @@ class Recorder:
         _observe(self._counts["fashion_confidence"][0], _CONFIDENCE_BOUNDS, confidence)
 
 
-def open_recorder(
-    signature: Signature, busy_seconds: Callable[[], float] | None = None, batched: bool = True
-) -> Recorder | None:
+def open_recorder(signature: Signature, load: Load | None = None, batched: bool = True) -> Recorder | None:
     """Start a recorder in the folder from the environment; ``None`` without a folder, or if it cannot be used.
 
     Args:
-        signature, busy_seconds, batched: as for ``Recorder``.
+        signature, load, batched: as for ``Recorder``.
     """
     folder = os.environ.get(VARIABLE)
     if not folder:
         return None
     try:
-        recorder = Recorder(Path(folder), signature, busy_seconds, batched)
+        recorder = Recorder(Path(folder), signature, load, batched)
     except OSError as error:
         logger.warning("This worker's requests are not counted: cannot use %s=%s: %s", VARIABLE, folder, error)
         return None

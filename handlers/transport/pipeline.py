@@ -77,6 +77,8 @@ class Pipeline:
         self._reader = Reader()
         self._waiting: list[WireRequest] = []
         self._computed: list[WireRequest] = []
+        # Seconds of all requests in this worker, until their number changed last, in nanoseconds.
+        self._request_ns, self._changed_ns = 0, time.monotonic_ns()
         # Whether a message was read and not answered yet. The frontend sends the next one after that answer.
         self._answer_due = False
         # Whether requests were left over after the last answer, and whether this one may leave some over.
@@ -87,6 +89,13 @@ class Pipeline:
     def busy_seconds(self) -> float:
         """Seconds so far in which this worker did not wait for the frontend, without those of the current batch."""
         return self._reader.busy_ns / 1e9
+
+    def request_seconds(self) -> float:
+        """Seconds so far that requests spent in this worker, added up; its rate is their mean number.
+
+        Another thread may call this.
+        """
+        return (self._request_ns + self._requests() * (time.monotonic_ns() - self._changed_ns)) / 1e9
 
     def retrieve_msg(self, connection: socket.socket) -> tuple[bytearray, Any]:
         """Read new requests and choose what to compute next; replaces TorchServe's function of this name.
@@ -126,6 +135,7 @@ class Pipeline:
                 self._poll()
             if code != 200:
                 # The frontend takes a failure for the answer to every request it has sent.
+                self._count_requests()
                 self._waiting.clear()
                 self._reader.unanswered.clear()
         return wire.create_predict_response(ret, req_id_map, message, code, *more, **options)
@@ -133,17 +143,29 @@ class Pipeline:
     def _mark_answered(self) -> None:
         """Note that the answers to the last batch were sent."""
         self._answer_due = False
+        self._count_requests()
         for request in self._computed:
             self._reader.unanswered.pop(request.id, None)
+        self._computed = []
         self._left_over = bool(self._waiting)
         if self._lock and not self._waiting:
             self._lock.release()
 
     def _add(self, requests: list[WireRequest]) -> None:
         self._answer_due = True
+        self._count_requests()
         self._waiting += requests
         if self._lock:
             self._reader.unanswered.update([(request.id, request.length) for request in requests])
+
+    def _requests(self) -> int:
+        return len(self._waiting) + len(self._computed)
+
+    def _count_requests(self) -> None:
+        """Add up the seconds of the present requests, before their number changes."""
+        now = time.monotonic_ns()
+        self._request_ns += self._requests() * (now - self._changed_ns)
+        self._changed_ns = now
 
     def _gather(self) -> None:
         """Wait briefly until as many requests wait as did recently."""

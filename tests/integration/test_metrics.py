@@ -85,6 +85,19 @@ def test_the_busy_seconds_of_workers_grow_with_requests_only(tiny_service):
     assert busy() - before < time.monotonic() - began
 
 
+def test_the_requests_in_work_come_down_again(tiny_service):
+    url = f"{tiny_service.settings.frontdoor.url}/metrics"
+
+    def in_work():
+        return samples(url)["fashion_requests_in_work", "tiny", "1.0"]
+
+    deadline = time.monotonic() + TIMEOUT_S
+    while in_work() == 0 and time.monotonic() < deadline:
+        post(tiny_service, b"[1, 2, 3]", "application/json", 20)
+    assert 0 < in_work() < 20
+    assert wait_until(lambda: in_work() == 0, TIMEOUT_S)
+
+
 def test_the_gateways_answers_are_counted(tiny_service):
     url = f"{tiny_service.settings.frontdoor.url}/metrics"
     before = samples(url)

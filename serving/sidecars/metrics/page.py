@@ -99,6 +99,7 @@ class MetricsPage:
             for metric in counted:
                 if metric.type == "gauge":
                     metric.samples = [sample for sample in metric.samples if version(sample.labels) in served]
+            _add_queues(counted, models)
         traces = self.traces.metrics() if self.traces else []
         return [*counted, *torchserve_metrics(models), *answers, *nginx_metrics(status), *traces]
 
@@ -115,6 +116,17 @@ class MetricsPage:
                 return await answer.text() if answer.status == 200 else None
         except (aiohttp.ClientError, asyncio.TimeoutError):
             return None
+
+
+def _add_queues(counted: Sequence[Metric], models: Sequence[Model]) -> None:
+    """Add the requests that wait for a worker to those in workers."""
+    queued = {(model.name, model.version): model.queued for model in models}
+    for metric in counted:
+        if metric.name == "fashion_requests_in_work":
+            metric.samples = [
+                sample._replace(value=sample.value + queued[sample.labels["model"], sample.labels["version"]])
+                for sample in metric.samples
+            ]
 
 
 def torchserve_metrics(models: list[Model] | None) -> list[Metric]:

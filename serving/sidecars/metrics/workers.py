@@ -26,6 +26,7 @@ _Metric = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
 _KINDS: dict[str, type[_Metric]] = {
     "counter": CounterMetricFamily,
     "gauge": GaugeMetricFamily,
+    "summed_gauge": GaugeMetricFamily,
     "histogram": HistogramMetricFamily,
 }
 
@@ -79,7 +80,6 @@ def _add(metrics: dict[str, _Metric], version: tuple[str, str], families: list[F
     for family, numbers in zip(families, columns, strict=True):
         labels = ("model", "version", *family.labels)
         metric = metrics.setdefault(family.name, _KINDS[family.kind](family.name, family.help, labels=labels))
-        # A gauge has the same value in every worker.
         total = numbers.max(0) if family.kind == "gauge" else numbers.sum(0)
         for values, row in zip(family.series, total.reshape(family.shape).tolist(), strict=True):
             if isinstance(metric, HistogramMetricFamily):

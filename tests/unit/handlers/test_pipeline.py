@@ -294,7 +294,22 @@ def test_a_worker_is_busy_unless_it_waits_for_a_message():
             bodies = [body["body"] for body in message.inputs]
             frontend.sendall(pipeline_.create_predict_response(bodies, message.ids, "", 200, context_of(message)))
     assert messages == 3
-    assert 3 * 0.03 <= pipeline_.busy_seconds() <= time.monotonic() - began - 3 * 0.05
+    ended = time.monotonic()
+    assert 3 * 0.03 <= pipeline_.busy_seconds() <= ended - began - 3 * 0.05
+    # One request at a time, in work while the worker is busy.
+    assert 3 * 0.03 <= pipeline_.request_seconds() <= ended - began - 3 * 0.05
+
+
+def test_a_request_is_in_work_from_its_message_to_its_answer():
+    frontend: Any
+    frontend, pipeline_ = Frontend([crowd(8)]), Pipeline(ScriptedLock())
+    _, message = pipeline_.retrieve_msg(frontend)
+    before = pipeline_.request_seconds(), time.monotonic()
+    time.sleep(0.05)
+    after = pipeline_.request_seconds(), time.monotonic()
+    # All eight, also those that are left for the next part.
+    assert len(message.ids) < 8
+    assert after[0] - before[0] == pytest.approx(8 * (after[1] - before[1]), rel=0.2)
 
 
 @pytest.fixture

@@ -154,11 +154,17 @@ def test_the_recorder_flushes_by_itself(served):
     assert wait_until(lambda: count()["fashion_requests_total", "raw", "200"] == 1, 10)
 
 
+class ScriptedLoad:
+    """A worker's busy seconds and seconds of requests, one after another."""
+
+    def __init__(self, busy, requests):
+        self.busy_seconds, self.request_seconds = iter(busy).__next__, iter(requests).__next__
+
+
 @pytest.mark.parametrize(("batched", "row"), [(True, 0), (False, 1)])
 def test_counts_the_seconds_in_which_a_worker_is_busy(tmp_path, batched, row):
     began = time.monotonic()
-    seconds = iter([1.5, 1.5, 4.0])
-    counter = recorder.Recorder(tmp_path, VECTOR, seconds.__next__, batched)
+    counter = recorder.Recorder(tmp_path, VECTOR, ScriptedLoad([1.5, 1.5, 4.0], [0.0] * 3), batched)
 
     def counted(name):
         (family,) = (family for family in workers.read(tmp_path) if family.name == name)
@@ -177,9 +183,31 @@ def test_counts_the_seconds_in_which_a_worker_is_busy(tmp_path, batched, row):
     assert 0.03 <= loaded[-1] <= time.monotonic() - began
 
 
-def test_a_worker_that_cannot_measure_it_has_no_counter_of_busy_seconds(tmp_path):
+def test_the_requests_in_work_are_the_mean_of_the_last_flushes(tmp_path, monkeypatch):
+    now = iter(range(100))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(now)))
+    # Three requests for 20 s, then none. The other worker has one for all the time.
+    requests = [3.0 * min(second, 20) for second in range(1, 41)]
+    changing = recorder.Recorder(tmp_path, VECTOR, ScriptedLoad([0.0] * 40, requests))
+    shown = []
+    for _ in range(40):
+        changing.flush()
+        shown.extend(values("fashion_requests_in_work", tmp_path))
+    assert shown[:20] == [3.0] * 20
+    assert shown[20:] == pytest.approx([3.0 * (19 - second) / 20 for second in range(20)])
+    now = iter(range(2))
+    recorder.Recorder(tmp_path, VECTOR, ScriptedLoad([0.0], [1.0])).flush()
+    assert values("fashion_requests_in_work", tmp_path) == [1.0]
+
+
+def values(name, folder):
+    return [sample.value for family in workers.read(folder) if family.name == name for sample in family.samples]
+
+
+def test_a_worker_that_cannot_measure_its_load_has_no_metrics_of_it(tmp_path):
     recorder.Recorder(tmp_path, VECTOR).flush()
-    assert "fashion_worker_busy_seconds" not in {family.name for family in workers.read(tmp_path)}
+    names = {family.name for family in workers.read(tmp_path)}
+    assert not names & {"fashion_worker_busy_seconds", "fashion_requests_in_work"}
 
 
 def test_without_a_folder_there_is_no_recorder(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 
 import aiohttp
 import pytest
@@ -102,6 +103,32 @@ def test_has_metrics_of_workers_and_queues(tmp_path):
     assert samples["fashion_queue_requests", "m", "1.0"] == 40
     assert samples["fashion_queue_capacity", "m", "1.0"] == 1000
     assert samples["fashion_queue_requests", "n", "1.0"] == 0
+
+
+class SteadyLoad:
+    """One request in work for all the time."""
+
+    def busy_seconds(self):
+        return time.monotonic()
+
+    def request_seconds(self):
+        return time.monotonic() - BEGAN
+
+
+BEGAN = time.monotonic()
+
+
+def test_requests_in_work_are_those_of_all_workers_and_of_the_queue(tmp_path):
+    recorders = [Recorder(tmp_path, VECTOR, SteadyLoad()) for _ in range(2)]
+    for recorder in recorders:
+        # The first flush after the start counts from 0.
+        for _ in range(25):
+            recorder.flush()
+            time.sleep(0.001)
+    samples = page(tmp_path, [description("blobs", pending=40)])
+    assert samples["fashion_requests_in_work", "blobs", "1.0"] == pytest.approx(42, abs=0.1)
+    # No longer served.
+    assert ("fashion_requests_in_work", "blobs", "1.0") not in page(tmp_path, [description("m")])
 
 
 def test_has_metrics_of_nginx(tmp_path):
