@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import requests
 from playwright.sync_api import Browser, sync_playwright
 
 from serving import settings
+from serving.polling import wait_until
 from tests.support.place import Place, make_place
 
 pytest.register_assert_rewrite("tests.support.playground")
@@ -101,3 +103,26 @@ def open_playground(browser, site) -> Iterator[Callable[..., Playground]]:
 def playground(open_playground: Callable[..., Playground]) -> Playground:
     """The page in a window of a laptop's size."""
     return open_playground(viewport={"width": 1280, "height": 900})
+
+
+@pytest.fixture
+def deploy_model(place, site):
+    """Registers archives of the store at the running service, and removes them afterwards."""
+    deployed: list[tuple[Path, str]] = []
+
+    def deploy(archive: Path, model: str) -> None:
+        answer = requests.post(
+            f"{place.management}/models",
+            params={"url": archive.name, "initial_workers": "1", "synchronous": "true"},
+            timeout=120,
+        )
+        assert answer.ok, answer.text
+        deployed.append((archive, model))
+
+    yield deploy
+    for archive, model in deployed:
+        requests.delete(f"{place.management}/models/{model}", timeout=60)
+        archive.unlink()
+    removed = {model for _, model in deployed}
+    # The service caches its list of models for a moment.
+    assert wait_until(lambda: removed.isdisjoint(requests.get(f"{site}/v1/models", timeout=30).json()["models"]), 30)

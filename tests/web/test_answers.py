@@ -19,7 +19,6 @@ from PIL import Image
 from playwright.sync_api import Error as PlaywrightError
 from playwright.sync_api import Route, expect
 
-from serving.polling import wait_until
 from tests.support import packing
 from tests.support.playground import IMAGE_MODELS, SAMPLES, assert_shows_probability, pixels
 
@@ -212,29 +211,6 @@ def test_every_independent_label_that_applies_is_shown(playground):
         assert len(answer["labels"]) == count
         assert playground.verdict("sigmoid_net") == (", ".join(answer["labels"]) or "No label applies")
         assert card.locator(".bars .chosen").count() == count
-
-
-@pytest.fixture
-def deploy_model(place, site):
-    """Registers archives of the store at the running service, and removes them afterwards."""
-    deployed: list[tuple[Path, str]] = []
-
-    def deploy(archive: Path, model: str) -> None:
-        answer = requests.post(
-            f"{place.management}/models",
-            params={"url": archive.name, "initial_workers": "1", "synchronous": "true"},
-            timeout=120,
-        )
-        assert answer.ok, answer.text
-        deployed.append((archive, model))
-
-    yield deploy
-    for archive, model in deployed:
-        requests.delete(f"{place.management}/models/{model}", timeout=60)
-        archive.unlink()
-    removed = {model for _, model in deployed}
-    # The service caches its list of models for a moment.
-    assert wait_until(lambda: removed.isdisjoint(requests.get(f"{site}/v1/models", timeout=30).json()["models"]), 30)
 
 
 def test_new_models_appear_without_a_reload(playground, place, deploy_model):

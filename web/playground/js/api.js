@@ -24,6 +24,7 @@ export class ServiceError extends Error {
  * @typedef {object} Prediction
  * @property {string[]} labels the most probable label, or with independent labels all that apply
  * @property {Array<[label: string, probability: number]>} probabilities in the model's order
+ * @property {number[] | null} values the answer of a model that does not classify, in place of labels and probabilities
  * @property {string | null} input URL of the picture that the network received, scaled and prepared
  * @property {string | null} outline URL of the outline of a photograph's item, transparent elsewhere
  * @property {Novelty | null} novelty how unlike the training data the example is, if the model says that
@@ -40,12 +41,13 @@ export class ServiceError extends Error {
  */
 
 /**
- * The body of an answer of `/predictions`: `label` of one class, or `labels` of independent labels.
+ * The body of an answer of `/predictions`: `label` of one class, `labels` of independent labels, or plain `values`.
  *
  * @typedef {object} PredictionBody
  * @property {string} label
  * @property {string[]} [labels]
- * @property {Record<string, number>} probabilities
+ * @property {Record<string, number>} [probabilities]
+ * @property {number[]} [values]
  * @property {string} [picture] a PNG file in base64
  * @property {string} [outline] a PNG file in base64
  * @property {number} [ood] the out-of-distribution score
@@ -110,13 +112,13 @@ export function predictPicture(model, withNovelty, picture, signal) {
 
 /**
  * @param {string} model
- * @param {number[]} features
+ * @param {string} example numbers as JSON
  * @param {AbortSignal} signal
  * @returns {Promise<Prediction>}
  */
-export function predictVector(model, features, signal) {
+export function predictNumbers(model, example, signal) {
   const headers = { "Content-Type": "application/json" };
-  return predict(apiUrl("predictions", model), { method: "POST", headers, body: JSON.stringify(features), signal });
+  return predict(apiUrl("predictions", model), { method: "POST", headers, body: example, signal });
 }
 
 /**
@@ -142,8 +144,9 @@ function predict(url, request) {
   return send(url, request, async (response) => {
     const answer = /** @type {PredictionBody} */ (await response.json());
     return {
-      labels: answer.labels ?? [answer.label],
-      probabilities: Object.entries(answer.probabilities),
+      labels: answer.values ? [] : (answer.labels ?? [answer.label]),
+      probabilities: Object.entries(answer.probabilities ?? {}),
+      values: answer.values ?? null,
       input: pngUrl(answer.picture),
       outline: pngUrl(answer.outline),
       novelty:

@@ -1,11 +1,12 @@
-/** A prediction as a headline and a table with one bar per label. */
+/** A prediction as a headline and a table with one bar per label, or one row per number. */
 
 import { fromTemplate, within } from "./dom.js";
-import { percent } from "./formatting.js";
+import { decimal, percent } from "./formatting.js";
 
 /** @typedef {import("./api.js").Prediction} Prediction */
 
-/** With more labels than these, the table shows the most probable ones only. FashionMNIST's ten fit. */
+/** With more labels than these, the table shows the most probable ones only, and the first of more numbers.
+ * FashionMNIST's ten fit. */
 const MAX_ROWS = 12;
 
 /** One model's bars. */
@@ -21,7 +22,12 @@ export class Bars {
   }
 
   /** @param {Prediction} prediction */
-  show({ probabilities, labels }) {
+  show({ probabilities, labels, values }) {
+    this.#table.classList.toggle("plain", values !== null);
+    if (values) {
+      this.#showNumbers(values);
+      return;
+    }
     const sorted = probabilities.toSorted((one, other) => other[1] - one[1]);
     const shown = probabilities.length > MAX_ROWS ? sorted.slice(0, MAX_ROWS) : probabilities;
     // Rows in the same order are reused, so that bars move from one answer to the next.
@@ -36,6 +42,28 @@ export class Bars {
       within(element, ".bar-value", HTMLElement).textContent = percent(probability);
     }
   }
+
+  /** @param {number[]} values */
+  #showNumbers(values) {
+    within(this.#table, "caption", HTMLElement).textContent = "The model's numbers";
+    // The headline shows a single one.
+    const shown = values.length === 1 ? [] : values.slice(0, MAX_ROWS);
+    const rows = shown.map((value, index) => numberRow(`Number ${index + 1}`, decimal(value)));
+    if (values.length > MAX_ROWS) rows.push(numberRow("…", `${values.length - MAX_ROWS} more`));
+    this.#rows.clear();
+    this.#body.replaceChildren(...rows);
+  }
+}
+
+/**
+ * @param {string} name
+ * @param {string} text
+ * @returns {HTMLElement}
+ */
+function numberRow(name, text) {
+  const element = row(name);
+  within(element, ".bar-value", HTMLElement).textContent = text;
+  return element;
 }
 
 /**
@@ -49,13 +77,14 @@ function row(label) {
 }
 
 /**
- * The headline of a prediction: the label and its probability, or all labels that apply and theirs.
+ * The headline of a prediction: the label and its probability, all labels that apply and theirs, or the number.
  *
  * @param {Prediction} prediction
  * @returns {[label: string, probability: string]}
  */
-export function verdict({ labels, probabilities }) {
+export function verdict({ labels, probabilities, values }) {
+  if (values) return [values.length === 1 ? decimal(values[0]) : `${values.length} numbers`, ""];
   if (labels.length === 0) return ["No label applies", ""];
-  const values = new Map(probabilities);
-  return [labels.join(", "), labels.map((label) => percent(values.get(label) ?? 0)).join(", ")];
+  const shares = new Map(probabilities);
+  return [labels.join(", "), labels.map((label) => percent(shares.get(label) ?? 0)).join(", ")];
 }

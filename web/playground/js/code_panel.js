@@ -12,7 +12,7 @@ import { makeTabs } from "./tabs.js";
  *
  * @typedef {object} ShownRequest
  * @property {RequestToRepeat} request
- * @property {Picture | null} picture null for a vector model
+ * @property {Picture | null} picture null for a model of numbers
  */
 
 export class CodePanel {

@@ -2,6 +2,8 @@
 
 const PERCENT = new Intl.NumberFormat("en-US", { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 });
 
+const DECIMAL = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 6 });
+
 /**
  * A probability such as `97.3%`. Rounding never shows 0% or 100% for a probability that is neither.
  *
@@ -12,6 +14,16 @@ export function percent(probability) {
   if (probability > 0 && probability < 0.0005) return "<0.1%";
   if (probability < 1 && probability >= 0.9995) return ">99.9%";
   return PERCENT.format(probability);
+}
+
+/**
+ * A number with six significant digits, such as `1,204.57`.
+ *
+ * @param {number} value
+ * @returns {string}
+ */
+export function decimal(value) {
+  return DECIMAL.format(value);
 }
 
 /**

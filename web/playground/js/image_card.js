@@ -45,6 +45,8 @@ export class ImageCard {
     name.id = `model-${model.name}`;
     this.element.setAttribute("aria-labelledby", name.id);
     this.#parts.input.alt = `Input of ${model.name}`;
+    // Explanations are of labels.
+    part(this.element, "explanation", HTMLElement).hidden = !model.classifies;
     this.#parts.explain.setAttribute("aria-label", `Explain the answer of ${model.name}`);
     this.#parts.explain.addEventListener("click", () => this.#toggleExplaining());
     const code = part(this.element, "code", HTMLButtonElement);
@@ -94,7 +96,7 @@ export class ImageCard {
       this.#bars.show(prediction);
       this.#showAnswer(null);
       if (this.explaining && settled) await this.#explain(signal);
-      return `${this.model.name}: ${label}, ${probability}.${doubt && ` Not sure. ${doubt}`}`;
+      return `${this.model.name}: ${[label, probability].filter(Boolean).join(", ")}.${doubt && ` Not sure. ${doubt}`}`;
     } catch (error) {
       if (isAbort(error)) return "";
       if (!(error instanceof ServiceError)) throw error;

@@ -14,11 +14,11 @@ import { watchFiles } from "./files.js";
 import { ImageCard } from "./image_card.js";
 import { useKey } from "./key.js";
 import { watchModels } from "./models.js";
+import { NumbersCard } from "./numbers_card.js";
 import { Pad } from "./pad.js";
 import { Preview } from "./preview.js";
 import { Samples } from "./samples.js";
 import { makeTabs } from "./tabs.js";
-import { VectorCard } from "./vector_card.js";
 
 /** @typedef {import("./api.js").ServiceError} ServiceError */
 /** @typedef {import("./code_panel.js").ShownRequest} ShownRequest */
@@ -32,7 +32,7 @@ let currentPicture = /** @type {Picture | null} */ (null);
 /** Number of the newest picture. Encoding a drawing takes time, and a newer picture makes it obsolete. */
 let newestTurn = 0;
 
-/** @type {Map<string, ImageCard | VectorCard>} */
+/** @type {Map<string, ImageCard | NumbersCard>} */
 const cards = new Map();
 
 const announcement = byId("announcement", HTMLElement);
@@ -115,7 +115,7 @@ function showModels(models) {
   }
   for (const [name, card] of cards) {
     const model = models.find((each) => each.name === name);
-    if (model?.kind === card.model.kind && model.features === card.model.features) {
+    if (model && isAlike(model, card.model)) {
       card.model = model;
     } else {
       card.element.remove();
@@ -123,14 +123,24 @@ function showModels(models) {
     }
   }
   for (const model of models.filter(({ name }) => !cards.has(name))) addCard(model);
-  const lists = { image: byId("image-cards", HTMLElement), vector: byId("vector-cards", HTMLElement) };
+  const lists = { image: byId("image-cards", HTMLElement), numbers: byId("numbers-cards", HTMLElement) };
   lists.image.removeAttribute("aria-busy");
   lists.image.querySelectorAll(".skeleton").forEach((skeleton) => skeleton.remove());
   byId("no-image-models", HTMLElement).hidden = imageCards().length > 0;
-  byId("vectors", HTMLElement).hidden = lists.vector.childElementCount === 0;
+  byId("numbers", HTMLElement).hidden = lists.numbers.childElementCount === 0;
   showOthers(models.filter(({ kind }) => kind === "other"));
   const imagesFirst = new Set([...imageCards(), ...cards.values()]);
   code.setModels([...imagesFirst].map(({ model }) => model.name));
+}
+
+/**
+ * Whether a card for one model fits the other.
+ *
+ * @param {Model} one
+ * @param {Model} other
+ */
+function isAlike(one, other) {
+  return one.kind === other.kind && one.classifies === other.classifies && String(one.shape) === String(other.shape);
 }
 
 /** @param {Model} model */
@@ -142,10 +152,10 @@ function addCard(model) {
     cards.set(model.name, card);
     byId("image-cards", HTMLElement).append(card.element);
     if (currentPicture) card.classify(currentPicture, true);
-  } else if (model.kind === "vector") {
-    const card = new VectorCard(model, openCode, updateCode, announce);
+  } else if (model.kind === "numbers") {
+    const card = new NumbersCard(model, openCode, updateCode, announce);
     cards.set(model.name, card);
-    byId("vector-cards", HTMLElement).append(card.element);
+    byId("numbers-cards", HTMLElement).append(card.element);
   }
 }
 
@@ -183,14 +193,23 @@ function showUnreachable(error) {
  */
 function shownRequest(model) {
   const card = cards.get(model);
-  if (card instanceof VectorCard) {
-    const { features } = card;
-    return { request: { model, file: "", type: "application/json", features, explained: false }, picture: null };
+  if (card instanceof NumbersCard) {
+    const { example } = card;
+    const { classifies } = card.model;
+    const type = "application/json";
+    return { request: { model, file: "", type, example, classifies, explained: false }, picture: null };
   }
   if (!card || !currentPicture) return null;
   const { name, blob } = currentPicture;
   return {
-    request: { model, file: name, type: blob.type, features: [], explained: card.explaining },
+    request: {
+      model,
+      file: name,
+      type: blob.type,
+      example: "",
+      classifies: card.model.classifies,
+      explained: card.explaining,
+    },
     picture: currentPicture,
   };
 }

@@ -8,12 +8,13 @@ const POLL_INTERVAL_S = 15;
 /**
  * @typedef {object} Model
  * @property {string} name
- * @property {"image" | "vector" | "other"} kind
- * @property {number} features number of features of a vector model
+ * @property {"image" | "numbers" | "other"} kind
+ * @property {number[]} shape of one example
+ * @property {boolean} classifies whether its answers are labels, and not plain numbers
  * @property {string} input datatype and shape of its input, such as `FP32 4`
  * @property {string} version the live version; empty if there are several
  * @property {boolean} hasNovelty whether it can answer with an out-of-distribution score
- * @property {string | null} problem why it has no card, as a sentence, if it is not for its input
+ * @property {string | null} problem why its description could not be read, as a sentence
  */
 
 /**
@@ -69,16 +70,15 @@ async function readModel(name, previous) {
     const classifies = outputs.some((output) => output.name === "probabilities");
     // Axis 0 counts the examples.
     const shape = input.shape.slice(1);
-    const kind = classifies ? kindOf(input.datatype, shape) : "other";
-    const features = kind === "vector" ? shape[0] : 0;
+    const kind = kindOf(input.datatype, shape);
     const version = versions.length === 1 ? versions[0] : "";
     const hasNovelty = outputs.some((output) => output.name === "ood");
-    const problem = classifies ? null : "returns numbers; this page shows the answers of models that classify.";
-    return { name, kind, features, input: `${input.datatype} ${shape.join(" × ")}`, version, hasNovelty, problem };
+    const described = `${input.datatype} ${shape.join(" × ")}`;
+    return { name, kind, shape, classifies, input: described, version, hasNovelty, problem: null };
   } catch (error) {
     if (!(error instanceof ServiceError)) throw error;
-    const unknown = { kind: /** @type {"other"} */ ("other"), features: 0, input: "", version: "", hasNovelty: false };
-    return previous ?? { name, ...unknown, problem: error.message };
+    const unknown = { shape: [], classifies: true, input: "", version: "", hasNovelty: false };
+    return previous ?? { name, kind: "other", ...unknown, problem: error.message };
   }
 }
 
@@ -89,6 +89,6 @@ async function readModel(name, previous) {
  */
 function kindOf(datatype, shape) {
   if ((shape.length === 2 || shape.length === 3) && datatype === "UINT8") return "image";
-  if (shape.length === 1 && shape[0] > 0 && datatype.startsWith("FP")) return "vector";
+  if (shape.length > 0 && shape.every((length) => length > 0) && datatype.startsWith("FP")) return "numbers";
   return "other";
 }

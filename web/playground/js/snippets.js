@@ -4,13 +4,14 @@ import { apiUrl } from "./api.js";
 import { hasKey } from "./key.js";
 
 /**
- * The request to repeat, with a picture file or with features.
+ * The request to repeat, with a picture file or with numbers.
  *
  * @typedef {object} RequestToRepeat
  * @property {string} model
- * @property {string} file name of the picture file; empty for features
+ * @property {string} file name of the picture file; empty for numbers
  * @property {string} type the content type; empty if it is unknown
- * @property {number[]} features of a vector model
+ * @property {string} example numbers as JSON
+ * @property {boolean} classifies whether the answer has labels
  * @property {boolean} explained whether to request the heat map too
  */
 
@@ -33,7 +34,7 @@ function curl(request) {
   const key = hasKey() ? [`-H "Authorization: Bearer $${KEY_VARIABLE}"`] : [];
   // Without this header curl declares the body to be a form.
   const type = `-H ${shell(`Content-Type:${request.type && ` ${request.type}`}`)}`;
-  const body = request.file !== "" ? `--data-binary ${shell(`@${request.file}`)}` : `--data ${shell(list(request))}`;
+  const body = request.file !== "" ? `--data-binary ${shell(`@${request.file}`)}` : `--data ${shell(request.example)}`;
   /** @param {string[]} pieces */
   const command = (...pieces) => pieces.join(" \\\n  ");
   const predict = command(`curl ${shell(predictions(request))}`, ...key, type, body);
@@ -48,8 +49,9 @@ function curl(request) {
  * @returns {string}
  */
 function python(request) {
+  if (!request.classifies) return `# The client is for models that classify; this one returns numbers.\n${requests(request)}`;
   const isPicture = request.file !== "";
-  const example = isPicture ? text(request.file) : `np.array(${list(request)}, np.float32)`;
+  const example = isPicture ? text(request.file) : `np.array(${request.example}, np.float32)`;
   const argumentList = `${example}, model=${text(request.model)}`;
   return lines(
     request.explained && "from pathlib import Path",
@@ -78,7 +80,7 @@ function requests(request) {
     const present = fields.filter(Boolean);
     return present.length > 0 && `    headers={${present.join(", ")}},`;
   };
-  const body = isPicture ? "    data=picture," : `    json=${list(request)},`;
+  const body = isPicture ? "    data=picture," : `    json=${request.example},`;
   return lines(
     key && "import os",
     isPicture && "from pathlib import Path",
@@ -125,7 +127,7 @@ function javascript(request) {
     const present = fields.filter(Boolean);
     return present.length > 0 && `  headers: { ${present.join(", ")} },`;
   };
-  const body = isPicture ? "  body: picture," : `  body: JSON.stringify(${list(request)}),`;
+  const body = isPicture ? "  body: picture," : `  body: JSON.stringify(${request.example}),`;
   return lines(
     isPicture && `import { readFile${request.explained ? ", writeFile" : ""} } from "node:fs/promises";`,
     isPicture && "",
@@ -163,11 +165,6 @@ function predictions({ model }) {
 /** @param {RequestToRepeat} request */
 function explanations({ model }) {
   return apiUrl("explanations", model).href;
-}
-
-/** @param {RequestToRepeat} request */
-function list({ features }) {
-  return `[${features.join(", ")}]`;
 }
 
 /**
