@@ -51,6 +51,13 @@ _SCOPE = InstrumentationScope(NAME, VERSION)
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
+class _OnlyResource(Resource):
+    """The one resource of this process. OpenTelemetry hashes it for each span, and writes JSON for that."""
+
+    def __hash__(self) -> int:
+        return 0
+
+
 class Traces:
     """Makes and sends the spans of one service.
 
@@ -63,7 +70,8 @@ class Traces:
         self._file = LineFile(path)
         self._endpoint = endpoint
         self._exporter = OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=_TIMEOUT_S)
-        self._resource = Resource.create({"service.name": NAME, "service.version": VERSION})
+        resource = Resource.create({"service.name": NAME, "service.version": VERSION})
+        self._resource = _OnlyResource(resource.attributes, resource.schema_url)
         self._sent = self._lost = 0
         self._reachable = True
 
