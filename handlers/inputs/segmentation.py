@@ -20,6 +20,12 @@ from handlers.inputs import regions
 _EDGE_PX = 100
 # The share of each edge that is background to begin with, and stays so.
 _FRAME = 0.03
+# How fast a place's weight falls with the square of its distance from the center, where half an edge is 1. Items lie in
+# the middle more often than at the edge. From 0.8 to 3 the accuracy was the same within 2 %.
+_FALL = 1.5
+# Gaps of up to twice this many pixels in an item are part of it: stripes in the background's colors cut it in pieces. 3
+# gave the same accuracy, and 5 less, because it joins sleeves and legs.
+_GAP_PX = 2
 # Levels of each of red, green and blue in a histogram of colors.
 _LEVELS = 12
 # Added to each color's share, for colors that the item or the background has not shown.
@@ -66,7 +72,8 @@ def _probability(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     similarity = _similarity(pixels.astype(np.float32))
     levels = (pixels * (_LEVELS / 256)).astype(np.int64)
     colors = (levels @ np.array([_LEVELS * _LEVELS, _LEVELS, 1])).ravel()
-    item = may_be_item
+    # Pieces of the background that the frame does not show, such as a lighter tile, begin mostly as background.
+    item = may_be_item * _centrality(height, width)
     for _ in range(_ROUNDS):
         shares = _color_shares(colors, item.ravel()), _color_shares(colors, 1 - item.ravel())
         log_odds = np.log(shares[0] / shares[1])[colors].reshape(height, width)
@@ -75,6 +82,13 @@ def _probability(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
             votes = _from_neighbors(2 * item - 1, similarity)
             item = may_be_item / (1 + np.exp(-(log_odds + _COUPLING * votes)))
     return item
+
+
+def _centrality(height: int, width: int) -> NDArray[np.float32]:
+    """The weight of each place, 1 in the center, float32 ``[height, width]``."""
+    y, x = np.linspace(-1, 1, height)[:, np.newaxis], np.linspace(-1, 1, width)
+    weights: NDArray[np.float32] = np.exp(-_FALL * (x * x + y * y)).astype(np.float32)
+    return weights
 
 
 def _similarity(pixels: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -116,11 +130,10 @@ def _color_shares(colors: NDArray[np.int64], weights: NDArray[np.float32]) -> ND
 
 def _largest_parts(mask: regions.Mask) -> regions.Mask:
     """The part of ``mask`` that is largest and most in the middle, and others of comparable weight."""
-    # Opening: thin lines and single pixels are noise.
-    mask = mask & regions.spread(~regions.spread(~mask, 1), 1)
-    height, width = mask.shape
-    y, x = np.linspace(-1, 1, height)[:, np.newaxis], np.linspace(-1, 1, width)
-    weights = np.exp(-1.5 * (x * x + y * y))
+    # Opening: thin lines and single pixels are noise. Closing: narrow gaps are the item's own pattern.
+    mask = mask & regions.spread(_shrunk(mask, 1), 1)
+    mask = _shrunk(regions.spread(np.pad(mask, _GAP_PX), _GAP_PX), _GAP_PX)[_GAP_PX:-_GAP_PX, _GAP_PX:-_GAP_PX]
+    weights = _centrality(*mask.shape)
     parts = list[regions.Mask]()
     while mask.any() and len(parts) < _PARTS:
         start = np.zeros_like(mask)
@@ -134,3 +147,8 @@ def _largest_parts(mask: regions.Mask) -> regions.Mask:
     background = ~np.logical_or.reduce(kept)
     # A hole is a print in the background's colors more often than background between two legs.
     return ~regions.connected(background, regions.edge(background))
+
+
+def _shrunk(mask: regions.Mask, steps: int) -> regions.Mask:
+    """What is left of ``mask`` if its pixels within ``steps`` rows and columns of other ones are removed."""
+    return ~regions.spread(~mask, steps)

@@ -36,6 +36,25 @@ def test_a_print_in_the_colors_of_the_background_is_part_of_the_item():
     assert np.asarray(segmentation.outline(picture))[120, 90] == 255
 
 
+def test_stripes_in_the_colors_of_the_background_do_not_cut_the_item_in_pieces():
+    picture = photograph()
+    for top in (80, 110, 140, 170):
+        picture.paste(Image.fromarray(floor(7, 100)), (40, top))
+    outline = segmentation.outline(picture)
+    assert (np.asarray(outline)[55:195, 45:135] > 127).mean() > 0.97
+
+
+@pytest.mark.parametrize("tile", [(110, 150, 172, 232), (8, 150, 70, 232)], ids=str)
+def test_a_piece_of_the_background_that_the_frame_does_not_show_is_not_the_item(tile):
+    picture = photograph(box=(60, 50, 115, 150))
+    picture.paste((205, 190, 170), tile)
+    picture.paste((40, 60, 150), (60, 50, 115, 150))
+    found = np.asarray(segmentation.outline(picture)) > 127
+    left, top, right, bottom = tile
+    assert found[55:145, 65:110].mean() > 0.97
+    assert found[top + 5 : bottom - 5, left + 5 : right - 5].mean() < 0.1
+
+
 @pytest.mark.parametrize("size", [(1, 1), (300, 1), (2, 300), (50, 60)], ids=str)
 def test_a_picture_of_one_color_or_of_a_line_has_no_item_or_an_outline_of_its_size(size):
     outline = segmentation.outline(Image.new("RGB", size, (3, 140, 70)))
