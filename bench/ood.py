@@ -21,12 +21,13 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 from torchmetrics.functional.classification import binary_auroc
 
-from bench.photographs import KINDS, MODELS, load
+from bench.photographs import MODELS, load
 from handlers.outputs import ood
 from models import artifacts
 from models.building import load_network
 from models.catalog import CATALOG, DEFAULT_VERSION
 from models.datasets import fashion_mnist
+from models.fashion_mnist import KINDS
 from models.training import forward, prepare
 
 SHAPE = (28, 28)

@@ -26,20 +26,10 @@ from models import artifacts
 from models.building import load_network
 from models.catalog import CATALOG, DEFAULT_VERSION
 from models.evaluation import ERROR_BINS
-from models.fashion_mnist import LABELS
+from models.fashion_mnist import KINDS, LABELS
 from models.training import forward, prepare, probabilities
 
 MODELS = ("fashion_mlp", "fashion_convnet")
-# The labels that are right for each kind. The data set's labels do not separate these kinds.
-KINDS = {
-    "t-shirt": {"T-shirt/top", "Shirt"},
-    "pants": {"Trouser"},
-    "longsleeve": {"Pullover", "Shirt"},
-    "dress": {"Dress"},
-    "outwear": {"Coat", "Pullover"},
-    "shoes": {"Sandal", "Sneaker", "Ankle boot"},
-    "shirt": {"Shirt", "Pullover"},
-}
 # A caller who acts on an answer without looking wants one that is at least this probable.
 SURE = 0.9
 PICTURE = Path("docs/images/photographs.jpg")

@@ -21,6 +21,16 @@ from models.downloads import Mirror, Package, Source, display
 from models.errors import DataError
 
 LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+# Kinds of clothes by their everyday names, and the labels that are right for each; some are right for several kinds.
+KINDS = {
+    "t-shirt": {"T-shirt/top", "Shirt"},
+    "pants": {"Trouser"},
+    "longsleeve": {"Pullover", "Shirt"},
+    "dress": {"Dress"},
+    "outwear": {"Coat", "Pullover"},
+    "shoes": {"Sandal", "Sneaker", "Ankle boot"},
+    "shirt": {"Shirt", "Pullover"},
+}
 
 # SHA-256 of the unpacked files, because the packed ones differ between distributors (gzip headers and levels).
 FILES = {

@@ -1,9 +1,10 @@
 """Pictures of the data set, made to look like photographs of clothes after their conversion.
 
 In a photograph an item lies on a floor or hangs before a wall. It is turned and seen at an angle, its sleeves or legs
-are spread, and shoes come as a pair. Its outline lacks pieces and includes pieces of the background. Light falls
-unevenly, and the item may have stripes or a print. The data set's pictures show none of that. A network's weights for
-photographs are trained on what ``make`` returns. Real photographs only serve to measure (``bench/photographs.py``).
+are spread, and shoes come as a pair that is seen from above. Its outline lacks pieces and includes pieces of the
+background. Light falls unevenly, and the item may have stripes or a print. The data set's pictures show none of that. A
+network's weights for photographs are trained on what ``make`` returns. Real photographs only serve to measure
+(``bench/photographs.py``).
 
 Places are those of ``torch.nn.functional.grid_sample``: -1 to 1 from left to right and from top to bottom. The numbers
 below were chosen by looking at the made pictures beside converted photographs.
@@ -24,18 +25,22 @@ _BACKGROUND = 12
 # Pictures made at once, so that the tensors fit into the processor's cache.
 _CHUNK = 500
 
-# Turns in degrees: a standard deviation for all, and for a few up to half of _ANY_TURN_DEG to either side.
-_TURN_DEG, _TURNED_SHARE, _ANY_TURN_DEG = 8.0, 0.06, 240.0
+# Turns in degrees: a standard deviation for all, and for a few up to half of _ANY_TURN_DEG to either side. More shoes
+# are turned than other clothes, because they lie in any direction.
+_TURN_DEG, _TURNED_SHARE, _TURNED_SHOES_SHARE, _ANY_TURN_DEG = 8.0, 0.06, 0.4, 240.0
 # Standard deviations of width (logarithm), shear and perspective; clothes that lie flat are wider than worn ones.
 _WIDTH, _FLAT_WIDTH, _SHEAR, _PERSPECTIVE = 0.13, 0.15, 0.05, (0.06, 0.12)
 # Share of items with spread sleeves or legs, and the ranges of their angles in degrees.
 _SPREAD_SHARE, _SLEEVES_DEG, _LEGS_DEG = 0.7, (-8.0, 75.0), (-2.0, 14.0)
 _PAIR_SHARE = 0.7
+# Share of shoes seen from above, and the ranges of half their width, with half their length 1, and of where the line of
+# their tops runs: 0 is the middle, 1 the sole.
+_ABOVE_SHARE, _ABOVE_WIDTH, _ABOVE_LEAN = 0.6, (0.32, 0.45), (-0.6, 0.6)
 _WAVES, _SHIFT = 0.03, 0.02
 # The largest extent of a scene around an item; pictures are cut out of it.
 _SCENE = 2.2
 # Share of outlines that lack pieces, and of those that include pieces of the background.
-_DAMAGED_SHARE = 0.3
+_DAMAGED_SHARE = 0.2
 _INVERTED_SHARE, _TEXTURE_SHARE, _STRIPES_SHARE, _PRINT_SHARE = 0.3, 0.2, 0.2, 0.25
 # An item's mean level is at least the first and below the sum of both; the deviation within it is mostly about the
 # third.
@@ -58,12 +63,15 @@ def make(pictures: Tensor, targets: Tensor) -> Tensor:
 
 def _made(pictures: Tensor, targets: Tensor) -> Tensor:
     outlines = _outlines(pictures).float()
+    items = pictures / 255 * outlines
     edge = pictures.shape[-1]
+    above = torch.nonzero(_chance(len(pictures), _ABOVE_SHARE) * _is_in(targets, _SHOES))[:, 0]
+    items[above], outlines[above] = from_above(items[above], outlines[above])
     scene = _Scene.draw(outlines, targets)
     places = scene.around_items(outlines)
     sources, visible = scene.sources(places)
     waves = _WAVES * _smooth_noise(len(pictures), 4, edge, channels=2)
-    both = torch.stack([pictures / 255 * outlines, outlines], 1)
+    both = torch.stack([items, outlines], 1)
     items, inside = (_sampled(both, sources + waves) * visible[:, None]).unbind(1)
     items = torch.where(inside > 0.05, items / inside.clamp(min=0.05), torch.zeros(()))
     items, outlines = _damaged(items, inside)
@@ -132,6 +140,38 @@ def _outlines(pictures: Tensor) -> Tensor:
     return bright | (enclosed & ((pictures > 0) | mostly_bright))
 
 
+def from_above(items: Tensor, outlines: Tensor) -> tuple[Tensor, Tensor]:
+    """Make shoes as seen from above of shoes seen from the side, toes to the left.
+
+    The line of a shoe's top, from instep to heel, becomes the line along its middle, and its sole becomes its outline.
+    Between them both sides show what the one side shows. The insole is seen through the opening and between straps.
+
+    Args:
+        items: float32 ``[N, H, W]``, 0 to 1, with H = W.
+        outlines: 1 where the items are, 0 elsewhere, float32 ``[N, H, W]``.
+
+    Returns:
+        Items and outlines like the arguments.
+    """
+    count, edge = items.shape[:2]
+    x, y = _places(edge).expand(count, -1, -1, -1).unbind(-1)
+    is_item = outlines > 0.5
+    top = torch.where(is_item, y, torch.ones(())).amin(1, keepdim=True)
+    bottom = torch.where(is_item, y, -torch.ones(())).amax(1, keepdim=True)
+    # Round ends; the forefoot is wider than the heel.
+    half = _each(_between(count, *_ABOVE_WIDTH)) * (1 - 0.15 * x) * (1 - x.abs() ** 4).sqrt()
+    middle = half * _each(_between(count, *_ABOVE_LEAN))
+    toward_sole = torch.where(y > middle, (y - middle) / (half - middle), (middle - y) / (half + middle))
+    source_y = top + toward_sole.nan_to_num().clamp(0, 1) * (bottom - top)
+    values, covered = _sampled(torch.stack([items, outlines], 1), torch.stack([x, source_y], -1)).unbind(1)
+    insole = (_mean(items, outlines) + 0.25 * torch.randn(count)).clamp(0.1, 1)
+    center, length = _between(count, 0.3, 0.5), _between(count, 0.25, 0.5)
+    squares = ((x - _each(center)) / _each(length)) ** 2 + ((y - middle) / (0.6 * half + 1e-3)) ** 2
+    shows_insole = (squares < 1) | (covered < 0.5)
+    inside = ((half - y.abs()) * (edge / 2)).clamp(0, 1)
+    return torch.where(shows_insole, _each(insole), values) * inside, inside
+
+
 @dataclasses.dataclass
 class _Scene:
     """How the item of each picture lies in its scene; all tensors ``[N]`` unless noted.
@@ -180,8 +220,10 @@ class _Scene:
             _SLEEVES_DEG[0] + sides * (_SLEEVES_DEG[1] - _SLEEVES_DEG[0]),
         )
         is_spread = _chance(count, _SPREAD_SHARE) * (tops | legs)
-        any_turn = _chance(count, _TURNED_SHARE) * _between(count, -0.5, 0.5) * _ANY_TURN_DEG
-        pair_turn = 90 * _chance(count, 0.8) + 14 * torch.randn(count)
+        is_turned = torch.where(shoes, _chance(count, _TURNED_SHOES_SHARE), _chance(count, _TURNED_SHARE))
+        any_turn = is_turned * _between(count, -0.5, 0.5) * _ANY_TURN_DEG
+        # Most pairs point up or down.
+        pair_turn = (180 * _chance(count, 0.5) - 90) * _chance(count, 0.8) + 14 * torch.randn(count)
         return cls(
             turn=torch.deg2rad(_TURN_DEG * torch.randn(count) + any_turn),
             side=1 - 2 * _chance(count, 0.5),
@@ -194,9 +236,9 @@ class _Scene:
             has_legs=legs,
             is_pair=(_chance(count, _PAIR_SHARE) * shoes) > 0,
             pair_turn=torch.deg2rad(pair_turn),
-            pair_distance=_between(count, 0.3, 0.55),
+            pair_distance=_between(count, 0.22, 0.45),
             pair_height=torch.exp(0.2 * torch.randn(count) + 0.15),
-            is_parallel=_chance(count, 0.3) > 0,
+            is_parallel=_chance(count, 0.5) > 0,
         )
 
     def sources(self, places: Tensor) -> tuple[Tensor, Tensor]:

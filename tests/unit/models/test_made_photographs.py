@@ -68,4 +68,24 @@ def test_shoes_come_mostly_in_pairs_and_shirts_alone(dataset):
             several += len(sizes) > 1 and sorted(sizes)[-2] > 60
         return several / len(chosen)
 
-    assert halves("Sneaker") > halves("Pullover") + 0.2
+    # In most pairs the shoes touch.
+    assert halves("Sneaker") > halves("Pullover") + 0.1
+
+
+def test_shoes_from_above_are_long_and_round_and_keep_the_levels_of_their_sides(dataset):
+    torch.manual_seed(2)
+    chosen = dataset.train_inputs[dataset.train_targets == LABELS.index("Ankle boot")][:100].float() / 255
+    outlines = (chosen > 0.05).float()
+    items, seen = made_photographs.from_above(chosen, outlines)
+    inside = seen > 0.5
+    assert (inside.any(1).sum(1) >= 26).all()
+    assert ((inside.any(2).sum(1) >= 8) & (inside.any(2).sum(1) <= 16)).all()
+    # A boot from the side is not symmetric; from above it is the same on both sides.
+    assert torch.equal(inside, inside.flip(1))
+    assert not items[seen == 0].any()
+
+    def levels(pictures, covered):
+        return torch.stack([picture[mask].mean() for picture, mask in zip(pictures, covered, strict=True)])
+
+    shown = torch.stack([levels(items, inside), levels(chosen, outlines > 0.5)])
+    assert torch.corrcoef(shown)[0, 1] > 0.7
