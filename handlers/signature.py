@@ -87,7 +87,8 @@ class Output:
             ``none``: the network returns numbers, such as a regression or an embedding, and they are the answer.
         labels: the name of each value of the output, in order.
         temperature: scores are divided by this before softmax (Guo et al. 2017, temperature scaling); > 0.
-        photograph_temperature: the same for the scores of the network for photographs; ``None`` without that network.
+        photograph_temperature: the same for the scores of the network for photographs, fitted so that the largest
+            probability is the chance that the answer is right; ``None`` without that network.
     """
 
     activation: Activation
