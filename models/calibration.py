@@ -19,17 +19,16 @@ def fit_temperature(scores: Tensor, targets: Tensor) -> float:
     return _fit(scores, lambda cooled: F.cross_entropy(cooled, targets))
 
 
-def fit_confidence(scores: Tensor, is_right: Tensor) -> float:
+def fit_confidence(scores: Tensor, rightness: Tensor) -> float:
     """The temperature with which the largest probability is nearest to the chance that an answer is right.
 
     The same as ``fit_temperature`` for answers that may be right without being the one right label.
 
     Args:
         scores: ``[N, labels]``.
-        is_right: whether the label with the largest score is right, bool ``[N]``.
+        rightness: the chance that the label with the largest score is right, 0 to 1, float64 ``[N]``.
     """
-    right = is_right.double()
-    return _fit(scores, lambda cooled: F.binary_cross_entropy(cooled.softmax(1).amax(1).clamp(max=1), right))
+    return _fit(scores, lambda cooled: F.binary_cross_entropy(cooled.softmax(1).amax(1).clamp(max=1), rightness))
 
 
 def _fit(scores: Tensor, loss_of: Callable[[Tensor], Tensor]) -> float:

@@ -4,7 +4,8 @@
 
 Half as many of the data set's own pictures stay among the made ones, so that the weights do not forget them. Pictures
 that are made of others than those of the training fit the temperature, which so holds for photographs. Right is what is
-right for a photograph: a T-shirt may be called T-shirt/top or Shirt, and a sandal any kind of shoe.
+right for a photograph: a T-shirt may be called T-shirt/top or Shirt, and a sandal any kind of shoe. A picture of the
+label Shirt may be of any of three kinds, and Pullover is right for two of them: that counts as two thirds.
 """
 
 from __future__ import annotations
@@ -78,10 +79,12 @@ def _made(pictures: Tensor, targets: Tensor, rare: list[int]) -> tuple[Tensor, T
 
 
 def _accepted(labels: tuple[str, ...]) -> Tensor:
-    """For each picture's label (row) the answers (column) that are right for all kinds of clothes with that label."""
-    accepted = torch.eye(len(labels), dtype=torch.bool)
+    """How likely each answer (column) is right for a picture of each label (row), float64 ``[labels, labels]``.
+
+    It is the share of the kinds of clothes with that label for which the answer is right, too.
+    """
+    accepted = torch.eye(len(labels), dtype=torch.float64)
     for row, label in enumerate(labels):
         if rights := [right for right in KINDS.values() if label in right]:
-            both = set.intersection(*rights)
-            accepted[row] = torch.tensor([answer in both for answer in labels])
+            accepted[row] = torch.tensor([[answer in right for answer in labels] for right in rights]).double().mean(0)
     return accepted

@@ -46,6 +46,24 @@ def test_the_same_seed_gives_the_same_weights_and_temperature(few_images, silent
     )
 
 
+def test_an_answer_counts_by_the_kinds_that_a_picture_may_be_of():
+    accepted = photograph_training._accepted(LABELS)
+
+    def share(label, answer):
+        return accepted[LABELS.index(label), LABELS.index(answer)].item()
+
+    assert (
+        share("Shirt", "Shirt")
+        == share("T-shirt/top", "Shirt")
+        == share("Sandal", "Sneaker")
+        == share("Bag", "Bag")
+        == 1
+    )
+    assert share("Shirt", "Pullover") == pytest.approx(2 / 3)
+    assert share("Shirt", "T-shirt/top") == pytest.approx(1 / 3)
+    assert share("Trouser", "Dress") == share("Bag", "Sandal") == 0
+
+
 def test_the_pictures_that_fit_the_temperature_are_not_trained_on(few_images, silent, monkeypatch):
     entry, seen = CATALOG["fashion_mlp"], []
 
