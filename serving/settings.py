@@ -235,7 +235,7 @@ class Settings:
     hang_timeout: float = _option("FASHION_HANG_TIMEOUT", TIME, 20.0, "seconds a process may hang before it is killed")
     backoff: float = _option("FASHION_BACKOFF", TIME, 1.0, "seconds before the second restart attempt; doubles to 60")
     drain_delay: float = _option("FASHION_DRAIN_DELAY", DELAY, 0.0, "seconds of 503 at /readyz before a stop begins")
-    fleet: bool = _option("FASHION_FLEET", SWITCH, False, "1: a replica of a fleet, which refuses rollouts")
+    fleet: bool = _option("FASHION_FLEET", SWITCH, False, "1: a replica of a fleet: no rollouts, and short connections")
 
     @property
     def ports(self) -> tuple[Port, ...]:

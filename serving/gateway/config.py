@@ -116,6 +116,10 @@ def variables(settings: Settings, nginx: Nginx, folder: Path, scratch: Path) -> 
         "LIMITED": "on" if settings.rate_limit else "off",
         # Also the largest burst. Without a limit the value is not used, but nginx needs one.
         "RATE": str(settings.rate_limit or 1),
+        # A Kubernetes Service chooses a replica for each connection. So connections end soon: new replicas get their
+        # share, and a replica that drains (FASHION_DRAIN_DELAY) has hardly any left when it stops.
+        "CONNECTION_TIME": "5s" if settings.fleet else "1h",
+        "UNAVAILABLE_KEEPALIVE": "0" if settings.fleet else "75s",
         **_traces(settings),
     }
 

@@ -126,6 +126,33 @@ def test_tries_are_bounded_and_the_last_failure_is_a_problem(gateway, upstream, 
     assert tries <= len(entry["upstream_status"].replace(" : ", ", ").split(", ")) <= limit
 
 
+@pytest.mark.parametrize(("fleet", "connection"), [(False, "keep-alive"), (True, "close")], ids=["alone", "in a fleet"])
+def test_503_ends_the_connection_in_a_fleet_only(upstream, tmp_path, fleet, connection):
+    base = settings.read({})
+    inference = dataclasses.replace(base.inference, number=upstream.port)
+    with gateways.running(base, tmp_path, inference=inference, fleet=fleet) as gateway:
+        for failure, status, expected in (([failed(503)] * 10, 503, connection), ([], 200, "keep-alive")):
+            upstream.play(failure)
+            answered = post(gateway)
+            assert (answered.status_code, answered.headers["Connection"]) == (status, expected)
+        assert answered.json() == {}
+
+
+def test_a_connection_in_a_fleet_ends_soon(upstream, tmp_path):
+    upstream.play([])
+    base = settings.read({})
+    inference = dataclasses.replace(base.inference, number=upstream.port)
+    with gateways.running(base, tmp_path, inference=inference, fleet=True) as gateway, requests.Session() as session:
+
+        def ended() -> bool:
+            answered = session.post(f"{gateway.url}/predictions/m", data=b"body", timeout=TIMEOUT)
+            assert answered.status_code == 200
+            return answered.headers["Connection"] == "close"
+
+        assert not ended()
+        assert wait_until(ended, TIMEOUT)
+
+
 def _next_descriptor(process):
     """The number of the next descriptor that a process would open."""
     used = {int(link.name) for link in Path(f"/proc/{process.pid}/fd").iterdir()}

@@ -37,7 +37,15 @@ DISGUISES = [
         "/predictions/{m}%3fx",
         "/-/ask/v2",
     ),
-    *("/-/infer", "/-/collect", "/-/problem", "/.well-known/x", "/nginx.conf.template", "/../nginx.conf.template"),
+    *(
+        "/-/infer",
+        "/-/collect",
+        "/-/problem",
+        "/-/unavailable",
+        "/.well-known/x",
+        "/nginx.conf.template",
+        "/../nginx.conf.template",
+    ),
     *("/docs/../../serving/gateway.py", "/docs/%2e%2e/openapi.yaml", "/js", "/js/", "/index.html/"),
 ]
 
