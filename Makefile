@@ -238,14 +238,22 @@ test-containers: engine archive image $(CONFORMANCE)/.installed $(VENV)/.contain
 	@$(ON_DEVICE) $(PYTEST) tests/containers
 
 .PHONY: fleet-check test-fleet
-fleet-check: .venv-fleet/.installed ## check the files of deploy/ without a cluster; needs kustomize 5, haproxy, docker
-	@deploy/kubernetes/check.sh
+# Programs that make a swarm and a Kubernetes cluster on this machine; tests/fleet/*/lab.py say what they must do.
+SWARM_LAB ?=
+KUBE_LAB ?=
+# A folder with KServe's resource definitions; deploy/kubernetes/check.sh says in which form.
+KSERVE_CRDS ?=
+fleet-check: .venv-fleet/.installed ## check the files of deploy/; needs kustomize 5, haproxy, docker; KUBE_LAB=program KSERVE_CRDS=folder for a real API server
+	@KUBE_LAB=$(KUBE_LAB) KSERVE_CRDS=$(KSERVE_CRDS) deploy/kubernetes/check.sh
 	@deploy/swarm/check.sh
 
-# A program that makes a swarm on this machine; tests/fleet/swarm/lab.py says what it must do.
-SWARM_LAB ?=
-test-fleet: engine archive image ## tests of a fleet on a swarm of three engines, under load; needs root, Linux, docker, SWARM_LAB=program
-	@$(ON_DEVICE) SWARM_LAB=$(SWARM_LAB) $(PYTEST) --timeout 900 tests/fleet
+# swarm or kubernetes; empty for both.
+ENGINE ?=
+# 1 for the core: deploy, a new version, a bad version, a killed node.
+CORE ?=
+test-fleet: engine archive image ## tests of fleets on Swarm and Kubernetes, under load; needs root, Linux, docker, SWARM_LAB=program KUBE_LAB=program; ENGINE= CORE=1
+	@$(ON_DEVICE) SWARM_LAB=$(SWARM_LAB) KUBE_LAB=$(KUBE_LAB) \
+		$(PYTEST) --timeout 900 $(if $(CORE),-m core) $(if $(ENGINE),-k $(ENGINE)) tests/fleet
 
 # shellcheck has no wheel for Linux on arm64; Debian's package is used there.
 SHELL_SCRIPTS := .ci/run deploy/kubernetes/check.sh deploy/swarm/check.sh docker/fleet_image.sh docker/sbom.sh docker/wheels.sh serving/gateway/certs.sh serving/torchserve/forking/python

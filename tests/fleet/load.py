@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class Callers:
 
     Attributes:
         urls: of the edges. A connection that one refuses is opened to the next.
-        authority: file of the certificate authority.
+        authority: file of the certificate authority, or ``None`` without TLS.
         key: an API key.
         archives: of all versions that may answer.
         folder: for results.
@@ -35,7 +35,7 @@ class Callers:
     """
 
     urls: Sequence[str]
-    authority: Path
+    authority: Path | None
     key: str
     archives: Sequence[Path]
     folder: Path
@@ -44,14 +44,19 @@ class Callers:
     def load(self, seconds: float = LONGEST_S, rate: float | None = RATE, retries: int = 3) -> scenes.Load:
         """Start a load; ``rate`` is in calls per second, ``None`` for as many as the connections can make."""
         others = [option for url in self.urls[1:] for option in ("--url", url)]
-        options = [*others, "--authority", str(self.authority), "--key", self.key, "--connections", str(CONNECTIONS)]
-        options += ["--retries", str(retries), *(("--rate", str(rate)) if rate else ())]
+        options = [*others, "--key", self.key, "--connections", str(CONNECTIONS), "--retries", str(retries)]
+        options += ["--authority", str(self.authority)] if self.authority else []
+        options += ["--rate", str(rate)] if rate else []
         output = self.folder / f"load-{time.time_ns()}.json"
         return scenes.Load(self.urls[0], self.archives, seconds, output, *options, place=self.place)
 
     @contextmanager
-    def unharmed(self) -> Iterator[Result]:
-        """Send the load during the context; at its end no call may have failed, and every answer must be right."""
+    def unharmed(self, tolerated: Collection[str] = ()) -> Iterator[Result]:
+        """Send the load during the context; at its end no call may have failed, and every answer must be right.
+
+        Args:
+            tolerated: outcomes with which one call of each connection may have failed.
+        """
         load = self.load()
         result = Result()
         # So that the event happens under load, and its consequences too.
@@ -61,7 +66,9 @@ class Callers:
         load.stop()
         result.summary = load.result()
         print(result)
-        assert scenes.failed(result.summary) == {}, f"{result.summary['calls']}: {result.summary['examples']}"
+        failed = scenes.failed(result.summary)
+        assert failed.keys() <= set(tolerated), f"{result.summary['calls']}: {result.summary['examples']}"
+        assert sum(failed.values()) <= CONNECTIONS
         assert result.summary["calls"]["ok"] > RATE
 
 

@@ -2,70 +2,67 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
 from serving.settings import ROOT
-from tests.fleet import versions
+from tests.fleet import images, programs
+from tests.fleet.fleet import NODES, PATIENCE_S, REGISTRY, Fleet, Replica, image
 from tests.fleet.load import Callers
-from tests.fleet.swarm.lab import NODES, OUTSIDE, Lab
+from tests.fleet.swarm.lab import OUTSIDE, Lab
+from tests.support import scenes
 from tests.support.composing import run, wait_until
 
-# The lab has no registry: images are loaded into every node, under names whose registry refuses a pull at once.
-REGISTRY = "127.0.0.1:5000"
 EDGE = f"{REGISTRY}/fashion-serve-edge:test"
+PROMETHEUS = f"{REGISTRY}/prometheus:test"
 FILES = (ROOT / "deploy/swarm/stack.yml", ROOT / "tests/fleet/swarm/lab.yml")
-# Longer than any rollout of three replicas on a busy machine.
-PATIENCE_S = 240.0
+MANAGER = 1
+# Sets of valid API keys, each a secret.
+KEYS = (["alice"], ["alice", "bob"], ["bob"])
 
 
-def image(version: str) -> str:
-    """The image of a version."""
-    return f"{REGISTRY}/fashion-serve:{version}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """One task of a service.
-
-    Attributes:
-        id: Docker's.
-        node: its number, 0 while the task has no node.
-        image: its image.
-        ready: whether it runs, and its health check passes.
-    """
-
-    id: str
-    node: int
-    image: str
-    ready: bool
+@contextmanager
+def running(folder: Path, stores: dict[str, Path]) -> Iterator[SwarmFleet]:
+    """Start a swarm with a fleet; at the end of the context remove both."""
+    lab = Lab()
+    others = [
+        images.build(EDGE, ROOT, "--target", "edge", "--file", "docker/Dockerfile"),
+        images.build(PROMETHEUS, Path(__file__).parent / "prometheus"),
+    ]
+    lab.do("down")
+    try:
+        lab.up()
+        lab.do("load", *map(image, stores), *others)
+        fleet = SwarmFleet(lab, folder, stores)
+        fleet.create()
+        yield fleet
+    finally:
+        lab.do("down")
 
 
 def _number(node: str) -> int:
     return int(node.removeprefix("node") or 0)
 
 
-class Fleet:
+class SwarmFleet(Fleet):
     """A stack whose state is the variables of ``deploy/swarm/fleet.env.example``.
 
     Attributes:
         lab: its nodes.
-        keys: API keys by caller.
         state: the variables.
         base: their first values.
-        start_s: seconds that the start of its three replicas took.
     """
 
+    published = (8000, 8001)
+    canary_percent = 10
+
     def __init__(self, lab: Lab, folder: Path, stores: dict[str, Path]) -> None:
+        super().__init__(folder, stores)
         self.lab = lab
-        self._folder = folder
-        self._archives = versions.archives(stores)
-        self.keys = {name: secrets.token_hex(32) for name in ("alice", "bob")}
         self.state = {
             "FASHION_IMAGE": image("1.0"),
             "FASHION_REPLICAS": "3",
@@ -78,7 +75,6 @@ class Fleet:
             "FASHION_CERTIFICATE_SECRET": "certificate-1",
         }
         self.base = dict(self.state)
-        self.start_s = 0.0
 
     def create(self) -> None:
         """Make the secrets, and deploy the stack."""
@@ -87,8 +83,8 @@ class Fleet:
         run("serving/gateway/certs.sh", str(certificate), *addresses)
         pair = [(certificate / name).read_text() for name in ("gateway.crt", "gateway.key")]
         self._secret("certificate-1", "".join(pair))
-        for names in (["alice"], ["alice", "bob"], ["bob"]):
-            self._secret("keys-" + "-".join(names), "".join(f"{self.keys[name]} {name};\n" for name in names))
+        for names in KEYS:
+            self._secret("keys-" + "-".join(names), self._key_lines(*names))
         started = time.monotonic()
         self.apply()
         self.start_s = time.monotonic() - started
@@ -97,82 +93,125 @@ class Fleet:
     def _secret(self, name: str, content: str) -> None:
         path = self._folder / name
         path.write_text(content)
-        self.lab.docker(1, "secret", "create", name, str(path))
+        self.lab.docker(MANAGER, "secret", "create", name, str(path))
 
     def apply(self, *files: Path, **changes: str) -> None:
         """Deploy the stack with further files and these changes; wait until replicas and canaries have converged."""
-        self.begin(*files, **changes)
+        self._begin(*files, **changes)
         for service in ("replica", "canary"):
-            wait_until(partial(self.converged, service), PATIENCE_S, f"{service} has converged")
+            wait_until(partial(self._converged, service), PATIENCE_S, f"{service} has converged")
 
-    def begin(self, *files: Path, **changes: str) -> None:
-        """Deploy the stack with further files and these changes, without waiting."""
+    def _begin(self, *files: Path, **changes: str) -> None:
         self.state.update(changes)
         options = [option for path in (*FILES, *files) for option in ("--compose-file", str(path))]
         command = ("stack", "deploy", "--detach=true", "--resolve-image", "never", *options, "fashion")
-        self.lab.docker(1, *command, environment=self.state)
+        self.lab.docker(MANAGER, *command, environment=self.state)
 
-    def update_state(self, service: str = "replica") -> str:
+    def _update_state(self, service: str = "replica") -> str:
         """The state of a service's update: completed, updating, rollback_completed, …, or empty without one."""
         form = "{{if .UpdateStatus}}{{.UpdateStatus.State}}{{end}}"
-        return self.lab.docker(1, "service", "inspect", f"fashion_{service}", "--format", form).strip()
+        return self.lab.docker(MANAGER, "service", "inspect", f"fashion_{service}", "--format", form).strip()
 
-    def tasks(self, service: str = "replica") -> list[Task]:
-        """The tasks that should run."""
+    def tasks(self, service: str) -> list[Replica]:
+        """The tasks of a service that should run."""
         options = ("--no-trunc", "--format", "json", "--filter", "desired-state=running")
-        output = self.lab.docker(1, "service", "ps", f"fashion_{service}", *options)
+        output = self.lab.docker(MANAGER, "service", "ps", f"fashion_{service}", *options)
         rows = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+        alive = self._nodes()
         return [
-            Task(row["ID"], _number(row["Node"]), row["Image"], row["CurrentState"].startswith("Running"))
+            Replica(
+                row["ID"],
+                _number(row["Node"]),
+                row["Image"],
+                row["CurrentState"].startswith("Running") and _number(row["Node"]) in alive,
+            )
             for row in rows
         ]
 
-    def ready(self, service: str = "replica") -> list[Task]:
-        """The tasks that are ready, on nodes that are."""
-        alive = self.nodes()
-        return [task for task in self.tasks(service) if task.ready and task.node in alive]
+    def replicas(self) -> list[Replica]:
+        return self.tasks("replica")
 
-    def nodes(self) -> set[int]:
+    def _nodes(self) -> set[int]:
         """The nodes that are ready."""
-        output = self.lab.docker(1, "node", "ls", "--format", "{{.Hostname}} {{.Status}}")
+        output = self.lab.docker(MANAGER, "node", "ls", "--format", "{{.Hostname}} {{.Status}}")
         return {_number(line.split()[0]) for line in output.splitlines() if line.endswith(" Ready")}
 
-    def converged(self, service: str = "replica") -> bool:
+    def _converged(self, service: str = "replica") -> bool:
         """Whether no update is under way, and all tasks are ready and have the stack's image."""
         variable = {"replica": "FASHION_REPLICAS", "canary": "FASHION_CANARY_REPLICAS"}[service]
         name = {"replica": "FASHION_IMAGE", "canary": "FASHION_CANARY_IMAGE"}[service]
-        ready = self.ready(service)
+        tasks = self.tasks(service)
         return (
-            self.update_state(service) in ("", "completed", "rollback_completed")
-            and len(ready) == len(self.tasks(service)) == int(self.state[variable])
-            and {task.image for task in ready} <= {self.state[name]}
+            self._update_state(service) in ("", "completed", "rollback_completed")
+            and len(tasks) == int(self.state[variable])
+            and all(task.ready for task in tasks)
+            and {task.image for task in tasks} <= {self.state[name]}
         )
+
+    def deploy(self, version: str) -> None:
+        self.apply(FASHION_IMAGE=image(version))
+
+    def back(self) -> None:
+        self.lab.docker(MANAGER, "service", "rollback", "--detach", "fashion_replica")
+        self._await_first_version()
+
+    def deploy_bad(self, version: str) -> None:
+        self._begin(FASHION_IMAGE=image(version))
+        wait_until(lambda: self._update_state() == "rollback_completed", PATIENCE_S, "rolled back")
+        self._await_first_version()
+
+    def _await_first_version(self) -> None:
+        self.state["FASHION_IMAGE"] = image("1.0")
+        wait_until(self._converged, PATIENCE_S, "1.0 is back")
+
+    def begin_canary(self, version: str) -> None:
+        self.apply(FASHION_CANARY_IMAGE=image(version), FASHION_CANARY_REPLICAS="1")
+
+    def canary_counts(self) -> dict[str, int]:
+        measured = self.callers().load(10, rate=None).result()
+        assert scenes.failed(measured) == {}
+        return dict(measured["versions"])
+
+    def promote(self, version: str) -> None:
+        self.apply(FASHION_IMAGE=image(version), FASHION_CANARY_REPLICAS="0")
+
+    def abort(self) -> None:
+        self.apply(FASHION_CANARY_REPLICAS="0")
+
+    def scale(self, count: int) -> None:
+        self.apply(FASHION_REPLICAS=str(count))
+
+    def use_keys(self, *callers: str) -> None:
+        self.apply(FASHION_KEYS_SECRET="keys-" + "-".join(callers))
 
     def restore(self) -> None:
-        """Return to three nodes, with three replicas of 1.0 and no canary. Lost nodes may have no replica."""
-        wait_until(lambda: len(self.nodes()) == NODES, PATIENCE_S, "all nodes are ready")
+        wait_until(lambda: len(self._nodes()) == NODES, PATIENCE_S, "all nodes are ready")
         self.apply(**self.base)
 
-    def callers(self, nodes: Sequence[int] = tuple(range(1, NODES + 1)), caller: str = "alice") -> Callers:
-        """Callers at the edges of these nodes."""
-        return Callers(
-            [f"https://{self.lab.address(node)}:8000" for node in nodes],
-            self._folder / "keys" / "ca.crt",
-            self.keys[caller],
-            self._archives,
-            self._folder,
-            OUTSIDE,
-        )
+    def callers(self, caller: str = "alice", without: int | None = None) -> Callers:
+        urls = [f"https://{self.lab.address(node)}:8000" for node in range(1, NODES + 1) if node != without]
+        return Callers(urls, self.authority(), self.keys[caller], self._archives, self._folder, OUTSIDE)
 
-    def container(self, task: Task) -> str:
-        """The id of a task's container."""
+    def authority(self) -> Path:
+        """The file of the certificate authority."""
+        return self._folder / "keys" / "ca.crt"
+
+    def inside(self, replica: Replica, *command: str, check: bool = True) -> str:
         form = "{{.Status.ContainerStatus.ContainerID}}"
-        return self.lab.docker(1, "inspect", "--type", "task", task.id, "--format", form).strip()
+        container = self.lab.docker(MANAGER, "inspect", "--type", "task", replica.id, "--format", form).strip()
+        return self.lab.docker(replica.node, "exec", container, *command, check=check)
 
-    def inside(self, task: Task, *command: str, check: bool = True) -> str:
-        """Run a command in a task's container; returns its output."""
-        return self.lab.docker(task.node, "exec", self.container(task), *command, check=check)
+    def open_ports(self, ports: Sequence[int]) -> list[list[int]]:
+        """See the base class. An edge's task looks, because the replicas' network has no other members."""
+        (edge,) = (task for task in self.tasks("edge") if task.node == MANAGER)
+        output = self.inside(edge, "python3", "-c", programs.SCAN, "tasks.replica", "/", *map(str, ports))
+        return list(json.loads(output).values())
 
-    def authority(self) -> str:
-        """The path of the certificate authority."""
-        return str(self._folder / "keys" / "ca.crt")
+    def lost(self, node: int) -> AbstractContextManager[None]:
+        return self.lab.lost(node)
+
+    def cut_off(self, node: int) -> AbstractContextManager[None]:
+        return self.lab.cut_off(node)
+
+    def without_control(self) -> AbstractContextManager[None]:
+        return self.lab.lost(MANAGER)

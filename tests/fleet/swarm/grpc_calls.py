@@ -1,6 +1,6 @@
 """Make gRPC calls over one connection, and print as JSON how many each replica answered.
 
-python -m tests.fleet.grpc_calls ADDRESS AUTHORITY KEY MODEL COUNT
+python -m tests.fleet.swarm.grpc_calls ADDRESS AUTHORITY KEY MODEL COUNT
 """
 
 from __future__ import annotations

@@ -15,48 +15,29 @@ Node K has the address 10.99.0.K, which the namespace ``swbr`` reaches.
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
+from tests.fleet import labs
+from tests.fleet.fleet import NODES
 from tests.support.composing import run
 
-NODES = 3
 # Attempts to start a node that was killed.
 STARTS = 5
-# Images of a gigabyte are written to, or removed from, three engines.
-LAB_TIMEOUT_S = 600.0
 OUTSIDE = ("ip", "netns", "exec", "swbr")
-
-
-def program() -> Path:
-    """The lab's program; without a prerequisite the tests fail, and say which."""
-    name = os.environ.get("SWARM_LAB", "")
-    missing = {
-        "Linux": platform.system() == "Linux",
-        "root": os.geteuid() == 0,
-        "the program ip (on Debian: sudo apt-get install iproute2)": shutil.which("ip"),
-        "SWARM_LAB, the path of a program that makes a swarm (tests/fleet/swarm/lab.py)": os.access(name, os.X_OK),
-    }
-    if lacking := [what for what, there in missing.items() if not there]:
-        pytest.fail(f"the tests of a fleet need {', and '.join(lacking)}")
-    return Path(name).resolve()
 
 
 class Lab:
     """The nodes of a swarm, numbered from 1."""
 
     def __init__(self) -> None:
-        self._program = str(program())
+        self._program = labs.program("SWARM_LAB", "a swarm (tests/fleet/swarm/lab.py)")
 
     def do(self, *arguments: str) -> str:
         """Run a command of the lab."""
-        return run(self._program, *arguments, timeout=LAB_TIMEOUT_S)
+        return run(self._program, *arguments, timeout=labs.LAB_TIMEOUT_S)
 
     def docker(self, node: int, *arguments: str, check: bool = True, environment: dict[str, str] | None = None) -> str:
         """Run Docker's client on a node; returns its output."""

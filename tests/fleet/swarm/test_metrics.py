@@ -6,17 +6,20 @@ import collections
 import json
 import subprocess
 
+import pytest
+
 from serving.settings import ROOT
-from tests.fleet.swarm.fleet import PATIENCE_S, image
+from tests.fleet.fleet import PATIENCE_S, image
 from tests.fleet.swarm.lab import OUTSIDE
 from tests.support.composing import wait_until
 
+pytestmark = pytest.mark.parametrize("engine", ["swarm"], indirect=True)
 MONITORING = (ROOT / "deploy/swarm/monitoring.yml", ROOT / "tests/fleet/swarm/lab_monitoring.yml")
 
 
-def _answering(swarm) -> dict[str, int]:
+def _answering(fleet) -> dict[str, int]:
     """The number of targets that answered their last scrape, by job; empty while Prometheus does not answer."""
-    url = f"http://{swarm.lab.address(1)}:9090/api/v1/query?query=up"
+    url = f"http://{fleet.lab.address(1)}:9090/api/v1/query?query=up"
     answer = subprocess.run([*OUTSIDE, "curl", "--silent", url], capture_output=True, text=True)
     if answer.returncode:
         return {}
@@ -24,10 +27,10 @@ def _answering(swarm) -> dict[str, int]:
     return dict(collections.Counter(each["metric"]["job"] for each in series if each["value"][1] == "1"))
 
 
-def test_prometheus_finds_replicas_canaries_and_edges(swarm):
-    swarm.apply(*MONITORING, FASHION_CANARY_IMAGE=image("1.1"), FASHION_CANARY_REPLICAS="1")
+def test_prometheus_finds_replicas_canaries_and_edges(fleet):
+    fleet.apply(*MONITORING, FASHION_CANARY_IMAGE=image("1.1"), FASHION_CANARY_REPLICAS="1")
     try:
         expected = {"torchserve": 4, "frontdoor": 4, "edge": 3}
-        wait_until(lambda: _answering(swarm) == expected, PATIENCE_S, f"{expected} answer")
+        wait_until(lambda: _answering(fleet) == expected, PATIENCE_S, f"{expected} answer")
     finally:
-        swarm.lab.docker(1, "service", "rm", "fashion_prometheus")
+        fleet.lab.docker(1, "service", "rm", "fashion_prometheus")
