@@ -50,6 +50,7 @@ class Fleet(abc.ABC):
     Attributes:
         published: the ports that callers reach at every node.
         canary_percent: the share of requests that one canary gets beside three replicas.
+        canary_calls: how many calls measure that share to 2 points.
         lost_with_network: the outcomes of calls that fail when a node is cut off from the network.
         keys: API keys by caller.
         start_s: seconds that the start of its three replicas took.
@@ -57,6 +58,7 @@ class Fleet(abc.ABC):
 
     published: ClassVar[Sequence[int]]
     canary_percent: ClassVar[float]
+    canary_calls: ClassVar[int]
     lost_with_network: ClassVar[Collection[str]] = ()
 
     def __init__(self, folder: Path, stores: dict[str, Path]) -> None:

@@ -11,7 +11,6 @@ from tests.fleet import programs, versions
 from tests.support import scenes
 from tests.support.composing import run, wait_until
 
-CANARY_CALLS = 20_000
 PUBLIC_PORTS = (8000, 8001, 8003)
 # TorchServe's, the front door's and the bridge's, and the status port of Swarm's edge.
 INNER_PORTS = (7070, 7071, 8002, 8004, 8080, 8081, 8082, 8404)
@@ -70,7 +69,7 @@ def test_a_canary_gets_its_share_and_is_promoted(fleet):
     with fleet.callers().unharmed():
         fleet.begin_canary("1.1")
     counts = {"1.0": 0, "1.1": 0}
-    while sum(counts.values()) < CANARY_CALLS:
+    while sum(counts.values()) < fleet.canary_calls:
         for version, count in fleet.canary_counts().items():
             counts[version] += count
     percent = 100 * counts["1.1"] / sum(counts.values())

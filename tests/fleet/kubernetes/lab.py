@@ -74,13 +74,15 @@ class Lab:
         """Kill the control plane; at the end of the context start it."""
         pids = run("ip", "netns", "pids", CONTROL).split()
         processes = {process.name(): process for process in map(psutil.Process, map(int, pids))}
-        parts = [(processes[name], processes[name].cmdline(), processes[name].cwd()) for name in CONTROL_PLANE]
-        for process, _, _ in parts:
-            process.kill()
+        parts = [processes[name] for name in CONTROL_PLANE]
+        # With the path of the program, because the lab's folders are not on this process's PATH.
+        commands = [([part.exe(), *part.cmdline()[1:]], part.cwd()) for part in parts]
+        for part in parts:
+            part.kill()
         try:
             yield
         finally:
-            for _, command, folder in parts:
+            for command, folder in commands:
                 # The lab's `down` ends all processes in the namespace.
                 subprocess.Popen([*OUTSIDE, *command], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             wait_until(lambda: self.kubectl("get", "--raw", "/readyz", check=False) == "ok", PATIENCE_S, "API server")

@@ -59,6 +59,7 @@ class SwarmFleet(Fleet):
 
     published = (8000, 8001)
     canary_percent = 10
+    canary_calls = 20_000
 
     def __init__(self, lab: Lab, folder: Path, stores: dict[str, Path]) -> None:
         super().__init__(folder, stores)
