@@ -52,6 +52,7 @@ class Fleet(abc.ABC):
         canary_percent: the share of requests that one canary gets beside three replicas.
         canary_calls: how many calls measure that share to 2 points.
         lost_with_network: the outcomes of calls that fail when a node is cut off from the network.
+        lost_until_noticed: the outcomes of calls without retries that fail until the engine has noticed a lost node.
         keys: API keys by caller.
         start_s: seconds that the start of its three replicas took.
     """
@@ -60,6 +61,7 @@ class Fleet(abc.ABC):
     canary_percent: ClassVar[float]
     canary_calls: ClassVar[int]
     lost_with_network: ClassVar[Collection[str]] = ()
+    lost_until_noticed: ClassVar[Collection[str]] = ()
 
     def __init__(self, folder: Path, stores: dict[str, Path]) -> None:
         self._folder = folder

@@ -54,6 +54,7 @@ class KubernetesFleet(Fleet):
     canary_calls = 8_000
     # A Service sends a connection to one replica, and tries no other.
     lost_with_network = ("late",)
+    lost_until_noticed = ("unconnected",)
 
     def __init__(self, lab: Lab, folder: Path, stores: dict[str, Path]) -> None:
         super().__init__(folder, stores)
