@@ -21,9 +21,11 @@ def stores(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", params=list(ENGINES))
-def engine(request, stores, tmp_path_factory):
+def engine(request, tmp_path_factory):
     """The fleet of an engine, ready."""
-    with ENGINES[request.param](tmp_path_factory.mktemp(request.param), stores) as fleet:
+    folder = tmp_path_factory.mktemp(request.param)
+    # Images are built after the lab's prerequisites were checked, and while it starts.
+    with ENGINES[request.param](folder, lambda: request.getfixturevalue("stores")) as fleet:
         yield fleet
 
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 # Images of a gigabyte are written to, or removed from, three nodes.
 LAB_TIMEOUT_S = 600.0
+
+
+def start(up: Callable[[], None], make_stores: Callable[[], dict[str, Path]]) -> dict[str, Path]:
+    """Start a lab while the images are built; returns the model stores of the images by version."""
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(up)
+        stores = make_stores()
+        started.result()
+    return stores
 
 
 def program(variable: str, what: str) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from serving.settings import ROOT
-from tests.fleet import programs
+from tests.fleet import labs, programs
 from tests.fleet.fleet import NODES, PATIENCE_S, Fleet, Replica, image
 from tests.fleet.kubernetes.lab import OUTSIDE, Lab
 from tests.fleet.load import Callers
@@ -26,12 +26,12 @@ ROLLOUT_TIMEOUT = f"--timeout={PATIENCE_S:.0f}s"
 
 
 @contextmanager
-def running(folder: Path, stores: dict[str, Path]) -> Iterator[KubernetesFleet]:
-    """Start a cluster with a fleet; at the end of the context remove both."""
+def running(folder: Path, make_stores: Callable[[], dict[str, Path]]) -> Iterator[KubernetesFleet]:
+    """Start a cluster with a fleet, whose images ``make_stores`` builds; at the end of the context remove both."""
     lab = Lab()
     lab.do("down")
     try:
-        lab.up()
+        stores = labs.start(lab.up, make_stores)
         lab.do("load", *map(image, stores))
         fleet = KubernetesFleet(lab, folder, stores)
         fleet.create()
@@ -64,7 +64,7 @@ class KubernetesFleet(Fleet):
 
     def create(self) -> None:
         """Make the secret, and apply the manifests."""
-        # The scheduler prefers a node that is known to have the image to one without a replica.
+        # The scheduler prefers nodes that are known to have the image.
         wait_until(self._nodes_know_images, PATIENCE_S, "every node lists the image")
         started = time.monotonic()
         self.lab.kubectl("apply", "--filename", str(self._manifests / "base/namespace.yaml"))

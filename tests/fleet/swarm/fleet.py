@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
 from serving.settings import ROOT
-from tests.fleet import images, programs
+from tests.fleet import images, labs, programs
 from tests.fleet.fleet import NODES, PATIENCE_S, REGISTRY, Fleet, Replica, image
 from tests.fleet.load import Callers
 from tests.fleet.swarm.lab import OUTSIDE, Lab
@@ -26,16 +26,16 @@ KEYS = (["alice"], ["alice", "bob"], ["bob"])
 
 
 @contextmanager
-def running(folder: Path, stores: dict[str, Path]) -> Iterator[SwarmFleet]:
-    """Start a swarm with a fleet; at the end of the context remove both."""
+def running(folder: Path, make_stores: Callable[[], dict[str, Path]]) -> Iterator[SwarmFleet]:
+    """Start a swarm with a fleet, whose images ``make_stores`` builds; at the end of the context remove both."""
     lab = Lab()
-    others = [
-        images.build(EDGE, ROOT, "--target", "edge", "--file", "docker/Dockerfile"),
-        images.build(PROMETHEUS, Path(__file__).parent / "prometheus"),
-    ]
     lab.do("down")
     try:
-        lab.up()
+        stores = labs.start(lab.up, make_stores)
+        others = [
+            images.build(EDGE, ROOT, "--target", "edge", "--file", "docker/Dockerfile"),
+            images.build(PROMETHEUS, Path(__file__).parent / "prometheus"),
+        ]
         lab.do("load", *map(image, stores), *others)
         fleet = SwarmFleet(lab, folder, stores)
         fleet.create()

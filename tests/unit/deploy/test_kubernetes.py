@@ -172,8 +172,10 @@ def test_a_lost_node_is_replaced_soon_and_replicas_are_spread():
         toleration = keys[f"node.kubernetes.io/{name}"]
         assert toleration["effect"] == "NoExecute"
         assert toleration["tolerationSeconds"] <= 10
-    spread = [each["topologyKey"] for each in pod["topologySpreadConstraints"]]
-    assert spread == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    # With a further constraint, the scheduler would ignore both on nodes without the label of a zone.
+    assert [each["topologyKey"] for each in pod["topologySpreadConstraints"]] == ["kubernetes.io/hostname"]
+    (term,) = pod["affinity"]["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert term["podAffinityTerm"]["topologyKey"] == "topology.kubernetes.io/zone"
 
 
 def test_selectors_of_every_object_match_the_pods():
