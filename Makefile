@@ -177,8 +177,8 @@ sbom: $(STAMP) .venv-sbom/.installed ## write CycloneDX lists of the packages in
 # Concurrent test processes: three on two cores, because tests often wait. Tests of one file share a service, so a file
 # stays in one process.
 PARALLEL ?= 3
-# A browser uses a core of its own, and so does a load.
-test-web test-nginx test-faults: PARALLEL = 2
+# A browser uses a core of its own.
+test-web test-nginx: PARALLEL = 2
 PYTEST := $(BIN)/python -m pytest
 IN_PARALLEL = --numprocesses $(PARALLEL) --dist loadfile --no-loadscope-reorder
 
@@ -195,8 +195,8 @@ coverage: archive ## coverage of lines and branches by `make test`, subprocesses
 	@$(BIN)/python -m coverage combine --quiet
 	@$(BIN)/python -m coverage report
 
-test-faults: archive ## short form of every fault, under load; three minutes; needs Debian's faketime
-	@$(PYTEST) $(IN_PARALLEL) tests/faults
+test-faults: archive ## short form of every fault, under load; five minutes; needs Debian's faketime
+	@$(PYTEST) tests/faults
 
 # A folder for the clone, which is kept; without it a temporary folder is used and removed.
 FRESH ?=

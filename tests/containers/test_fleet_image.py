@@ -150,7 +150,7 @@ def test_the_edge_balances_requests_and_grpc_calls_over_the_replicas(place):
         wait_until(both, TIMEOUT, "both replicas answer")
         answers = [predict(session, edge) for _ in range(40)]
     assert {answer.headers["X-Model-Version"] for answer in answers} == {"1.1"}
-    program = [sys.executable, "-m", "tests.fleet.grpc_calls", f"127.0.0.1:{edge.grpc}", edge.authority, "none"]
+    program = [sys.executable, "-m", "tests.fleet.swarm.grpc_calls", f"127.0.0.1:{edge.grpc}", edge.authority, "none"]
     counts = json.loads(run(*program, versions.MODEL, "40"))
     assert counts.keys() == {"r1", "r2"}
     assert min(counts.values()) >= 10
