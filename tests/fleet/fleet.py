@@ -6,11 +6,11 @@ import abc
 import dataclasses
 import secrets
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar
 
 from tests.fleet import versions
+from tests.fleet.labs import Lab
 from tests.fleet.load import Callers
 
 # The labs have no registry: images are loaded into every node, under names whose registry refuses a pull at once.
@@ -53,6 +53,7 @@ class Fleet(abc.ABC):
         canary_calls: how many calls measure that share to 2 points.
         lost_with_network: the outcomes of calls that fail when a node is cut off from the network.
         lost_until_noticed: the outcomes of calls without retries that fail until the engine has noticed a lost node.
+        lab: the nodes.
         keys: API keys by caller.
         start_s: seconds that the start of its three replicas took.
     """
@@ -63,7 +64,8 @@ class Fleet(abc.ABC):
     lost_with_network: ClassVar[Collection[str]] = ()
     lost_until_noticed: ClassVar[Collection[str]] = ()
 
-    def __init__(self, folder: Path, stores: dict[str, Path]) -> None:
+    def __init__(self, lab: Lab, folder: Path, stores: dict[str, Path]) -> None:
+        self.lab = lab
         self._folder = folder
         self._archives = versions.archives(stores)
         self.keys = {name: secrets.token_hex(32) for name in CALLERS}
@@ -136,15 +138,3 @@ class Fleet(abc.ABC):
     @abc.abstractmethod
     def open_ports(self, ports: Sequence[int]) -> list[list[int]]:
         """Those of the ports that each replica opens to its neighbors."""
-
-    @abc.abstractmethod
-    def lost(self, node: int) -> AbstractContextManager[None]:
-        """Kill a node; at the end of the context start it."""
-
-    @abc.abstractmethod
-    def cut_off(self, node: int) -> AbstractContextManager[None]:
-        """Cut a node off from the network during the context."""
-
-    @abc.abstractmethod
-    def without_control(self) -> AbstractContextManager[None]:
-        """Kill what decides about replicas; at the end of the context start it."""

@@ -23,8 +23,8 @@ print("hung", sum(each.status() == psutil.STATUS_STOPPED for each in psutil.proc
 SCAN = """
 import json, socket, sys
 split = sys.argv.index("/")
-found = {each[4][0] for name in sys.argv[1:split] for each in socket.getaddrinfo(name, None, socket.AF_INET)}
-open_ports = {address: [] for address in sorted(found)}
+addresses = {each[4][0] for name in sys.argv[1:split] for each in socket.getaddrinfo(name, None, socket.AF_INET)}
+open_ports = {address: [] for address in sorted(addresses)}
 for address, ports in open_ports.items():
     for port in map(int, sys.argv[split + 1:]):
         with socket.socket() as each:

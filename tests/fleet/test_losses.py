@@ -59,13 +59,13 @@ def _assert_replaced(fleet, callers, loss, node, tolerated=()):
 
 @pytest.mark.core
 def test_a_killed_node(fleet):
-    _assert_replaced(fleet, fleet.callers(), fleet.lost, _choose(fleet))
+    _assert_replaced(fleet, fleet.callers(), fleet.lab.lost, _choose(fleet))
 
 
 def test_a_node_without_network(fleet):
     # A caller at the address of the node itself waits for its own timeout.
     node = _choose(fleet)
-    _assert_replaced(fleet, fleet.callers(without=node), fleet.cut_off, node, fleet.lost_with_network)
+    _assert_replaced(fleet, fleet.callers(without=node), fleet.lab.cut_off, node, fleet.lost_with_network)
 
 
 def test_a_killed_node_without_retries_loses_what_was_in_flight_there(fleet):
@@ -73,7 +73,7 @@ def test_a_killed_node_without_retries_loses_what_was_in_flight_there(fleet):
     load = fleet.callers(without=node).load(retries=0)
     load.settle(2)
     killed = load.event("killed")
-    with fleet.lost(node):
+    with fleet.lab.lost(node):
         _await_replaced(fleet, node)
         replaced = load.event("replaced")
         load.settle()
@@ -90,7 +90,7 @@ def test_a_killed_node_without_retries_loses_what_was_in_flight_there(fleet):
 
 def test_control_is_killed_and_returns(fleet):
     with fleet.callers().unharmed():
-        with fleet.without_control():
+        with fleet.lab.without_control():
             time.sleep(CONTROL_AWAY_S)
         fleet.restore()
 

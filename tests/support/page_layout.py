@@ -58,9 +58,9 @@ FAULTS = """() => {
 
 def faults(page: Page) -> dict[int, list[str]]:
     """The faults of the page by width of the window, in pixels; only widths that have any."""
-    found = {}
+    findings = {}
     for width in WIDTHS_PX:
         page.set_viewport_size({"width": width, "height": 900})
         if evaluated := page.evaluate(FAULTS):
-            found[width] = evaluated
-    return found
+            findings[width] = evaluated
+    return findings

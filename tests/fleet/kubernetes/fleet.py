@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +29,17 @@ ROLLOUT_TIMEOUT = f"--timeout={PATIENCE_S:.0f}s"
 def running(folder: Path, make_stores: Callable[[], dict[str, Path]]) -> Iterator[KubernetesFleet]:
     """Start a cluster with a fleet, whose images ``make_stores`` builds; at the end of the context remove both."""
     lab = Lab()
-    lab.do("down")
-    try:
-        stores = labs.start(lab.up, make_stores)
+    with labs.running(lab, make_stores) as stores:
         lab.do("load", *map(image, stores))
         fleet = KubernetesFleet(lab, folder, stores)
         fleet.create()
         yield fleet
-    finally:
-        lab.do("down")
 
 
 class KubernetesFleet(Fleet):
-    """The objects of ``deploy/kubernetes/overlays/lab``, of which each fleet has a copy to edit.
+    """The objects of ``deploy/kubernetes/overlays/lab``, of which each fleet has a copy to edit."""
 
-    Attributes:
-        lab: its nodes.
-    """
-
+    lab: Lab
     published = ()
     # One of four replicas.
     canary_percent = 25
@@ -57,8 +50,7 @@ class KubernetesFleet(Fleet):
     lost_until_noticed = ("unconnected",)
 
     def __init__(self, lab: Lab, folder: Path, stores: dict[str, Path]) -> None:
-        super().__init__(folder, stores)
-        self.lab = lab
+        super().__init__(lab, folder, stores)
         self._manifests = folder / "kubernetes"
         shutil.copytree(ROOT / "deploy/kubernetes", self._manifests)
 
@@ -193,15 +185,6 @@ class KubernetesFleet(Fleet):
         addresses = [pod["status"]["podIP"] for pod in pods if "deletionTimestamp" not in pod["metadata"]]
         output = run(*OUTSIDE, "python3", "-c", programs.SCAN, *addresses, "/", *map(str, ports))
         return list(json.loads(output).values())
-
-    def lost(self, node: int) -> AbstractContextManager[None]:
-        return self.lab.lost(node)
-
-    def cut_off(self, node: int) -> AbstractContextManager[None]:
-        return self.lab.cut_off(node)
-
-    def without_control(self) -> AbstractContextManager[None]:
-        return self.lab.without_control()
 
 
 def _number(node: str) -> int:

@@ -32,36 +32,18 @@ OUTSIDE = ("ip", "netns", "exec", CONTROL)
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
-class Lab:
-    """The nodes of a cluster, numbered from 1.
-
-    Attributes:
-        program: the path of the lab's program.
-    """
+class Lab(labs.Lab):
+    """The nodes of a cluster."""
 
     def __init__(self) -> None:
-        self.program = labs.program("KUBE_LAB", "a Kubernetes cluster (tests/fleet/kubernetes/lab.py)")
-
-    def do(self, *arguments: str) -> str:
-        """Run a command of the lab."""
-        return run(self.program, *arguments, timeout=labs.LAB_TIMEOUT_S)
+        super().__init__("KUBE_LAB", "a Kubernetes cluster (tests/fleet/kubernetes/lab.py)")
 
     def kubectl(self, *arguments: str, check: bool = True) -> str:
         """Run kubectl; returns its output."""
         return run(self.program, "kubectl", *arguments, check=check)
 
     @contextmanager
-    def lost(self, node: int) -> Iterator[None]:
-        """Kill a node; at the end of the context start it."""
-        self.do("crash", str(node))
-        try:
-            yield
-        finally:
-            self.do("start", str(node))
-
-    @contextmanager
     def cut_off(self, node: int) -> Iterator[None]:
-        """Cut a node off from the network during the context."""
         link = ("ip", "-n", "kbr", "link", "set", f"vkn{node}")
         run(*link, "down")
         try:
@@ -71,7 +53,7 @@ class Lab:
 
     @contextmanager
     def without_control(self) -> Iterator[None]:
-        """Kill the control plane; at the end of the context start it."""
+        """See the base class."""
         pids = run("ip", "netns", "pids", CONTROL).split()
         processes = {process.name(): process for process in map(psutil.Process, map(int, pids))}
         parts = [processes[name] for name in CONTROL_PLANE]
@@ -89,9 +71,7 @@ class Lab:
 
     @staticmethod
     def address(node: int) -> str:
-        """The address of a node."""
         return f"10.98.0.1{node}"
 
     def up(self) -> None:
-        """Start the cluster."""
         self.do("up", str(NODES))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -13,14 +13,13 @@ from serving.settings import ROOT
 from tests.fleet import images, labs, programs
 from tests.fleet.fleet import NODES, PATIENCE_S, REGISTRY, Fleet, Replica, image
 from tests.fleet.load import Callers
-from tests.fleet.swarm.lab import OUTSIDE, Lab
+from tests.fleet.swarm.lab import MANAGER, OUTSIDE, Lab
 from tests.support import scenes
 from tests.support.composing import run, wait_until
 
 EDGE = f"{REGISTRY}/fashion-serve-edge:test"
 PROMETHEUS = f"{REGISTRY}/prometheus:test"
 FILES = (ROOT / "deploy/swarm/stack.yml", ROOT / "tests/fleet/swarm/lab.yml")
-MANAGER = 1
 # Sets of valid API keys, each a secret.
 KEYS = (["alice"], ["alice", "bob"], ["bob"])
 
@@ -29,9 +28,7 @@ KEYS = (["alice"], ["alice", "bob"], ["bob"])
 def running(folder: Path, make_stores: Callable[[], dict[str, Path]]) -> Iterator[SwarmFleet]:
     """Start a swarm with a fleet, whose images ``make_stores`` builds; at the end of the context remove both."""
     lab = Lab()
-    lab.do("down")
-    try:
-        stores = labs.start(lab.up, make_stores)
+    with labs.running(lab, make_stores) as stores:
         others = [
             images.build(EDGE, ROOT, "--target", "edge", "--file", "docker/Dockerfile"),
             images.build(PROMETHEUS, Path(__file__).parent / "prometheus"),
@@ -40,8 +37,6 @@ def running(folder: Path, make_stores: Callable[[], dict[str, Path]]) -> Iterato
         fleet = SwarmFleet(lab, folder, stores)
         fleet.create()
         yield fleet
-    finally:
-        lab.do("down")
 
 
 def _number(node: str) -> int:
@@ -52,18 +47,17 @@ class SwarmFleet(Fleet):
     """A stack whose state is the variables of ``deploy/swarm/fleet.env.example``.
 
     Attributes:
-        lab: its nodes.
         state: the variables.
         base: their first values.
     """
 
+    lab: Lab
     published = (8000, 8001)
     canary_percent = 10
     canary_calls = 20_000
 
     def __init__(self, lab: Lab, folder: Path, stores: dict[str, Path]) -> None:
-        super().__init__(folder, stores)
-        self.lab = lab
+        super().__init__(lab, folder, stores)
         self.state = {
             "FASHION_IMAGE": image("1.0"),
             "FASHION_REPLICAS": "3",
@@ -207,12 +201,3 @@ class SwarmFleet(Fleet):
         (edge,) = (task for task in self.tasks("edge") if task.node == MANAGER)
         output = self.inside(edge, "python3", "-c", programs.SCAN, "tasks.replica", "/", *map(str, ports))
         return list(json.loads(output).values())
-
-    def lost(self, node: int) -> AbstractContextManager[None]:
-        return self.lab.lost(node)
-
-    def cut_off(self, node: int) -> AbstractContextManager[None]:
-        return self.lab.cut_off(node)
-
-    def without_control(self) -> AbstractContextManager[None]:
-        return self.lab.lost(MANAGER)

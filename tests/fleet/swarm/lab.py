@@ -16,7 +16,7 @@ Node K has the address 10.99.0.K, which the namespace ``swbr`` reaches.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
@@ -27,56 +27,44 @@ from tests.support.composing import run
 # Attempts to start a node that was killed.
 STARTS = 5
 OUTSIDE = ("ip", "netns", "exec", "swbr")
+MANAGER = 1
 
 
-class Lab:
-    """The nodes of a swarm, numbered from 1."""
+class Lab(labs.Lab):
+    """The nodes of a swarm."""
 
     def __init__(self) -> None:
-        self._program = labs.program("SWARM_LAB", "a swarm (tests/fleet/swarm/lab.py)")
-
-    def do(self, *arguments: str) -> str:
-        """Run a command of the lab."""
-        return run(self._program, *arguments, timeout=labs.LAB_TIMEOUT_S)
+        super().__init__("SWARM_LAB", "a swarm (tests/fleet/swarm/lab.py)")
 
     def docker(self, node: int, *arguments: str, check: bool = True, environment: dict[str, str] | None = None) -> str:
         """Run Docker's client on a node; returns its output."""
-        return run(self._program, "n", str(node), *arguments, environment=environment, check=check)
+        return run(self.program, "n", str(node), *arguments, environment=environment, check=check)
 
-    @contextmanager
-    def lost(self, node: int) -> Iterator[None]:
-        """Kill a node; at the end of the context start it."""
-        self.do("crash", str(node))
-        try:
-            yield
-        finally:
-            self._start(node)
-
-    def _start(self, node: int) -> None:
+    def start(self, node: int) -> None:
         # A killed engine leaves the process id of its containerd. If a thread of the new engine has the same id, it
         # takes that for a containerd that still runs, and ends.
         for _ in range(STARTS):
-            run(self._program, "start", str(node), check=False)
+            run(self.program, "start", str(node), check=False)
             if "Server Version" in self.docker(node, "info", check=False):
                 return
         pytest.fail(f"node {node} did not start in {STARTS} attempts")
 
     @contextmanager
     def cut_off(self, node: int) -> Iterator[None]:
-        """Cut a node off from the network during the context."""
         self.do("partition", str(node))
         try:
             yield
         finally:
             self.do("heal", str(node))
 
+    def without_control(self) -> AbstractContextManager[None]:
+        return self.lost(MANAGER)
+
     @staticmethod
     def address(node: int) -> str:
-        """The address of a node."""
         return f"10.99.0.{node}"
 
     def up(self) -> None:
-        """Start the swarm."""
         self.do("up", str(NODES))
         # A node counts as lost after three heartbeats.
-        self.docker(1, "swarm", "update", "--dispatcher-heartbeat", "2s")
+        self.docker(MANAGER, "swarm", "update", "--dispatcher-heartbeat", "2s")
