@@ -6,12 +6,14 @@ The sum of a histogram may be slightly ahead of its buckets.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import logging
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,13 +64,28 @@ def clear(folder: Path) -> None:
 
 def _parse(path: Path) -> tuple[tuple[str, str], list[Family], _Numbers]:
     # Not mmap, because a worker may truncate the file during the read, and reading past its end raises SIGBUS.
-    head, _, body = path.read_bytes().partition(b"\n")
+    with path.open("rb") as file:
+        head, _, body = file.read().partition(b"\n")
+        has_worker = _is_locked(file)
     header = json.loads(head)
     families = [Family(**family) for family in header["families"]]
-    numbers = np.frombuffer(body)
+    numbers = np.frombuffer(body).copy()
     if len(numbers) != sum(_sizes(families)):
         raise ValueError(f"expected {sum(_sizes(families))} numbers, got {len(numbers)}")
+    for family, part in zip(families, np.split(numbers, np.cumsum(_sizes(families))[:-1]), strict=True):
+        # The counts of a worker that has ended stay valid, but it has no requests any more.
+        if family.kind == "summed_gauge" and not has_worker:
+            part[:] = 0
     return (header["model"], header["version"]), families, numbers
+
+
+def _is_locked(file: BinaryIO) -> bool:
+    """Whether a worker counts in the file. A worker that looks for a file at this moment takes another one."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False
 
 
 def _sizes(families: Iterable[Family]) -> list[int]:

@@ -196,8 +196,20 @@ def test_the_requests_in_work_are_the_mean_of_the_last_flushes(tmp_path, monkeyp
     assert shown[:20] == [3.0] * 20
     assert shown[20:] == pytest.approx([3.0 * (19 - second) / 20 for second in range(20)])
     now = iter(range(2))
-    recorder.Recorder(tmp_path, VECTOR, ScriptedLoad([0.0], [1.0])).flush()
+    other = recorder.Recorder(tmp_path, VECTOR, ScriptedLoad([0.0], [1.0]))
+    other.flush()
     assert values("fashion_requests_in_work", tmp_path) == [1.0]
+
+
+def test_a_worker_that_has_ended_has_no_requests(tmp_path):
+    working = recorder.Recorder(tmp_path, VECTOR, ScriptedLoad([2.0] * 5, [1e6] * 5))
+    for _ in range(5):
+        working.flush()
+    assert values("fashion_requests_in_work", tmp_path)[0] > 0
+    del working
+    assert values("fashion_requests_in_work", tmp_path) == [0.0]
+    # Its counts stay.
+    assert max(values("fashion_worker_busy_seconds", tmp_path)) == 2.0
 
 
 def values(name, folder):
