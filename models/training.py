@@ -213,7 +213,8 @@ def train(
             progress.update(task, completed=(epoch + 1) * steps, shown=shown)
             due = time.monotonic() - last_line >= SECONDS_PER_LINE
             if due and not console.is_terminal and epoch + 1 < settings.epochs:
-                console.print(f"{entry.name} epoch {epoch + 1}/{settings.epochs}  {shown}", highlight=False)
+                line = f"{entry.name} epoch {epoch + 1}/{settings.epochs}  {shown}"
+                console.print(line, highlight=False, soft_wrap=True)
                 last_line = time.monotonic()
 
     chosen_network = entry.network().to(device).eval()
