@@ -292,6 +292,20 @@ def _simulation(part: str) -> str:
             ]
             for row in rows
         ]
+    elif part == "update":
+        titles = ["replicas", "at once", "the whole update, s", "p99 ms before", "p99 ms during", "ratio", "unanswered"]
+        lines = [
+            [
+                str(row["replicas"]),
+                str(row["at_once"]),
+                str(row["seconds"]),
+                f"{row['before_ms']:.0f}",
+                f"{row['during_ms']:.0f}",
+                f"{row['during_ms'] / row['before_ms']:.1f}",
+                str(row["unanswered"]),
+            ]
+            for row in rows
+        ]
     else:
         titles = ["replicas at the peak", "most that go in a minute", "replica hours", "share of fixed", "overloaded"]
         lines = [

@@ -1,6 +1,6 @@
 """Fleets of 10 to 1,000 replicas, which are too many to run here: a discrete-event simulation.
 
-    python -m bench.simulate          about five minutes; needs bench/results/sweep.json and fleet.json
+    python -m bench.simulate          about six minutes; needs bench/results/sweep.json and fleet.json
 
     callers ─► edges, each of which knows its own requests only ─► replicas: a queue, and a worker that takes batches
 
@@ -43,6 +43,13 @@ DETECTION_S = 3.0
 LOST_SIZES = (3, 10, 30)
 # Of each replica: far below its limit, so that seconds can be simulated.
 LOST_RATE = 5000.0
+
+# A rolling update of ten replicas that start first: a new one answers more slowly until Java has compiled what it runs
+# often (docs/performance.md). Each has a tenth of the fitted worker's speed, so that half a minute can be simulated.
+UPDATED, AT_ONCE = 10, (1, 3, 5, 10)
+COLD_S, COLD_FACTOR = 15.0, 1.5
+UPDATE_LOAD, UPDATE_SLOWER = 0.7, 10
+UPDATE_BEFORE_S, UPDATE_AFTER_S = 5.0, 5.0
 
 # An autoscaler as in deploy/kubernetes/base/autoscaler.yaml; the start as measured by tests/fleet.
 TARGET = 0.7
@@ -132,6 +139,7 @@ class Fleet:
         self._queues: list[list[_Request]] = [[] for _ in range(replicas)]
         self._waiting: list[simpy.Event | None] = [None] * replicas
         self._lost: int | None = None
+        self._cold_until = [0.0] * replicas
         self.sent_again = 0
         for replica in range(replicas):
             self.env.process(self._work(replica))
@@ -165,7 +173,8 @@ class Fleet:
                 yield idle
             batch = queue[: self._worker.batch]
             del queue[: self._worker.batch]
-            yield self.env.timeout(self._worker.seconds(len(batch), self.random))
+            factor = COLD_FACTOR if self.env.now < self._cold_until[replica] else 1.0
+            yield self.env.timeout(self._worker.seconds(len(batch), self.random) * factor)
             if replica == self._lost:
                 self.env.process(self._send_again([*batch, *queue]))
                 return
@@ -193,6 +202,15 @@ class Fleet:
             self._own[:, replica] = np.inf
 
         self.env.process(accident())
+
+    def update(self, replicas: int, after: float) -> None:
+        """Replace the first ``replicas`` ``after`` seconds; each new one has started before its old one stops."""
+
+        def replacement() -> Process:
+            yield self.env.timeout(after)
+            self._cold_until[:replicas] = [self.env.now + COLD_S] * replicas
+
+        self.env.process(replacement())
 
     def open_loop(self, rate: float, count: int) -> None:
         """Send ``count`` requests at random times, ``rate`` a second, and run until all are answered."""
@@ -298,6 +316,30 @@ def loss(worker: Worker, replicas: int) -> dict[str, Any]:
     }
 
 
+def update(worker: Worker, at_once: int) -> dict[str, Any]:
+    """A rolling update: p99 before it, and while ``at_once`` of the replicas are new.
+
+    A start takes longer than a new replica is slow, so that each step of the update is like the first.
+    """
+    slower = dataclasses.replace(worker, fixed=worker.fixed * UPDATE_SLOWER, each=worker.each * UPDATE_SLOWER)
+    fleet = Fleet(slower, UPDATED, 1, least)
+    fleet.update(at_once, UPDATE_BEFORE_S)
+    rate = UPDATE_LOAD * slower.capacity * UPDATED
+    count = int(rate * (UPDATE_BEFORE_S + COLD_S + UPDATE_AFTER_S))
+    fleet.open_loop(rate, count)
+    # Latencies are in the order of the answers, which come at the callers' rate.
+    first, last = int(rate * UPDATE_BEFORE_S), int(rate * (UPDATE_BEFORE_S + COLD_S))
+    before, during = fleet.latencies[int(first * _WARM_UP) : first], fleet.latencies[first:last]
+    return {
+        "replicas": UPDATED,
+        "at_once": at_once,
+        "seconds": math.ceil(UPDATED / at_once) * START_S,
+        "before_ms": float(np.quantile(before, 0.99)) * 1000,
+        "during_ms": float(np.quantile(during, 0.99)) * 1000,
+        "unanswered": count - len(fleet.latencies),
+    }
+
+
 def demand(second: float, peak: float) -> float:
     """A day's demand in replicas.
 
@@ -369,7 +411,14 @@ def main() -> int:
     lost = [loss(worker, replicas) for replicas in LOST_SIZES]
     path = reporting.write(
         "simulation",
-        {"worker": dataclasses.asdict(worker), "check": checked, "latency": rows, "loss": lost, "autoscaling": scaled},
+        {
+            "worker": dataclasses.asdict(worker),
+            "check": checked,
+            "latency": rows,
+            "loss": lost,
+            "update": [update(worker, at_once) for at_once in AT_ONCE],
+            "autoscaling": scaled,
+        },
     )
     charts.simulation_chart(charts.IMAGES / "simulation.png")
     print(f"→ {path}")

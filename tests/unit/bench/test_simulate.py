@@ -58,6 +58,17 @@ def test_after_a_loss_every_request_is_answered():
     assert simulate.CONNECT_S < row["longest_s"] < 2 * simulate.CONNECT_S + 0.1
 
 
+def test_an_update_of_all_replicas_at_once_exceeds_what_the_new_ones_can_answer():
+    worker = Worker(fixed=0.003, each=0.0001, batch=128)
+    some, all_ = (simulate.update(worker, at_once) for at_once in (1, simulate.UPDATED))
+    assert some["unanswered"] == all_["unanswered"] == 0
+    assert some["seconds"] == 10 * all_["seconds"]
+    # 70 % of the load is more than two thirds: 15 s of it leave a queue of three quarters of a second.
+    assert some["during_ms"] < 2 * some["before_ms"]
+    backlog_s = (simulate.UPDATE_LOAD * simulate.COLD_FACTOR - 1) * simulate.COLD_S
+    assert all_["during_ms"] == pytest.approx(1000 * backlog_s, rel=0.5)
+
+
 def test_the_fit_finds_the_worker():
     sweep = []
     true = Worker(fixed=0.0003, each=0.00001, batch=128, spread=0.2)
