@@ -79,6 +79,9 @@ def _shaped(values: NDArray[Any], signature: Signature) -> tuple[NDArray[Any], b
     shape = signature.input.shape
     if values.shape == shape:
         return values[np.newaxis], True
+    if values.shape[1:] == shape:
+        check_count(len(values), signature)
+        return values, False
     size = math.prod(shape)
     if signature.input.kind == "image" and values.ndim > 2:
         values = _without_channels(values, shape) if len(shape) == 2 else _channels_first(values, shape)

@@ -52,10 +52,10 @@ def test_an_example_has_the_same_scores_in_batches_of_every_size(network):
 
 def test_batches_have_few_sizes():
     sizes = [padded_count(count) for count in range(257)]
-    assert all(0 <= size - count < max(8, count / 2) for count, size in enumerate(sizes))
-    assert sizes[:10] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 16]
+    assert all(0 <= size - count < max(1, count / 8) for count, size in enumerate(sizes))
+    assert sizes[15:20] == [15, 16, 18, 18, 20]
     assert sizes[256] == 256
-    assert len(set(sizes[1:])) == 21
+    assert len(set(sizes[1:])) == 48
 
 
 def test_an_int8_network_is_optimized_too():
