@@ -18,7 +18,6 @@ from tests.support import scenes
 from tests.support.composing import run, wait_until
 
 EDGE = f"{REGISTRY}/fashion-serve-edge:test"
-PROMETHEUS = f"{REGISTRY}/prometheus:test"
 FILES = (ROOT / "deploy/swarm/stack.yml", ROOT / "tests/fleet/swarm/lab.yml")
 # Sets of valid API keys, each a secret.
 KEYS = (["alice"], ["alice", "bob"], ["bob"])
@@ -29,11 +28,8 @@ def running(folder: Path, make_stores: Callable[[], dict[str, Path]]) -> Iterato
     """Start a swarm with a fleet, whose images ``make_stores`` builds; at the end of the context remove both."""
     lab = Lab()
     with labs.running(lab, make_stores) as stores:
-        others = [
-            images.build(EDGE, ROOT, "--target", "edge", "--file", "docker/Dockerfile"),
-            images.build(PROMETHEUS, Path(__file__).parent / "prometheus"),
-        ]
-        lab.do("load", *map(image, stores), *others)
+        edge = images.build(EDGE, ROOT, "--target", "edge", "--file", "docker/Dockerfile")
+        lab.do("load", *map(image, stores), edge)
         fleet = SwarmFleet(lab, folder, stores)
         fleet.create()
         yield fleet

@@ -5,15 +5,19 @@ from __future__ import annotations
 import collections
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from serving.settings import ROOT
-from tests.fleet.fleet import PATIENCE_S, image
+from tests.fleet import images
+from tests.fleet.fleet import PATIENCE_S, REGISTRY, image
 from tests.fleet.swarm.lab import OUTSIDE
 from tests.support.composing import wait_until
 
 pytestmark = pytest.mark.parametrize("engine", ["swarm"], indirect=True)
+# As in lab_monitoring.yml.
+PROMETHEUS = f"{REGISTRY}/prometheus:test"
 MONITORING = (ROOT / "deploy/swarm/monitoring.yml", ROOT / "tests/fleet/swarm/lab_monitoring.yml")
 
 
@@ -28,6 +32,7 @@ def _answering(fleet) -> dict[str, int]:
 
 
 def test_prometheus_finds_replicas_canaries_and_edges(fleet):
+    fleet.lab.do("load", images.build(PROMETHEUS, Path(__file__).parent / "prometheus"))
     fleet.apply(*MONITORING, FASHION_CANARY_IMAGE=image("1.1"), FASHION_CANARY_REPLICAS="1")
     try:
         expected = {"torchserve": 4, "frontdoor": 4, "edge": 3}
