@@ -95,7 +95,7 @@ def stop(settings: Settings) -> bool:
     os.kill(running.pid, signal.SIGTERM)
     timeout = _STOP_TIMEOUT_S + settings.drain_delay
     # The supervisor releases its lock shortly before it and the last killed processes are gone.
-    if not polling.wait_until(lambda: state.running(settings) is None and all(map(_ended, family)), timeout):
+    if not polling.wait_until(lambda: state.running(settings) is None and all(map(ended, family)), timeout):
         log = settings.log("supervisor.log")
         raise BusyError(f"the supervisor (pid {running.pid}) did not end within {timeout:g} s; see {log}")
     return True
@@ -110,7 +110,7 @@ def _family(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _ended(process: psutil.Process) -> bool:
+def ended(process: psutil.Process) -> bool:
     """Whether a process has ended, even if its parent has not read its exit status yet."""
     with suppress(psutil.NoSuchProcess):
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 
 from serving import settings
 from serving.polling import wait_until
+from serving.supervisor.service import ended
 from serving.torchserve import forking
 from serving.torchserve.jvm import WORKER_PYTHON
 
@@ -111,13 +111,6 @@ def forked(launcher: subprocess.Popen[str], server: subprocess.Popen[bytes]) -> 
     return child
 
 
-def gone(process: psutil.Process) -> bool:
-    # It may end between the two questions.
-    with suppress(psutil.NoSuchProcess):
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    return True
-
-
 @pytest.mark.usefixtures("server")
 def test_a_forked_worker_starts_in_the_same_state_as_a_plain_one(folder):
     code, printed, errors = wait(launch(folder))
@@ -158,7 +151,7 @@ def test_the_worker_is_killed_with_its_launcher(server, folder, hangs):
         worker.suspend()
     launcher.kill()
     launcher.communicate()
-    assert wait_until(lambda: gone(worker), TIMEOUT)
+    assert wait_until(lambda: ended(worker), TIMEOUT)
     # The server still works.
     assert wait(launch(folder))[1]["torch"]
 
@@ -171,7 +164,7 @@ def test_a_worker_outlives_a_killed_fork_server(own_folder):
     server.wait()
     successor = start(own_folder)
     assert wait(launch(own_folder))[1]["torch"]
-    assert not gone(worker)
+    assert not ended(worker)
     assert launcher.poll() is None
     worker.kill()
     assert launcher.wait(TIMEOUT) != 0
@@ -186,7 +179,7 @@ def test_sigterm_ends_the_fork_server_and_its_workers(own_folder):
     worker.suspend()
     server.send_signal(signal.SIGTERM)
     assert server.wait(TIMEOUT) == 0
-    assert wait_until(lambda: gone(worker), TIMEOUT)
+    assert wait_until(lambda: ended(worker), TIMEOUT)
     assert launcher.wait(TIMEOUT) == 137
     launcher.communicate()
 
