@@ -110,6 +110,10 @@ class Worker:
         """The highest rate in requests per second."""
         return self.batch / (self.fixed + self.batch * self.each)
 
+    def slower(self, factor: float) -> Worker:
+        """The same worker whose batches take ``factor`` times as long."""
+        return dataclasses.replace(self, fixed=self.fixed * factor, each=self.each * factor)
+
     def seconds(self, count: int, random: np.random.Generator) -> float:
         """The time of a batch of ``count`` requests; its mean does not depend on the spread."""
         factor = random.lognormal(-(self.spread**2) / 2, self.spread) if self.spread else 1.0
@@ -275,8 +279,7 @@ def check(worker: Worker, measured: Sequence[dict[str, Any]]) -> list[dict[str, 
     """Simulate the replicas of ``bench.fleet``, slowed down until one has the measured rate, and compare the rates."""
     one = measured[0]
     count = one["callers"]
-    slower = count / one["requests_per_second"] / (worker.fixed + count * worker.each)
-    small = dataclasses.replace(worker, fixed=worker.fixed * slower, each=worker.each * slower)
+    small = worker.slower(count / one["requests_per_second"] / (worker.fixed + count * worker.each))
     rows = []
     for row in measured:
         rate = Fleet(small, row["replicas"], 1, least).closed_loop(row["callers"], 60)
@@ -321,10 +324,10 @@ def update(worker: Worker, at_once: int) -> dict[str, Any]:
 
     A start takes longer than a new replica is slow, so that each step of the update is like the first.
     """
-    slower = dataclasses.replace(worker, fixed=worker.fixed * UPDATE_SLOWER, each=worker.each * UPDATE_SLOWER)
-    fleet = Fleet(slower, UPDATED, 1, least)
+    slow = worker.slower(UPDATE_SLOWER)
+    fleet = Fleet(slow, UPDATED, 1, least)
     fleet.update(at_once, UPDATE_BEFORE_S)
-    rate = UPDATE_LOAD * slower.capacity * UPDATED
+    rate = UPDATE_LOAD * slow.capacity * UPDATED
     count = int(rate * (UPDATE_BEFORE_S + COLD_S + UPDATE_AFTER_S))
     fleet.open_loop(rate, count)
     # Latencies are in the order of the answers, which come at the callers' rate.
@@ -409,6 +412,7 @@ def main() -> int:
     scaled = [{"down": name, **autoscale(peak, rule)} for peak in SIZES[1:] for name, rule in DOWN.items()]
     print(file=sys.stderr)
     lost = [loss(worker, replicas) for replicas in LOST_SIZES]
+    updated = [update(worker, at_once) for at_once in AT_ONCE]
     path = reporting.write(
         "simulation",
         {
@@ -416,7 +420,7 @@ def main() -> int:
             "check": checked,
             "latency": rows,
             "loss": lost,
-            "update": [update(worker, at_once) for at_once in AT_ONCE],
+            "update": updated,
             "autoscaling": scaled,
         },
     )
